@@ -1,0 +1,23 @@
+"""The app: ``"channels_wsdeny"`` in INSTALLED_APPS, before ``"daphne"``."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core import checks
+from django.db.backends.signals import connection_created
+
+
+class ChannelsWsdenyConfig(AppConfig):
+    """Registers the system checks, and what tests on in-memory databases need."""
+
+    name = "channels_wsdeny"
+    verbose_name = "channels_wsdeny"
+
+    def ready(self) -> None:
+        """Called by Django once all apps are loaded."""
+        from . import checks as our_checks  # noqa: PLC0415 - after Django's own apps are loaded
+        from .connections import remember_in_memory  # noqa: PLC0415
+
+        for check in our_checks.ALL:
+            checks.register(check, checks.Tags.security)
+        connection_created.connect(remember_in_memory, dispatch_uid="channels_wsdeny.in_memory")

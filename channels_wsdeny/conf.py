@@ -1,0 +1,95 @@
+"""The package's settings: one typed view of ``settings.CHANNELS_WSDENY``.
+
+Read lazily on each access, so that ``override_settings`` works. Each default is written once, here;
+`channels_wsdeny.checks` compares what a site wrote with the types given here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+
+from django.conf import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+DENY_WITH = ("response", "close")
+
+
+@dataclass(frozen=True)
+class Key(Generic[T]):
+    """One key of ``CHANNELS_WSDENY``: its default, and what a valid value looks like."""
+
+    default: T
+    expected: str
+    valid: Callable[[Any], bool]
+    dotted_path: bool = False
+    name: str = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "name", name)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Key[T]: ...
+    @overload
+    def __get__(self, instance: Settings, owner: type) -> T: ...
+    def __get__(self, instance: Settings | None, owner: type) -> Key[T] | T:
+        if instance is None:
+            return self
+        return cast("T", getattr(settings, "CHANNELS_WSDENY", {}).get(self.name, self.default))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_positive_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+class Settings:
+    """Attribute access to ``CHANNELS_WSDENY``, one attribute a key."""
+
+    #: Policy for endpoints that carry none of their own, under a stack that names none: the dotted
+    #: path of a ``Policy`` (class without arguments, or instance), or a ``Policy``.
+    DEFAULT_POLICY: Key[Any] = Key(
+        "channels_wsdeny.policies.IsAuthenticated",
+        "a Policy, or the dotted path of one",
+        lambda value: isinstance(value, str) or hasattr(value, "decide"),
+        dotted_path=True,
+    )
+    #: Seconds that a handshake's session, user and policies may take, waiting for a place in the
+    #: pool included; past it the client gets a 503. Stays under the servers' handshake timeouts.
+    POLICY_TIMEOUT: Key[float] = Key(
+        4.0, "a number of seconds above 0", lambda value: _is_number(value) and value > 0
+    )
+    #: Threads for the blocking part of handshakes (sessions, users, synchronous policies), per process.
+    POOL_SIZE: Key[int] = Key(16, "a whole number of threads above 0", _is_positive_integer)
+    #: ``"response"``: deny with an HTTP response. ``"close"``: accept, then close with 4000 + status,
+    #: for clients in browsers, whose scripts never see a handshake's status.
+    DENY_WITH: Key[Literal["response", "close"]] = Key(
+        "response", "'response' or 'close'", lambda value: value in DENY_WITH
+    )
+    #: Bytes of a denial's body at most; a larger one becomes a 500.
+    MAX_DENIAL_BODY: Key[int] = Key(
+        1024 * 1024, "a whole number of bytes above 0", _is_positive_integer
+    )
+    #: The ``WWW-Authenticate`` of a 401 (RFC 9110 section 15.5.2 demands one). No scheme is
+    #: registered for cookie sessions, and ``Basic`` would pop up a dialog.
+    CHALLENGE: Key[str] = Key(
+        "Session",
+        "a challenge of printable ASCII, such as 'Session'",
+        lambda value: isinstance(value, str) and value.isascii() and value.isprintable() and value != "",
+    )
+    #: Seconds that the ``Retry-After`` of a 503 asks for.
+    RETRY_AFTER: Key[int] = Key(5, "a whole number of seconds above 0", _is_positive_integer)
+
+
+KEYS: dict[str, Key[Any]] = {
+    name: key for name, key in vars(Settings).items() if isinstance(key, Key)
+}
+
+conf = Settings()

@@ -1,0 +1,210 @@
+"""Decorators that put policies on consumers, views and ASGI apps.
+
+They stack (all must pass, from the outside in), bind subclasses too, and hold without
+`DenyMiddlewareStack`: a forgotten stack opens no door.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from asgiref.sync import markcoroutinefunction
+from channels.consumer import AsyncConsumer
+from django.views import View
+
+from . import http, websocket
+from .guards import add_policy, policies_of
+from .lookahead import Layer
+from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
+from .views import guard_view
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from .types import ASGIApp, Receive, Scope, Send
+
+E = TypeVar("E", bound=Callable[..., Any])
+
+
+def require(policy: Policy) -> Callable[[E], E]:
+    """Demand that `policy` allows a request before it reaches what is decorated.
+
+    Goes on consumer classes, function views, class-based views and ASGI apps (``as_asgi()``, routers,
+    anything that takes ``scope, receive, send``); a decorated router still routes. Raises `TypeError`
+    for anything else.
+    """
+    if not isinstance(policy, Policy):
+        example = f"{policy.__name__}()" if isinstance(policy, type) else "IsAuthenticated()"
+        raise TypeError(f"require() takes a policy such as {example}, found {policy!r}.")
+
+    def decorate(endpoint: E) -> E:
+        return guard(endpoint, policy)
+
+    return decorate
+
+
+def public(endpoint: E) -> E:
+    """Let everybody in: the default policy does not apply to what is decorated."""
+    return guard(endpoint, AllowAny())
+
+
+def login_required(endpoint: E) -> E:
+    """Demand a user who is logged in: others get a 401, or on a view in a browser the log-in page."""
+    return guard(endpoint, IsAuthenticated())
+
+
+def permission_required(
+    permission: str | Iterable[str],
+    *,
+    obj: Callable[[HttpRequest], Any] | None = None,
+    anonymous: bool = False,
+) -> Callable[[E], E]:
+    """Demand a permission (or several), on the object that `obj` resolves; see `HasPermission`."""
+    return require(HasPermission(permission, obj=obj, anonymous=anonymous))
+
+
+def user_passes_test(test: Callable[[Any], Any]) -> Callable[[E], E]:
+    """Demand that `test(user)` is true, as Django's decorator of this name; `test` may be async."""
+    return require(UserPassesTest(test))
+
+
+def guard(endpoint: E, policy: Policy) -> E:
+    """`endpoint` behind `policy`, by the door that fits what it is."""
+    guarded: Any
+    if isinstance(endpoint, type):
+        guarded = _guard_class(endpoint, policy)
+    elif isinstance(endpoint, AsyncConsumer) or _takes_scope(endpoint):
+        guarded = GuardedApp(endpoint, policy)
+    elif callable(endpoint):
+        guarded = guard_view(endpoint, (policy,))
+    else:
+        raise TypeError(
+            f"{policy!r} can guard consumers, views and ASGI apps, found {endpoint!r}. "
+            "In a URLconf, decorate the view rather than path() or include()."
+        )
+    return guarded  # type: ignore[no-any-return]
+
+
+class GuardedApp(Layer):
+    """An ASGI app behind a policy. Its other attributes are the app's own, so a router still routes."""
+
+    def __init__(self, inner: ASGIApp, policy: Policy) -> None:
+        self.inner = inner
+        self.policies = (policy,)
+        markcoroutinefunction(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # not set yet, as in copy.copy()
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __repr__(self) -> str:
+        return f"<{self.policies[0]!r} before {self.inner!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await websocket.enter_layer(self, scope, receive, send)
+        else:
+            await _enter_other(self.inner, scope, receive, send, self.policies)
+
+
+async def _enter_other(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
+) -> None:
+    """Everything but a websocket: HTTP has its door, lifespan has nobody to ask about."""
+    if scope["type"] == "http":
+        await http.enter_endpoint(app, scope, receive, send, policies)
+    elif scope["type"] == "lifespan":
+        await app(scope, receive, send)
+    else:
+        raise ValueError(
+            f"{app!r} is guarded by {policies!r}, which can be asked about 'websocket' and 'http', "
+            f"found a scope of type {scope['type']!r}."
+        )
+
+
+def _takes_scope(endpoint: Any) -> bool:
+    """Whether `endpoint` is an ASGI app: its first arguments are called scope, receive and send."""
+    for follow_wrapped in (False, True):
+        try:
+            signature = inspect.signature(endpoint, follow_wrapped=follow_wrapped)
+        except (TypeError, ValueError):
+            return False
+        if list(signature.parameters)[:3] == ["scope", "receive", "send"]:
+            return True
+    return False
+
+
+def _guard_class(cls: type, policy: Policy) -> type:
+    if issubclass(cls, AsyncConsumer):
+        first = not policies_of(cls)
+        add_policy(cls, policy)
+        _guard_call(cls)
+        if first:
+            _guard_subclasses(cls)
+    elif issubclass(cls, View):
+        first = not policies_of(cls)
+        add_policy(cls, policy)
+        if first:
+            _guard_as_view(cls)
+    else:
+        raise TypeError(
+            f"{policy!r} can guard classes of consumers and views, found {cls!r}, which is neither."
+        )
+    return cls
+
+
+def _guard_call(cls: type) -> None:
+    """Put the check before the body of `cls.__call__`, whoever defines it."""
+    body: Any = cls.__call__  # type: ignore[operator]
+    if body in _guarded_calls:
+        return
+
+    @functools.wraps(body)
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        app = functools.partial(body, self)
+        policies = policies_of(type(self))
+        if scope["type"] == "websocket":
+            await websocket.enter_endpoint(app, scope, receive, send, policies)
+        else:
+            await _enter_other(app, scope, receive, send, policies)
+
+    _guarded_calls.add(__call__)
+    cls.__call__ = __call__  # type: ignore[method-assign,assignment]
+
+
+# By identity: an attribute would travel with functools.wraps() to functions that check nothing.
+_guarded_calls: WeakSet[Callable[..., Any]] = WeakSet()
+
+
+def _guard_subclasses(cls: type) -> None:
+    """Bind subclasses that override `__call__`, or inherit another one from a mixin."""
+    original = cls.__init_subclass__
+
+    def __init_subclass__(subclass: type, **kwargs: Any) -> None:  # noqa: N807
+        if "__init_subclass__" in inherited:
+            inherited["__init_subclass__"].__func__(subclass, **kwargs)
+        else:
+            super(cls, subclass).__init_subclass__(**kwargs)
+        _guard_call(subclass)
+
+    inherited = {"__init_subclass__": original} if "__init_subclass__" in vars(cls) else {}
+    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+
+
+def _guard_as_view(cls: type) -> None:
+    """Put the check around the view that `as_view()` makes, for `cls` and its subclasses."""
+    as_view: Any = vars(cls).get("as_view")
+
+    def guarded_as_view(subclass: Any, **initkwargs: Any) -> Callable[..., Any]:
+        if as_view is not None:
+            view = as_view.__func__(subclass, **initkwargs)
+        else:
+            view = super(cls, subclass).as_view(**initkwargs)  # type: ignore[misc]
+        return guard_view(view, policies_of(subclass))
+
+    cls.as_view = classmethod(guarded_as_view)  # type: ignore[attr-defined]

@@ -1,0 +1,210 @@
+"""The emitter: the one place where a response becomes ASGI messages.
+
+What it sends is what all servers send rightly: lower-case names, an exact ``content-length``, and
+one body message straight after the start.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from django.http import HttpResponse
+
+from .conf import conf
+from .decisions import Steps, Step
+from .log import warn_once
+
+if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
+
+    from .types import Message, RawHeaders, Scope, Send
+
+EXTENSION = "websocket.http.response"
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FORBIDDEN = re.compile(rb"[\r\n\0]")
+#: What belongs to the connection, not to the response (RFC 9110 section 7.6.1).
+_HOP_BY_HOP = {b"transfer-encoding", b"keep-alive", b"content-length"}
+
+
+class AppResponse(HttpResponse):
+    """A denial that an application sent as messages; header lines it repeated are kept apart."""
+
+    def __init__(self, status: int, headers: RawHeaders, content: bytes) -> None:
+        super().__init__(content, status=status)
+        del self["Content-Type"]
+        self.repeated: RawHeaders = []
+        for name, value in headers:
+            if name.lower() == b"set-cookie" or self.has_header(name.decode("ascii")):
+                self.repeated.append((name.lower(), value))
+            else:
+                self[name.decode("ascii")] = value.decode("latin1")
+
+
+def read(response: HttpResponseBase) -> Steps[HttpResponse]:
+    """`response` as a whole: templates rendered, streams and files read up to ``MAX_DENIAL_BODY``.
+
+    Raises `ValueError` for a larger body.
+    """
+    if not getattr(response, "is_rendered", True):
+        yield Step.BLOCKING
+        response = response.render()  # type: ignore[attr-defined]
+    if response.streaming:
+        response = yield from _read_stream(response)
+    assert_size(len(response.content))  # type: ignore[attr-defined]
+    return response  # type: ignore[return-value]
+
+
+def assert_size(size: int) -> None:
+    """Raise `ValueError` for a denial's body of more than ``MAX_DENIAL_BODY`` bytes."""
+    limit = conf.MAX_DENIAL_BODY
+    if size > limit:
+        raise ValueError(
+            f"The body of a denial has more than {limit} bytes. "
+            "Send less, or raise CHANNELS_WSDENY['MAX_DENIAL_BODY']."
+        )
+
+
+def _read_stream(response: Any) -> Steps[HttpResponse]:
+    chunks: list[bytes] = []
+    size = 0
+
+    def add(chunk: Any) -> None:
+        nonlocal size
+        chunks.append(response.make_bytes(chunk))
+        size += len(chunks[-1])
+        assert_size(size)
+
+    async def read_on_loop() -> None:
+        async for chunk in response:
+            add(chunk)
+
+    try:
+        if response.is_async:
+            yield read_on_loop
+        else:
+            yield Step.BLOCKING
+            for chunk in response:
+                add(chunk)
+    finally:
+        yield Step.BLOCKING  # Closing fires request_finished, whose receivers expect to block.
+        response.close()
+    whole = HttpResponse(b"".join(chunks), status=response.status_code, headers=dict(response.items()))
+    whole.cookies = response.cookies
+    return whole
+
+
+def raw_headers(response: HttpResponseBase) -> RawHeaders:
+    """The headers and cookies of `response`, as ASGI wants them: lower-case names, bytes."""
+    headers = [
+        (name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()
+    ]
+    headers += [
+        (b"set-cookie", morsel.output(header="").strip().encode("ascii"))
+        for morsel in response.cookies.values()
+    ]
+    return headers + getattr(response, "repeated", [])
+
+
+def check_headers(message: Message) -> RawHeaders:
+    """The headers of an application's message with lower-case names.
+
+    Raises `ValueError` for a name or value that is not bytes or would break out of its line.
+    """
+    checked: RawHeaders = []
+    for name, value in message.get("headers") or ():
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise ValueError(
+                f"{message['type']!r} carries the header {name!r}: {value!r}. "
+                "ASGI wants names and values of headers as bytes."
+            )
+        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+            raise ValueError(
+                f"{message['type']!r} carries the header {name!r}: {value!r}. Names are tokens, and "
+                "values have no CR, LF or NUL (RFC 9110 section 5.5)."
+            )
+        checked.append((name.lower(), value))
+    return checked
+
+
+def messages(response: HttpResponse, prefix: str, send: Send) -> tuple[Message, Message]:
+    """The two messages of a denial for this server; `prefix` is ``http`` or ``websocket.http``."""
+    status = response.status_code
+    body = b"" if status == 304 else response.content
+    headers = [pair for pair in raw_headers(response) if pair[0] not in _HOP_BY_HOP]
+    if status != 304:
+        headers.append((b"content-length", b"%d" % len(body)))
+    if prefix != "http" and is_granian(send):
+        headers = _for_granian(headers)
+    return (
+        {"type": f"{prefix}.response.start", "status": status, "headers": headers},
+        {"type": f"{prefix}.response.body", "body": body, "more_body": False},
+    )
+
+
+async def emit_denial(response: HttpResponse, code: str, scope: Scope, send: Send, how: str) -> None:
+    """Deny a handshake with `response`: as HTTP, or as ``DENY_WITH`` and the server allow.
+
+    `how` is ``"response"`` or ``"close"``. Without the server's denial extension it gets a close, which it
+    answers by a bare 403.
+    """
+    if how == "close":
+        cookies = [pair for pair in raw_headers(response) if pair[0] == b"set-cookie"]
+        # Browsers drop a socket whose server chose none of the subprotocols they offered.
+        subprotocol = next(iter(scope.get("subprotocols") or ()), None)
+        await send(accept_message({"type": "websocket.accept", "subprotocol": subprotocol}, cookies, send))
+        await send(close_message(response.status_code, code))
+    elif EXTENSION in (scope.get("extensions") or {}):
+        start, body = messages(response, "websocket.http", send)
+        await send(start)
+        await send(body)
+    else:
+        warn_once(
+            "no-extension",
+            "The server cannot send a denial response: clients get a bare 403 instead of the real "
+            "status. Run the site by `python -m channels_wsdeny.daphne`, uvicorn, hypercorn or "
+            'granian, or set CHANNELS_WSDENY["DENY_WITH"] = "close".',
+        )
+        await send(close_message(response.status_code, code))
+
+
+def close_message(status: int, code: str) -> Message:
+    """The close that stands for a denial: 4000 + status, the code as reason (at most 123 bytes)."""
+    return {
+        "type": "websocket.close",
+        "code": 4000 + status,
+        "reason": code.encode()[:123].decode(errors="ignore"),
+    }
+
+
+def accept_message(message: Message, headers: RawHeaders, send: Send) -> Message:
+    """The accept `message` with these headers, as far as this server can send them."""
+    if headers and is_granian(send):
+        warn_once(
+            "granian-accept",
+            "granian drops the headers and cookies of an accepted handshake; they are left out.",
+        )
+        headers = []
+    return {**message, "headers": headers}
+
+
+def is_granian(send: Send) -> bool:
+    """Whether `send` is granian's own, whose worker panics on a repeated header name."""
+    module = type(getattr(send, "__self__", None)).__module__ or ""
+    return "granian" in module
+
+
+def _for_granian(headers: RawHeaders) -> RawHeaders:
+    """One line a name, and a connection that is closed (granian would keep it alive)."""
+    once: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name not in once:
+            once[name] = value
+        elif name == b"set-cookie":
+            warn_once(
+                "granian-set-cookie",
+                "granian cannot send a second Set-Cookie with a denial; the first one is sent.",
+            )
+        else:
+            once[name] += b", " + value
+    return [*once.items(), (b"connection", b"close")]

@@ -1,0 +1,65 @@
+"""What an exception before the answer means to the visitor: the table from exceptions to denials."""
+
+from __future__ import annotations
+
+from channels.exceptions import DenyConnection
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404
+
+from .conf import conf
+from .exceptions import Deny
+
+# Clients of caches and brokers are optional, so their exceptions are known by name.
+_UNREACHABLE = {
+    "redis.exceptions.ConnectionError",
+    "redis.exceptions.TimeoutError",
+    "redis.exceptions.BusyLoadingError",
+    "pymemcache.exceptions.MemcacheUnexpectedCloseError",
+    "pymemcache.exceptions.MemcacheServerError",
+}
+
+
+def denial_for(error: Exception) -> Deny:
+    """The denial that `error` becomes. Its ``__cause__`` is the error, except for a `Deny` itself."""
+    if isinstance(error, Deny):
+        # One instance may be raised again and again, and each time would grow its traceback.
+        error.__traceback__ = error.__context__ = None
+        return error
+    return translate(error)
+
+
+def translate(error: Exception) -> Deny:
+    """As `denial_for`, but a `Deny` is an error like any other: for where the site's answer failed."""
+    denial = _translate(error)
+    denial.__cause__ = error
+    return denial
+
+
+def _translate(error: Exception) -> Deny:
+    if isinstance(error, (PermissionDenied, DenyConnection)):
+        return Deny(403)
+    if isinstance(error, Http404) or is_unrouted(error):
+        return Deny(404)
+    if isinstance(error, (BadRequest, SuspiciousOperation)):
+        return Deny(400)
+    if _is_unreachable(error):
+        return Deny(503, headers={"Retry-After": str(conf.RETRY_AFTER)})
+    return Deny(500)
+
+
+def is_unrouted(error: Exception) -> bool:
+    """Whether Channels' routers raised `error` because no route matched; it has no type of its own."""
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
+        return False
+    traceback = error.__traceback__
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return bool(traceback.tb_frame.f_globals.get("__name__") == "channels.routing")
+
+
+def _is_unreachable(error: Exception) -> bool:
+    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError)):
+        return True
+    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
+    return not _UNREACHABLE.isdisjoint(names)

@@ -1,0 +1,210 @@
+"""The handshake as a Django request; and its sibling for ASGI apps that speak HTTP."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.exceptions import BadRequest
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, RawPostDataException, parse_cookie
+from django.urls import ResolverMatch
+from django.utils.functional import SimpleLazyObject, cached_property
+
+from . import pool, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
+    from django.contrib.sessions.backends.base import SessionBase
+
+    from .types import Scope
+
+    User = AbstractBaseUser | AnonymousUser
+
+
+class ScopeRequest(ASGIRequest):
+    """A Django request made from an ASGI scope, with the session and user that its cookies name.
+
+    Django's own ``__init__`` runs when something first asks for what it sets: most denials need
+    neither ``META`` nor cookies. `session` and `user` are loaded when they are first used, which may
+    block; `auser()` is for coroutines. A ``session`` or ``user`` already in the scope is used instead.
+
+    """
+
+    def __init__(self, scope: Scope, stream: Any) -> None:
+        self.scope = scope
+        self._unread_stream = stream
+        self._offered: dict[str, Any] = {}
+        for name in ("session", "user"):
+            if name in scope:
+                setattr(self, name, scope[name])
+
+    def __getattr__(self, name: str) -> Any:
+        own = vars(self)
+        if name == "_unread_stream" or "_unread_stream" not in own:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        stream = own.pop("_unread_stream")
+        set_before = dict(own)
+        try:
+            super().__init__(self._django_scope(), stream)
+        except ValueError as error:  # undecodable, or a header that cannot be parsed
+            own["_unread_stream"] = stream
+            raise BadRequest(f"The request is malformed: {error}") from error
+        own.update(set_before)
+        return getattr(self, name)
+
+    def validate(self) -> None:
+        """Raise `BadRequest` for a query string that is not UTF-8, as Django does for every request."""
+        try:
+            self.scope.get("query_string", b"").decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest("The query string is not UTF-8.") from error
+
+    def adopt(self, scope: Scope) -> None:
+        """Use what wrappers further in put into their scope: the user, the session, the route."""
+        for name in ("session", "user"):
+            if name in scope and scope[name] is not self._offered.get(name):
+                setattr(self, name, scope[name])
+        route = scope.get("url_route")
+        if route is not None and self.resolver_match is None:
+            self.resolver_match = ResolverMatch(_unnamed_route, route["args"], route["kwargs"])
+
+    def offer(self) -> dict[str, Any]:
+        """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`.
+
+        The user is lazy while it is not loaded.
+        """
+        user = self.known_user
+        self._offered = {
+            "cookies": self.COOKIES,
+            "session": self.session,
+            "user": SimpleLazyObject(lambda: self.user) if user is None else user,
+        }
+        return self._offered
+
+    @property
+    def resolver_match(self) -> ResolverMatch | None:  # type: ignore[override]
+        """Where the request was routed to, as on any Django request; None until it is known."""
+        match = vars(self).get("_resolver_match")
+        if isinstance(match, partial):
+            match = vars(self)["_resolver_match"] = match()
+        return match
+
+    @resolver_match.setter
+    def resolver_match(self, match: ResolverMatch | Callable[[], ResolverMatch] | None) -> None:
+        if match is not None:  # Django's own __init__ clears it, and may run late.
+            vars(self)["_resolver_match"] = match
+
+    def _django_scope(self) -> dict[str, Any]:
+        """The scope as Django's request wants it: cookie headers that HTTP/2 split are one again.
+
+        RFC 9113 section 8.2.3; Django before 6.1 joins them by a comma.
+        """
+        headers = self.scope.get("headers", [])
+        cookies = [value for name, value in headers if name == b"cookie"]
+        if len(cookies) > 1:
+            headers = [pair for pair in headers if pair[0] != b"cookie"]
+            headers.append((b"cookie", b"; ".join(cookies)))
+        return {**self.scope, "headers": headers}
+
+    def header(self, name: bytes) -> bytes | None:
+        """The raw value of the first header of this lower-case name, without building ``META``."""
+        for key, value in self.scope.get("headers", []):
+            if key == name:
+                raw: bytes = value
+                return raw
+        return None
+
+    @cached_property
+    def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802 - Django's name
+        values = [value for name, value in self.scope.get("headers", []) if name == b"cookie"]
+        return parse_cookie(b"; ".join(values).decode("latin1")) if values else {}
+
+    @cached_property
+    def ctx(self) -> SimpleNamespace:
+        """A namespace for the site, which lives as long as the request (for a socket: the connection)."""
+        return SimpleNamespace()
+
+    @cached_property
+    def session(self) -> SessionBase:  # type: ignore[override]
+        return sessions.open_session(self.COOKIES.get(settings.SESSION_COOKIE_NAME))
+
+    @cached_property
+    def user(self) -> User:  # type: ignore[override]
+        return self.known_user or sessions.load_user(self.session)
+
+    async def auser(self) -> User:  # type: ignore[override]
+        """The user, loaded in a thread of the pool if need be."""
+        return self.known_user or await pool.hop(lambda: self.user)
+
+    @property
+    def known_user(self) -> User | None:
+        """The user if it can be told without I/O, else None.
+
+        A visitor without a session cookie is anonymous; that much needs no session.
+        """
+        user: User | None = vars(self).get("user")
+        if user is None and "session" not in self.scope and not self._has_session_cookie:
+            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
+
+            user = self.user = AnonymousUser()
+        return user
+
+    @property
+    def _has_session_cookie(self) -> bool:
+        name = settings.SESSION_COOKIE_NAME.encode()
+        for key, value in self.scope.get("headers", []):
+            if key == b"cookie" and name in value:
+                return settings.SESSION_COOKIE_NAME in self.COOKIES
+        return False
+
+
+def _unnamed_route() -> None:
+    """Stands for the endpoint of a route that Channels resolved without telling its name."""
+
+
+class HandshakeRequest(ScopeRequest):
+    """A WebSocket handshake as what it is in HTTP: a GET with an empty body (RFC 6455 section 4.1).
+
+    Everything in Django's ecosystem that takes a ``request`` works on it. ``scheme`` is http or https,
+    so that `is_secure()` and absolute URLs are right.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, BytesIO())
+
+    def _django_scope(self) -> dict[str, Any]:
+        scope = super()._django_scope()
+        secure = scope.get("scheme") in {"wss", "https"}
+        return {**scope, "method": "GET", "scheme": "https" if secure else "http"}
+
+
+class _BodyOfTheApp:
+    """Stands for the body of a request that an ASGI app will read from its own ``receive``."""
+
+    def read(self, *args: Any) -> bytes:
+        raise RawPostDataException(
+            "The body of this request is read by the ASGI application, so its policies cannot read it."
+        )
+
+    readline = read
+
+    def close(self) -> None: ...
+
+
+class AppRequest(ScopeRequest):
+    """An HTTP request to an ASGI app that is not Django's handler, such as an `AsyncHttpConsumer`."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, _BodyOfTheApp())
+
+
+def known_user(request: HttpRequest) -> User | None:
+    """The user of any request if it can be told without I/O, else None."""
+    return request.known_user if isinstance(request, ScopeRequest) else None

@@ -1,0 +1,99 @@
+"""The HTTP door: policies for ASGI apps over ``http`` that are not Django's handler.
+
+`AsyncHttpConsumer` above all. An exception before the response has started becomes a denial; later it
+reaches the server unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import BadRequest, ImproperlyConfigured
+from django.http import HttpResponse
+
+from . import corridor, emitter
+from .decisions import ALLOWED, Denial
+from .failures import denial_for
+from .handshake import AppRequest
+from .passage import Passage
+from .pool import hop
+
+if TYPE_CHECKING:
+    from .policies import Policy
+    from .types import ASGIApp, Message, Receive, Scope, Send
+
+
+async def enter_endpoint(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
+) -> None:
+    """Run `app` for an HTTP scope once `policies` allow it; those that did before are not asked again."""
+    passage = scope.get("wsdeny")
+    exchange = passage.door if isinstance(passage, Passage) else None
+    if not isinstance(exchange, Exchange):
+        exchange = Exchange(scope, send)
+        send = exchange.send
+    await exchange.enter_endpoint(app, scope, receive, send, policies)
+
+
+class Exchange:
+    """One HTTP request, and the `send` that the application gets for it."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request = AppRequest(scope)
+        self.passage = Passage(self.request, self)
+        self.request.wsdeny = self.passage  # type: ignore[attr-defined]
+        self.started = False
+        self._send = send
+
+    async def enter_endpoint(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
+    ) -> None:
+        try:
+            self.request.validate()
+        except BadRequest as error:
+            await self.deny(denial_for(error))
+            return
+        self.request.adopt(scope)
+        remaining = self.passage.remaining(policies)
+        if remaining:
+            decision = await corridor.admit(self.passage, remaining, hop)
+            if decision is not ALLOWED:
+                await self.deny(decision)
+                return
+        if scope.get("wsdeny") is not self.passage:
+            scope = {**self.request.offer(), **scope, "wsdeny": self.passage}
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            if self.started:
+                raise
+            await self.deny(denial_for(error))
+        else:
+            if not self.started:
+                problem = f"{app!r} ended without a response to the request."
+                await self.deny(denial_for(ImproperlyConfigured(problem)))
+
+    async def send(self, message: Message) -> None:
+        """The application's ``send``: the session is saved with the start of the response."""
+        if message["type"] == "http.response.start" and not self.started:
+            headers = emitter.check_headers(message)
+            response = HttpResponse(status=message["status"])
+            del response["Content-Type"]
+            await corridor.save_session(self.passage, response, hop)
+            headers += emitter.raw_headers(response)
+            message = {**message, "headers": headers}
+            self.started = True
+        await self._send(message)
+
+    async def deny(self, denial: Denial) -> None:
+        """Answer with a denial instead of the application."""
+        if self.started:
+            return
+        self.started = True
+        refusal = await corridor.refuse(self.passage, denial, hop)
+        start, body = emitter.messages(refusal.response, "http", self._send)
+        try:
+            await self._send(start)
+            await self._send(body)
+        except OSError:
+            pass  # The client has left, and the server says so as ASGI asks.

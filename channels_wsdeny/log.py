@@ -1,0 +1,82 @@
+"""The log: one record a denial, on the logger ``channels_wsdeny``; tracebacks go to ``django.request``.
+
+Records never carry cookies, query strings or tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from .handshake import known_user
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from .passage import Passage
+
+logger = logging.getLogger("channels_wsdeny")
+request_logger = logging.getLogger("django.request")
+_warned: set[str] = set()
+
+
+def log_denial(passage: Passage, status: int, code: str) -> None:
+    """One record: a warning below 500, an error from there. Its extras are for machines:
+
+    ``path``, ``status``, ``code``, ``policy`` (the expression asked last, or None), ``user`` (primary key,
+    or None), ``client`` (host:port, or None), ``duration`` (seconds).
+    """
+    level = logging.ERROR if status >= 500 else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
+    request = passage.request
+    policy = None if passage.policy is None else repr(passage.policy)
+    extra = {
+        "path": request_path(request),
+        "status": status,
+        "code": code,
+        "policy": policy,
+        "user": getattr(known_user(request), "pk", None),
+        "client": _client(request),
+        "duration": time.perf_counter() - passage.started,
+    }
+    logger.log(level, "Denied %s: %s %s", _escape(extra["path"]), status, _escape(code), extra=extra)
+
+
+def log_failure(passage: Passage, error: BaseException, status: int = 500) -> None:
+    """An exception that became a denial, or came after one, with its traceback."""
+    request_logger.error(
+        "%s: %s",
+        "Service Unavailable" if status == 503 else "Internal Server Error",
+        _escape(request_path(passage.request)),
+        exc_info=error,
+        extra={"status_code": status, "request": passage.request},
+    )
+
+
+def warn_once(key: str, message: str) -> None:
+    """A warning on the package's logger, once a process for each `key`."""
+    if key not in _warned:
+        _warned.add(key)
+        logger.warning(message)
+
+
+def request_path(request: HttpRequest) -> str:
+    """The path of `request`, without its query string, which may carry a token."""
+    scope: Any = getattr(request, "scope", None)
+    path: str = request.path if scope is None else scope.get("path", "")
+    return path
+
+
+def _client(request: HttpRequest) -> str | None:
+    scope: Any = getattr(request, "scope", None)
+    if scope is None:
+        return request.META.get("REMOTE_ADDR")
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else None
+
+
+def _escape(text: Any) -> str:
+    """As Django's own `log_response` does: no line breaks or control characters from a client."""
+    return str(text).encode("unicode_escape").decode("ascii")

@@ -1,0 +1,143 @@
+"""The pool: a bounded set of threads for the blocking part of handshakes.
+
+Not the one thread that `database_sync_to_async` shares with every open socket, and not a thread a
+connection. A job waits for its place in the event loop, so that a waiting handshake that gives up
+leaves nothing behind; a hung job costs its own place and no more. The threads are daemons: one that
+hangs must not keep the process from ending, as those of `concurrent.futures` would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .conf import conf
+from .connections import managed_connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class _Job:
+    """One function to run in a thread, and the future that somebody awaits it with."""
+
+    __slots__ = ("context", "function", "future", "loop")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.context = contextvars.copy_context()
+
+    def run(self) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            with managed_connections():
+                result = self.context.run(self.function)
+        except BaseException as caught:  # noqa: BLE001 - whoever awaits the job gets it
+            error = caught
+        try:
+            self.loop.call_soon_threadsafe(self._settle, result, error)
+        except RuntimeError:
+            pass  # The loop has closed: nobody awaits this any more.
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        if self.future.done():
+            return  # Whoever awaited it gave up: a timeout, or the client left.
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+class Pool:
+    """At most `size` daemon threads, started as they are needed."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._waiting: dict[_Job, None] = {}
+        self._wakeup = threading.Condition()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run `function` in a thread with the caller's contextvars and managed database connections.
+
+        Returns or raises what it does. A caller that is cancelled while it waits for a place frees it;
+        a function that has begun is left to end by itself, and its result is dropped.
+        """
+        job = _Job(function)
+        with self._wakeup:
+            self._waiting[job] = None
+            if self._idle >= len(self._waiting):
+                self._wakeup.notify()
+            elif self._threads < self.size:
+                self._threads += 1
+                threading.Thread(target=self._work, name="wsdeny-pool", daemon=True).start()
+        try:
+            result: T = await job.future
+        finally:
+            with self._wakeup:
+                self._waiting.pop(job, None)
+        return result
+
+    def close(self) -> None:
+        """Let the threads end once nothing waits for them."""
+        with self._wakeup:
+            self._closed = True
+            self._wakeup.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._wakeup:
+                self._idle += 1
+                while not self._waiting and not self._closed:
+                    self._wakeup.wait()
+                self._idle -= 1
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                job = next(iter(self._waiting))
+                del self._waiting[job]
+            job.run()
+            del job  # An idle thread must not hold on to the last request it served.
+
+
+_pool: Pool | None = None
+_lock = threading.Lock()
+
+
+def get_pool() -> Pool:
+    """The process's pool, of ``POOL_SIZE`` threads."""
+    global _pool  # noqa: PLW0603 - one a process, replaced when the setting changes
+    pool = _pool
+    size = conf.POOL_SIZE
+    if pool is not None and pool.size == size:
+        return pool
+    with _lock:
+        if _pool is None or _pool.size != size:
+            if _pool is not None:
+                _pool.close()
+            _pool = Pool(size)
+        return _pool
+
+
+async def hop(function: Callable[[], T]) -> T:
+    """Run `function` in a thread of the process's pool; see `Pool.run`."""
+    return await get_pool().run(function)
+
+
+def _forget_after_fork() -> None:
+    """A forked child has the parent's pool but none of its threads, and perhaps a held lock."""
+    global _pool, _lock  # noqa: PLW0603
+    _pool, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

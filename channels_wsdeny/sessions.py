@@ -1,0 +1,97 @@
+"""The session and user of an ASGI scope, through Django's own engines and backends.
+
+Loading is read-only. Django's `get_user` flushes a session whose hash does not match and cycles the key
+of one signed with a fallback key, and some engines delete or create sessions while they load; a
+handshake on a server that drops the cookie of a 101 would log its user out. So those are left to the
+next HTTP request. What the site itself changes is saved by Django's own `SessionMiddleware`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib import auth
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
+    from django.contrib.sessions.backends.base import SessionBase
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+
+def open_session(session_key: str | None) -> SessionBase:
+    """The session store of the site's ``SESSION_ENGINE`` for this key; nothing is loaded yet."""
+    store: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    return store
+
+
+def load_session(session: SessionBase) -> None:
+    """Load `session` without the clean-up that some engines do while they load.
+
+    The file engine unlinks an expired session and makes a new one, the signed-cookie engine marks a
+    forged one to be sent again. Here such a session forgets its key instead, as one does that the
+    database engine cannot find.
+    """
+
+    def forget(*args: object) -> None:
+        session._session_key = None  # noqa: SLF001 - as every engine does
+
+    overridden = {"create": forget, "delete": forget}
+    vars(session).update(overridden)
+    try:
+        session.get(auth.SESSION_KEY)
+    finally:
+        for name in overridden:
+            del vars(session)[name]
+
+
+class _ReadOnlySession:
+    """What Django's `get_user` may see of a session: it can read, what it would write stays undone."""
+
+    def __init__(self, session: SessionBase) -> None:
+        self._session = session
+
+    def __getitem__(self, key: str) -> Any:
+        return self._session[key]
+
+    def __setitem__(self, key: str, value: Any) -> None: ...
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._session.get(key, default)
+
+    def cycle_key(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+def load_user(session: SessionBase) -> AbstractBaseUser | AnonymousUser:
+    """The user of `session`, verified by Django's own `get_user`; `AnonymousUser` where there is none."""
+    load_session(session)
+    request: Any = SimpleNamespace(session=_ReadOnlySession(session))
+    return auth.get_user(request)
+
+
+def needs_saving(request: HttpRequest) -> bool:
+    """Whether the site changed the session of `request`, or wants it saved every time."""
+    session: SessionBase | None = vars(request).get("session")
+    if session is None:
+        return False
+    if session.modified:
+        return True
+    return settings.SESSION_SAVE_EVERY_REQUEST and session.accessed and not session.is_empty()
+
+
+def save_session(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Save the session of `request` and set its cookie on `response`; blocks.
+
+    Raises `django.contrib.sessions.exceptions.SessionInterrupted` (a bad request) if the session was
+    deleted meanwhile.
+    """
+    # Imported here: the module reads the session engine's models, which need loaded apps.
+    from django.contrib.sessions.middleware import SessionMiddleware  # noqa: PLC0415
+
+    SessionMiddleware(lambda request: response).process_response(request, response)

@@ -1,0 +1,57 @@
+"""The stack: what a site wraps around its ASGI application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import websocket
+from .conf import DENY_WITH
+from .lookahead import Layer
+from .policies import Policy
+
+if TYPE_CHECKING:
+    from .types import ASGIApp, Receive, Scope, Send
+
+
+class DenyMiddlewareStack(Layer):
+    """Guards every WebSocket handshake that goes to `inner`.
+
+    `inner` is a `ProtocolTypeRouter`, a `URLRouter`, a consumer's ``as_asgi()`` or any ASGI app.
+    `default_policy` is for endpoints that carry no policy of their own (None: the site's
+    ``DEFAULT_POLICY``); in nested stacks the nearest one counts. `deny_with` is ``"response"`` or
+    ``"close"`` (None: the site's ``DENY_WITH``). HTTP, lifespan and unknown scopes pass through untouched.
+
+    Raises `TypeError` or `ValueError` for arguments that are none of these.
+    """
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        *,
+        default_policy: Policy | None = None,
+        deny_with: str | None = None,
+    ) -> None:
+        if not callable(inner):
+            raise TypeError(f"DenyMiddlewareStack() wraps an ASGI application, found {inner!r}.")
+        if default_policy is not None and not isinstance(default_policy, Policy):
+            raise TypeError(
+                "DenyMiddlewareStack(default_policy=...) takes a policy such as IsAuthenticated(), found "
+                f"{default_policy!r}."
+            )
+        if deny_with is not None and deny_with not in DENY_WITH:
+            raise ValueError(
+                f"DenyMiddlewareStack(deny_with=...) is one of {DENY_WITH}, found {deny_with!r}."
+            )
+        self.inner = inner
+        self.default_policy = default_policy
+        self.deny_with = deny_with
+
+    def __repr__(self) -> str:
+        return f"<DenyMiddlewareStack around {self.inner!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run `inner` for `scope`, WebSocket handshakes guarded."""
+        if scope["type"] == "websocket":
+            await websocket.enter_layer(self, scope, receive, send, self.deny_with)
+        else:
+            await self.inner(scope, receive, send)
