@@ -140,7 +140,7 @@ def _given() -> dict[str, Any]:
 
 def _app_name(entry: str) -> str:
     """``"daphne"`` for ``"daphne.apps.DaphneConfig"`` as well."""
-    return entry.split(".apps.")[0]
+    return entry.split(".apps.", maxsplit=1)[0]
 
 
 def _websocket_side(application: Any) -> Iterator[Any]:

@@ -74,9 +74,7 @@ class Settings:
         "response", "'response' or 'close'", lambda value: value in DENY_WITH
     )
     #: Bytes of a denial's body at most; a larger one becomes a 500.
-    MAX_DENIAL_BODY: Key[int] = Key(
-        1024 * 1024, "a whole number of bytes above 0", _is_positive_integer
-    )
+    MAX_DENIAL_BODY: Key[int] = Key(1024 * 1024, "a whole number of bytes above 0", _is_positive_integer)
     #: The ``WWW-Authenticate`` of a 401 (RFC 9110 section 15.5.2 demands one). No scheme is
     #: registered for cookie sessions, and ``Basic`` would pop up a dialog.
     CHALLENGE: Key[str] = Key(
@@ -88,8 +86,6 @@ class Settings:
     RETRY_AFTER: Key[int] = Key(5, "a whole number of seconds above 0", _is_positive_integer)
 
 
-KEYS: dict[str, Key[Any]] = {
-    name: key for name, key in vars(Settings).items() if isinstance(key, Key)
-}
+KEYS: dict[str, Key[Any]] = {name: key for name, key in vars(Settings).items() if isinstance(key, Key)}
 
 conf = Settings()

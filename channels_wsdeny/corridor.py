@@ -8,9 +8,7 @@ corridor: whatever goes wrong in it denies.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-
-from django.http.response import HttpResponse, HttpResponseBase
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import emitter, problems, sessions, statuses
 from .conf import conf
@@ -22,6 +20,8 @@ from .handshake import ScopeRequest, known_user
 from .log import log_denial, log_failure
 
 if TYPE_CHECKING:
+    from django.http import HttpResponse
+
     from .passage import Passage
     from .policies import Policy
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 
 class Refusal(NamedTuple):
-    """How a denial goes out."""
+    """How a denial goes out: its response (for ASGI a whole `HttpResponse`), and its code."""
 
-    response: HttpResponseBase
+    response: Any
     code: str
 
 

@@ -1,8 +1,8 @@
 """What a policy decides, and where a decision in the making wants to run.
 
-Deciding is written once, as generators that do no I/O of their own: they yield a `Step` (or a
-function that returns an awaitable) where they want to run somewhere else, and `channels_wsdeny.drivers` takes them there. So
-one body of code serves the event loop, a thread of the pool and a synchronous view.
+Deciding is written once, as generators: they yield a `Step` (or a function that returns an awaitable)
+where they want to run somewhere else, and `channels_wsdeny.drivers` takes them there. So one body of
+code serves the event loop, a thread of the pool and a synchronous view.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -23,6 +23,8 @@ from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPass
 from .views import guard_view
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.http import HttpRequest
 
     from .types import ASGIApp, Receive, Scope, Send
@@ -158,9 +160,9 @@ def _guard_class(cls: type, policy: Policy) -> type:
     return cls
 
 
-def _guard_call(cls: type) -> None:
+def _guard_call(cls: Any) -> None:
     """Put the check before the body of `cls.__call__`, whoever defines it."""
-    body: Any = cls.__call__  # type: ignore[operator]
+    body = cls.__call__
     if body in _guarded_calls:
         return
 
@@ -174,37 +176,36 @@ def _guard_call(cls: type) -> None:
             await _enter_other(app, scope, receive, send, policies)
 
     _guarded_calls.add(__call__)
-    cls.__call__ = __call__  # type: ignore[method-assign,assignment]
+    cls.__call__ = __call__
 
 
 # By identity: an attribute would travel with functools.wraps() to functions that check nothing.
 _guarded_calls: WeakSet[Callable[..., Any]] = WeakSet()
 
 
-def _guard_subclasses(cls: type) -> None:
+def _guard_subclasses(cls: Any) -> None:
     """Bind subclasses that override `__call__`, or inherit another one from a mixin."""
-    original = cls.__init_subclass__
+    own = vars(cls).get("__init_subclass__")
 
-    def __init_subclass__(subclass: type, **kwargs: Any) -> None:  # noqa: N807
-        if "__init_subclass__" in inherited:
-            inherited["__init_subclass__"].__func__(subclass, **kwargs)
+    def __init_subclass__(subclass: Any, **kwargs: Any) -> None:  # noqa: N807
+        if own is not None:
+            own.__func__(subclass, **kwargs)
         else:
             super(cls, subclass).__init_subclass__(**kwargs)
         _guard_call(subclass)
 
-    inherited = {"__init_subclass__": original} if "__init_subclass__" in vars(cls) else {}
-    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[arg-type]
 
 
-def _guard_as_view(cls: type) -> None:
+def _guard_as_view(cls: Any) -> None:
     """Put the check around the view that `as_view()` makes, for `cls` and its subclasses."""
-    as_view: Any = vars(cls).get("as_view")
+    own = vars(cls).get("as_view")
 
-    def guarded_as_view(subclass: Any, **initkwargs: Any) -> Callable[..., Any]:
-        if as_view is not None:
-            view = as_view.__func__(subclass, **initkwargs)
+    def as_view(subclass: Any, **initkwargs: Any) -> Callable[..., Any]:
+        if own is not None:
+            view = own.__func__(subclass, **initkwargs)
         else:
-            view = super(cls, subclass).as_view(**initkwargs)  # type: ignore[misc]
+            view = super(cls, subclass).as_view(**initkwargs)
         return guard_view(view, policies_of(subclass))
 
-    cls.as_view = classmethod(guarded_as_view)  # type: ignore[attr-defined]
+    cls.as_view = classmethod(as_view)  # type: ignore[arg-type]

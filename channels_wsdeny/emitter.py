@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.http import HttpResponse
 
 from .conf import conf
-from .decisions import Steps, Step
+from .decisions import Step, Steps
 from .log import warn_once
 
 if TYPE_CHECKING:
@@ -25,20 +25,6 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
 #: What belongs to the connection, not to the response (RFC 9110 section 7.6.1).
 _HOP_BY_HOP = {b"transfer-encoding", b"keep-alive", b"content-length"}
-
-
-class AppResponse(HttpResponse):
-    """A denial that an application sent as messages; header lines it repeated are kept apart."""
-
-    def __init__(self, status: int, headers: RawHeaders, content: bytes) -> None:
-        super().__init__(content, status=status)
-        del self["Content-Type"]
-        self.repeated: RawHeaders = []
-        for name, value in headers:
-            if name.lower() == b"set-cookie" or self.has_header(name.decode("ascii")):
-                self.repeated.append((name.lower(), value))
-            else:
-                self[name.decode("ascii")] = value.decode("latin1")
 
 
 def read(response: HttpResponseBase) -> Steps[HttpResponse]:
@@ -96,9 +82,7 @@ def _read_stream(response: Any) -> Steps[HttpResponse]:
 
 def raw_headers(response: HttpResponseBase) -> RawHeaders:
     """The headers and cookies of `response`, as ASGI wants them: lower-case names, bytes."""
-    headers = [
-        (name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()
-    ]
+    headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
     headers += [
         (b"set-cookie", morsel.output(header="").strip().encode("ascii"))
         for morsel in response.cookies.values()

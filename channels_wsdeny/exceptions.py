@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 
-class Deny(Exception):
+class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
     """Deny the request with this answer. Raise it anywhere before the accept, or return it from a policy.
 
     `status` is 300-599 (401 gets the site's challenge); `detail` is shown to the visitor; `code` is
@@ -50,7 +50,7 @@ class Deny(Exception):
         return f"{self.status} {self.code}" + (f": {self.detail}" if self.detail else "")
 
 
-class HandshakeDenied(OSError):
+class HandshakeDenied(OSError):  # noqa: N818 - a state of the connection, as ConnectionReset
     """The application sent a message on a WebSocket whose handshake was denied already.
 
     An `OSError`, as the ASGI specification asks of ``send()`` on a closed connection.

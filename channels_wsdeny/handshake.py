@@ -89,7 +89,7 @@ class ScopeRequest(ASGIRequest):
         return self._offered
 
     @property
-    def resolver_match(self) -> ResolverMatch | None:  # type: ignore[override]
+    def resolver_match(self) -> ResolverMatch | None:
         """Where the request was routed to, as on any Django request; None until it is known."""
         match = vars(self).get("_resolver_match")
         if isinstance(match, partial):
@@ -141,7 +141,8 @@ class ScopeRequest(ASGIRequest):
 
     async def auser(self) -> User:  # type: ignore[override]
         """The user, loaded in a thread of the pool if need be."""
-        return self.known_user or await pool.hop(lambda: self.user)
+        user = self.known_user
+        return await pool.hop(lambda: self.user) if user is None else user
 
     @property
     def known_user(self) -> User | None:
@@ -153,7 +154,7 @@ class ScopeRequest(ASGIRequest):
         if user is None and "session" not in self.scope and not self._has_session_cookie:
             from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
 
-            user = self.user = AnonymousUser()
+            self.user = user = AnonymousUser()
         return user
 
     @property

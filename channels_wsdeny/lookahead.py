@@ -75,7 +75,7 @@ class Route:
 Found: TypeAlias = Route | Literal[Unseen.UNROUTED, Unseen.OPAQUE]
 
 
-def look_ahead(app: ASGIApp, scope: Scope) -> Found:
+def look_ahead(app: ASGIApp | Layer, scope: Scope) -> Found:
     """Where `app` would route `scope`."""
     if isinstance(app, Layer):
         return _through_layer(app, scope)

@@ -50,9 +50,7 @@ class Passage:
 
     def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
         """Those of `policies` (compared by identity) that have not allowed this request yet."""
-        return tuple(
-            policy for policy in policies if not any(policy is passed for passed in self._passed)
-        )
+        return tuple(policy for policy in policies if not any(policy is passed for passed in self._passed))
 
 
 def passage_of(request: HttpRequest) -> Passage:

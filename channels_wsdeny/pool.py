@@ -136,7 +136,7 @@ async def hop(function: Callable[[], T]) -> T:
 
 def _forget_after_fork() -> None:
     """A forked child has the parent's pool but none of its threads, and perhaps a held lock."""
-    global _pool, _lock  # noqa: PLW0603
+    global _pool, _lock
     _pool, _lock = None, threading.Lock()
 
 

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.http import HttpResponse
-from django.http.response import HttpResponseBase
 from django.utils import translation
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.html import format_html
 
 from . import statuses
 from .conf import conf
-from .decisions import Denial
 from .exceptions import Deny
 from .handshake import ScopeRequest
-from .passage import Passage
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from .decisions import Denial
+    from .passage import Passage
 
 JSON = "application/problem+json"
 PLAIN = "text/plain"
@@ -82,7 +83,7 @@ def _problem(passage: Passage, deny: Deny) -> HttpResponse:
         detail = str(deny.detail or statuses.detail_for(deny.code))
     debug = _debug(passage, deny) if settings.DEBUG else ""
     if media_type == HTML:
-        body = format_html(
+        body: str = format_html(
             "<!doctype html>\n<title>{0} {1}</title>\n<h1>{1}</h1>\n<p>{2}</p>\n<pre>{3}</pre>\n",
             deny.status,
             title,

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
     from django.contrib.sessions.backends.base import SessionBase
-    from django.http import HttpRequest
-    from django.http.response import HttpResponseBase
+    from django.http import HttpRequest, HttpResponse
 
 
 def open_session(session_key: str | None) -> SessionBase:
@@ -38,7 +37,7 @@ def load_session(session: SessionBase) -> None:
     """
 
     def forget(*args: object) -> None:
-        session._session_key = None  # noqa: SLF001 - as every engine does
+        session._session_key = None
 
     overridden = {"create": forget, "delete": forget}
     vars(session).update(overridden)
@@ -85,7 +84,7 @@ def needs_saving(request: HttpRequest) -> bool:
     return settings.SESSION_SAVE_EVERY_REQUEST and session.accessed and not session.is_empty()
 
 
-def save_session(request: HttpRequest, response: HttpResponseBase) -> None:
+def save_session(request: HttpRequest, response: HttpResponse) -> None:
     """Save the session of `request` and set its cookie on `response`; blocks.
 
     Raises `django.contrib.sessions.exceptions.SessionInterrupted` (a bad request) if the session was

@@ -42,7 +42,8 @@ def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callab
                 except Deny as deny:
                     decision = denial_for(deny)
             decision = _redirect_to_login(request, decision)
-            return (await corridor.refuse(passage, decision, _hop)).response
+            refusal = await corridor.refuse(passage, decision, _hop)
+            return cast("HttpResponseBase", refusal.response)
 
         return guarded
 
@@ -56,7 +57,7 @@ def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callab
             except Deny as deny:
                 decision = denial_for(deny)
         decision = _redirect_to_login(request, decision)
-        return corridor.refuse_sync(passage, decision).response
+        return cast("HttpResponseBase", corridor.refuse_sync(passage, decision).response)
 
     return guarded_sync
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.http import HttpResponse
 
-from . import corridor, emitter, statuses
+from . import corridor, emitter
+from .appdenial import AppDenial
 from .conf import conf
 from .decisions import ALLOWED, Denial
 from .exceptions import Deny, HandshakeDenied
@@ -76,8 +77,8 @@ class Handshake:
         "_connect_taken",
         "_decided",
         "_default",
-        "_deny_with",
         "_denied",
+        "_deny_with",
         "_disconnect_taken",
         "_gone",
         "_lock",
@@ -104,7 +105,7 @@ class Handshake:
         #: One message at a time until the handshake is answered, so that answers cannot overtake.
         self._lock = asyncio.Lock()
         self._denied: asyncio.Future[None] | None = None
-        self._own_denial: _OwnDenial | None = None
+        self._own_denial: AppDenial | None = None
         self._connect_taken = self._disconnect_taken = self._gone = False
 
     async def begin(self) -> bool:
@@ -140,7 +141,7 @@ class Handshake:
     async def enter_endpoint(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
     ) -> None:
-        """Run `app` once `policies` allow it; those that allowed this handshake before are not asked again."""
+        """Run `app` once `policies` allow it; those that did before are not asked again."""
         self.request.adopt(scope)
         remaining = self.passage.remaining(policies)
         if remaining:
@@ -157,7 +158,6 @@ class Handshake:
 
     async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
-        was_accepted = self.state is State.ACCEPTED
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
@@ -165,9 +165,9 @@ class Handshake:
                 return  # The cancellation that `receive` unwound the application with.
             raise
         except Exception as error:
-            if was_accepted or self.state is State.ACCEPTED:
+            if self._is(State.ACCEPTED):
                 raise
-            if self.state is State.CONNECTING and not self._gone:
+            if self._is(State.CONNECTING) and not self._gone:
                 await self.deny(denial_for(error))
             elif not isinstance(error, HandshakeDenied):
                 log_failure(self.passage, error)
@@ -188,18 +188,14 @@ class Handshake:
         if self.state is State.ACCEPTED:
             return await self._receive()
         async with self._lock:
-            if self.state is State.CONNECTING and not self._decided:
+            if self._is(State.CONNECTING) and not self._decided:
                 await self._decide_late()
-        if self.state is State.CONNECTING and not self._connect_taken:
+        if self._is(State.CONNECTING) and not self._connect_taken:
             self._connect_taken = True
             return {"type": "websocket.connect"}
-        if self.state is State.CONNECTING:
-            event = await self._next_event()
-            if event is not None:
-                self._gone = event["type"] == "websocket.disconnect"
-                return event
-        if self.state is State.ACCEPTED:
-            return await self._receive()
+        event = await self._next_event()
+        if event is not None:
+            return event
         if self._connect_taken and not self._disconnect_taken:
             self._disconnect_taken = True
             return {"type": "websocket.disconnect", "code": 1006}
@@ -212,20 +208,33 @@ class Handshake:
             await self._send(message)
             return
         async with self._lock:
-            if self.state is State.ACCEPTED:
+            if self._is(State.ACCEPTED):
                 await self._send(message)
             else:
                 await self._answer(message)
 
+    def _is(self, state: State) -> bool:
+        """Whether the handshake is in `state` now, perhaps other than before the last await."""
+        return self.state is state
+
     async def _next_event(self) -> Message | None:
-        """The server's next event while connecting; None once denied, when no server need send one."""
+        """The server's next event; None once denied, when a server need not send any."""
+        if self.state is State.DENIED:
+            return None
+        if self.state is State.ACCEPTED:
+            return await self._receive()
         self._denied = self._denied or asyncio.get_running_loop().create_future()
-        event = asyncio.ensure_future(self._receive())
+        event: asyncio.Future[Any] = asyncio.ensure_future(self._receive())
+        waiting: set[asyncio.Future[Any]] = {event, self._denied}
         try:
-            await asyncio.wait({event, self._denied}, return_when=asyncio.FIRST_COMPLETED)
-            return await event if event.done() else None
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not event.done():
+                return None
+            message: Message = event.result()
         finally:
             event.cancel()
+        self._gone = self._is(State.CONNECTING) and message["type"] == "websocket.disconnect"
+        return message
 
     async def _decide_late(self) -> None:
         """Decide by default: the application asked for an event, and nobody has decided yet."""
@@ -250,7 +259,7 @@ class Handshake:
         elif kind == "websocket.http.response.start":
             if self._own_denial is not None:
                 raise ValueError(f"{kind!r} was sent twice.")
-            self._own_denial = _OwnDenial(message)
+            self._own_denial = AppDenial(message)
         elif kind == "websocket.http.response.body":
             if self._own_denial is None:
                 raise ValueError(f"{kind!r} was sent before 'websocket.http.response.start'.")
@@ -266,7 +275,7 @@ class Handshake:
     async def _accept(self, message: Message) -> None:
         if not self._decided:
             await self._decide_late()
-        if self.state is not State.CONNECTING:
+        if not self._is(State.CONNECTING):
             return
         if self._own_denial is not None:
             raise ValueError("'websocket.accept' was sent after 'websocket.http.response.start'.")
@@ -278,7 +287,7 @@ class Handshake:
         except Exception as error:  # noqa: BLE001 - a session that cannot be saved is no reason to accept
             await self.deny(denial_for(error))
             return
-        if self.state is not State.CONNECTING:
+        if not self._is(State.CONNECTING):
             return  # Denied meanwhile, by an application that ended.
         headers += emitter.raw_headers(response)
         self.state = State.ACCEPTED
@@ -296,7 +305,11 @@ class Handshake:
         refusal = await corridor.refuse(self.passage, denial, hop)
         try:
             await emitter.emit_denial(
-                refusal.response, refusal.code, self._scope, self._send, self._deny_with or conf.DENY_WITH
+                refusal.response,
+                refusal.code,
+                self._scope,
+                self._send,
+                self._deny_with or conf.DENY_WITH,
             )
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
@@ -310,26 +323,6 @@ class Handshake:
             await self.deny(denial)
 
 
-class _OwnDenial:
-    """A denial that the application sends itself, by the server's extension."""
-
-    def __init__(self, start: Message) -> None:
-        status = start.get("status")
-        if not isinstance(status, int) or not statuses.is_denial(status):
-            raise ValueError(f"The status of a denial is 300-599, found {status!r}.")
-        self.status = status
-        self.headers = emitter.check_headers(start)
-        self.body = b""
-
-    def add(self, message: Message) -> HttpResponse | None:
-        """Take a body message; returns the response once it is whole."""
-        self.body += message.get("body", b"")
-        emitter.assert_size(len(self.body))
-        if message.get("more_body"):
-            return None
-        return emitter.AppResponse(self.status, self.headers, self.body)
-
-
 def _denial_of_close(message: Message) -> Deny:
     """A close before the accept is a denial: 403, or N where the code is 4000 + N (400-599)."""
     code: Any = message.get("code")
@@ -340,9 +333,7 @@ def _denial_of_close(message: Message) -> Deny:
 
 
 def _no_answer(app: ASGIApp) -> Exception:
-    return ImproperlyConfigured(
-        f"{app!r} ended without an answer to the handshake. It must accept or close."
-    )
+    return ImproperlyConfigured(f"{app!r} ended without an answer to the handshake. It must accept or close.")
 
 
 def _is_being_cancelled() -> bool:

@@ -1,0 +1,127 @@
+"""Clients for tests in the process: what goes into an ASGI application, and what comes out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.testing import ApplicationCommunicator
+
+EXTENSION = {"websocket.http.response": {}}
+
+
+@dataclass
+class Answer:
+    """What an application answered to a handshake or a request."""
+
+    status: int
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    close: tuple[int, str] | None = None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    def header(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key == name]
+        assert len(values) <= 1, f"{name} came {len(values)} times: {values}"
+        return values[0] if values else None
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        assert self.header("content-type") == "application/problem+json"
+        return json.loads(self.body)
+
+
+def websocket_scope(path: str, *, extensions: Any = EXTENSION, **scope: Any) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "type": "websocket",
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [],
+        "subprotocols": [],
+        "client": ["127.0.0.1", 50000],
+        "server": ["127.0.0.1", 80],
+        "extensions": extensions,
+    } | scope
+
+
+def http_scope(path: str, method: str = "GET", **scope: Any) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "type": "http",
+        "method": method,
+        "http_version": "1.1",
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [],
+        "client": ["127.0.0.1", 50000],
+        "server": ["127.0.0.1", 80],
+    } | scope
+
+
+class Handshake:
+    """One handshake against an ASGI application."""
+
+    def __init__(self, application: Any, scope: dict[str, Any]) -> None:
+        self.communicator = ApplicationCommunicator(application, scope)
+
+    async def connect(self) -> Answer:
+        """Status 101 if accepted, 0 if closed without a status."""
+        await self.communicator.send_input({"type": "websocket.connect"})
+        messages = [await self.communicator.receive_output(timeout=10)]
+        kind = messages[0]["type"]
+        if kind == "websocket.http.response.start":
+            messages.append(await self.communicator.receive_output(timeout=10))
+            await self.communicator.wait(timeout=10)
+        elif kind == "websocket.close":
+            await self.communicator.wait(timeout=10)
+        return answer_of(messages)
+
+    async def next(self) -> dict[str, Any]:
+        return await self.communicator.receive_output(timeout=10)
+
+    async def send(self, text: str) -> None:
+        await self.communicator.send_input({"type": "websocket.receive", "text": text})
+
+    async def leave(self) -> None:
+        await self.communicator.send_input({"type": "websocket.disconnect", "code": 1000})
+        await self.communicator.wait(timeout=10)
+
+
+def answer_of(messages: list[dict[str, Any]]) -> Answer:
+    first = messages[0]
+    headers = [(k.decode(), v.decode("latin1")) for k, v in first.get("headers") or ()]
+    if first["type"] == "websocket.accept":
+        return Answer(101, headers, messages=messages)
+    if first["type"] == "websocket.close":
+        return Answer(0, close=(first["code"], first.get("reason", "")), messages=messages)
+    return Answer(first["status"], headers, messages[1]["body"], messages=messages)
+
+
+async def knock(application: Any, path: str, **scope: Any) -> Answer:
+    """Ask for a websocket; an accepted one is left at once."""
+    handshake = Handshake(application, websocket_scope(path, **scope))
+    answer = await handshake.connect()
+    if answer.status == 101:
+        await handshake.leave()
+    return answer
+
+
+async def fetch(application: Any, path: str, **scope: Any) -> Answer:
+    """Ask an ASGI application over HTTP."""
+    communicator = ApplicationCommunicator(application, http_scope(path, **scope))
+    await communicator.send_input({"type": "http.request", "body": b""})
+    messages = [await communicator.receive_output(timeout=10)]
+    body = b""
+    while True:
+        messages.append(await communicator.receive_output(timeout=10))
+        body += messages[-1].get("body", b"")
+        if not messages[-1].get("more_body"):
+            break
+    await communicator.wait(timeout=10)
+    return answer_of([messages[0], {"body": body}])
+
+
+def cookie_header(**cookies: str) -> list[tuple[bytes, bytes]]:
+    return [(b"cookie", "; ".join(f"{k}={v}" for k, v in cookies.items()).encode())]

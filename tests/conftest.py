@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.test import Client
+
+from tests.clients import cookie_header
+
+
+@pytest.fixture
+def users(db):
+    """alice, bob and staff (who is staff), by name."""
+    model = get_user_model()
+    return {
+        name: model.objects.create_user(name, is_staff=name == "staff") for name in ("alice", "bob", "staff")
+    }
+
+
+@pytest.fixture
+def sessions(users):
+    """The session store of a fresh log-in of each user, by name."""
+
+    def log_in(user):
+        client = Client()
+        client.force_login(user)
+        assert client.session[SESSION_KEY] == str(user.pk)
+        return client.session
+
+    return {name: log_in(user) for name, user in users.items()}
+
+
+@pytest.fixture
+def headers_of(sessions, settings):
+    """A function from a user's name (or None) to the raw headers of a logged-in client."""
+
+    def headers(name):
+        if name is None:
+            return []
+        return cookie_header(**{settings.SESSION_COOKIE_NAME: sessions[name].session_key})
+
+    return headers
