@@ -113,8 +113,9 @@ class _Combination(Policy):
                 self.policies += (policy,)
 
     def __repr__(self) -> str:
+        # "&" binds more tightly than "|", so only an "or" within an "and" needs its parentheses.
         return f" {self.operator} ".join(
-            f"({policy!r})" if isinstance(policy, _Combination) else repr(policy) for policy in self.policies
+            f"({policy!r})" if isinstance(policy, Or) else repr(policy) for policy in self.policies
         )
 
 
