@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from channels.exceptions import DenyConnection
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
@@ -41,6 +43,8 @@ def _translate(error: Exception) -> Deny:
         return Deny(403)
     if isinstance(error, Http404) or is_unrouted(error):
         return Deny(404)
+    if _is_origin_that_cannot_be_parsed(error):
+        return Deny(403, code="origin_not_allowed")
     if isinstance(error, (BadRequest, SuspiciousOperation)):
         return Deny(400)
     if _is_unreachable(error):
@@ -50,12 +54,17 @@ def _translate(error: Exception) -> Deny:
 
 def is_unrouted(error: Exception) -> bool:
     """Whether Channels' routers raised `error` because no route matched; it has no type of its own."""
-    if not isinstance(error, ValueError) or error.__traceback__ is None:
-        return False
-    traceback = error.__traceback__
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return bool(traceback.tb_frame.f_globals.get("__name__") == "channels.routing")
+    return isinstance(error, ValueError) and _modules_of(error)[-1:] == ["channels.routing"]
+
+
+def _is_origin_that_cannot_be_parsed(error: Exception) -> bool:
+    """Whether Channels' `OriginValidator` stumbled over an Origin such as ``http://[bad``."""
+    return isinstance(error, ValueError) and "channels.security.websocket" in _modules_of(error)[-3:]
+
+
+def _modules_of(error: Exception) -> list[str]:
+    """The modules that `error` came through, the one that raised it last."""
+    return [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _is_unreachable(error: Exception) -> bool:

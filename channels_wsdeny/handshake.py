@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import BadRequest
-from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.asgi import ASGIRequest, get_script_prefix
 from django.http import HttpRequest, RawPostDataException, parse_cookie
-from django.urls import ResolverMatch
+from django.urls import ResolverMatch, set_script_prefix
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from . import pool, sessions
@@ -59,8 +59,13 @@ class ScopeRequest(ASGIRequest):
         own.update(set_before)
         return getattr(self, name)
 
-    def validate(self) -> None:
-        """Raise `BadRequest` for a query string that is not UTF-8, as Django does for every request."""
+    def begin(self) -> None:
+        """What Django's handler does before each request: the script prefix is set for `reverse()`.
+
+        Raises `BadRequest` for a query string that is not UTF-8.
+        """
+        if self.scope.get("root_path") or settings.FORCE_SCRIPT_NAME:
+            set_script_prefix(get_script_prefix(self.scope))
         try:
             self.scope.get("query_string", b"").decode()
         except UnicodeDecodeError as error:

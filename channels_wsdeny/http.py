@@ -49,7 +49,7 @@ class Exchange:
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
     ) -> None:
         try:
-            self.request.validate()
+            self.request.begin()
         except BadRequest as error:
             await self.deny(denial_for(error))
             return

@@ -116,7 +116,7 @@ class Handshake:
         if event["type"] != "websocket.connect":
             raise ValueError(f"Expected 'websocket.connect' from the server, found {event['type']!r}.")
         try:
-            self.request.validate()
+            self.request.begin()
         except BadRequest as error:
             await self.deny(denial_for(error))
             return False
