@@ -59,7 +59,8 @@ def is_unrouted(error: Exception) -> bool:
 
 def _is_origin_that_cannot_be_parsed(error: Exception) -> bool:
     """Whether Channels' `OriginValidator` stumbled over an Origin such as ``http://[bad``."""
-    return isinstance(error, ValueError) and "channels.security.websocket" in _modules_of(error)[-3:]
+    modules = [name for name in _modules_of(error) if name not in {"urllib.parse", "ipaddress"}]
+    return isinstance(error, ValueError) and modules[-1:] == ["channels.security.websocket"]
 
 
 def _modules_of(error: Exception) -> list[str]:
