@@ -13,17 +13,20 @@ if TYPE_CHECKING:
 
 
 class AppResponse(HttpResponse):
-    """A denial that an application sent as messages; header lines it repeated are kept apart."""
+    """A denial that an application sent as messages: repeated headers are folded, but for cookies."""
 
     def __init__(self, status: int, headers: RawHeaders, content: bytes) -> None:
         super().__init__(content, status=status)
         del self["Content-Type"]
-        self.repeated: RawHeaders = []
-        for name, value in headers:
-            if name.lower() == b"set-cookie" or self.has_header(name.decode("ascii")):
-                self.repeated.append((name.lower(), value))
+        self.cookie_lines: RawHeaders = []
+        for raw_name, raw_value in headers:
+            name, value = raw_name.decode("ascii"), raw_value.decode("latin1")
+            if name == "set-cookie":
+                self.cookie_lines.append((raw_name, raw_value))
+            elif self.has_header(name):
+                self[name] = f"{self[name]}, {value}"  # RFC 9110 section 5.3
             else:
-                self[name.decode("ascii")] = value.decode("latin1")
+                self[name] = value
 
 
 class AppDenial:

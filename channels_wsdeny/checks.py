@@ -6,9 +6,9 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from channels.routing import ProtocolTypeRouter, get_default_application
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
-from django.core.exceptions import ImproperlyConfigured
 
 from .conf import KEYS
 from .policies import as_policy
@@ -83,8 +83,8 @@ def check_dotted_paths(**kwargs: Any) -> list[CheckMessage]:
 
 def check_order_of_apps(**kwargs: Any) -> list[CheckMessage]:
     """W001: the app comes before Daphne's, whose ``runserver`` would win otherwise."""
-    apps = [_app_name(entry) for entry in settings.INSTALLED_APPS]
-    if "daphne" not in apps or apps.index("channels_wsdeny") < apps.index("daphne"):
+    names = [config.name for config in apps.get_app_configs()]
+    if "daphne" not in names or names.index("channels_wsdeny") < names.index("daphne"):
         return []
     return [
         Warning(
@@ -102,10 +102,10 @@ def check_stack(**kwargs: Any) -> list[CheckMessage]:
         return []
     try:
         application = get_default_application()
-    except ImproperlyConfigured as error:
+    except Exception as error:  # noqa: BLE001 - importing a site's module can raise anything
         return [
             Warning(
-                f"ASGI_APPLICATION = {settings.ASGI_APPLICATION!r} cannot be imported: {error}",
+                f"ASGI_APPLICATION = {settings.ASGI_APPLICATION!r} cannot be imported: {error!r}",
                 hint="Correct the dotted path, or the error in that module.",
                 id="channels_wsdeny.W003",
             )
@@ -136,11 +136,6 @@ ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
 def _given() -> dict[str, Any]:
     value = getattr(settings, "CHANNELS_WSDENY", {})
     return value if isinstance(value, dict) else {}
-
-
-def _app_name(entry: str) -> str:
-    """``"daphne"`` for ``"daphne.apps.DaphneConfig"`` as well."""
-    return entry.split(".apps.", maxsplit=1)[0]
 
 
 def _websocket_side(application: Any) -> Iterator[Any]:

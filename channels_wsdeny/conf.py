@@ -39,11 +39,21 @@ class Key(Generic[T]):
     def __get__(self, instance: Settings | None, owner: type) -> Key[T] | T:
         if instance is None:
             return self
-        return cast("T", getattr(settings, "CHANNELS_WSDENY", {}).get(self.name, self.default))
+        given = getattr(settings, "CHANNELS_WSDENY", None)
+        if not isinstance(given, dict) or self.name not in given:
+            return self.default
+        value = given[self.name]
+        # The checks report a value that cannot be used. A policy among them is never replaced: it may
+        # have been stricter than the default one.
+        return cast("T", value) if self.dotted_path or self.valid(value) else self.default
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_positive_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _is_policy(value: Any) -> bool:
+    return isinstance(value, str) or (hasattr(value, "decide") and not isinstance(value, type))
 
 
 def _is_positive_integer(value: Any) -> bool:
@@ -58,14 +68,12 @@ class Settings:
     DEFAULT_POLICY: Key[Any] = Key(
         "channels_wsdeny.policies.IsAuthenticated",
         "a Policy, or the dotted path of one",
-        lambda value: isinstance(value, str) or hasattr(value, "decide"),
+        _is_policy,
         dotted_path=True,
     )
     #: Seconds that a handshake's session, user and policies may take, waiting for a place in the
     #: pool included; past it the client gets a 503. Stays under the servers' handshake timeouts.
-    POLICY_TIMEOUT: Key[float] = Key(
-        4.0, "a number of seconds above 0", lambda value: _is_number(value) and value > 0
-    )
+    POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_positive_number)
     #: Threads for the blocking part of handshakes (sessions, users, synchronous policies), per process.
     POOL_SIZE: Key[int] = Key(16, "a whole number of threads above 0", _is_positive_integer)
     #: ``"response"``: deny with an HTTP response. ``"close"``: accept, then close with 4000 + status,

@@ -7,6 +7,7 @@ data of a test that runs in a transaction.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 _in_memory: dict[str, weakref.ref[BaseDatabaseWrapper]] = {}
+_transactions = threading.Lock()
 
 
 def remember_in_memory(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
@@ -32,16 +34,26 @@ def remember_in_memory(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
 
 @contextmanager
 def managed_connections() -> Iterator[None]:
-    """Around one job in a thread: stale connections are closed before it and after it."""
-    borrowed = _borrow() if _in_memory else []
+    """Around one job in a thread: the thread's own stale connections are closed before it and after it."""
     close_old_connections()
+    borrowed = _borrow() if _in_memory else []
     try:
         yield
     finally:
-        close_old_connections()
         for connection in borrowed:
             connection.dec_thread_sharing()
             del connections[connection.alias]
+        close_old_connections()
+
+
+@contextmanager
+def exclusive_in_memory() -> Iterator[None]:
+    """Around what opens transactions: on a borrowed connection, those of two threads would mix."""
+    if not _in_memory:
+        yield
+        return
+    with _transactions:
+        yield
 
 
 def _borrow() -> list[BaseDatabaseWrapper]:

@@ -8,12 +8,16 @@ corridor: whatever goes wrong in it denies.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+import logging
+import time
+import traceback
+from typing import TYPE_CHECKING, TypeVar
 
 from . import emitter, problems, sessions, statuses
 from .conf import conf
 from .decisions import ALLOWED, Decision, Denial, Step, Steps
 from .drivers import Hop, drive, drive_sync
+from .emitter import Refusal
 from .exceptions import Deny
 from .failures import denial_for, translate
 from .handshake import ScopeRequest, known_user
@@ -24,23 +28,22 @@ if TYPE_CHECKING:
 
     from .passage import Passage
     from .policies import Policy
+    from .types import RawHeaders
 
 T = TypeVar("T")
 
-
-class Refusal(NamedTuple):
-    """How a denial goes out: its response (for ASGI a whole `HttpResponse`), and its code."""
-
-    response: Any
-    code: str
+#: Seconds that a refusal has at least, when the policies have used up the time.
+_LEAST = 0.5
 
 
 async def admit(passage: Passage, policies: tuple[Policy, ...], hop: Hop) -> Decision:
     """Ask `policies` in order, within ``POLICY_TIMEOUT`` seconds; blocking work goes through `hop`."""
     try:
-        return await _within_timeout(_admission(passage, policies), hop)
+        return await _drive_within(conf.POLICY_TIMEOUT, _admission(passage, policies), hop)
     except TimeoutError:
         return denial_for(_too_late(passage))
+    except Exception as error:  # noqa: BLE001 - fail closed: the way to the policies failed
+        return denial_for(error)
 
 
 def admit_sync(passage: Passage, policies: tuple[Policy, ...]) -> Decision:
@@ -51,9 +54,11 @@ def admit_sync(passage: Passage, policies: tuple[Policy, ...]) -> Decision:
 async def refuse(passage: Passage, denial: Denial, hop: Hop) -> Refusal:
     """What to deny with: a response that may be sent as it is, its session saved, the denial logged."""
     try:
-        return await _within_timeout(_refusal(passage, denial), hop)
+        return await _drive_within(_rest_of_timeout(passage), _refusal(passage, denial), hop)
     except TimeoutError:
         return _plain_refusal(passage, _too_late(passage))
+    except Exception as error:  # noqa: BLE001 - some answer must go out
+        return _plain_refusal(passage, error)
 
 
 def refuse_sync(passage: Passage, denial: Denial) -> Refusal:
@@ -62,19 +67,40 @@ def refuse_sync(passage: Passage, denial: Denial) -> Refusal:
 
 
 async def save_session(passage: Passage, response: HttpResponse, hop: Hop) -> None:
-    """Save the session if the site changed it, and set its cookie on `response`."""
+    """Save the session if the site changed it, and set its cookie on `response`.
+
+    Raises what saving does, and `TimeoutError` for a pool that has no place.
+    """
     if sessions.needs_saving(passage.request):
-        await hop(lambda: sessions.save_session(passage.request, response))
+        steps = _saving(passage, response)
+        await _drive_within(_rest_of_timeout(passage), steps, hop)
 
 
-async def _within_timeout(steps: Steps[T], hop: Hop) -> T:
-    async with asyncio.timeout(conf.POLICY_TIMEOUT):
-        return await drive(steps, hop)
+async def _drive_within(seconds: float, steps: Steps[T], hop: Hop) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await drive(steps, hop)
+    except asyncio.CancelledError as error:
+        if is_being_cancelled():
+            raise
+        # Something that was awaited had been cancelled by somebody else: that is an error like any other.
+        raise RuntimeError("What a policy or response awaited was cancelled.") from error
+
+
+def is_being_cancelled() -> bool:
+    """Whether it is this task that somebody wants to end, rather than something that it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _rest_of_timeout(passage: Passage) -> float:
+    """What is left of ``POLICY_TIMEOUT``, in seconds, so that the server's own timeout is not reached."""
+    return max(_LEAST, passage.started + conf.POLICY_TIMEOUT - time.monotonic())
 
 
 def _too_late(passage: Passage) -> TimeoutError:
     return TimeoutError(
-        f"{passage.policy!r} ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s), or waited that long "
+        f"{passage.expression} ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s), or waited that long "
         f"for one of the {conf.POOL_SIZE} threads of the pool (POOL_SIZE)."
     )
 
@@ -90,7 +116,7 @@ def _admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Decision
         if isinstance(request, ScopeRequest) and known_user(request) is None:
             # The application finds its user in the scope, and may look at it on the loop.
             yield Step.BLOCKING
-            request.user  # noqa: B018
+            request.load_user()
     except Exception as error:  # noqa: BLE001 - fail closed: whatever goes wrong denies
         return denial_for(error)
     passage.note_passed(policies)
@@ -98,19 +124,33 @@ def _admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Decision
 
 
 def _refusal(passage: Passage, denial: Denial) -> Steps[Refusal]:
+    request = passage.request
     try:
         response = problems.denial_response(passage, denial)
+    except Exception as error:  # noqa: BLE001 - some answer must go out, and it must not open the door
+        given = denial.response if isinstance(denial, Deny) else denial
+        if given is not None and given.streaming:
+            yield Step.BLOCKING
+            given.close()
+        return _plain_refusal(passage, error)
+    headers: RawHeaders = []
+    try:
         problems.seal(response)
-        if isinstance(passage.request, ScopeRequest):
+        if isinstance(request, ScopeRequest):
             # A view's response is rendered, and its session saved, by Django itself.
-            response = yield from emitter.read(response)
-            if sessions.needs_saving(passage.request):
-                yield Step.BLOCKING
-                sessions.save_session(passage.request, response)
+            response = yield from emitter.read(request, response)
+            if sessions.needs_saving(request) and response.status_code < 500:
+                yield from _saving(passage, response)
+            headers = emitter.raw_headers(response)
     except Exception as error:  # noqa: BLE001 - some answer must go out, and it must not open the door
         return _plain_refusal(passage, error)
     code = denial.code if isinstance(denial, Deny) else statuses.code_for(response.status_code)
-    return _logged(passage, Refusal(response, code), denial)
+    return _logged(passage, Refusal(response, headers, code), denial)
+
+
+def _saving(passage: Passage, response: HttpResponse) -> Steps[None]:
+    yield Step.BLOCKING
+    sessions.save_session(passage.request, response)
 
 
 def _plain_refusal(passage: Passage, error: Exception) -> Refusal:
@@ -118,12 +158,16 @@ def _plain_refusal(passage: Passage, error: Exception) -> Refusal:
     deny = translate(error)
     response = problems.denial_response(passage, deny)
     problems.seal(response)
-    return _logged(passage, Refusal(response, deny.code), deny)
+    return _logged(passage, Refusal(response, emitter.raw_headers(response), deny.code), deny)
 
 
 def _logged(passage: Passage, refusal: Refusal, denial: Denial) -> Refusal:
     status = refusal.response.status_code
-    if isinstance(denial, Deny) and denial.__cause__ is not None and status >= 500:
-        log_failure(passage, denial.__cause__, status)
-    log_denial(passage, status, refusal.code)
+    try:
+        if isinstance(denial, Deny) and denial.__cause__ is not None and status >= 500:
+            log_failure(passage, denial.__cause__, status)
+        log_denial(passage, status, refusal.code)
+    except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out
+        if logging.raiseExceptions:
+            traceback.print_exc()  # as logging itself does
     return refusal

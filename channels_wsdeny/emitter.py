@@ -7,15 +7,18 @@ one body message straight after the start.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.http import HttpResponse
 
 from .conf import conf
 from .decisions import Step, Steps
+from .languages import language_of
 from .log import warn_once
 
 if TYPE_CHECKING:
+    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from .types import Message, RawHeaders, Scope, Send
@@ -23,18 +26,28 @@ if TYPE_CHECKING:
 EXTENSION = "websocket.http.response"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
+_HOW_HEADERS_ARE = "cannot be sent: names are tokens, and values have no CR, LF or NUL."
 #: What belongs to the connection, not to the response (RFC 9110 section 7.6.1).
 _HOP_BY_HOP = {b"transfer-encoding", b"keep-alive", b"content-length"}
 
 
-def read(response: HttpResponseBase) -> Steps[HttpResponse]:
+class Refusal(NamedTuple):
+    """How a denial goes out: its response (for ASGI a whole `HttpResponse`), raw headers and code."""
+
+    response: Any
+    headers: RawHeaders
+    code: str
+
+
+def read(request: HttpRequest, response: HttpResponseBase) -> Steps[HttpResponse]:
     """`response` as a whole: templates rendered, streams and files read up to ``MAX_DENIAL_BODY``.
 
     Raises `ValueError` for a larger body.
     """
     if not getattr(response, "is_rendered", True):
         yield Step.BLOCKING
-        response = response.render()  # type: ignore[attr-defined]
+        with language_of(request):
+            response = response.render()  # type: ignore[attr-defined]
     if response.streaming:
         response = yield from _read_stream(response)
     assert_size(len(response.content))  # type: ignore[attr-defined]
@@ -65,6 +78,7 @@ def _read_stream(response: Any) -> Steps[HttpResponse]:
         async for chunk in response:
             add(chunk)
 
+    failure: Exception | None = None
     try:
         if response.is_async:
             yield read_on_loop
@@ -72,22 +86,40 @@ def _read_stream(response: Any) -> Steps[HttpResponse]:
             yield Step.BLOCKING
             for chunk in response:
                 add(chunk)
-    finally:
-        yield Step.BLOCKING  # Closing fires request_finished, whose receivers expect to block.
-        response.close()
+    except GeneratorExit:
+        response.close()  # Given up: nobody takes us to a thread any more.
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again, once the response is closed
+        failure = error
+    yield Step.BLOCKING  # Closing fires request_finished, whose receivers expect to block.
+    response.close()
+    if failure is not None:
+        raise failure
     whole = HttpResponse(b"".join(chunks), status=response.status_code, headers=dict(response.items()))
     whole.cookies = response.cookies
     return whole
 
 
 def raw_headers(response: HttpResponseBase) -> RawHeaders:
-    """The headers and cookies of `response`, as ASGI wants them: lower-case names, bytes."""
+    """The headers and cookies of `response`, as ASGI wants them: lower-case names, bytes.
+
+    Raises `ValueError` for what cannot be sent: text beyond latin-1, a name that is no token, a NUL.
+    """
     headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
     headers += [
         (b"set-cookie", morsel.output(header="").strip().encode("ascii"))
         for morsel in response.cookies.values()
     ]
-    return headers + getattr(response, "repeated", [])
+    headers += getattr(response, "cookie_lines", [])
+    for name, value in headers:
+        if not is_sendable(name, value):
+            raise ValueError(f"The header {name!r}: {value!r} {_HOW_HEADERS_ARE}")
+    return headers
+
+
+def is_sendable(name: bytes, value: bytes) -> bool:
+    """Whether a header can be sent without breaking out of its line (RFC 9110 sections 5.1 and 5.5)."""
+    return bool(_TOKEN.fullmatch(name)) and not _FORBIDDEN.search(value)
 
 
 def check_headers(message: Message) -> RawHeaders:
@@ -102,20 +134,19 @@ def check_headers(message: Message) -> RawHeaders:
                 f"{message['type']!r} carries the header {name!r}: {value!r}. "
                 "ASGI wants names and values of headers as bytes."
             )
-        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+        if not is_sendable(name, value):
             raise ValueError(
-                f"{message['type']!r} carries the header {name!r}: {value!r}. Names are tokens, and "
-                "values have no CR, LF or NUL (RFC 9110 section 5.5)."
+                f"{message['type']!r} carries a header that {_HOW_HEADERS_ARE} Found {name!r}: {value!r}."
             )
         checked.append((name.lower(), value))
     return checked
 
 
-def messages(response: HttpResponse, prefix: str, send: Send) -> tuple[Message, Message]:
+def messages(refusal: Refusal, prefix: str, send: Send) -> tuple[Message, Message]:
     """The two messages of a denial for this server; `prefix` is ``http`` or ``websocket.http``."""
-    status = response.status_code
-    body = b"" if status == 304 else response.content
-    headers = [pair for pair in raw_headers(response) if pair[0] not in _HOP_BY_HOP]
+    status = refusal.response.status_code
+    body = b"" if status == 304 else refusal.response.content
+    headers = [pair for pair in refusal.headers if pair[0] not in _HOP_BY_HOP]
     if status != 304:
         headers.append((b"content-length", b"%d" % len(body)))
     if prefix != "http" and is_granian(send):
@@ -126,20 +157,20 @@ def messages(response: HttpResponse, prefix: str, send: Send) -> tuple[Message, 
     )
 
 
-async def emit_denial(response: HttpResponse, code: str, scope: Scope, send: Send, how: str) -> None:
-    """Deny a handshake with `response`: as HTTP, or as ``DENY_WITH`` and the server allow.
+async def emit_denial(refusal: Refusal, scope: Scope, send: Send, how: str) -> None:
+    """Deny a handshake with `refusal`, as `how` and the server allow.
 
     `how` is ``"response"`` or ``"close"``. Without the server's denial extension it gets a close, which it
     answers by a bare 403.
     """
     if how == "close":
-        cookies = [pair for pair in raw_headers(response) if pair[0] == b"set-cookie"]
+        cookies = [pair for pair in refusal.headers if pair[0] == b"set-cookie"]
         # Browsers drop a socket whose server chose none of the subprotocols they offered.
         subprotocol = next(iter(scope.get("subprotocols") or ()), None)
         await send(accept_message({"type": "websocket.accept", "subprotocol": subprotocol}, cookies, send))
-        await send(close_message(response.status_code, code))
+        await send(close_message(refusal))
     elif EXTENSION in (scope.get("extensions") or {}):
-        start, body = messages(response, "websocket.http", send)
+        start, body = messages(refusal, "websocket.http", send)
         await send(start)
         await send(body)
     else:
@@ -149,15 +180,15 @@ async def emit_denial(response: HttpResponse, code: str, scope: Scope, send: Sen
             "status. Run the site by `python -m channels_wsdeny.daphne`, uvicorn, hypercorn or "
             'granian, or set CHANNELS_WSDENY["DENY_WITH"] = "close".',
         )
-        await send(close_message(response.status_code, code))
+        await send(close_message(refusal))
 
 
-def close_message(status: int, code: str) -> Message:
+def close_message(refusal: Refusal) -> Message:
     """The close that stands for a denial: 4000 + status, the code as reason (at most 123 bytes)."""
     return {
         "type": "websocket.close",
-        "code": 4000 + status,
-        "reason": code.encode()[:123].decode(errors="ignore"),
+        "code": 4000 + refusal.response.status_code,
+        "reason": refusal.code.encode()[:123].decode(errors="ignore"),
     }
 
 
@@ -173,9 +204,12 @@ def accept_message(message: Message, headers: RawHeaders, send: Send) -> Message
 
 
 def is_granian(send: Send) -> bool:
-    """Whether `send` is granian's own, whose worker panics on a repeated header name."""
+    """Whether the server is granian, whose worker panics on a repeated header name.
+
+    `send` tells, unless a middleware has wrapped it; then it is that this process is granian's worker.
+    """
     module = type(getattr(send, "__self__", None)).__module__ or ""
-    return "granian" in module
+    return "granian" in module or "granian.asgi" in sys.modules
 
 
 def _for_granian(headers: RawHeaders) -> RawHeaders:
@@ -191,4 +225,4 @@ def _for_granian(headers: RawHeaders) -> RawHeaders:
             )
         else:
             once[name] += b", " + value
-    return [*once.items(), (b"connection", b"close")]
+    return [*{**once, b"connection": b"close"}.items()]

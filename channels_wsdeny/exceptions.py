@@ -20,7 +20,7 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
     `response` is sent instead of a problem body: any Django response (template, redirect, file);
     `status`, `detail` and `code` then only serve the log.
 
-    Raises `ValueError` for a status that cannot deny.
+    Raises `ValueError` for a status that cannot deny, `TypeError` for a code that is no string.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
                 f"Deny: the status of a denial is 300-599, found {status!r}. "
                 "To let the request pass, return True from the policy instead."
             )
+        if code is not None and not isinstance(code, str):
+            raise TypeError(f"Deny: the code is a string such as 'too_young', found {code!r}.")
         super().__init__(status, detail)
         self.status = statuses.wire_status(status)
         self.code = code or statuses.code_for(self.status)

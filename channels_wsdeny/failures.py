@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from socket import gaierror
 
 from channels.exceptions import DenyConnection
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
@@ -14,6 +15,7 @@ from .exceptions import Deny
 
 # Clients of caches and brokers are optional, so their exceptions are known by name.
 _UNREACHABLE = {
+    "django_redis.exceptions.ConnectionInterrupted",
     "redis.exceptions.ConnectionError",
     "redis.exceptions.TimeoutError",
     "redis.exceptions.BusyLoadingError",
@@ -69,7 +71,7 @@ def _modules_of(error: Exception) -> list[str]:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError)):
+    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror)):
         return True
     names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
     return not _UNREACHABLE.isdisjoint(names)

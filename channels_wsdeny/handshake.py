@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
-from django.http import HttpRequest, RawPostDataException, parse_cookie
+from django.http import HttpRequest, UnreadablePostError, parse_cookie
 from django.urls import ResolverMatch, set_script_prefix
-from django.utils.functional import SimpleLazyObject, cached_property
+from django.utils.functional import LazyObject, SimpleLazyObject, cached_property, empty
 
 from . import pool, sessions
 
@@ -34,19 +34,18 @@ class ScopeRequest(ASGIRequest):
     Django's own ``__init__`` runs when something first asks for what it sets: most denials need
     neither ``META`` nor cookies. `session` and `user` are loaded when they are first used, which may
     block; `auser()` is for coroutines. A ``session`` or ``user`` already in the scope is used instead.
-
     """
 
     def __init__(self, scope: Scope, stream: Any) -> None:
         self.scope = scope
         self._unread_stream = stream
-        self._offered: dict[str, Any] = {}
-        for name in ("session", "user"):
-            if name in scope:
-                setattr(self, name, scope[name])
+        self._url_route: Any = None
+        vars(self).update({name: scope[name] for name in ("session", "user") if name in scope})
 
     def __getattr__(self, name: str) -> Any:
         own = vars(self)
+        if hasattr(type(self), name):  # A property of ours raised this: let its own error out.
+            return object.__getattribute__(self, name)
         if name == "_unread_stream" or "_unread_stream" not in own:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         stream = own.pop("_unread_stream")
@@ -71,27 +70,34 @@ class ScopeRequest(ASGIRequest):
         except UnicodeDecodeError as error:
             raise BadRequest("The query string is not UTF-8.") from error
 
-    def adopt(self, scope: Scope) -> None:
-        """Use what wrappers further in put into their scope: the user, the session, the route."""
-        for name in ("session", "user"):
-            if name in scope and scope[name] is not self._offered.get(name):
-                setattr(self, name, scope[name])
+    def adopt(self, scope: Scope) -> bool:
+        """Use what wrappers further in put into their scope: the user, the session, the route.
+
+        Returns whether any of them is other than before, so that earlier decisions do not count.
+        """
+        own = vars(self)
+        given = {
+            name: scope[name]
+            for name in ("session", "user")
+            if name in scope and scope[name] is not own.get(name)
+        }
+        if "session" in given:
+            own.pop("user", None)
+        own.update(given)
         route = scope.get("url_route")
-        if route is not None and self.resolver_match is None:
-            self.resolver_match = ResolverMatch(_unnamed_route, route["args"], route["kwargs"])
+        if route is None or route == self._url_route:
+            return bool(given)
+        self.route_to(ResolverMatch(_unnamed_route, route["args"], route["kwargs"]), route)
+        return True
+
+    def route_to(self, match: ResolverMatch | Callable[[], ResolverMatch] | None, url_route: Any) -> None:
+        """Note the route: `resolver_match` (or what makes it when somebody asks), and Channels' own dict."""
+        self.resolver_match = match
+        self._url_route = url_route
 
     def offer(self) -> dict[str, Any]:
-        """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`.
-
-        The user is lazy while it is not loaded.
-        """
-        user = self.known_user
-        self._offered = {
-            "cookies": self.COOKIES,
-            "session": self.session,
-            "user": SimpleLazyObject(lambda: self.user) if user is None else user,
-        }
-        return self._offered
+        """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`."""
+        return {"cookies": self.COOKIES, "session": self.session, "user": self.user}
 
     @property
     def resolver_match(self) -> ResolverMatch | None:
@@ -142,12 +148,18 @@ class ScopeRequest(ASGIRequest):
 
     @cached_property
     def user(self) -> User:  # type: ignore[override]
-        return self.known_user or sessions.load_user(self.session)
+        user = self.known_user
+        return SimpleLazyObject(lambda: sessions.load_user(self.session)) if user is None else user  # type: ignore[return-value]
 
     async def auser(self) -> User:  # type: ignore[override]
         """The user, loaded in a thread of the pool if need be."""
-        user = self.known_user
-        return await pool.hop(lambda: self.user) if user is None else user
+        if self.known_user is None:
+            await pool.hop(self.load_user)
+        return self.user
+
+    def load_user(self) -> None:
+        """Load the user now; blocks."""
+        self.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
 
     @property
     def known_user(self) -> User | None:
@@ -155,12 +167,12 @@ class ScopeRequest(ASGIRequest):
 
         A visitor without a session cookie is anonymous; that much needs no session.
         """
-        user: User | None = vars(self).get("user")
-        if user is None and "session" not in self.scope and not self._has_session_cookie:
+        own = vars(self)
+        if "user" not in own and "session" not in self.scope and not self._has_session_cookie:
             from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
 
-            self.user = user = AnonymousUser()
-        return user
+            own["user"] = AnonymousUser()
+        return _loaded(own.get("user"))
 
     @property
     def _has_session_cookie(self) -> bool:
@@ -195,7 +207,7 @@ class _BodyOfTheApp:
     """Stands for the body of a request that an ASGI app will read from its own ``receive``."""
 
     def read(self, *args: Any) -> bytes:
-        raise RawPostDataException(
+        raise UnreadablePostError(
             "The body of this request is read by the ASGI application, so its policies cannot read it."
         )
 
@@ -213,4 +225,13 @@ class AppRequest(ScopeRequest):
 
 def known_user(request: HttpRequest) -> User | None:
     """The user of any request if it can be told without I/O, else None."""
-    return request.known_user if isinstance(request, ScopeRequest) else None
+    if isinstance(request, ScopeRequest):
+        return request.known_user
+    return _loaded(vars(request).get("user"))
+
+
+def _loaded(user: User | None) -> User | None:
+    """`user`, unless it is lazy and nobody has looked at it yet."""
+    if isinstance(user, LazyObject) and user._wrapped is empty:
+        return None
+    return user

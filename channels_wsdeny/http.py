@@ -30,70 +30,79 @@ async def enter_endpoint(
     passage = scope.get("wsdeny")
     exchange = passage.door if isinstance(passage, Passage) else None
     if not isinstance(exchange, Exchange):
-        exchange = Exchange(scope, send)
-        send = exchange.send
+        exchange = Exchange(scope, receive, send)
+        receive, send = exchange.receive, exchange.send
     await exchange.enter_endpoint(app, scope, receive, send, policies)
 
 
 class Exchange:
-    """One HTTP request, and the `send` that the application gets for it."""
+    """One HTTP request, and the `receive` and `send` that the application gets for it."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.request = AppRequest(scope)
         self.passage = Passage(self.request, self)
         self.request.wsdeny = self.passage  # type: ignore[attr-defined]
-        self.started = False
-        self._send = send
+        self._receive, self._send = receive, send
+        #: Whether there is nothing more to answer: a response has started, or the client has left.
+        self._over = False
 
     async def enter_endpoint(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
     ) -> None:
+        """Run `app` once `policies` allow it; before the response, whatever it raises is a denial."""
         try:
             self.request.begin()
         except BadRequest as error:
-            await self.deny(denial_for(error))
+            await self._deny(denial_for(error), send)
             return
-        self.request.adopt(scope)
+        if self.request.adopt(scope):
+            self.passage.forget()
         remaining = self.passage.remaining(policies)
         if remaining:
             decision = await corridor.admit(self.passage, remaining, hop)
             if decision is not ALLOWED:
-                await self.deny(decision)
+                await self._deny(decision, send)
                 return
         if scope.get("wsdeny") is not self.passage:
             scope = {**self.request.offer(), **scope, "wsdeny": self.passage}
         try:
             await app(scope, receive, send)
         except Exception as error:
-            if self.started:
+            if self._over:
                 raise
-            await self.deny(denial_for(error))
+            await self._deny(denial_for(error), send)
         else:
-            if not self.started:
+            if not self._over:
                 problem = f"{app!r} ended without a response to the request."
-                await self.deny(denial_for(ImproperlyConfigured(problem)))
+                await self._deny(denial_for(ImproperlyConfigured(problem)), send)
+
+    async def receive(self) -> Message:
+        """The application's ``receive``."""
+        event = await self._receive()
+        if event["type"] == "http.disconnect":
+            self._over = True
+        return event
 
     async def send(self, message: Message) -> None:
         """The application's ``send``: the session is saved with the start of the response."""
-        if message["type"] == "http.response.start" and not self.started:
+        if message["type"] == "http.response.start" and not self._over:
             headers = emitter.check_headers(message)
             response = HttpResponse(status=message["status"])
             del response["Content-Type"]
             await corridor.save_session(self.passage, response, hop)
-            headers += emitter.raw_headers(response)
-            message = {**message, "headers": headers}
-            self.started = True
+            message = {**message, "headers": headers + emitter.raw_headers(response)}
+            self._over = True
         await self._send(message)
 
-    async def deny(self, denial: Denial) -> None:
-        """Answer with a denial instead of the application."""
-        if self.started:
+    async def _deny(self, denial: Denial, send: Send) -> None:
+        """Answer with a denial, by the `send` of whoever wanted to run."""
+        if self._over:
             return
-        self.started = True
+        self._over = True
         refusal = await corridor.refuse(self.passage, denial, hop)
-        start, body = emitter.messages(refusal.response, "http", self._send)
+        start, body = emitter.messages(refusal, "http", self._send)
         try:
-            await self._send(start)
-            await self._send(body)
+            await send(start)
+            await send(body)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.

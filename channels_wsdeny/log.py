@@ -22,26 +22,27 @@ _warned: set[str] = set()
 
 
 def log_denial(passage: Passage, status: int, code: str) -> None:
-    """One record: a warning below 500, an error from there. Its extras are for machines:
+    """One record: a warning below 500, an error from there, mere information for a redirect.
+
+    Its extras are for machines:
 
     ``path``, ``status``, ``code``, ``policy`` (the expression asked last, or None), ``user`` (primary key,
     or None), ``client`` (host:port, or None), ``duration`` (seconds).
     """
-    level = logging.ERROR if status >= 500 else logging.WARNING
+    level = logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
     if not logger.isEnabledFor(level):
         return
     request = passage.request
-    policy = None if passage.policy is None else repr(passage.policy)
     extra = {
-        "path": request_path(request),
+        "path": escape(request_path(request)),
         "status": status,
-        "code": code,
-        "policy": policy,
+        "code": escape(code),
+        "policy": passage.expression,
         "user": getattr(known_user(request), "pk", None),
         "client": _client(request),
-        "duration": time.perf_counter() - passage.started,
+        "duration": time.monotonic() - passage.started,
     }
-    logger.log(level, "Denied %s: %s %s", _escape(extra["path"]), status, _escape(code), extra=extra)
+    logger.log(level, "Denied %s: %s %s", extra["path"], status, extra["code"], extra=extra)
 
 
 def log_failure(passage: Passage, error: BaseException, status: int = 500) -> None:
@@ -49,7 +50,7 @@ def log_failure(passage: Passage, error: BaseException, status: int = 500) -> No
     request_logger.error(
         "%s: %s",
         "Service Unavailable" if status == 503 else "Internal Server Error",
-        _escape(request_path(passage.request)),
+        escape(request_path(passage.request)),
         exc_info=error,
         extra={"status_code": status, "request": passage.request},
     )
@@ -77,6 +78,6 @@ def _client(request: HttpRequest) -> str | None:
     return f"{client[0]}:{client[1]}" if client else None
 
 
-def _escape(text: Any) -> str:
-    """As Django's own `log_response` does: no line breaks or control characters from a client."""
-    return str(text).encode("unicode_escape").decode("ascii")
+def escape(text: str) -> str:
+    """`text` without the line breaks and control characters that a client could forge records by."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

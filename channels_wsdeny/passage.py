@@ -29,10 +29,20 @@ class Passage:
         self.obj: Any = None
         #: The policy that is being asked, or was asked last; for the log.
         self.policy: Policy | None = None
-        #: When the passage began, in seconds of `time.perf_counter`.
-        self.started = time.perf_counter()
+        #: When the passage began, in seconds of `time.monotonic`.
+        self.started = time.monotonic()
         self._objects: dict[Callable[..., Any], Any] | None = None
         self._passed: tuple[Policy, ...] = ()
+
+    @property
+    def expression(self) -> str | None:
+        """The policy asked last, as it was written; None if none was asked."""
+        if self.policy is None:
+            return None
+        try:
+            return repr(self.policy)
+        except Exception:  # noqa: BLE001 - a policy that cannot be printed must not keep a denial from going out
+            return f"<{type(self.policy).__name__}, whose repr fails>"
 
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned: one call a request, however many policies name it."""
@@ -47,6 +57,12 @@ class Passage:
     def note_passed(self, policies: tuple[Policy, ...]) -> None:
         """Note that these policies allowed this request, so that nobody asks them again."""
         self._passed += policies
+
+    def forget(self) -> None:
+        """Forget who allowed this request and what it is about: its user or its route has changed."""
+        self._passed = ()
+        self._objects = None
+        self.obj = None
 
     def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
         """Those of `policies` (compared by identity) that have not allowed this request yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -188,9 +189,13 @@ def _call(function: Callable[[Any], Any], argument: Any) -> Steps[Any]:
         return (yield lambda: function(argument))
     yield Step.BLOCKING
     result = function(argument)
-    if isinstance(result, Awaitable):
+    if not isinstance(result, Awaitable):
+        return result
+    try:
         return (yield lambda: result)
-    return result
+    finally:
+        if inspect.iscoroutine(result):
+            result.close()  # Nobody awaits it if the decision was given up meanwhile.
 
 
 def _name(function: Callable[..., Any] | None) -> str:
@@ -214,9 +219,23 @@ def as_policy(value: object) -> Policy:
 
 
 def default_policy() -> Policy:
-    """The site's ``DEFAULT_POLICY``."""
+    """The site's ``DEFAULT_POLICY``; one that cannot be used denies everybody with a 500."""
     value = conf.DEFAULT_POLICY
-    return _policy_at(value) if isinstance(value, str) else as_policy(value)
+    try:
+        return _policy_at(value) if isinstance(value, str) else as_policy(value)
+    except Exception as error:  # noqa: BLE001 - importing a site's module can raise anything
+        return _Unusable(error)
+
+
+class _Unusable(Policy):
+    """Stands for a policy that could not be made, and raises why."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def decide(self, request: HttpRequest) -> Steps[Decision]:
+        yield from ()
+        raise ImproperlyConfigured("CHANNELS_WSDENY['DEFAULT_POLICY'] cannot be used.") from self.error
 
 
 _policy_at = lru_cache(maxsize=None)(as_policy)

@@ -40,8 +40,11 @@ class _Job:
         try:
             with managed_connections():
                 result = self.context.run(self.function)
-        except BaseException as caught:  # noqa: BLE001 - whoever awaits the job gets it
+        except Exception as caught:  # noqa: BLE001 - whoever awaits the job gets it
             error = caught
+        except BaseException as caught:  # noqa: BLE001 - a SystemExit here must not end the server
+            error = RuntimeError(f"{type(caught).__name__} was raised in a thread of the pool: {caught}")
+            error.__cause__ = caught
         try:
             self.loop.call_soon_threadsafe(self._settle, result, error)
         except RuntimeError:
@@ -74,14 +77,13 @@ class Pool:
         a function that has begun is left to end by itself, and its result is dropped.
         """
         job = _Job(function)
-        with self._wakeup:
-            self._waiting[job] = None
-            if self._idle >= len(self._waiting):
-                self._wakeup.notify()
-            elif self._threads < self.size:
-                self._threads += 1
-                threading.Thread(target=self._work, name="wsdeny-pool", daemon=True).start()
         try:
+            with self._wakeup:
+                self._waiting[job] = None
+                if self._idle >= len(self._waiting):
+                    self._wakeup.notify()
+                elif self._threads < self.size:
+                    self._start_thread()
             result: T = await job.future
         finally:
             with self._wakeup:
@@ -93,6 +95,19 @@ class Pool:
         with self._wakeup:
             self._closed = True
             self._wakeup.notify_all()
+
+    def _start_thread(self) -> None:
+        """Start one more thread; if the system has none to give, those that there are must do.
+
+        Raises `ConnectionError` (the service is unavailable) if there are none.
+        """
+        try:
+            threading.Thread(target=self._work, name="wsdeny-pool", daemon=True).start()
+        except RuntimeError as error:
+            if not self._threads:
+                raise ConnectionError("The pool cannot start a thread.") from error
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         while True:

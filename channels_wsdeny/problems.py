@@ -8,16 +8,14 @@ from __future__ import annotations
 import copy
 import json
 import traceback
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.http import HttpResponse
-from django.utils import translation
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.html import format_html
 
-from . import statuses
+from . import languages, statuses
 from .conf import conf
 from .exceptions import Deny
 from .handshake import ScopeRequest
@@ -32,7 +30,8 @@ if TYPE_CHECKING:
 JSON = "application/problem+json"
 PLAIN = "text/plain"
 HTML = "text/html"
-_LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
+#: Characters of an ``Accept`` header that are worth parsing, which takes Django a millisecond or so.
+_LONGEST_ACCEPT = 1024
 
 
 def preferred_type(request: HttpRequest) -> str:
@@ -40,6 +39,8 @@ def preferred_type(request: HttpRequest) -> str:
     if isinstance(request, ScopeRequest) and request.header(b"accept") in {None, b"*/*"}:
         return JSON
     try:
+        if len(request.headers.get("Accept", "")) > _LONGEST_ACCEPT:
+            return JSON
         preferred = request.get_preferred_type([JSON, "application/json", PLAIN, HTML])
     except Exception:  # noqa: BLE001 - a malformed header must not change the denial
         return JSON
@@ -61,7 +62,7 @@ def denial_response(passage: Passage, denial: Denial) -> HttpResponseBase:
         response = _copy(denial)
     if not statuses.is_denial(response.status_code):
         raise ValueError(
-            f"{passage.policy!r} denied with a response of status {response.status_code}. "
+            f"{passage.expression} denied with a response of status {response.status_code}. "
             "The status of a denial is 300-599."
         )
     return response
@@ -78,9 +79,9 @@ def seal(response: HttpResponseBase) -> None:
 
 def _problem(passage: Passage, deny: Deny) -> HttpResponse:
     media_type = preferred_type(passage.request)
-    with _language(passage.request):
+    with languages.language_of(passage.request):
         title = statuses.phrase(deny.status)
-        detail = str(deny.detail or statuses.detail_for(deny.code))
+        detail = str(deny.detail or statuses.detail_for(deny.code, deny.status))
     debug = _debug(passage, deny) if settings.DEBUG else ""
     if media_type == HTML:
         body: str = format_html(
@@ -106,35 +107,22 @@ def _problem(passage: Passage, deny: Deny) -> HttpResponse:
     if media_type != JSON:
         media_type += "; charset=utf-8"
     response = HttpResponse(body, status=deny.status, content_type=media_type)
-    patch_vary_headers(response, ("Accept", "Accept-Language") if _negotiates_language() else ("Accept",))
+    patch_vary_headers(response, ("Accept", "Accept-Language") if languages.are_negotiated() else ("Accept",))
     return response
 
 
 def _copy(response: HttpResponseBase) -> HttpResponseBase:
     # Not copy.copy(): a response's pickling protocol drops what a template response renders from.
     clone = object.__new__(type(response))
-    vars(clone).update(vars(response))
+    own = {name: list(value) if isinstance(value, list) else value for name, value in vars(response).items()}
+    vars(clone).update(own)
     clone.headers = type(response.headers)(dict(response.items()))
     clone.cookies = copy.deepcopy(response.cookies)
     return clone
 
 
-def _negotiates_language() -> bool:
-    return settings.USE_I18N and _LOCALE_MIDDLEWARE in settings.MIDDLEWARE
-
-
-def _language(request: HttpRequest) -> Any:
-    """The visitor's language, by the rules of `LocaleMiddleware` where the site uses it."""
-    if not isinstance(request, ScopeRequest) or not _negotiates_language():
-        return nullcontext()  # A view's request has its language active already.
-    try:
-        return translation.override(translation.get_language_from_request(request))
-    except Exception:  # noqa: BLE001 - a malformed header must not change the denial
-        return nullcontext()
-
-
 def _debug(passage: Passage, deny: Deny) -> str:
-    text = f"Policy: {passage.policy!r}\n" if passage.policy is not None else ""
+    text = f"Policy: {passage.expression}\n" if passage.policy is not None else ""
     if deny.__cause__ is not None:
         text += "".join(traceback.format_exception(deny.__cause__))
     return text

@@ -8,14 +8,21 @@ next HTTP request. What the site itself changes is saved by Django's own `Sessio
 
 from __future__ import annotations
 
+import functools
+from contextlib import contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import auth
+from django.utils.functional import LazyObject
+
+from .connections import exclusive_in_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
     from django.contrib.sessions.backends.base import SessionBase
@@ -24,12 +31,29 @@ if TYPE_CHECKING:
 
 def open_session(session_key: str | None) -> SessionBase:
     """The session store of the site's ``SESSION_ENGINE`` for this key; nothing is loaded yet."""
-    store: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    return store
+    return _store_class(import_module(settings.SESSION_ENGINE).SessionStore)(session_key)
 
 
-def load_session(session: SessionBase) -> None:
-    """Load `session` without the clean-up that some engines do while they load.
+@functools.cache
+def _store_class(engine: type[SessionBase]) -> type[SessionBase]:
+    """`engine`, which loads without cleaning up."""
+
+    def load(self: SessionBase) -> Any:
+        with _without_clean_up(self):
+            return engine.load(self)
+
+    async def aload(self: SessionBase) -> Any:
+        with _without_clean_up(self):
+            return await engine.aload(self)
+
+    # The name goes into the salt that sessions are signed with.
+    names = {"__qualname__": engine.__qualname__, "__module__": engine.__module__}
+    return type(engine.__name__, (engine,), {"load": load, "aload": aload, **names})
+
+
+@contextmanager
+def _without_clean_up(session: SessionBase) -> Iterator[None]:
+    """Keep an engine from changing its storage while it loads.
 
     The file engine unlinks an expired session and makes a new one, the signed-cookie engine marks a
     forged one to be sent again. Here such a session forgets its key instead, as one does that the
@@ -39,13 +63,13 @@ def load_session(session: SessionBase) -> None:
     def forget(*args: object) -> None:
         session._session_key = None
 
-    overridden = {"create": forget, "delete": forget}
-    vars(session).update(overridden)
+    own = vars(session)
+    own.update(create=forget, delete=forget)
     try:
-        session.get(auth.SESSION_KEY)
+        yield
     finally:
-        for name in overridden:
-            del vars(session)[name]
+        own.pop("create", None)
+        own.pop("delete", None)
 
 
 class _ReadOnlySession:
@@ -69,7 +93,10 @@ class _ReadOnlySession:
 
 def load_user(session: SessionBase) -> AbstractBaseUser | AnonymousUser:
     """The user of `session`, verified by Django's own `get_user`; `AnonymousUser` where there is none."""
-    load_session(session)
+    if isinstance(session, LazyObject):  # as Channels' own session middleware puts it into the scope
+        session = session._wrapped
+    with _without_clean_up(session):
+        session.get(auth.SESSION_KEY)
     request: Any = SimpleNamespace(session=_ReadOnlySession(session))
     return auth.get_user(request)
 
@@ -93,4 +120,5 @@ def save_session(request: HttpRequest, response: HttpResponse) -> None:
     # Imported here: the module reads the session engine's models, which need loaded apps.
     from django.contrib.sessions.middleware import SessionMiddleware  # noqa: PLC0415
 
-    SessionMiddleware(lambda request: response).process_response(request, response)
+    with exclusive_in_memory():
+        SessionMiddleware(lambda request: response).process_response(request, response)

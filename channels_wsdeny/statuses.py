@@ -61,6 +61,6 @@ def code_for(status: int) -> str:
     return _CODES.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 
 
-def detail_for(code: str) -> Text:
-    """The translatable default text of a denial with this code; empty where there is none."""
-    return _DETAILS.get(code, "")
+def detail_for(code: str, status: int) -> Text:
+    """The translatable default text of a denial with this code, else with this status; perhaps empty."""
+    return _DETAILS.get(code) or _DETAILS.get(code_for(status), "")

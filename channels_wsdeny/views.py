@@ -9,16 +9,17 @@ import functools
 from typing import TYPE_CHECKING, Any, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.conf import settings
-from django.contrib.auth.views import redirect_to_login
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.db import connections
 from django.http import HttpRequest
-from django.shortcuts import resolve_url
 
 from . import corridor, problems
-from .decisions import ALLOWED, Denial
+from .decisions import ALLOWED, Denial, Steps
+from .drivers import drive, drive_sync
 from .exceptions import Deny
 from .failures import denial_for
 from .passage import Passage, passage_of
+from .policy import user_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +42,8 @@ def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callab
                     return cast("HttpResponseBase", await view(request, *args, **kwargs))
                 except Deny as deny:
                     decision = denial_for(deny)
-            decision = _redirect_to_login(request, decision)
-            refusal = await corridor.refuse(passage, decision, _hop)
+            denial = await drive(_log_in_instead(request, view, decision), _hop)
+            refusal = await corridor.refuse(passage, denial, _hop)
             return cast("HttpResponseBase", refusal.response)
 
         return guarded
@@ -55,9 +56,10 @@ def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callab
             try:
                 return cast("HttpResponseBase", view(request, *args, **kwargs))
             except Deny as deny:
+                _roll_back()
                 decision = denial_for(deny)
-        decision = _redirect_to_login(request, decision)
-        return cast("HttpResponseBase", corridor.refuse_sync(passage, decision).response)
+        denial = drive_sync(_log_in_instead(request, view, decision))
+        return cast("HttpResponseBase", corridor.refuse_sync(passage, denial).response)
 
     return guarded_sync
 
@@ -77,9 +79,19 @@ def _hop(function: Callable[[], Any]) -> Any:
     return sync_to_async(function, thread_sensitive=True)()
 
 
-def _redirect_to_login(request: HttpRequest, denial: Denial) -> Denial:
-    """For a browser that has to log in: the way to ``LOGIN_URL`` and back, as Django's own decorators."""
+def _roll_back() -> None:
+    """What any other exception of the view does under ATOMIC_REQUESTS, whose transaction is around us."""
+    for connection in connections.all(initialized_only=True):
+        if connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block:
+            connection.set_rollback(True)
+
+
+def _log_in_instead(request: HttpRequest, view: Callable[..., Any], denial: Denial) -> Steps[Denial]:
+    """For an anonymous browser that has to log in: the way to ``LOGIN_URL`` and back, by Django's rules."""
     asks_to_log_in = isinstance(denial, Deny) and denial.status == 401 and denial.response is None
     if not asks_to_log_in or problems.preferred_type(request) != problems.HTML:
         return denial
-    return redirect_to_login(request.get_full_path(), resolve_url(settings.LOGIN_URL))
+    user = yield from user_of(request)
+    if user.is_authenticated:
+        return denial
+    return LoginRequiredMiddleware(view).handle_no_permission(request, view)

@@ -43,12 +43,12 @@ async def enter_layer(
 ) -> None:
     """Run `layer` for a websocket scope: a stack, or an ASGI app with policies of its own."""
     handshake = handshake_of(scope)
-    if handshake is None:
-        handshake = Handshake(scope, receive, send, deny_with)
-        if not await handshake.begin():
-            return
-        receive, send = handshake.receive, handshake.send
-    await handshake.enter(layer, scope, receive, send)
+    if handshake is not None:
+        await handshake.enter(layer, scope, receive, send)
+        return
+    async with Handshake(scope, receive, send, deny_with) as handshake:
+        if await handshake.begin():
+            await handshake.enter(layer, scope, handshake.receive, handshake.send)
 
 
 async def enter_endpoint(
@@ -56,12 +56,12 @@ async def enter_endpoint(
 ) -> None:
     """Run `app` for a websocket scope once `policies` allow it."""
     handshake = handshake_of(scope)
-    if handshake is None:
-        handshake = Handshake(scope, receive, send)
-        if not await handshake.begin():
-            return
-        receive, send = handshake.receive, handshake.send
-    await handshake.enter_endpoint(app, scope, receive, send, policies)
+    if handshake is not None:
+        await handshake.enter_endpoint(app, scope, receive, send, policies)
+        return
+    async with Handshake(scope, receive, send) as handshake:
+        if await handshake.begin():
+            await handshake.enter_endpoint(app, scope, handshake.receive, handshake.send, policies)
 
 
 def handshake_of(scope: Scope) -> Handshake | None:
@@ -108,6 +108,15 @@ class Handshake:
         self._own_denial: AppDenial | None = None
         self._connect_taken = self._disconnect_taken = self._gone = False
 
+    async def __aenter__(self) -> Handshake:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        # granian keeps a connection for as long as anything holds its callables, and a cycle would
+        # hold them until the garbage collector comes by.
+        self.passage.door = None
+        self._receive, self._send = _receive_over, _send_over
+
     async def begin(self) -> bool:
         """Take the server's ``websocket.connect``; returns False if there is nothing left to do."""
         event = await self._receive()
@@ -134,7 +143,7 @@ class Handshake:
             finally:
                 self._default = outer
         else:
-            self.request.resolver_match = found.match
+            self.request.route_to(found.match, found.url.get("url_route"))
             policies = found.policies or (found.default_policy or self._default or default_policy(),)
             await self.enter_endpoint(found.app, {**scope, **found.url}, receive, send, policies)
 
@@ -142,7 +151,8 @@ class Handshake:
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
     ) -> None:
         """Run `app` once `policies` allow it; those that did before are not asked again."""
-        self.request.adopt(scope)
+        if self.request.adopt(scope):
+            self.passage.forget()
         remaining = self.passage.remaining(policies)
         if remaining:
             decision = await corridor.admit(self.passage, remaining, hop)
@@ -160,10 +170,13 @@ class Handshake:
         """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
         try:
             await app(scope, receive, send)
-        except asyncio.CancelledError:
-            if self.state is State.DENIED and not _is_being_cancelled():
-                return  # The cancellation that `receive` unwound the application with.
-            raise
+        except asyncio.CancelledError as error:
+            if corridor.is_being_cancelled() or self._is(State.ACCEPTED):
+                raise
+            if self._is(State.CONNECTING) and not self._gone:
+                # Something that the application awaited had been cancelled by somebody else.
+                await self.deny(denial_for(_cancelled(app, error)))
+            # Else it is the cancellation that `receive` unwound the application with.
         except Exception as error:
             if self._is(State.ACCEPTED):
                 raise
@@ -304,13 +317,8 @@ class Handshake:
             self._denied.set_result(None)
         refusal = await corridor.refuse(self.passage, denial, hop)
         try:
-            await emitter.emit_denial(
-                refusal.response,
-                refusal.code,
-                self._scope,
-                self._send,
-                self._deny_with or conf.DENY_WITH,
-            )
+            how = self._deny_with or conf.DENY_WITH
+            await emitter.emit_denial(refusal, self._scope, self._send, how)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
 
@@ -318,9 +326,17 @@ class Handshake:
         """Deny the handshake, or the stream of an endpoint that was reached after the accept."""
         if self.state is State.ACCEPTED:
             refusal = await corridor.refuse(self.passage, denial, hop)
-            await send(emitter.close_message(refusal.response.status_code, refusal.code))
+            await send(emitter.close_message(refusal))
         else:
             await self.deny(denial)
+
+
+async def _receive_over() -> Message:
+    raise HandshakeDenied("The connection is over; nothing can be received.")
+
+
+async def _send_over(message: Message) -> None:
+    raise HandshakeDenied(f"The connection is over; {message.get('type')!r} cannot be sent.")
 
 
 def _denial_of_close(message: Message) -> Deny:
@@ -336,6 +352,7 @@ def _no_answer(app: ASGIApp) -> Exception:
     return ImproperlyConfigured(f"{app!r} ended without an answer to the handshake. It must accept or close.")
 
 
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _cancelled(app: ASGIApp, error: BaseException) -> Exception:
+    problem = RuntimeError(f"What {app!r} awaited was cancelled before it answered the handshake.")
+    problem.__cause__ = error
+    return problem

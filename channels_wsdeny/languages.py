@@ -1,0 +1,32 @@
+"""The visitor's language, where the site negotiates it: `LocaleMiddleware` never sees a handshake."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.utils import translation
+
+from .handshake import ScopeRequest
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+_LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
+
+
+def are_negotiated() -> bool:
+    """Whether the site's answers depend on ``Accept-Language``."""
+    return settings.USE_I18N and _LOCALE_MIDDLEWARE in settings.MIDDLEWARE
+
+
+def language_of(request: HttpRequest) -> AbstractContextManager[None]:
+    """A context in which texts are in the visitor's language, by the rules of `LocaleMiddleware`."""
+    if not isinstance(request, ScopeRequest) or not are_negotiated():
+        return nullcontext()  # A view's request has its language active already.
+    try:
+        language = translation.get_language_from_request(request)
+    except Exception:  # noqa: BLE001 - a malformed header must not change the denial
+        return nullcontext()
+    return translation.override(language)
