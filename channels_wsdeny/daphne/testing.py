@@ -1,0 +1,57 @@
+"""Daphne's test process, with our server in it."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import sys
+import traceback
+from typing import Any
+
+from daphne.testing import DaphneProcess as StockDaphneProcess
+
+
+class DaphneProcess(StockDaphneProcess):  # type: ignore[misc]
+    """For live tests::
+
+        class ChatTests(ChannelsLiveServerTestCase):
+            ProtocolServerProcess = DaphneProcess
+
+    What keeps the server from starting, the application's own import included, is on `errors` as a
+    pair of the exception and its formatted traceback.
+    """
+
+    @property
+    def server(self) -> Any:
+        """The server of the child process; `run` assigns Daphne's, and ours takes its place."""
+        return self._server
+
+    @server.setter
+    def server(self, stock: Any) -> None:
+        # Daphne has imported its server afresh, on the child's own reactor; ours must build on it.
+        sys.modules.pop("channels_wsdeny.daphne.server", None)
+        from .server import Server  # noqa: PLC0415
+
+        options = inspect.signature(type(stock)).parameters
+        self._server = Server(**{name: getattr(stock, name) for name in options})
+
+    def run(self) -> None:
+        """Serve, in the child process."""
+        try:
+            super().run()
+        except BaseException as error:
+            # Daphne loads the application outside its own net.
+            self.errors.put((_portable(error), traceback.format_exc()))
+            raise
+        if getattr(self, "_server", None) is not None and self._server.abort_start:
+            message = f"Daphne could not listen on {', '.join(self._server.endpoints)}."
+            self.errors.put((OSError(message), message))
+
+
+def _portable(error: BaseException) -> BaseException:
+    # A queue pickles in a thread of its own, where an exception that cannot be is lost.
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:  # noqa: BLE001 - whatever pickling runs into
+        return RuntimeError(repr(error))
+    return error

@@ -1,0 +1,1 @@
+"""The Daphne that can deny, driven over loopback as its own process."""

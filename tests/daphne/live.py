@@ -1,0 +1,22 @@
+"""Cases for Django's own test runner, which `test_testing` starts as its own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from channels.testing import ChannelsLiveServerTestCase
+
+from channels_wsdeny.daphne.testing import DaphneProcess
+
+from .client import ask, body, start
+from .servers import Server
+
+
+class LiveTests(ChannelsLiveServerTestCase):
+    host = "127.0.0.1"
+    ProtocolServerProcess = DaphneProcess
+    serve_static = False
+
+    def test_the_live_server_denies(self) -> None:
+        server = Server(self._port, Path(), Path())
+        assert ask(server, [start(401), body(b"no")]).body == b"no"
