@@ -107,6 +107,7 @@ def _too_late(passage: Passage) -> TimeoutError:
 
 def _admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Decision]:
     request = passage.request
+    request.wsdeny = passage  # type: ignore[attr-defined]
     try:
         for policy in policies:
             passage.policy = policy

@@ -14,16 +14,17 @@ from weakref import WeakSet
 
 from asgiref.sync import markcoroutinefunction
 from channels.consumer import AsyncConsumer
+from django.urls.exceptions import Resolver404
 from django.views import View
 
 from . import http, websocket
 from .guards import add_policy, policies_of
-from .lookahead import Layer
+from .lookahead import Layer, Unseen, is_nested, look_ahead, seen_through
 from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
 from .views import guard_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from django.http import HttpRequest
 
@@ -91,6 +92,7 @@ def guard(endpoint: E, policy: Policy) -> E:
     return guarded  # type: ignore[no-any-return]
 
 
+@seen_through
 class GuardedApp(Layer):
     """An ASGI app behind a policy. Its other attributes are the app's own, so a router still routes."""
 
@@ -110,6 +112,8 @@ class GuardedApp(Layer):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await websocket.enter_layer(self, scope, receive, send)
+        elif is_nested(scope) and look_ahead(self, scope) is Unseen.UNROUTED:
+            raise Resolver404({"path": scope["path_remaining"]})  # for the router around it to go on
         else:
             await _enter_other(self.inner, scope, receive, send, self.policies)
 
@@ -142,70 +146,98 @@ def _takes_scope(endpoint: Any) -> bool:
 
 
 def _guard_class(cls: type, policy: Policy) -> type:
+    bind: Callable[[Any], None]
     if issubclass(cls, AsyncConsumer):
-        first = not policies_of(cls)
-        add_policy(cls, policy)
-        _guard_call(cls)
-        if first:
-            _guard_subclasses(cls)
+        bind = _bind_call
+        _bind_as_asgi(cls)
     elif issubclass(cls, View):
-        first = not policies_of(cls)
-        add_policy(cls, policy)
-        if first:
-            _guard_as_view(cls)
+        bind = _bind_as_view
     else:
         raise TypeError(
             f"{policy!r} can guard classes of consumers and views, found {cls!r}, which is neither."
         )
+    add_policy(cls, policy)
+    # Subclasses that were made before the decorator came are bound as well.
+    for subclass in (cls, *_subclasses(cls)):
+        bind(subclass)
+    _bind_future_subclasses(cls, bind)
     return cls
 
 
-def _guard_call(cls: Any) -> None:
-    """Put the check before the body of `cls.__call__`, whoever defines it."""
-    body = cls.__call__
-    if body in _guarded_calls:
-        return
-
-    @functools.wraps(body)
-    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
-        app = functools.partial(body, self)
-        policies = policies_of(type(self))
-        if scope["type"] == "websocket":
-            await websocket.enter_endpoint(app, scope, receive, send, policies)
-        else:
-            await _enter_other(app, scope, receive, send, policies)
-
-    _guarded_calls.add(__call__)
-    cls.__call__ = __call__
+def _subclasses(cls: type) -> Iterator[type[Any]]:
+    subclass: type[Any]
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 # By identity: an attribute would travel with functools.wraps() to functions that check nothing.
-_guarded_calls: WeakSet[Callable[..., Any]] = WeakSet()
+_bound: WeakSet[Callable[..., Any]] = WeakSet()
 
 
-def _guard_subclasses(cls: Any) -> None:
-    """Bind subclasses that override `__call__`, or inherit another one from a mixin."""
+def _bind_call(cls: Any) -> None:
+    """Put the check before the body of ``cls.__call__``, whoever defines it."""
+    if cls.__call__ in _bound:
+        return
+    own = vars(cls).get("__call__")
+
+    @functools.wraps(cls.__call__)
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        body = super(cls, self).__call__ if own is None else functools.partial(own, self)
+        policies = policies_of(type(self))
+        if scope["type"] == "websocket":
+            await websocket.enter_endpoint(body, scope, receive, send, policies)
+        else:
+            await _enter_other(body, scope, receive, send, policies)
+
+    _bound.add(__call__)
+    cls.__call__ = __call__
+
+
+def _bind_as_view(cls: Any) -> None:
+    """Put the check around the view that ``cls.as_view()`` makes, whoever defines it."""
+    if cls.as_view.__func__ in _bound:
+        return
+    own = vars(cls).get("as_view")
+
+    def as_view(subclass: Any, /, *args: Any, **initkwargs: Any) -> Callable[..., Any]:
+        make = super(cls, subclass).as_view if own is None else functools.partial(own.__func__, subclass)
+        return guard_view(make(*args, **initkwargs), policies_of(subclass))
+
+    functools.update_wrapper(as_view, cls.as_view.__func__)
+    _bound.add(as_view)
+    cls.as_view = classmethod(as_view)
+
+
+def _bind_future_subclasses(cls: Any, bind: Callable[[Any], None]) -> None:
+    """Bind each subclass as it is made: it may override what is checked, or inherit it from a mixin."""
+    if getattr(cls.__init_subclass__, "__func__", None) in _bound:
+        return
     own = vars(cls).get("__init_subclass__")
 
-    def __init_subclass__(subclass: Any, **kwargs: Any) -> None:  # noqa: N807
+    def __init_subclass__(subclass: Any, /, **kwargs: Any) -> None:  # noqa: N807
         if own is not None:
             own.__func__(subclass, **kwargs)
         else:
             super(cls, subclass).__init_subclass__(**kwargs)
-        _guard_call(subclass)
+        bind(subclass)
 
-    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[arg-type]
+    _bound.add(__init_subclass__)
+    cls.__init_subclass__ = classmethod(__init_subclass__)
 
 
-def _guard_as_view(cls: Any) -> None:
-    """Put the check around the view that `as_view()` makes, for `cls` and its subclasses."""
-    own = vars(cls).get("as_view")
+def _bind_as_asgi(cls: Any) -> None:
+    """Bind a subclass at the latest when it becomes an app: mixins can keep ``__init_subclass__`` from us."""
+    own = vars(cls).get("as_asgi")
+    if cls.as_asgi.__func__ in _bound:
+        return
 
-    def as_view(subclass: Any, **initkwargs: Any) -> Callable[..., Any]:
-        if own is not None:
-            view = own.__func__(subclass, **initkwargs)
-        else:
-            view = super(cls, subclass).as_view(**initkwargs)
-        return guard_view(view, policies_of(subclass))
+    def as_asgi(subclass: Any, /, **initkwargs: Any) -> ASGIApp:
+        _bind_call(subclass)
+        make = super(cls, subclass).as_asgi if own is None else functools.partial(own.__func__, subclass)
+        app: ASGIApp = make(**initkwargs)
+        return app
 
-    cls.as_view = classmethod(as_view)  # type: ignore[arg-type]
+    functools.update_wrapper(as_asgi, cls.as_asgi.__func__)
+    _bound.add(as_asgi)
+    cls.as_asgi = classmethod(as_asgi)

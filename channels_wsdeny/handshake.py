@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
-from django.http import HttpRequest, UnreadablePostError, parse_cookie
+from django.http import HttpRequest, QueryDict, UnreadablePostError, parse_cookie
 from django.urls import ResolverMatch, set_script_prefix
+from django.utils.datastructures import MultiValueDict
 from django.utils.functional import LazyObject, SimpleLazyObject, cached_property, empty
 
 from . import pool, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
@@ -40,7 +43,8 @@ class ScopeRequest(ASGIRequest):
         self.scope = scope
         self._unread_stream = stream
         self._url_route: Any = None
-        vars(self).update({name: scope[name] for name in ("session", "user") if name in scope})
+        given = {name: scope[name] for name in ("session", "user") if scope.get(name) is not None}
+        vars(self).update(given)
 
     def __getattr__(self, name: str) -> Any:
         own = vars(self)
@@ -70,30 +74,47 @@ class ScopeRequest(ASGIRequest):
         except UnicodeDecodeError as error:
             raise BadRequest("The query string is not UTF-8.") from error
 
-    def adopt(self, scope: Scope) -> bool:
-        """Use what wrappers further in put into their scope: the user, the session, the route.
+    def describes(self, scope: Scope, *, adopting: bool) -> bool:
+        """Whether this is the request of `scope`: the same path, route, session and user.
 
-        Returns whether any of them is other than before, so that earlier decisions do not count.
+        With `adopting` it takes over a route that `scope` has and it has not.
         """
         own = vars(self)
-        given = {
-            name: scope[name]
-            for name in ("session", "user")
-            if name in scope and scope[name] is not own.get(name)
-        }
-        if "session" in given:
-            own.pop("user", None)
-        own.update(given)
+        for name in ("session", "user"):
+            if scope.get(name) is not None and scope[name] is not own.get(name):
+                return False
+        if scope["path"] != self.scope["path"]:
+            return False
         route = scope.get("url_route")
         if route is None or route == self._url_route:
-            return bool(given)
-        self.route_to(ResolverMatch(_unnamed_route, route["args"], route["kwargs"]), route)
-        return True
+            return True
+        if adopting and self._url_route is None:
+            self._route_by(scope)
+            return True
+        return False
+
+    def sibling(self, scope: Scope) -> Self:
+        """The request of `scope`, which wrappers made of this one's; `ctx` is shared."""
+        make: Callable[[Scope], Self] = type(self)
+        sibling = make(scope)
+        sibling.ctx = self.ctx
+        if scope.get("url_route") is not None:
+            sibling._route_by(scope)
+        return sibling
+
+    def _route_by(self, scope: Scope) -> None:
+        route = scope["url_route"]
+        match = partial(ResolverMatch, _unnamed_route, route.get("args", ()), route.get("kwargs", {}))
+        self.route_to(match, route)
 
     def route_to(self, match: ResolverMatch | Callable[[], ResolverMatch] | None, url_route: Any) -> None:
         """Note the route: `resolver_match` (or what makes it when somebody asks), and Channels' own dict."""
         self.resolver_match = match
         self._url_route = url_route
+
+    def reportable(self) -> HttpRequest:
+        """This request as error reports may print it."""
+        return self
 
     def offer(self) -> dict[str, Any]:
         """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`."""
@@ -103,7 +124,7 @@ class ScopeRequest(ASGIRequest):
     def resolver_match(self) -> ResolverMatch | None:
         """Where the request was routed to, as on any Django request; None until it is known."""
         match = vars(self).get("_resolver_match")
-        if isinstance(match, partial):
+        if match is not None and not isinstance(match, ResolverMatch):
             match = vars(self)["_resolver_match"] = match()
         return match
 
@@ -199,8 +220,11 @@ class HandshakeRequest(ScopeRequest):
 
     def _django_scope(self) -> dict[str, Any]:
         scope = super()._django_scope()
-        secure = scope.get("scheme") in {"wss", "https"}
-        return {**scope, "method": "GET", "scheme": "https" if secure else "http"}
+        headers = [pair for pair in scope["headers"] if pair[0] not in {b"content-length", b"content-type"}]
+        return {**scope, "method": "GET", "headers": headers}
+
+    def _get_scheme(self) -> str:
+        return "https" if self.scope.get("scheme") in {"wss", "https"} else "http"
 
 
 class _BodyOfTheApp:
@@ -221,6 +245,13 @@ class AppRequest(ScopeRequest):
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope, _BodyOfTheApp())
+
+    def reportable(self) -> HttpRequest:
+        """This request with an empty form: error reports print the form, and this one cannot be read."""
+        self.META  # noqa: B018 - has Django's own __init__ run, which would clear the form
+        report = copy.copy(self)
+        report._post, report._files = QueryDict(), MultiValueDict()
+        return report
 
 
 def known_user(request: HttpRequest) -> User | None:

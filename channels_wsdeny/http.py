@@ -6,7 +6,7 @@ reaches the server unchanged.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.http import HttpResponse
@@ -55,18 +55,16 @@ class Exchange:
         except BadRequest as error:
             await self._deny(denial_for(error), send)
             return
-        if self.request.adopt(scope):
-            self.passage.forget()
-        remaining = self.passage.remaining(policies)
-        if remaining:
-            decision = await corridor.admit(self.passage, remaining, hop)
-            if decision is not ALLOWED:
-                await self._deny(decision, send)
-                return
-        if scope.get("wsdeny") is not self.passage:
-            scope = {**self.request.offer(), **scope, "wsdeny": self.passage}
+        passage = scope.get("wsdeny")
+        passage = (passage if isinstance(passage, Passage) else self.passage).within(scope)
+        self.passage = passage
+        decision = await corridor.admit(passage, passage.remaining(policies), hop)
+        if decision is not ALLOWED:
+            await self._deny(decision, send)
+            return
+        request: Any = passage.request
         try:
-            await app(scope, receive, send)
+            await app({**request.offer(), **scope, "wsdeny": passage}, receive, send)
         except Exception as error:
             if self._over:
                 raise

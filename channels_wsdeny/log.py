@@ -9,11 +9,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from .handshake import known_user
+from django.core.exceptions import BadRequest
+from django.http import HttpRequest
+
+from .handshake import ScopeRequest, known_user
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
-
     from .passage import Passage
 
 logger = logging.getLogger("channels_wsdeny")
@@ -52,8 +53,17 @@ def log_failure(passage: Passage, error: BaseException, status: int = 500) -> No
         "Service Unavailable" if status == 503 else "Internal Server Error",
         escape(request_path(passage.request)),
         exc_info=error,
-        extra={"status_code": status, "request": passage.request},
+        extra={"status_code": status, "request": _reportable(passage.request)},
     )
+
+
+def _reportable(request: HttpRequest) -> HttpRequest:
+    if not isinstance(request, ScopeRequest):
+        return request
+    try:
+        return request.reportable()
+    except BadRequest:  # It cannot even be parsed; the record's own text has to do.
+        return HttpRequest()
 
 
 def warn_once(key: str, message: str) -> None:

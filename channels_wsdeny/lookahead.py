@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import enum
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from .types import ASGIApp, Scope
 
 
+L = TypeVar("L", bound="Layer")
+
+
 class Layer:
     """An app of this package around another: the look-ahead sees through it.
 
@@ -35,6 +37,20 @@ class Layer:
     inner: ASGIApp
     policies: tuple[Policy, ...] = ()
     default_policy: Policy | None = None
+
+    @property
+    def _path_routing(self) -> bool:
+        """Whether `inner` is a router, which `URLRouter` wants to know of what it routes to."""
+        return getattr(self.inner, "_path_routing", False)
+
+
+_LAYER_CALLS: set[Any] = set()
+
+
+def seen_through(layer: type[L]) -> type[L]:
+    """Declare that `layer`, as it is called here, does nothing that the look-ahead would not know."""
+    _LAYER_CALLS.add(layer.__call__)
+    return layer
 
 
 class Unseen(enum.Enum):
@@ -67,31 +83,44 @@ class Route:
 
     app: ASGIApp
     policies: tuple[Policy, ...] = ()
-    default_policy: Policy | None = None
     url: dict[str, Any] = field(default_factory=dict)
-    match: partial[ResolverMatch] | None = None
+    endpoint: Any = None
+    name: str | None = None
+    pattern: str = ""
+
+    def resolver_match(self) -> ResolverMatch:
+        """As Django's own resolver tells it."""
+        url_route = self.url["url_route"]
+        return ResolverMatch(
+            self.endpoint, url_route["args"], url_route["kwargs"], url_name=self.name, route=self.pattern
+        )
 
 
 Found: TypeAlias = Route | Literal[Unseen.UNROUTED, Unseen.OPAQUE]
 
 
-def look_ahead(app: ASGIApp | Layer, scope: Scope) -> Found:
+def look_ahead(app: Any, scope: Scope) -> Found:
     """Where `app` would route `scope`."""
-    if isinstance(app, Layer):
-        return _through_layer(app, scope)
     kind = type(app)
+    call = getattr(kind, "__call__", None)  # noqa: B004 - whoever overrides it is not seen through
+    if isinstance(app, Layer) and call in _LAYER_CALLS:
+        return _through_layer(app, scope)
     if kind in _KNOWN_WRAPPERS:
         return _through_wrapper(app, _KNOWN_WRAPPERS[kind], scope)
-    call = getattr(kind, "__call__", None)  # noqa: B004 - a subclass that overrides it is opaque
     if call is ProtocolTypeRouter.__call__:
-        inner = app.application_mapping.get(scope["type"])  # type: ignore[attr-defined]
+        inner = app.application_mapping.get(scope["type"])
         return Unseen.UNROUTED if inner is None else look_ahead(inner, scope)
     if call is URLRouter.__call__:
         return _through_urls(app, scope)
     consumer_class = consumer_class_of(app)
     if consumer_class is not None:
-        return Route(app, policies_of(consumer_class))
+        return Route(app, policies_of(consumer_class), endpoint=app)
     return Unseen.OPAQUE
+
+
+def is_nested(scope: Scope) -> bool:
+    """Whether a `URLRouter` further out has routed `scope` already, and may know another route."""
+    return "path_remaining" in scope
 
 
 def consumer_class_of(app: ASGIApp) -> type | None:
@@ -105,10 +134,11 @@ def consumer_class_of(app: ASGIApp) -> type | None:
 def _through_layer(layer: Layer, scope: Scope) -> Found:
     found = look_ahead(layer.inner, scope)
     if found is Unseen.OPAQUE and layer.policies:
-        found = Route(layer.inner)
+        found = Route(layer.inner, endpoint=layer.inner)
     if isinstance(found, Route):
+        if layer.default_policy is not None and not found.policies:
+            found.policies = (layer.default_policy,)
         found.policies = layer.policies + found.policies
-        found.default_policy = found.default_policy or layer.default_policy
     return found
 
 
@@ -147,17 +177,7 @@ def _through_urls(router: Any, scope: Scope) -> Found:
             continue
         if isinstance(found, Route):
             found.url = {**url, **found.url}
-            if found.match is None:
-                found.match = partial(_resolver_match, route, url_route)
+            found.pattern = f"{route.pattern}{found.pattern}"
+            found.name = found.name or route.name
         return found
     return Unseen.UNROUTED
-
-
-def _resolver_match(route: Any, url_route: dict[str, Any]) -> ResolverMatch:
-    return ResolverMatch(
-        route.callback,
-        url_route["args"],
-        url_route["kwargs"],
-        url_name=route.name,
-        route=str(route.pattern),
-    )

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from .policies import Policy
+    from .policy import Policy
+    from .types import Scope
 
 
 class Passage:
@@ -20,19 +21,40 @@ class Passage:
     innermost policy returned (None without one), so that the endpoint needs no second query.
     """
 
-    __slots__ = ("_objects", "_passed", "door", "obj", "policy", "request", "started")
+    __slots__ = ("_objects", "_passed", "door", "gate", "obj", "policy", "request", "started")
 
-    def __init__(self, request: HttpRequest, door: Any = None) -> None:
+    def __init__(self, request: HttpRequest, door: Any = None, gate: Gate | None = None) -> None:
         self.request = request
         #: The door that this passage goes through, where it has to be found again further in.
         self.door = door
+        #: What is still shut for an application that nobody could see into.
+        self.gate = gate
         self.obj: Any = None
         #: The policy that is being asked, or was asked last; for the log.
         self.policy: Policy | None = None
         #: When the passage began, in seconds of `time.monotonic`.
         self.started = time.monotonic()
-        self._objects: dict[Callable[..., Any], Any] | None = None
+        self._objects: tuple[tuple[Callable[..., Any], Any], ...] = ()
         self._passed: tuple[Policy, ...] = ()
+
+    def within(self, scope: Scope) -> Passage:
+        """The passage for `scope`: this one, or one of its own if wrappers changed the user or the route.
+
+        What was decided for one user and one route says nothing about another.
+        """
+        request: Any = self.request
+        if request.describes(scope, adopting=not self._passed):
+            return self
+        return self._sibling(request.sibling(scope), self.gate)
+
+    def behind(self, gate: Gate) -> Passage:
+        """A passage of the same request, behind `gate`."""
+        return self._sibling(self.request, gate)
+
+    def _sibling(self, request: HttpRequest, gate: Gate | None) -> Passage:
+        sibling = Passage(request, self.door, gate)
+        sibling.started = self.started
+        return sibling
 
     @property
     def expression(self) -> str | None:
@@ -46,27 +68,43 @@ class Passage:
 
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned: one call a request, however many policies name it."""
-        if self._objects is None:
-            self._objects = {}
-        self._objects[resolver] = obj
+        self._objects += ((resolver, obj),)
 
     def recall(self, resolver: Callable[..., Any]) -> Any:
-        """What this resolver returned before; raises `KeyError` if it was not asked yet."""
-        return (self._objects or {})[resolver]
+        """What this resolver returned before, None if it was not asked yet."""
+        return next((obj for known, obj in self._objects if known is resolver), None)
 
     def note_passed(self, policies: tuple[Policy, ...]) -> None:
         """Note that these policies allowed this request, so that nobody asks them again."""
         self._passed += policies
-
-    def forget(self) -> None:
-        """Forget who allowed this request and what it is about: its user or its route has changed."""
-        self._passed = ()
-        self._objects = None
-        self.obj = None
+        if self.gate is not None:
+            self.gate.open()
 
     def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
         """Those of `policies` (compared by identity) that have not allowed this request yet."""
         return tuple(policy for policy in policies if not any(policy is passed for passed in self._passed))
+
+
+class Gate:
+    """Stands before an application that the look-ahead cannot see into, until somebody has decided.
+
+    Endpoints within that carry a policy open it when that allows; else `policy` is asked once the
+    application wants something. What opens it opens those further out: the nearest policy counts.
+    """
+
+    __slots__ = ("is_open", "outer", "policy")
+
+    def __init__(self, policy: Policy, outer: Gate | None = None) -> None:
+        self.policy = policy
+        self.outer = outer
+        self.is_open = False
+
+    def open(self) -> None:
+        """Let the application through."""
+        gate: Gate | None = self
+        while gate is not None:
+            gate.is_open = True
+            gate = gate.outer
 
 
 def passage_of(request: HttpRequest) -> Passage:

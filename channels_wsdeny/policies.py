@@ -122,9 +122,10 @@ class HasPermission(Policy):
         obj: Callable[[HttpRequest], Any] | None = None,
         anonymous: bool = False,
     ) -> None:
-        permissions = (permission,) if isinstance(permission, str) else tuple(permission)
+        several = isinstance(permission, Iterable) and not isinstance(permission, (str, type))
+        permissions = tuple(permission) if several else (permission,)
         if not permissions or not all(isinstance(name, str) and name for name in permissions):
-            raise TypeError(f'HasPermission() takes "app.codename" or several of them, found {permission!r}.')
+            raise TypeError(f'A permission is "app.codename", or several of them; found {permission!r}.')
         if obj is not None and not callable(obj):
             raise TypeError(f"HasPermission(obj=...) takes a callable on the request, found {obj!r}.")
         self.permissions = permissions
@@ -169,15 +170,12 @@ class UserPassesTest(Policy):
 def _resolve(resolver: Callable[[HttpRequest], Any], request: HttpRequest) -> Steps[Any]:
     """The object that a policy is about, resolved once a request."""
     passage = passage_of(request)
-    try:
-        obj = passage.recall(resolver)
-    except KeyError:
+    obj = passage.recall(resolver)
+    if obj is None:
         obj = yield from _call(resolver, request)
         if obj is None:
             # has_perm(permission, None) would ask for the permission on everything.
-            raise PolicyError(
-                f"obj={_name(resolver)} returned None. Return the object, or raise Http404."
-            ) from None
+            raise PolicyError(f"obj={_name(resolver)} returned None. Return the object, or raise Http404.")
         passage.remember(resolver, obj)
     passage.obj = obj
     return obj

@@ -91,6 +91,10 @@ class Policy:
     def __invert__(self) -> Policy:
         return Not(self)
 
+    def __bool__(self) -> bool:
+        # "a and b" would quietly be b alone.
+        raise TypeError("A policy is neither true nor false: combine policies by &, | and ~.")
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 

@@ -14,6 +14,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asgiref.sync import sync_to_async
+
 from .conf import conf
 from .connections import managed_connections
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+_in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
 
 
 class _Job:
@@ -33,8 +37,10 @@ class _Job:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.context = contextvars.copy_context()
+        self.context.run(_in_pool.set, True)
 
     def run(self) -> None:
+        """Run the function, and tell whoever awaits it."""
         result: Any = None
         error: BaseException | None = None
         try:
@@ -145,7 +151,13 @@ def get_pool() -> Pool:
 
 
 async def hop(function: Callable[[], T]) -> T:
-    """Run `function` in a thread of the process's pool; see `Pool.run`."""
+    """Run `function` in a thread of the process's pool; see `Pool.run`.
+
+    Code that runs there already, and came back to a loop by `async_to_sync`, stays in its thread: a second
+    place in the pool might never come free.
+    """
+    if _in_pool.get():
+        return await sync_to_async(function, thread_sensitive=True)()
     return await get_pool().run(function)
 
 

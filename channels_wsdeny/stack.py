@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from . import websocket
 from .conf import DENY_WITH
-from .lookahead import Layer
+from .lookahead import Layer, seen_through
 from .policies import Policy
 
 if TYPE_CHECKING:
     from .types import ASGIApp, Receive, Scope, Send
 
 
+@seen_through
 class DenyMiddlewareStack(Layer):
     """Guards every WebSocket handshake that goes to `inner`.
 

@@ -9,7 +9,6 @@ import functools
 from typing import TYPE_CHECKING, Any, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.db import connections
 from django.http import HttpRequest
 
@@ -36,7 +35,7 @@ def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callab
         @functools.wraps(view)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             passage = _begin(request, view)
-            decision = await corridor.admit(passage, policies, _hop)
+            decision = await corridor.admit(passage, passage.remaining(policies), _hop)
             if decision is ALLOWED:
                 try:
                     return cast("HttpResponseBase", await view(request, *args, **kwargs))
@@ -51,7 +50,7 @@ def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callab
     @functools.wraps(view)
     def guarded_sync(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         passage = _begin(request, view)
-        decision = corridor.admit_sync(passage, policies)
+        decision = corridor.admit_sync(passage, passage.remaining(policies))
         if decision is ALLOWED:
             try:
                 return cast("HttpResponseBase", view(request, *args, **kwargs))
@@ -94,4 +93,7 @@ def _log_in_instead(request: HttpRequest, view: Callable[..., Any], denial: Deni
     user = yield from user_of(request)
     if user.is_authenticated:
         return denial
+    # Imported here: it needs loaded apps, and decorators are imported before that.
+    from django.contrib.auth.middleware import LoginRequiredMiddleware  # noqa: PLC0415
+
     return LoginRequiredMiddleware(view).handle_no_permission(request, view)

@@ -111,7 +111,7 @@ async def test_deny_with_close_accepts_and_closes_with_the_status(case, headers_
     assert answer.messages[0]["subprotocol"] == "chat.v1"
     close = await handshake.next()
     assert close == {"type": "websocket.close", "code": 4000 + case.status, "reason": case.code}
-    await handshake.communicator.wait(timeout=10)
+    await handshake.leave()
 
 
 async def test_every_denial_says_its_content_length(headers_of):

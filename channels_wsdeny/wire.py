@@ -1,0 +1,233 @@
+"""The wire of one handshake: what the server and the application tell each other, kept in order.
+
+A handshake is *connecting* until it is *accepted* or *denied*, and then stays so. A denial is final:
+what the application sends after it goes nowhere, and its next event is the end. After the accept,
+messages pass straight through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING, Any
+
+from django.http import HttpResponse
+
+from . import corridor, emitter
+from .appdenial import AppDenial
+from .conf import conf
+from .exceptions import Deny, HandshakeDenied
+from .failures import denial_for
+from .pool import hop
+
+if TYPE_CHECKING:
+    from .decisions import Denial
+    from .passage import Passage
+    from .types import Message, Receive, Scope, Send
+
+#: Seconds that a client has to answer the close of ``DENY_WITH = "close"``, before its socket is dropped.
+_CLOSING = 1.0
+
+
+class State(enum.Enum):
+    """Where a handshake is."""
+
+    CONNECTING = "connecting"
+    ACCEPTED = "accepted"
+    DENIED = "denied"
+
+
+class Wire:
+    """One handshake's messages; `receive` and `send` are what the application gets."""
+
+    __slots__ = (
+        "_app_denial",
+        "_connect_taken",
+        "_denial",
+        "_denied",
+        "_deny_with",
+        "_disconnect_taken",
+        "_lock",
+        "_receive",
+        "_scope",
+        "_send",
+        "client_left",
+        "passage",
+        "state",
+    )
+
+    def __init__(
+        self, passage: Passage, scope: Scope, receive: Receive, send: Send, deny_with: str | None
+    ) -> None:
+        self.passage = passage
+        self.state = State.CONNECTING
+        #: Whether the client left before it had an answer: there is nobody to give one to.
+        self.client_left = False
+        self._scope, self._receive, self._send = scope, receive, send
+        self._deny_with = deny_with
+        #: One message at a time until the handshake is answered, so that none overtakes the answer.
+        self._lock = asyncio.Lock()
+        self._app_denial: AppDenial | None = None
+        self._denial: asyncio.Future[None] | None = None
+        self._denied: asyncio.Future[None] | None = None
+        self._connect_taken = self._disconnect_taken = False
+
+    def is_in(self, state: State) -> bool:
+        """Whether the handshake is in `state` now, perhaps other than before the last await."""
+        return self.state is state
+
+    async def take_connect(self) -> bool:
+        """Take the server's ``websocket.connect``; returns False if the client has left already."""
+        event = await self._receive()
+        if event["type"] == "websocket.disconnect":
+            return False
+        if event["type"] != "websocket.connect":
+            raise ValueError(f"Expected 'websocket.connect' from the server, found {event['type']!r}.")
+        return True
+
+    async def release(self) -> None:
+        """Finish a denial that is under way, then let go of the server.
+
+        granian keeps a connection for as long as anything holds its callables, and a cycle would hold
+        them until the garbage collector comes by.
+        """
+        try:
+            if self._denial is not None:
+                await self._denial
+        finally:
+            self._receive, self._send = _receive_from_nobody, _send_to_nobody
+
+    async def receive(self) -> Message:
+        """The application's ``receive``."""
+        if not self._connect_taken and self.state is not State.DENIED:
+            self._connect_taken = True
+            return {"type": "websocket.connect"}
+        if self.state is State.ACCEPTED:
+            return await self._receive()
+        event = await self._next_event()
+        if event is not None:
+            return event
+        if self._connect_taken and not self._disconnect_taken:
+            self._disconnect_taken = True
+            return {"type": "websocket.disconnect", "code": 1006}
+        # A plain exception would leave the consumer's other tasks pending; a cancellation cleans up.
+        raise asyncio.CancelledError
+
+    async def send(self, message: Message) -> None:
+        """The application's ``send``."""
+        if self.state is State.ACCEPTED:
+            await self._send(message)
+            return
+        async with self._lock:
+            if self.is_in(State.ACCEPTED):
+                await self._send(message)
+            else:
+                await self._answer(message)
+
+    async def deny(self, denial: Denial) -> None:
+        """Deny the handshake, once and for all; it may be accepted or denied already."""
+        if self.state is not State.CONNECTING:
+            return
+        self.state = State.DENIED
+        if self._denied is not None and not self._denied.done():
+            self._denied.set_result(None)
+        refusal = await corridor.refuse(self.passage, denial, hop)
+        how = self._deny_with or conf.DENY_WITH
+        try:
+            await emitter.emit_denial(refusal, self._scope, self._send, how)
+            if how == "close":
+                await self._await_the_end()
+        except OSError:
+            pass  # The client has left, and the server says so as ASGI asks.
+
+    async def _deny_for_the_app(self, denial: Denial) -> None:
+        """Deny on the application's behalf: it may be cancelled meanwhile, the denial must not be."""
+        self._denial = asyncio.ensure_future(self.deny(denial))
+        await asyncio.shield(self._denial)
+
+    async def _await_the_end(self) -> None:
+        """Give the client a moment to answer the close; some servers drop the socket when we return."""
+        try:
+            async with asyncio.timeout(_CLOSING):
+                while (await self._receive())["type"] != "websocket.disconnect":
+                    pass
+        except TimeoutError:
+            pass
+
+    async def _next_event(self) -> Message | None:
+        """The server's next event; None once denied, when a server need not send any."""
+        if self.state is State.DENIED:
+            return None
+        self._denied = self._denied or asyncio.get_running_loop().create_future()
+        event: asyncio.Future[Any] = asyncio.ensure_future(self._receive())
+        waiting: set[asyncio.Future[Any]] = {event, self._denied}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not event.done():
+                return None
+            message: Message = event.result()
+        finally:
+            event.cancel()
+        self.client_left = self.is_in(State.CONNECTING) and message["type"] == "websocket.disconnect"
+        return message
+
+    async def _answer(self, message: Message) -> None:
+        """Take a message that the application sent before the handshake was answered."""
+        kind = message.get("type")
+        if self.state is State.DENIED:
+            if kind == "websocket.close":
+                return
+            raise HandshakeDenied(f"The handshake was denied already; {kind!r} cannot be sent.")
+        if kind == "websocket.accept":
+            await self._accept(message)
+        elif kind == "websocket.close":
+            await self._deny_for_the_app(_denial_of_close(message))
+        elif kind == "websocket.http.response.start":
+            if self._app_denial is not None:
+                raise ValueError(f"{kind!r} was sent twice.")
+            self._app_denial = AppDenial(message)
+        elif kind == "websocket.http.response.body":
+            if self._app_denial is None:
+                raise ValueError(f"{kind!r} was sent before 'websocket.http.response.start'.")
+            response = self._app_denial.add(message)
+            if response is not None:
+                await self._deny_for_the_app(response)
+        else:
+            raise ValueError(
+                f"Found the message {kind!r} before the handshake was answered. Send 'websocket.accept' "
+                "or 'websocket.close' first."
+            )
+
+    async def _accept(self, message: Message) -> None:
+        if self._app_denial is not None:
+            raise ValueError("'websocket.accept' was sent after 'websocket.http.response.start'.")
+        headers = emitter.check_headers(message)
+        response = HttpResponse(status=101)
+        del response["Content-Type"]
+        try:
+            await corridor.save_session(self.passage, response, hop)
+        except Exception as error:  # noqa: BLE001 - a session that cannot be saved is no reason to accept
+            await self._deny_for_the_app(denial_for(error))
+            return
+        if not self.is_in(State.CONNECTING):
+            return  # Denied meanwhile, for the application has ended.
+        headers += emitter.raw_headers(response)
+        self.state = State.ACCEPTED
+        await self._send(emitter.accept_message(message, headers, self._send))
+
+
+async def _receive_from_nobody() -> Message:
+    raise HandshakeDenied("The connection is over; nothing can be received.")
+
+
+async def _send_to_nobody(message: Message) -> None:
+    raise HandshakeDenied(f"The connection is over; {message.get('type')!r} cannot be sent.")
+
+
+def _denial_of_close(message: Message) -> Deny:
+    """A close before the accept is a denial: 403, or N where the code is 4000 + N (400-599)."""
+    code: Any = message.get("code")
+    reason = message.get("reason") or ""
+    if isinstance(code, int) and 4400 <= code <= 4599:
+        return Deny(code - 4000, reason)
+    return Deny(403)
