@@ -113,7 +113,7 @@ class ScopeRequest(ASGIRequest):
         self._url_route = url_route
 
     def reportable(self) -> HttpRequest:
-        """This request as error reports may print it."""
+        """What error reports may print: the request itself."""
         return self
 
     def offer(self) -> dict[str, Any]:
@@ -247,10 +247,10 @@ class AppRequest(ScopeRequest):
         super().__init__(scope, _BodyOfTheApp())
 
     def reportable(self) -> HttpRequest:
-        """This request with an empty form: error reports print the form, and this one cannot be read."""
+        """What error reports may print: the request with an empty form, for its own cannot be read."""
         self.META  # noqa: B018 - has Django's own __init__ run, which would clear the form
         report = copy.copy(self)
-        report._post, report._files = QueryDict(), MultiValueDict()
+        vars(report).update(_post=QueryDict(), _files=MultiValueDict())
         return report
 
 
