@@ -95,6 +95,10 @@ class ScopeRequest(ASGIRequest):
 
     def sibling(self, scope: Scope) -> Self:
         """The request of `scope`, which wrappers made of this one's; `ctx` is shared."""
+        own = vars(self)
+        another_session = scope.get("session") is not None and scope["session"] is not own.get("session")
+        if another_session and scope.get("user") is own.get("user"):
+            scope = {name: value for name, value in scope.items() if name != "user"}  # it has its own
         make: Callable[[Scope], Self] = type(self)
         sibling = make(scope)
         sibling.ctx = self.ctx
@@ -118,7 +122,11 @@ class ScopeRequest(ASGIRequest):
 
     def offer(self) -> dict[str, Any]:
         """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`."""
-        return {"cookies": self.COOKIES, "session": self.session, "user": self.user}
+        return {
+            "cookies": self.scope.get("cookies", self.COOKIES),
+            "session": self.session,
+            "user": self.user,
+        }
 
     @property
     def resolver_match(self) -> ResolverMatch | None:
@@ -220,7 +228,7 @@ class HandshakeRequest(ScopeRequest):
 
     def _django_scope(self) -> dict[str, Any]:
         scope = super()._django_scope()
-        headers = [pair for pair in scope["headers"] if pair[0] not in {b"content-length", b"content-type"}]
+        headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]  # the body is empty
         return {**scope, "method": "GET", "headers": headers}
 
     def _get_scheme(self) -> str:

@@ -64,7 +64,7 @@ class Exchange:
             return
         request: Any = passage.request
         try:
-            await app({**request.offer(), **scope, "wsdeny": passage}, receive, send)
+            await app({**scope, **request.offer(), "wsdeny": passage}, receive, send)
         except Exception as error:
             if self._over:
                 raise

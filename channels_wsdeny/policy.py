@@ -185,4 +185,5 @@ def user_of(request: HttpRequest) -> Steps[Any]:
     if user is None:
         yield Step.BLOCKING
         user = request.user
+        user.is_authenticated  # noqa: B018 - a lazy user is loaded here, where it may block
     return user

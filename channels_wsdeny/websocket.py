@@ -158,7 +158,7 @@ class Handshake:
         """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
         wire = self.wire
         try:
-            await app({**passage.request.offer(), **scope, "wsdeny": passage}, receive, send)  # type: ignore[attr-defined]
+            await app({**scope, **passage.request.offer(), "wsdeny": passage}, receive, send)  # type: ignore[attr-defined]
         except asyncio.CancelledError as error:
             if corridor.is_being_cancelled() or wire.is_in(State.ACCEPTED):
                 raise

@@ -21,12 +21,18 @@ from .failures import denial_for
 from .pool import hop
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from .decisions import Denial
     from .passage import Passage
     from .types import Message, Receive, Scope, Send
 
 #: Seconds that a client has to answer the close of ``DENY_WITH = "close"``, before its socket is dropped.
 _CLOSING = 1.0
+
+
+#: Bytes of a body above which a server may have to wait for the client to read.
+_MUCH = 16 * 1024
 
 
 class State(enum.Enum):
@@ -133,25 +139,49 @@ class Wire:
             self._denied.set_result(None)
         refusal = await corridor.refuse(self.passage, denial, hop)
         how = self._deny_with or conf.DENY_WITH
+        emission = emitter.emit_denial(refusal, self._scope, self._send, how)
         try:
-            await emitter.emit_denial(refusal, self._scope, self._send, how)
+            if len(refusal.response.content) > _MUCH:
+                await self._while_the_client_is_there(emission)
+            else:
+                await emission
             if how == "close":
                 await self._await_the_end()
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
+        except RuntimeError:
+            if not emitter.is_granian(self._send):
+                raise
+            # granian's way to say the same.
 
     async def _deny_for_the_app(self, denial: Denial) -> None:
         """Deny on the application's behalf: it may be cancelled meanwhile, the denial must not be."""
         self._denial = asyncio.ensure_future(self.deny(denial))
         await asyncio.shield(self._denial)
 
+    async def _while_the_client_is_there(self, emission: Coroutine[Any, Any, None]) -> None:
+        """Send a large denial, unless the client leaves: hypercorn would wait for it to read on for ever."""
+        sending = asyncio.ensure_future(emission)
+        leaving = asyncio.ensure_future(self._disconnect())
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            sending.cancel()
+            leaving.cancel()
+
     async def _await_the_end(self) -> None:
         """Give the client a moment to answer the close; some servers drop the socket when we return."""
         try:
             async with asyncio.timeout(_CLOSING):
-                while (await self._receive())["type"] != "websocket.disconnect":
-                    pass
+                await self._disconnect()
         except TimeoutError:
+            pass
+
+    async def _disconnect(self) -> None:
+        """Wait for the server to say that the client has left."""
+        while (await self._receive())["type"] != "websocket.disconnect":
             pass
 
     async def _next_event(self) -> Message | None:
