@@ -245,6 +245,9 @@ class _BodyOfTheApp:
 
     readline = read
 
+    def seekable(self) -> bool:
+        return False
+
     def close(self) -> None: ...
 
 
