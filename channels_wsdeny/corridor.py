@@ -167,7 +167,7 @@ def _logged(passage: Passage, refusal: Refusal, denial: Denial) -> Refusal:
     try:
         if isinstance(denial, Deny) and denial.__cause__ is not None and status >= 500:
             log_failure(passage, denial.__cause__, status)
-            refusal.response._has_been_logged = True  # noqa: SLF001 - else Django logs a view's once more
+            refusal.response._has_been_logged = True
         log_denial(passage, status, refusal.code)
     except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out
         if logging.raiseExceptions:

@@ -17,6 +17,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.urls import ResolverMatch
+from django.urls.exceptions import Resolver404
 
 from .guards import policies_of
 
@@ -163,7 +164,10 @@ def _through_urls(router: Any, scope: Scope) -> Found:
     path = path.lstrip("/")
     outer = scope.get("url_route", {})
     for route in router.routes:
-        matched = route.pattern.match(path)
+        try:
+            matched = route.pattern.match(path)
+        except Resolver404:  # out of a converter
+            continue
         if not matched:
             continue
         remaining, args, kwargs = matched
