@@ -1,12 +1,13 @@
-"""A denial that the application sends itself, as messages of the server's extension."""
+"""A denial by the application itself: messages of the server's extension, or a close before the accept."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponse
 
 from . import emitter, statuses
+from .exceptions import Deny
 
 if TYPE_CHECKING:
     from .types import Message, RawHeaders
@@ -47,3 +48,12 @@ class AppDenial:
         if message.get("more_body"):
             return None
         return AppResponse(self.status, self.headers, self.body)
+
+
+def denial_of_close(message: Message) -> Deny:
+    """A close before the accept is a denial: 403, or N where the code is 4000 + N (400-599)."""
+    code: Any = message.get("code")
+    reason = message.get("reason") or ""
+    if isinstance(code, int) and 4400 <= code <= 4599:
+        return Deny(code - 4000, reason)
+    return Deny(403)

@@ -20,8 +20,9 @@ from .drivers import Hop, drive, drive_sync
 from .emitter import Refusal
 from .exceptions import Deny
 from .failures import denial_for, translate
-from .handshake import ScopeRequest, known_user
+from .handshake import ScopeRequest
 from .log import log_denial, log_failure
+from .visitor import known_user
 
 if TYPE_CHECKING:
     from django.http import HttpResponse

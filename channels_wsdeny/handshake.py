@@ -10,33 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import BadRequest
-from django.core.handlers.asgi import ASGIRequest, get_script_prefix
-from django.http import HttpRequest, QueryDict, UnreadablePostError, parse_cookie
+from django.core.handlers.asgi import get_script_prefix
+from django.http import HttpRequest, QueryDict, UnreadablePostError
 from django.urls import ResolverMatch, set_script_prefix
 from django.utils.datastructures import MultiValueDict
-from django.utils.functional import LazyObject, SimpleLazyObject, cached_property, empty
+from django.utils.functional import cached_property
 
-from . import pool, sessions
+from .visitor import VisitorRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from django.contrib.auth.base_user import AbstractBaseUser
-    from django.contrib.auth.models import AnonymousUser
-    from django.contrib.sessions.backends.base import SessionBase
-
     from .types import Scope
 
-    User = AbstractBaseUser | AnonymousUser
 
-
-class ScopeRequest(ASGIRequest):
+class ScopeRequest(VisitorRequest):
     """A Django request made from an ASGI scope, with the session and user that its cookies name.
 
     Django's own ``__init__`` runs when something first asks for what it sets: most denials need
-    neither ``META`` nor cookies. `session` and `user` are loaded when they are first used, which may
-    block; `auser()` is for coroutines. A ``session`` or ``user`` already in the scope is used instead.
+    neither ``META`` nor cookies.
     """
 
     def __init__(self, scope: Scope, stream: Any) -> None:
@@ -162,54 +155,9 @@ class ScopeRequest(ASGIRequest):
         return None
 
     @cached_property
-    def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802 - Django's name
-        values = [value for name, value in self.scope.get("headers", []) if name == b"cookie"]
-        return parse_cookie(b"; ".join(values).decode("latin1")) if values else {}
-
-    @cached_property
     def ctx(self) -> SimpleNamespace:
         """A namespace for the site, which lives as long as the request (for a socket: the connection)."""
         return SimpleNamespace()
-
-    @cached_property
-    def session(self) -> SessionBase:  # type: ignore[override]
-        return sessions.open_session(self.COOKIES.get(settings.SESSION_COOKIE_NAME))
-
-    @cached_property
-    def user(self) -> User:  # type: ignore[override]
-        user = self.known_user
-        return SimpleLazyObject(lambda: sessions.load_user(self.session)) if user is None else user  # type: ignore[return-value]
-
-    async def auser(self) -> User:  # type: ignore[override]
-        """The user, loaded in a thread of the pool if need be."""
-        if self.known_user is None:
-            await pool.hop(self.load_user)
-        return self.user
-
-    def load_user(self) -> None:
-        """Load the user now; blocks."""
-        self.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
-
-    @property
-    def known_user(self) -> User | None:
-        """The user if it can be told without I/O, else None.
-
-        A visitor without a session cookie is anonymous; that much needs no session.
-        """
-        own = vars(self)
-        if "user" not in own and "session" not in self.scope and not self._has_session_cookie:
-            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
-
-            own["user"] = AnonymousUser()
-        return _loaded(own.get("user"))
-
-    @property
-    def _has_session_cookie(self) -> bool:
-        name = settings.SESSION_COOKIE_NAME.encode()
-        for key, value in self.scope.get("headers", []):
-            if key == b"cookie" and name in value:
-                return settings.SESSION_COOKIE_NAME in self.COOKIES
-        return False
 
 
 def _unnamed_route() -> None:
@@ -263,17 +211,3 @@ class AppRequest(ScopeRequest):
         report = copy.copy(self)
         vars(report).update(_post=QueryDict(), _files=MultiValueDict())
         return report
-
-
-def known_user(request: HttpRequest) -> User | None:
-    """The user of any request if it can be told without I/O, else None."""
-    if isinstance(request, ScopeRequest):
-        return request.known_user
-    return _loaded(vars(request).get("user"))
-
-
-def _loaded(user: User | None) -> User | None:
-    """`user`, unless it is lazy and nobody has looked at it yet."""
-    if isinstance(user, LazyObject) and user._wrapped is empty:
-        return None
-    return user

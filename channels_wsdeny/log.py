@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
 
-from .handshake import ScopeRequest, known_user
+from .handshake import ScopeRequest
+from .visitor import known_user
 
 if TYPE_CHECKING:
     from .passage import Passage

@@ -14,7 +14,7 @@ from . import pool, statuses
 from .decisions import ALLOWED, Decision, Denial, Step, Steps
 from .drivers import drive, drive_sync
 from .exceptions import Deny, PolicyError
-from .handshake import known_user
+from .visitor import known_user
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from django.http import HttpResponse
 
 from . import corridor, emitter
-from .appdenial import AppDenial
+from .appdenial import AppDenial, denial_of_close
 from .conf import conf
-from .exceptions import Deny, HandshakeDenied
+from .exceptions import HandshakeDenied
 from .failures import denial_for
 from .pool import hop
 
@@ -211,7 +211,7 @@ class Wire:
         if kind == "websocket.accept":
             await self._accept(message)
         elif kind == "websocket.close":
-            await self._deny_for_the_app(_denial_of_close(message))
+            await self._deny_for_the_app(denial_of_close(message))
         elif kind == "websocket.http.response.start":
             if self._app_denial is not None:
                 raise ValueError(f"{kind!r} was sent twice.")
@@ -252,12 +252,3 @@ async def _receive_from_nobody() -> Message:
 
 async def _send_to_nobody(message: Message) -> None:
     raise HandshakeDenied(f"The connection is over; {message.get('type')!r} cannot be sent.")
-
-
-def _denial_of_close(message: Message) -> Deny:
-    """A close before the accept is a denial: 403, or N where the code is 4000 + N (400-599)."""
-    code: Any = message.get("code")
-    reason = message.get("reason") or ""
-    if isinstance(code, int) and 4400 <= code <= 4599:
-        return Deny(code - 4000, reason)
-    return Deny(403)
