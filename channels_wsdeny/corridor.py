@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from .passage import Passage
     from .policies import Policy
-    from .types import RawHeaders
 
 T = TypeVar("T")
 
@@ -39,12 +38,15 @@ _LEAST = 0.5
 
 async def admit(passage: Passage, policies: tuple[Policy, ...], hop: Hop) -> Decision:
     """Ask `policies` in order, within ``POLICY_TIMEOUT`` seconds; blocking work goes through `hop`."""
+    began = time.monotonic()
     try:
-        return await _drive_within(conf.POLICY_TIMEOUT, _admission(passage, policies), hop)
+        return await _drive_within(_rest_of_timeout(passage, 0), _admission(passage, policies), hop)
     except TimeoutError:
         return denial_for(_too_late(passage))
     except Exception as error:  # noqa: BLE001 - fail closed: the way to the policies failed
         return denial_for(error)
+    finally:
+        passage.spent += time.monotonic() - began
 
 
 def admit_sync(passage: Passage, policies: tuple[Policy, ...]) -> Decision:
@@ -55,16 +57,17 @@ def admit_sync(passage: Passage, policies: tuple[Policy, ...]) -> Decision:
 async def refuse(passage: Passage, denial: Denial, hop: Hop) -> Refusal:
     """What to deny with: a response that may be sent as it is, its session saved, the denial logged."""
     try:
-        return await _drive_within(_rest_of_timeout(passage), _refusal(passage, denial), hop)
+        made = await _drive_within(_rest_of_timeout(passage), _refusal(passage, denial), hop)
     except TimeoutError:
-        return _plain_refusal(passage, _too_late(passage))
+        made = _plain_refusal(passage, _too_late(passage))
     except Exception as error:  # noqa: BLE001 - some answer must go out
-        return _plain_refusal(passage, error)
+        made = _plain_refusal(passage, error)
+    return _logged(passage, *made)
 
 
 def refuse_sync(passage: Passage, denial: Denial) -> Refusal:
     """As `refuse`, for synchronous views."""
-    return drive_sync(_refusal(passage, denial))
+    return _logged(passage, *drive_sync(_refusal(passage, denial)))
 
 
 async def save_session(passage: Passage, response: HttpResponse, hop: Hop) -> None:
@@ -94,9 +97,9 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _rest_of_timeout(passage: Passage) -> float:
+def _rest_of_timeout(passage: Passage, least: float = _LEAST) -> float:
     """What is left of ``POLICY_TIMEOUT``, in seconds, so that the server's own timeout is not reached."""
-    return max(_LEAST, passage.started + conf.POLICY_TIMEOUT - time.monotonic())
+    return max(least, conf.POLICY_TIMEOUT - passage.spent)
 
 
 def _too_late(passage: Passage) -> TimeoutError:
@@ -125,7 +128,7 @@ def _admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Decision
     return ALLOWED
 
 
-def _refusal(passage: Passage, denial: Denial) -> Steps[Refusal]:
+def _refusal(passage: Passage, denial: Denial) -> Steps[tuple[Refusal, Denial]]:
     request = passage.request
     try:
         response = problems.denial_response(passage, denial)
@@ -135,7 +138,6 @@ def _refusal(passage: Passage, denial: Denial) -> Steps[Refusal]:
             yield Step.BLOCKING
             given.close()
         return _plain_refusal(passage, error)
-    headers: RawHeaders = []
     try:
         problems.seal(response)
         if isinstance(request, ScopeRequest):
@@ -143,11 +145,11 @@ def _refusal(passage: Passage, denial: Denial) -> Steps[Refusal]:
             response = yield from emitter.read(request, response)
             if sessions.needs_saving(request) and response.status_code < 500:
                 yield from _saving(passage, response)
-            headers = emitter.raw_headers(response)
+        headers = emitter.raw_headers(response)
     except Exception as error:  # noqa: BLE001 - some answer must go out, and it must not open the door
         return _plain_refusal(passage, error)
     code = denial.code if isinstance(denial, Deny) else statuses.code_for(response.status_code)
-    return _logged(passage, Refusal(response, headers, code), denial)
+    return Refusal(response, headers, code), denial
 
 
 def _saving(passage: Passage, response: HttpResponse) -> Steps[None]:
@@ -155,12 +157,12 @@ def _saving(passage: Passage, response: HttpResponse) -> Steps[None]:
     sessions.save_session(passage.request, response)
 
 
-def _plain_refusal(passage: Passage, error: Exception) -> Refusal:
+def _plain_refusal(passage: Passage, error: Exception) -> tuple[Refusal, Denial]:
     """The answer when making the site's own failed: nothing of the site is left in it."""
     deny = translate(error)
     response = problems.denial_response(passage, deny)
     problems.seal(response)
-    return _logged(passage, Refusal(response, emitter.raw_headers(response), deny.code), deny)
+    return Refusal(response, emitter.raw_headers(response), deny.code), deny
 
 
 def _logged(passage: Passage, refusal: Refusal, denial: Denial) -> Refusal:
@@ -168,6 +170,8 @@ def _logged(passage: Passage, refusal: Refusal, denial: Denial) -> Refusal:
     try:
         if isinstance(denial, Deny) and denial.__cause__ is not None and status >= 500:
             log_failure(passage, denial.__cause__, status)
+            # The record has the traceback. Left here, it would keep the frames of this handshake alive.
+            denial.__cause__.__traceback__ = None
             refusal.response._has_been_logged = True
         log_denial(passage, status, refusal.code)
     except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out

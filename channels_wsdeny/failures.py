@@ -6,6 +6,7 @@ import traceback
 from socket import gaierror
 
 from channels.exceptions import DenyConnection
+from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
@@ -30,7 +31,10 @@ def denial_for(error: Exception) -> Deny:
         # One instance may be raised again and again, and each time would grow its traceback.
         error.__traceback__ = error.__context__ = None
         return error
-    return translate(error)
+    denial = translate(error)
+    if denial.status < 500 and not settings.DEBUG:
+        error.__traceback__ = None  # as above; nobody will print it
+    return denial
 
 
 def translate(error: Exception) -> Deny:

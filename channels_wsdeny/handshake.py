@@ -16,7 +16,7 @@ from django.urls import ResolverMatch, set_script_prefix
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import cached_property
 
-from .visitor import VisitorRequest
+from .visitor import VisitorRequest, anonymous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,11 @@ class ScopeRequest(VisitorRequest):
         self.scope = scope
         self._unread_stream = stream
         self._url_route: Any = None
-        given = {name: scope[name] for name in ("session", "user") if scope.get(name) is not None}
-        vars(self).update(given)
+        if scope.get("session") is not None:
+            self.session = scope["session"]
+        if "user" in scope:
+            # None is how token middleware says "nobody"; the cookie's user is not asked then.
+            self.user = anonymous() if scope["user"] is None else scope["user"]
 
     def __getattr__(self, name: str) -> Any:
         own = vars(self)
@@ -73,9 +76,10 @@ class ScopeRequest(VisitorRequest):
         With `adopting` it takes over a route that `scope` has and it has not.
         """
         own = vars(self)
-        for name in ("session", "user"):
-            if scope.get(name) is not None and scope[name] is not own.get(name):
-                return False
+        if scope.get("session") is not None and scope["session"] is not own.get("session"):
+            return False
+        if "user" in scope and scope["user"] is not own.get("user") and not self._both_nobody(scope):
+            return False
         if scope["path"] != self.scope["path"]:
             return False
         route = scope.get("url_route")
@@ -85,6 +89,9 @@ class ScopeRequest(VisitorRequest):
             self._route_by(scope)
             return True
         return False
+
+    def _both_nobody(self, scope: Scope) -> bool:
+        return scope["user"] is None and "user" in self.scope and self.scope["user"] is None
 
     def sibling(self, scope: Scope) -> Self:
         """The request of `scope`, which wrappers made of this one's; `ctx` is shared."""

@@ -6,13 +6,14 @@ reaches the server unchanged.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.http import HttpResponse
 
 from . import corridor, emitter
 from .decisions import ALLOWED, Denial
+from .exceptions import HandshakeDenied
 from .failures import denial_for
 from .handshake import AppRequest
 from .passage import Passage
@@ -45,6 +46,7 @@ class Exchange:
         self._receive, self._send = receive, send
         #: Whether there is nothing more to answer: a response has started, or the client has left.
         self._over = False
+        self._denied = False
 
     async def enter_endpoint(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
@@ -62,9 +64,13 @@ class Exchange:
         if decision is not ALLOWED:
             await self._deny(decision, send)
             return
-        request: Any = passage.request
+        offer = passage.request.offer()  # type: ignore[attr-defined]
+        scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         try:
-            await app({**scope, **request.offer(), "wsdeny": passage}, receive, send)
+            await app(scope, receive, send)
+        except HandshakeDenied:
+            if not self._denied:
+                raise
         except Exception as error:
             if self._over:
                 raise
@@ -83,6 +89,8 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """The application's ``send``: the session is saved with the start of the response."""
+        if self._denied:
+            raise HandshakeDenied(f"The request was denied already; {message['type']!r} cannot be sent.")
         if message["type"] == "http.response.start" and not self._over:
             headers = emitter.check_headers(message)
             response = HttpResponse(status=message["status"])
@@ -104,3 +112,5 @@ class Exchange:
             await send(body)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
+        finally:
+            self._denied = True

@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest
 
 from .handshake import ScopeRequest
 from .visitor import known_user
 
 if TYPE_CHECKING:
+    from django.http import HttpRequest
+
     from .passage import Passage
 
 logger = logging.getLogger("channels_wsdeny")
@@ -54,17 +55,18 @@ def log_failure(passage: Passage, error: BaseException, status: int = 500) -> No
         "Service Unavailable" if status == 503 else "Internal Server Error",
         escape(request_path(passage.request)),
         exc_info=error,
-        extra={"status_code": status, "request": _reportable(passage.request)},
+        extra={"status_code": status, **_reportable(passage.request)},
     )
 
 
-def _reportable(request: HttpRequest) -> HttpRequest:
+def _reportable(request: HttpRequest) -> dict[str, HttpRequest]:
     if not isinstance(request, ScopeRequest):
-        return request
+        return {"request": request}
     try:
-        return request.reportable()
+        request.META  # noqa: B018 - what reports print has to be there
+        return {"request": request.reportable()}
     except BadRequest:  # It cannot even be parsed; the record's own text has to do.
-        return HttpRequest()
+        return {}
 
 
 def warn_once(key: str, message: str) -> None:
@@ -91,4 +93,6 @@ def _client(request: HttpRequest) -> str | None:
 
 def escape(text: str) -> str:
     """`text` without the line breaks and control characters that a client could forge records by."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -21,7 +21,19 @@ class Passage:
     innermost policy returned (None without one), so that the endpoint needs no second query.
     """
 
-    __slots__ = ("_objects", "_passed", "door", "gate", "obj", "policy", "request", "started")
+    __slots__ = (
+        "_objects",
+        "_passed",
+        "_user",
+        "door",
+        "gate",
+        "is_fresh",
+        "obj",
+        "policy",
+        "request",
+        "spent",
+        "started",
+    )
 
     def __init__(self, request: HttpRequest, door: Any = None, gate: Gate | None = None) -> None:
         self.request = request
@@ -34,6 +46,11 @@ class Passage:
         self.policy: Policy | None = None
         #: When the passage began, in seconds of `time.monotonic`.
         self.started = time.monotonic()
+        #: Seconds that policies have taken so far.
+        self.spent = 0.0
+        #: Whether what passed was asked just now, for the very endpoint that comes next.
+        self.is_fresh = False
+        self._user: Any = None
         self._objects: tuple[tuple[Callable[..., Any], Any], ...] = ()
         self._passed: tuple[Policy, ...] = ()
 
@@ -47,14 +64,24 @@ class Passage:
             return self
         return self._sibling(request.sibling(scope), self.gate)
 
+    def anew(self, scope: Scope) -> Passage:
+        """A passage of its own for `scope`: nothing that was decided before counts."""
+        request: Any = self.request
+        return Passage(request.sibling(scope), self.door)
+
     def behind(self, gate: Gate) -> Passage:
         """A passage of the same request, behind `gate`."""
         return self._sibling(self.request, gate)
 
     def _sibling(self, request: HttpRequest, gate: Gate | None) -> Passage:
         sibling = Passage(request, self.door, gate)
-        sibling.started = self.started
+        sibling.started, sibling.spent = self.started, self.spent
         return sibling
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether any policy has allowed this request."""
+        return bool(self._passed)
 
     @property
     def expression(self) -> str | None:
@@ -77,11 +104,14 @@ class Passage:
     def note_passed(self, policies: tuple[Policy, ...]) -> None:
         """Note that these policies allowed this request, so that nobody asks them again."""
         self._passed += policies
+        self._user = vars(self.request).get("user")
         if self.gate is not None:
             self.gate.open()
 
     def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
-        """Those of `policies` (compared by identity) that have not allowed this request yet."""
+        """Those of `policies` (compared by identity) that have not allowed this request and user yet."""
+        if self._passed and vars(self.request).get("user") is not self._user:
+            self._passed = self._objects = ()
         return tuple(policy for policy in policies if not any(policy is passed for passed in self._passed))
 
 
@@ -92,12 +122,13 @@ class Gate:
     application wants something. What opens it opens those further out: the nearest policy counts.
     """
 
-    __slots__ = ("is_open", "outer", "policy")
+    __slots__ = ("has_denied", "is_open", "outer", "policy")
 
     def __init__(self, policy: Policy, outer: Gate | None = None) -> None:
         self.policy = policy
         self.outer = outer
         self.is_open = False
+        self.has_denied = False
 
     def open(self) -> None:
         """Let the application through."""

@@ -73,6 +73,8 @@ def seal(response: HttpResponseBase) -> None:
     response.status_code = statuses.wire_status(response.status_code)
     if response.status_code == 401 and not response.has_header("WWW-Authenticate"):
         response["WWW-Authenticate"] = conf.CHALLENGE
+    if response.status_code == 304 and isinstance(response, HttpResponse):
+        response.content = b""  # RFC 9110 section 15.4.5
     patch_cache_control(response, no_store=True)
     patch_vary_headers(response, ("Accept", "Cookie"))
 

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.utils.functional import LazyObject
 
-from .connections import exclusive_in_memory
+from .connections import take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,5 +120,5 @@ def save_session(request: HttpRequest, response: HttpResponse) -> None:
     # Imported here: the module reads the session engine's models, which need loaded apps.
     from django.contrib.sessions.middleware import SessionMiddleware  # noqa: PLC0415
 
-    with exclusive_in_memory():
-        SessionMiddleware(lambda request: response).process_response(request, response)
+    take_turn()
+    SessionMiddleware(lambda request: response).process_response(request, response)

@@ -9,8 +9,10 @@ import functools
 from typing import TYPE_CHECKING, Any, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.http import HttpRequest
+from django.urls import NoReverseMatch
 
 from . import corridor, problems
 from .decisions import ALLOWED, Denial, Steps
@@ -96,4 +98,7 @@ def _log_in_instead(request: HttpRequest, view: Callable[..., Any], denial: Deni
     # Imported here: it needs loaded apps, and decorators are imported before that.
     from django.contrib.auth.middleware import LoginRequiredMiddleware  # noqa: PLC0415
 
-    return LoginRequiredMiddleware(view).handle_no_permission(request, view)
+    try:
+        return LoginRequiredMiddleware(view).handle_no_permission(request, view)
+    except (ImproperlyConfigured, NoReverseMatch):
+        return denial  # A site without a log-in page.

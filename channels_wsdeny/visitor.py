@@ -59,9 +59,7 @@ class VisitorRequest(ASGIRequest):
         """
         own = vars(self)
         if "user" not in own and self.scope.get("session") is None and not self._has_session_cookie:
-            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
-
-            own["user"] = AnonymousUser()
+            own["user"] = anonymous()
         return _loaded(own.get("user"))
 
     @property
@@ -71,6 +69,13 @@ class VisitorRequest(ASGIRequest):
             if key == b"cookie" and name in value:
                 return settings.SESSION_COOKIE_NAME in self.COOKIES
         return False
+
+
+def anonymous() -> AnonymousUser:
+    """A visitor who is nobody."""
+    from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
+
+    return AnonymousUser()
 
 
 def known_user(request: HttpRequest) -> User | None:

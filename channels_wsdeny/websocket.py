@@ -7,11 +7,11 @@ stands before the application until an endpoint within has decided, or the appli
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import BadRequest, ImproperlyConfigured
+from django.http import Http404
 from django.urls.exceptions import Resolver404
 
 from . import corridor, emitter
@@ -27,6 +27,8 @@ from .pool import hop
 from .wire import State, Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .decisions import Denial
     from .lookahead import Found, Layer
     from .policy import Policy
@@ -50,10 +52,11 @@ async def enter_layer(
     if handshake is not None:
         await handshake.enter_layer(layer, found, scope, receive, send)
         return
-    async with Handshake(scope, receive, send, deny_with) as handshake:
-        if await handshake.begin():
-            wire = handshake.wire
-            await handshake.enter_layer(layer, found, scope, wire.receive, wire.send, outermost=True)
+    inside = _enter(
+        Handshake(scope, receive, send, deny_with),
+        lambda it: it.enter_layer(layer, found, scope, it.wire.receive, it.wire.send, outermost=True),
+    )
+    await (asyncio.create_task(inside) if emitter.is_granian(send) else inside)
 
 
 async def enter_endpoint(
@@ -64,10 +67,22 @@ async def enter_endpoint(
     if handshake is not None:
         await handshake.enter_endpoint(app, scope, receive, send, policies)
         return
-    async with Handshake(scope, receive, send) as handshake:
+    inside = _enter(
+        Handshake(scope, receive, send),
+        lambda it: it.enter_endpoint(app, scope, it.wire.receive, it.wire.send, policies),
+    )
+    await (asyncio.create_task(inside) if emitter.is_granian(send) else inside)
+
+
+async def _enter(handshake: Handshake, go_on: Callable[[Handshake], Awaitable[None]]) -> None:
+    """Take a handshake through its outermost door.
+
+    On granian in a task of its own, whose frames hold the handshake but none of the server's callables:
+    granian keeps a denied connection for as long as any frame holds those.
+    """
+    async with handshake:
         if await handshake.begin():
-            wire = handshake.wire
-            await handshake.enter_endpoint(app, scope, wire.receive, wire.send, policies)
+            await go_on(handshake)
 
 
 def handshake_of(scope: Scope) -> Handshake | None:
@@ -79,13 +94,14 @@ def handshake_of(scope: Scope) -> Handshake | None:
 class Handshake:
     """One handshake on its way through layers and endpoints, from its outermost door on."""
 
-    __slots__ = ("passage", "wire")
+    __slots__ = ("_is_running", "passage", "wire")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None) -> None:
         request = HandshakeRequest(scope)
         self.passage = Passage(request, self)
         request.wsdeny = self.passage  # type: ignore[attr-defined]
         self.wire = Wire(self.passage, scope, receive, send, deny_with)
+        self._is_running = False
 
     async def __aenter__(self) -> Handshake:
         return self
@@ -125,7 +141,7 @@ class Handshake:
             await self._deny_here(passage, Deny(404), send)
         elif found is Unseen.OPAQUE:
             policy = layer.default_policy
-            if policy is None and outermost:
+            if policy is None and (outermost or self.wire.is_in(State.ACCEPTED)):
                 policy = default_policy()
             if policy is not None:
                 passage = passage.behind(Gate(policy, passage.gate))
@@ -138,28 +154,46 @@ class Handshake:
                 passage.request.route_to(found.resolver_match, scope["url_route"])  # type: ignore[attr-defined]
             policies = found.policies
             if not policies and passage.gate is not None:
-                policies = () if passage.gate.is_open else (passage.gate.policy,)
-            elif not policies and outermost:
+                policies = () if passage.gate.is_open and passage.has_passed else (passage.gate.policy,)
+            elif not policies and (outermost or self.wire.is_in(State.ACCEPTED)):
                 policies = (default_policy(),)
-            await self.enter_endpoint(found.app, {**scope, "wsdeny": passage}, receive, send, policies)
+            passage.is_fresh = True
+            scope = {**scope, "wsdeny": passage}
+            await self.enter_endpoint(found.app, scope, receive, send, policies, fresh=True)
 
     async def enter_endpoint(
-        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        policies: tuple[Policy, ...],
+        *,
+        fresh: bool = False,
     ) -> None:
-        """Run `app` once `policies` allow it; those that did before are not asked again."""
+        """Run `app` once `policies` allow it; those that did before are not asked again.
+
+        With `fresh`, `app` itself may trust what passed here, also after the accept.
+        """
         passage = self._passage_within(scope)
         decision = await corridor.admit(passage, passage.remaining(policies), hop)
         if decision is not ALLOWED:
             await self._deny_here(passage, decision, send)
             return
+        passage.is_fresh = fresh
         await self._run(app, passage, scope, receive, send)
 
     async def _run(self, app: ASGIApp, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
         wire = self.wire
+        offer = passage.request.offer()  # type: ignore[attr-defined]
+        scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
+        self._is_running = True
         try:
-            await app({**scope, **passage.request.offer(), "wsdeny": passage}, receive, send)  # type: ignore[attr-defined]
+            await app(scope, receive, send)
         except asyncio.CancelledError as error:
+            if passage.gate is not None and passage.gate.has_denied and not corridor.is_being_cancelled():
+                return  # The gate unwound the application with it.
             if corridor.is_being_cancelled() or wire.is_in(State.ACCEPTED):
                 raise
             if wire.is_in(State.CONNECTING) and not wire.client_left:
@@ -179,12 +213,16 @@ class Handshake:
                 await wire.deny(denial_for(_no_answer(app)))
 
     def _passage_within(self, scope: Scope) -> Passage:
+        """The passage for `scope`. After the accept each entry is asked anew, but for the one just asked."""
         passage = scope.get("wsdeny")
-        passage = (passage if isinstance(passage, Passage) else self.passage).within(scope)
+        if not isinstance(passage, Passage):
+            passage = self.passage
         if self.wire.is_in(State.ACCEPTED):
-            passage.started = time.monotonic()
-        else:
-            self.wire.passage = passage
+            if not passage.is_fresh:
+                return passage.anew(scope)
+            passage.is_fresh = False
+            return passage.within(scope)
+        self.wire.passage = passage = passage.within(scope)
         return passage
 
     def _gated(self, passage: Passage, receive: Receive, send: Send) -> tuple[Receive, Send]:
@@ -195,9 +233,14 @@ class Handshake:
             return receive() if gate.is_open else self._receive_at(passage, receive, send)  # type: ignore[union-attr]
 
         def gated_send(message: Message) -> Any:
-            if gate.is_open or message.get("type") != "websocket.accept":  # type: ignore[union-attr]
-                return send(message)
-            return self._accept_at(passage, message, send)
+            kind = message.get("type")
+            # Until the accept, the wire itself holds all but that.
+            held = (
+                kind != "websocket.close" if self.wire.is_in(State.ACCEPTED) else kind == "websocket.accept"
+            )
+            if held and not gate.is_open:  # type: ignore[union-attr]
+                return self._send_at(passage, message, send)
+            return send(message)
 
         return markcoroutinefunction(gated_receive), markcoroutinefunction(gated_send)
 
@@ -206,7 +249,7 @@ class Handshake:
             raise asyncio.CancelledError  # unwinds the application, see `Wire.receive`
         return await receive()
 
-    async def _accept_at(self, passage: Passage, message: Message, send: Send) -> None:
+    async def _send_at(self, passage: Passage, message: Message, send: Send) -> None:
         if await self._pass_gate(passage, send):
             await send(message)
 
@@ -217,6 +260,7 @@ class Handshake:
         decision = await corridor.admit(passage, (passage.gate.policy,), hop)
         if decision is ALLOWED:
             return True
+        passage.gate.has_denied = True
         await self._deny_here(passage, decision, send)
         return False
 
@@ -225,11 +269,13 @@ class Handshake:
         if self.wire.is_in(State.ACCEPTED):
             refusal = await corridor.refuse(passage, denial, hop)
             await send(emitter.close_message(refusal))
+        elif self._is_running:
+            await self.wire.deny_for_the_app(denial)
         else:
             await self.wire.deny(denial)
 
 
-class _PastRouters(Exception):  # noqa: N818 - it carries an error, and is none itself
+class _PastRouters(Http404):
     """Carries a `Resolver404` out of an accepted socket: a router would take it for "try the next route"."""
 
     def __init__(self, error: Resolver404) -> None:

@@ -97,8 +97,12 @@ class Wire:
         granian keeps a connection for as long as anything holds its callables, and a cycle would hold
         them until the garbage collector comes by.
         """
+        if self.state is State.CONNECTING:
+            self.state = State.DENIED  # for what is left of the application: it cannot answer any more
         try:
             if self._denial is not None:
+                if corridor.is_being_cancelled():
+                    self._denial.cancel()
                 await self._denial
         finally:
             self._receive, self._send = _receive_from_nobody, _send_to_nobody
@@ -154,9 +158,10 @@ class Wire:
                 raise
             # granian's way to say the same.
 
-    async def _deny_for_the_app(self, denial: Denial) -> None:
-        """Deny on the application's behalf: it may be cancelled meanwhile, the denial must not be."""
-        self._denial = asyncio.ensure_future(self.deny(denial))
+    async def deny_for_the_app(self, denial: Denial) -> None:
+        """Deny while the application runs: it may cancel what it is doing, the denial must not be."""
+        if self._denial is None:
+            self._denial = asyncio.ensure_future(self.deny(denial))
         await asyncio.shield(self._denial)
 
     async def _while_the_client_is_there(self, emission: Coroutine[Any, Any, None]) -> None:
@@ -165,8 +170,8 @@ class Wire:
         leaving = asyncio.ensure_future(self._disconnect())
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
+            if sending.done() or leaving.exception() is not None:
+                await sending
         finally:
             sending.cancel()
             leaving.cancel()
@@ -211,7 +216,7 @@ class Wire:
         if kind == "websocket.accept":
             await self._accept(message)
         elif kind == "websocket.close":
-            await self._deny_for_the_app(denial_of_close(message))
+            await self.deny_for_the_app(denial_of_close(message))
         elif kind == "websocket.http.response.start":
             if self._app_denial is not None:
                 raise ValueError(f"{kind!r} was sent twice.")
@@ -221,7 +226,7 @@ class Wire:
                 raise ValueError(f"{kind!r} was sent before 'websocket.http.response.start'.")
             response = self._app_denial.add(message)
             if response is not None:
-                await self._deny_for_the_app(response)
+                await self.deny_for_the_app(response)
         else:
             raise ValueError(
                 f"Found the message {kind!r} before the handshake was answered. Send 'websocket.accept' "
@@ -237,12 +242,13 @@ class Wire:
         try:
             await corridor.save_session(self.passage, response, hop)
         except Exception as error:  # noqa: BLE001 - a session that cannot be saved is no reason to accept
-            await self._deny_for_the_app(denial_for(error))
+            await self.deny_for_the_app(denial_for(error))
             return
         if not self.is_in(State.CONNECTING):
             return  # Denied meanwhile, for the application has ended.
         headers += emitter.raw_headers(response)
         self.state = State.ACCEPTED
+        self.passage.is_fresh = False
         await self._send(emitter.accept_message(message, headers, self._send))
 
 

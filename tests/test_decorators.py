@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 
+import django
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from channels.consumer import AsyncConsumer, SyncConsumer
@@ -630,6 +631,16 @@ def test_a_method_decorated_by_method_decorator_is_guarded():
     class Page(View):
         @method_decorator(require(IsStaff()))
         def get(self, request):
+            return HttpResponse("hello")
+
+    assert view_statuses(Page.as_view()) == VIEWED
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="method_decorator knows no coroutines before Django 6.0.")
+def test_an_async_method_decorated_by_method_decorator_is_guarded():
+    class Page(View):
+        @method_decorator(require(IsStaff()))
+        async def get(self, request):
             return HttpResponse("hello")
 
     assert view_statuses(Page.as_view()) == VIEWED

@@ -829,9 +829,8 @@ def test_a_process_ends_on_sigint_while_a_policy_hangs():
     assert (code, out) == (0, "interrupted\n"), err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as only Linux does")
 def test_a_process_that_has_no_thread_to_give_is_unavailable_and_recovers():
-    resource = pytest.importorskip("resource", reason="limits a process's memory by POSIX's setrlimit()")
-    assert resource.RLIMIT_AS
     code, out, err = ends(
         process(
             """
