@@ -198,6 +198,21 @@ def test_sessions_that_are_saved_at_once_do_not_mix(users, headers_of):
     assert len({answer.header("set-cookie") for answer in answers}) == 50
 
 
+@in_memory
+def test_nobody_is_taken_for_another_when_many_come_at_once(users, headers_of):
+    def is_who_it_says(request):
+        return request.user.get_username() == request.headers["x-name"]
+
+    application = site(Check(is_who_it_says))
+    headers = [[*headers_of(name), (b"x-name", name.encode())] for name in users]
+
+    async def all_at_once():
+        visitors = (knock(application, "/", headers=header) for _ in range(50) for header in headers)
+        return await asyncio.gather(*visitors)
+
+    assert {answer.status for answer in async_to_sync(all_at_once)()} == {101}
+
+
 async def test_a_test_without_a_database_asks_policies_that_need_none():
     assert (await knock(site(Check(lambda request: True)), "/")).status == 101
 
@@ -480,6 +495,23 @@ def test_a_handshake_sees_what_was_committed_since(run, database):
         **database,
     )
     assert found == [[101] * 4, [401] * 4]
+
+
+def test_queries_that_are_logged_while_debugging_do_not_pile_up(run):
+    found = run(
+        """
+        from django.conf import settings
+
+        migrate()
+        headers = log_in()
+        settings.DEBUG = True
+        settings.CHANNELS_WSDENY = {"POOL_SIZE": 1}
+        statuses = asyncio.run(several(20, IsAuthenticated(), headers))
+        logged = asyncio.run(hop(lambda: len(connections["default"].queries_log)))
+        print(json.dumps([sorted(set(statuses)), logged < 5]))
+        """
+    )
+    assert found == [[101], True]
 
 
 TERMINATE = """

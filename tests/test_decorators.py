@@ -760,6 +760,14 @@ def test_a_diamond_of_decorated_views_asks_each_policy_once():
     assert (left.asked, right.asked) == (1, 1)
 
 
+def test_a_view_is_asked_again_when_the_request_has_another_user():
+    request = request_of(boss)
+    view = require(IsStaff())(sync_view)
+    assert view(request).status_code == 200
+    request.user = alice
+    assert view(request).status_code == 403
+
+
 @pytest.mark.parametrize("view", [sync_view, async_view])
 def test_a_browser_that_has_to_log_in_is_sent_there(view, settings):
     settings.LOGIN_URL = "/log-in/"

@@ -405,6 +405,37 @@ async def test_an_async_policy_that_hangs_is_cancelled(settings):
     assert cancelled == [True]
 
 
+async def test_the_time_of_several_layers_is_one(settings):
+    """Wrappers that the look-ahead cannot see through, each before a policy that takes a while."""
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 1}
+
+    async def be_slow(request):
+        await asyncio.sleep(0.4)
+        return True
+
+    application = accept
+    for _ in range(5):
+        application = opaque(require(AsyncCheck(be_slow))(application))
+    assert (await knock(DenyMiddlewareStack(application), "/")).status == 503
+
+
+def opaque(application):
+    async def wrapper(scope, receive, send):
+        await application(scope, receive, send)
+
+    return wrapper
+
+
+async def test_the_time_of_the_application_is_not_the_policies(settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.5}
+
+    async def be_slow(scope, receive, send):
+        await asyncio.sleep(0.7)
+        await require(AsyncCheck(lambda request: asyncio.sleep(0, True)))(accept)(scope, receive, send)
+
+    assert (await knock(DenyMiddlewareStack(be_slow), "/")).status == 101
+
+
 async def test_awaiting_what_somebody_else_cancelled_is_an_error():
     """Such as a fetch that several handshakes share, when the first of them leaves."""
     shared = asyncio.ensure_future(asyncio.sleep(60))

@@ -188,7 +188,8 @@ def test_a_valueerror_that_nobody_raised_is_a_server_error():
 async def test_an_origin_that_channels_cannot_parse_is_not_allowed(origin):
     validator = OriginValidator(ProtocolTypeRouter({}), ["http://example.com"])
     error = await error_of(validator, headers=[(b"origin", origin)])
-    assert (denial_for(error).status, denial_for(error).code) == (403, "origin_not_allowed")
+    denial = denial_for(error)
+    assert (denial.status, denial.code) == (403, "origin_not_allowed")
 
 
 async def test_a_valueerror_from_behind_the_origin_validator_is_a_server_error():

@@ -16,6 +16,7 @@ from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.http import Exchange
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, Policy
 from tests.cases import Answers, AsyncAnswers, Raises
@@ -287,6 +288,41 @@ async def test_an_application_that_is_cancelled_is_cancelled():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+async def test_a_wrapper_cannot_answer_after_a_denial():
+    errors = []
+
+    async def wrapper(scope, receive, send):
+        await guarded(DenyAll())(scope, receive, send)
+        try:
+            await send(START)
+        except HandshakeDenied as error:
+            errors.append(error)
+
+    sent = await run(require(AllowAny())(wrapper), request())
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert (sent[0]["status"], len(errors)) == (403, 1)
+
+
+async def test_a_task_of_an_application_cannot_answer_after_a_denial():
+    tasks = []
+
+    async def app(scope, receive, send):
+        async def late():
+            await asyncio.sleep(0.05)
+            await send(START)
+
+        tasks.append(asyncio.create_task(late()))
+        raise KeyError
+
+    sent = await run(require(AllowAny())(app), request())
+    (outcome,) = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (sent[0]["status"], len(sent)) == (500, 2)
+    assert isinstance(outcome, OSError)
 
 
 # Clients that leave.

@@ -5,6 +5,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import django
@@ -13,7 +15,7 @@ from asgiref.sync import async_to_sync
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.http import HttpResponse, HttpResponseRedirect
+from django.http import HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path, re_path
 from django.utils.log import AdminEmailHandler
@@ -262,6 +264,21 @@ def test_the_record_of_a_traceback_has_the_request(ask, records, door):
     assert record.request.path.endswith("/raises-anything/")
 
 
+async def test_a_denial_that_is_late_in_its_thread_is_logged_once(records, settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.1}
+    ended = threading.Event()
+
+    def slow():
+        time.sleep(0.8)
+        yield b"a"
+        ended.set()
+
+    answer = await knock(stack(Answers(lambda: StreamingHttpResponse(slow(), status=403))), "/")
+    await asyncio.to_thread(ended.wait, 5)
+    await asyncio.sleep(0.1)
+    assert (answer.status, [record.status for record in records()]) == (503, [503])
+
+
 async def test_a_path_without_a_route_is_no_error(records):
     nowhere = DenyMiddlewareStack(
         ProtocolTypeRouter({"websocket": URLRouter([path("here/", stack(DenyAll()))])})
@@ -394,6 +411,7 @@ class BrokenConsumer(AsyncHttpConsumer):
         b"multipart/form-data",
         b"application/json",
         b"text/plain; charset=nowhere",
+        b"text/plain; name*=nowhere''%41",
         b";",
         b"",
     ],

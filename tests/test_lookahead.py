@@ -16,6 +16,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.urls import path, re_path, register_converter
 from django.urls.converters import IntConverter
+from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
@@ -40,8 +41,14 @@ class FailingConverter(IntConverter):
         raise KeyError("secret")
 
 
+class UnresolvingConverter(IntConverter):
+    def to_python(self, value):
+        raise Resolver404({"path": value})
+
+
 register_converter(EvenConverter, "lookahead_even")
 register_converter(FailingConverter, "lookahead_failing")
+register_converter(UnresolvingConverter, "lookahead_unresolving")
 
 
 class Leaf(AsyncConsumer):
@@ -319,6 +326,13 @@ async def test_a_converter_that_raises_is_a_500(router, caplog):
     assert answer.status == 500
     assert b"secret" not in answer.body
     assert "KeyError: 'secret'" in caplog.text
+
+
+async def test_a_converter_that_does_not_resolve_leaves_the_next_route_its_turn():
+    table = Table(0)
+    table.app = URLRouter([path("<lookahead_unresolving:n>/", app), path("<int:n>/", table.leaf())])
+    scope = websocket_scope("/1/")
+    assert table.told(scope) == await table.really(scope) is not None
 
 
 # Policies on the way.

@@ -17,8 +17,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from asgiref.sync import async_to_sync
-from channels.db import database_sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone, translation
 
 from channels_wsdeny import DenyMiddlewareStack
@@ -334,12 +333,12 @@ async def test_a_policy_never_runs_in_the_thread_that_sockets_share():
 
     application = site(look)
     await asyncio.gather(*(knock(application, "/") for _ in range(50)))
-    assert await database_sync_to_async(threading.get_ident)() not in threads
+    assert await sync_to_async(threading.get_ident)() not in threads
     assert threading.get_ident() not in threads
 
 
 async def test_a_policy_does_not_wait_for_the_thread_that_sockets_share(gate):
-    busy = asyncio.ensure_future(database_sync_to_async(gate)())
+    busy = asyncio.ensure_future(sync_to_async(gate)())
     await until(lambda: gate.came)
     assert (await knock(site(lambda request: True), "/")).status == 101
     assert gate.left == 0
@@ -354,7 +353,7 @@ async def test_a_session_is_not_saved_in_the_thread_that_sockets_share(gate, set
         scope["session"]["color"] = "red"
         await accept(scope, receive, send)
 
-    busy = asyncio.ensure_future(database_sync_to_async(gate)())
+    busy = asyncio.ensure_future(sync_to_async(gate)())
     await until(lambda: gate.came)
     answer = await knock(DenyMiddlewareStack(require(AllowAny())(change)), "/")
     assert (answer.status, gate.left) == (101, 0)

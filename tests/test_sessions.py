@@ -883,6 +883,25 @@ def test_a_session_that_a_wrapper_inside_the_stack_puts_there_is_used(users, sto
     assert ask(DenyMiddlewareStack(WithUser(inner, session=session)), None, settings).status == 101
 
 
+@a_single_engine
+@pytest.mark.parametrize("where", ["around", "inside"])
+def test_a_user_of_none_in_the_scope_is_nobody_whatever_the_cookie_says(where, tools, settings):
+    """Token middleware says "nobody" so, on sites where other sites must not ride on cookies."""
+    inner = require(IsAuthenticated())(type("Guarded", (Accept,), {})).as_asgi()
+    if where == "around":
+        application = WithUser(DenyMiddlewareStack(inner), user=None)
+    else:
+        application = DenyMiddlewareStack(WithUser(inner, user=None))
+    assert ask(application, tools.log_in(), settings).status == 401
+
+
+@a_single_engine
+def test_a_consumer_finds_an_anonymous_user_where_the_scope_had_none(tools, seen, settings):
+    application = WithUser(site(AllowAny(), LookInConnect), user=None)
+    assert ask(application, tools.log_in(), settings).status == 101
+    assert (seen[0]["user"], seen[0]["known"]) == ("", False)
+
+
 class LazyUser:
     """Makes a lazy user of a name, and counts how often it is loaded."""
 

@@ -487,6 +487,14 @@ async def test_a_policy_that_passed_for_one_user_is_asked_again_for_another():
     assert ran == []
 
 
+async def test_a_default_policy_that_passed_for_one_user_is_asked_again_for_another():
+    ran = []
+    inner = DenyMiddlewareStack(generic(AsyncWebsocketConsumer)(ran).as_asgi())
+    app = DenyMiddlewareStack(Peeks(Token(inner, alice)), default_policy=IsStaff())
+    assert (await knock(app, "/", user=boss)).status == 403
+    assert ran == []
+
+
 async def test_a_stack_within_a_wrapper_sees_the_user_that_it_brought():
     app = DenyMiddlewareStack(Token(DenyMiddlewareStack(function_app([]), default_policy=IsStaff()), boss))
     assert (await knock(app, "/")).status == 101

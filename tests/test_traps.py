@@ -17,8 +17,10 @@ from channels.layers import get_channel_layer
 from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.signed_cookies import SessionStore
-from django.http import HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
 from django.urls import path, resolve
 from django.urls.exceptions import Resolver404
 
@@ -275,6 +277,15 @@ async def test_ten_thousand_denials_by_a_shared_deny_take_no_memory(caplog):
     assert after - before < 100_000  # ten bytes a denial
 
 
+async def test_an_error_that_the_site_shares_does_not_grow(caplog):
+    caplog.set_level(logging.CRITICAL, "channels_wsdeny")
+    shared = PermissionDenied()
+    app = guarded(AsyncRaises(lambda: shared))
+    for _ in range(50):
+        assert (await knock(app, "/")).status == 403
+    assert depth(shared) < 20
+
+
 async def test_what_a_server_does_to_a_message_does_not_reach_the_next_visitor():
     async def receive():
         return {"type": "websocket.connect"}
@@ -427,6 +438,44 @@ async def test_a_nested_stack_stops_an_impatient_app_on_a_stream_at_its_accept()
     assert await streams(stack, "/a") == ["/a websocket.close 4403 permission_denied"]
 
 
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper])
+async def test_a_nested_stack_without_a_policy_asks_that_of_the_site_for_a_stream(wrap):
+    ran = []
+
+    class Stream(AsyncWebsocketConsumer):
+        async def connect(self):
+            ran.append("connect")
+            await self.accept()
+
+    stack = DenyMiddlewareStack(wrap(Stream.as_asgi()))
+    assert await streams(stack, "/a", user=AnonymousUser()) == ["/a websocket.close 4401 not_authenticated"]
+    assert ran == []
+
+
+async def test_a_nested_stack_stops_data_that_an_impatient_app_sends_on_a_stream():
+    async def impatient(scope, receive, send):
+        await send({"type": "websocket.send", "text": "secret"})
+
+    stack = DenyMiddlewareStack(impatient, default_policy=IsStaff())
+    assert await streams(stack, "/a") == ["/a websocket.close 4403 permission_denied"]
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper])
+async def test_a_stream_that_is_denied_returns_to_the_demultiplexer(wrap):
+    returned = []
+
+    async def notes(scope, receive, send):
+        await DenyMiddlewareStack(wrap(accept_by_event), default_policy=IsStaff())(scope, receive, send)
+        returned.append(scope["path"])
+
+    async def accept_by_event(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+
+    assert await streams(notes, "/a") == ["/a websocket.close 4403 permission_denied"]
+    assert returned == ["/a"]
+
+
 async def test_a_stream_without_a_route_closes_with_404():
     stack = DenyMiddlewareStack(URLRouter([path("room/", accept_all([]))]))
     assert await streams(stack, "/a") == ["/a websocket.close 4404 not_found"]
@@ -460,6 +509,69 @@ async def test_each_stream_keeps_its_own_object(wrap, visitor):
     await streams(wrap(rooms(opened)), "/rooms/1/", "/rooms/2/", user=visitor)
     assert [room.scope["wsdeny"].obj for room in opened] == [1, 2]
     assert [room.scope["wsdeny"].request.resolver_match.kwargs["pk"] for room in opened] == [1, 2]
+
+
+class Switch(Policy):
+    """Allows while it is on."""
+
+    def __init__(self):
+        self.on = True
+
+    async def acheck(self, request):
+        return self.on
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
+async def test_a_stream_that_is_opened_again_is_asked_again(wrap):
+    switch, opened = Switch(), []
+
+    @require(switch)
+    class Stream(AsyncWebsocketConsumer):
+        async def connect(self):
+            opened.append(self)
+            switch.on = False
+            await self.accept()
+
+    happened = await streams(wrap(Stream.as_asgi()), "/", "/")
+    assert happened == ["/ websocket.accept", "/ websocket.close 4403 permission_denied"]
+    assert len(opened) == 1
+
+
+async def test_each_policy_is_asked_once_a_stream():
+    asked = []
+
+    class Counts(Policy):
+        async def acheck(self, request):
+            asked.append(request.path)
+            return True
+
+    stream = require(Counts())(type("Stream", (AsyncWebsocketConsumer,), {})).as_asgi()
+    for app in (stream, DenyMiddlewareStack(stream)):
+        asked.clear()
+        await streams(app, "/a", "/b")
+        assert asked == ["/a", "/b"]
+
+
+async def test_an_http404_handler_around_an_accepted_consumer_sees_its_error():
+    seen = []
+
+    class Handler(Wrapper):
+        async def __call__(self, scope, receive, send):
+            try:
+                await super().__call__(scope, receive, send)
+            except Http404 as error:
+                seen.append(error)
+
+    @public
+    class Consumer(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            unresolved()
+
+    handshake = Handshake(DenyMiddlewareStack(Handler(Consumer.as_asgi())), websocket_scope("/"))
+    assert (await handshake.connect()).status == 101
+    await handshake.send("hello")
+    await handshake.communicator.wait()
+    assert len(seen) == 1
 
 
 # The log.

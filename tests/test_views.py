@@ -514,6 +514,13 @@ def test_only_who_prefers_html_is_redirected(accept, anonymous):
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Session")
 
 
+@pytest.mark.parametrize("login_url", [None, "", "no-such-view"])
+def test_without_a_log_in_page_a_browser_gets_the_401(login_url, settings):
+    settings.LOGIN_URL = login_url
+    answer = hello(request_of(headers={"accept": BROWSER}))
+    assert (answer.status_code, answer["www-authenticate"]) == (401, "Session")
+
+
 def test_a_response_of_the_sites_own_with_a_401_is_not_replaced():
     view = require(Answers(lambda: HttpResponse(b"mine", status=401)))(lambda request: HttpResponse())
     answer = view(request_of(headers={"accept": BROWSER}))
@@ -931,6 +938,27 @@ def test_a_denial_passes_djangos_middleware(anonymous):
 def test_a_response_of_a_policy_goes_out_as_it_is(anonymous):
     answer = anonymous.get("/denied-with-response/")
     assert (answer.status_code, answer.content, answer.headers["x-mine"]) == (410, b"mine", "1")
+
+
+@pytest.mark.parametrize("headers", [{"X A": "1"}, {"X:A": "1"}, {"": "1"}, {"X-A": "a\0b"}])
+def test_a_header_that_cannot_be_sent_becomes_a_500(headers):
+    view = require(Answers(lambda: Deny(403, headers=headers)))(lambda request: HttpResponse())
+    assert view(request_of()).status_code == 500
+
+
+def test_a_cookie_that_cannot_be_sent_becomes_a_500():
+    def make():
+        response = HttpResponse(status=403)
+        response.set_cookie("snow", "☃")
+        return response
+
+    answer = require(Answers(make))(lambda request: HttpResponse())(request_of())
+    assert (answer.status_code, len(answer.cookies)) == (500, 0)
+
+
+def test_a_304_has_no_body():
+    view = require(Answers(lambda: Deny(304)))(lambda request: HttpResponse())
+    assert (view(request_of()).status_code, view(request_of()).content) == (304, b"")
 
 
 def test_a_stream_of_a_policy_goes_out(client):

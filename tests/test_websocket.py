@@ -281,6 +281,43 @@ async def test_a_denial_that_the_app_cuts_short_still_goes_out():
         assert kinds(await outcome(open_to_all(app), session=SessionStore())) == DENIAL
 
 
+class ChangesSession(Policy):
+    """Denies, and changes the session: to save it, the denial takes a thread and a moment."""
+
+    async def acheck(self, request):
+        request.session["seen"] = True
+        return False
+
+
+async def test_a_denial_by_the_default_policy_that_the_app_cuts_short_still_goes_out():
+    async def app(scope, receive, send):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await receive()
+
+    stack = DenyMiddlewareStack(app, default_policy=ChangesSession())
+    async with no_task_left():
+        assert kinds(await outcome(stack, session=SessionStore())) == DENIAL
+
+
+async def test_a_large_denial_is_sent_whole_though_the_server_has_no_more_to_receive():
+    events, sent = [{"type": "websocket.connect"}], []
+
+    async def receive():
+        return events.pop()  # an IndexError from the second time on
+
+    async def send(message):
+        await asyncio.sleep(0)
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        raise Deny(response=HttpResponse(b"x" * 100_000, status=403))
+
+    async with no_task_left():
+        await open_to_all(app)(websocket_scope("/"), receive, send)
+    assert kinds(sent) == DENIAL
+
+
 # Raising before the accept.
 
 ROWS = [
@@ -809,6 +846,23 @@ async def test_a_handshake_that_is_cancelled_while_its_denial_is_sent_leaves_not
         await cancel(task)
 
 
+async def test_a_handshake_that_is_cancelled_while_the_denial_of_its_app_is_sent_leaves_nothing():
+    reached = asyncio.Event()
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with no_task_left():
+        app = connecting(lambda consumer: consumer.close())
+        task = asyncio.ensure_future(app(websocket_scope("/"), receive, send))
+        await reached.wait()
+        await cancel(task)
+
+
 # After the accept.
 
 
@@ -916,12 +970,13 @@ async def test_a_user_and_a_session_in_the_scope_are_kept(wrap):
     assert scope["session"] is scope["wsdeny"].request.session is session
 
 
-async def test_what_a_wrapper_puts_into_the_scope_is_kept():
+@pytest.mark.parametrize("decorate", [lambda app: app, public])
+async def test_what_a_wrapper_puts_into_the_scope_is_kept(decorate):
     class Speaks(Wrapper):
         async def __call__(self, scope, receive, send):
             await self.inner({**scope, "language": "de", "cookies": {"only": "this"}}, receive, send)
 
-    scope = await scope_of(lambda app: open_to_all(Speaks(app)))
+    scope = await scope_of(lambda app: open_to_all(Speaks(decorate(app))))
     assert scope["language"] == "de"
     assert scope["cookies"] == {"only": "this"}
 
