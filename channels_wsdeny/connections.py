@@ -61,7 +61,8 @@ def _in_turn(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> An
     Python's sqlite3 mixes up the rows of threads that query one connection at the same time.
     """
     _turn.take()
-    return execute(sql, params, many, context)
+    with _borrowing:  # the connection's own thread is no job, and has its turn for one query
+        return execute(sql, params, many, context)
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Handshake:
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         self.passage.door = None
-        await self.wire.release()
+        await self.wire.release(cancelled=isinstance(error, asyncio.CancelledError))
         if isinstance(error, _PastRouters):
             raise error.error from None
 

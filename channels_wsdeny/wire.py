@@ -91,8 +91,8 @@ class Wire:
             raise ValueError(f"Expected 'websocket.connect' from the server, found {event['type']!r}.")
         return True
 
-    async def release(self) -> None:
-        """Finish a denial that is under way, then let go of the server.
+    async def release(self, *, cancelled: bool) -> None:
+        """Finish a denial that is under way (unless the server `cancelled` us), then let go of the server.
 
         granian keeps a connection for as long as anything holds its callables, and a cycle would hold
         them until the garbage collector comes by.
@@ -101,7 +101,7 @@ class Wire:
             self.state = State.DENIED  # for what is left of the application: it cannot answer any more
         try:
             if self._denial is not None:
-                if corridor.is_being_cancelled():
+                if cancelled:
                     self._denial.cancel()
                 await self._denial
         finally:
