@@ -7,9 +7,9 @@ stands before the application until an endpoint within has decided, or the appli
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING
 
-from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.http import Http404
 from django.urls.exceptions import Resolver404
@@ -18,6 +18,7 @@ from . import corridor, emitter
 from .decisions import ALLOWED
 from .exceptions import Deny, HandshakeDenied
 from .failures import denial_for
+from .gatekeeper import Gatekeeper
 from .handshake import HandshakeRequest
 from .log import log_failure
 from .lookahead import Unseen, is_nested, look_ahead
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .decisions import Denial
     from .lookahead import Found, Layer
     from .policy import Policy
-    from .types import ASGIApp, Message, Receive, Scope, Send
+    from .types import ASGIApp, Receive, Scope, Send
 
 
 async def enter_layer(
@@ -144,8 +145,11 @@ class Handshake:
             if policy is None and (outermost or self.wire.is_in(State.ACCEPTED)):
                 policy = default_policy()
             if policy is not None:
-                passage = passage.behind(Gate(policy, passage.gate))
-                receive, send = self._gated(passage, receive, send)
+                gate = Gate(policy, passage.gate)
+                passage = passage.behind(gate)
+                deny = functools.partial(self._deny_here, passage, send=send)
+                keeper = Gatekeeper(gate, passage, self.wire, (receive, send), deny)
+                receive, send = keeper.receive, keeper.send
             await self._run(layer.inner, passage, scope, receive, send)
         else:
             scope = {**scope, **found.url}
@@ -224,45 +228,6 @@ class Handshake:
             return passage.within(scope)
         self.wire.passage = passage = passage.within(scope)
         return passage
-
-    def _gated(self, passage: Passage, receive: Receive, send: Send) -> tuple[Receive, Send]:
-        """`receive` and `send` of an application behind the gate of `passage`."""
-        gate = passage.gate
-
-        def gated_receive() -> Any:
-            return receive() if gate.is_open else self._receive_at(passage, receive, send)  # type: ignore[union-attr]
-
-        def gated_send(message: Message) -> Any:
-            kind = message.get("type")
-            # Until the accept, the wire itself holds all but that.
-            held = (
-                kind != "websocket.close" if self.wire.is_in(State.ACCEPTED) else kind == "websocket.accept"
-            )
-            if held and not gate.is_open:  # type: ignore[union-attr]
-                return self._send_at(passage, message, send)
-            return send(message)
-
-        return markcoroutinefunction(gated_receive), markcoroutinefunction(gated_send)
-
-    async def _receive_at(self, passage: Passage, receive: Receive, send: Send) -> Message:
-        if not await self._pass_gate(passage, send):
-            raise asyncio.CancelledError  # unwinds the application, see `Wire.receive`
-        return await receive()
-
-    async def _send_at(self, passage: Passage, message: Message, send: Send) -> None:
-        if await self._pass_gate(passage, send):
-            await send(message)
-
-    async def _pass_gate(self, passage: Passage, send: Send) -> bool:
-        """Ask the gate's own policy: the application wants something, and nobody has decided yet."""
-        if passage.gate is None or passage.gate.is_open or self.wire.is_in(State.DENIED):
-            return True
-        decision = await corridor.admit(passage, (passage.gate.policy,), hop)
-        if decision is ALLOWED:
-            return True
-        passage.gate.has_denied = True
-        await self._deny_here(passage, decision, send)
-        return False
 
     async def _deny_here(self, passage: Passage, denial: Denial, send: Send) -> None:
         """Deny the handshake, or the stream of an endpoint that was reached after the accept."""

@@ -22,31 +22,16 @@ from django.test import Client, TestCase, TransactionTestCase
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import HasPermission, IsAuthenticated, Policy
+from channels_wsdeny.policies import HasPermission, IsAuthenticated
 from channels_wsdeny.pool import hop
 from tests.clients import cookie_header, knock
+from tests.parts import Check, accept
 
 ROOT = Path(__file__).parent.parent
 
 in_memory = pytest.mark.skipif(
     connection.vendor != "sqlite", reason="a handshake sees a test's transaction in in-memory SQLite only"
 )
-
-
-class Check(Policy):
-    """Answers what `function(request)` returns."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def check(self, request):
-        return self.function(request)
-
-
-async def accept(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
 
 
 def site(policy, app=accept):

@@ -19,6 +19,7 @@ from channels_wsdeny.handshake import HandshakeRequest
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy
 from channels_wsdeny.pool import hop
 from tests.clients import knock, websocket_scope
+from tests.parts import AsyncCheck, Check, accept
 
 
 class Hops:
@@ -356,29 +357,6 @@ async def test_steps_that_hang_in_a_thread_are_not_resumed_on_the_loop():
 
 
 # Giving up, seen by a client.
-
-
-async def accept(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
-
-
-class Check(Policy):
-    """Answers what `function(request)` returns."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def check(self, request):
-        return self.function(request)
-
-
-class AsyncCheck(Check):
-    check = Policy.check
-
-    async def acheck(self, request):
-        return await self.function(request)
 
 
 def site(policy):

@@ -30,27 +30,11 @@ from django.views.debug import ExceptionReporter
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.handshake import AppRequest, HandshakeRequest
-from channels_wsdeny.policies import IsAuthenticated, Policy
+from channels_wsdeny.policies import IsAuthenticated
 from tests.clients import cookie_header, http_scope, knock, websocket_scope
+from tests.parts import AsyncCheck, Check
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
-
-
-class Check(Policy):
-    """Answers what `function(request)` returns."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def check(self, request):
-        return self.function(request)
-
-
-class AsyncCheck(Check):
-    check = Policy.check
-
-    async def acheck(self, request):
-        return await self.function(request)
 
 
 class Accept(AsyncWebsocketConsumer):

@@ -28,6 +28,7 @@ from channels_wsdeny.policies import (
     UserPassesTest,
 )
 from tests.clients import knock
+from tests.parts import accept
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -54,13 +55,6 @@ def count(application, **scope):
     with asyncio.Runner(loop_factory=CountingLoop) as runner, CaptureQueriesContext(connection) as queries:
         status, hops = runner.run(ask())
     return status, hops, len(queries)
-
-
-async def accept(scope, receive, send):
-    """An application that does nothing but accept: Channels' consumers hop by themselves."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
 
 
 def site(*policies, app=accept):

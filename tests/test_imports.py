@@ -36,13 +36,13 @@ FLOORS = [
     },
     {"guards", "policy", "policies"},
     {"corridor"},
-    {"lookahead", "websocket", "wire", "http", "views"},
+    {"lookahead", "gatekeeper", "websocket", "wire", "http", "views"},
     {"stack", "decorators", "checks", "apps", ""},
 ]
 #: Daphne that can deny stands beside the house: it knows the settings and types, and the house not it.
 ANNEX = {"daphne", "management"}
 #: Doors, by the modules that each is made of; the look-ahead is what they may share.
-DOORS = [{"websocket", "wire"}, {"http"}, {"views"}]
+DOORS = [{"gatekeeper", "websocket", "wire"}, {"http"}, {"views"}]
 
 
 class Import(NamedTuple):

@@ -25,24 +25,9 @@ from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy, UserPassesTest
 from channels_wsdeny.pool import Pool, get_pool, hop
 from tests.clients import knock, websocket_scope
+from tests.parts import Check, accept
 
 ROOT = Path(__file__).parent.parent
-
-
-class Check(Policy):
-    """Answers what `function(request)` returns."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def check(self, request):
-        return self.function(request)
-
-
-async def accept(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
 
 
 def site(function, app=accept):

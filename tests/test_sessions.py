@@ -26,31 +26,15 @@ from django.utils.module_loading import import_string
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import public, require
-from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, Policy
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.clients import Handshake, cookie_header, knock, websocket_scope
+from tests.parts import AsyncCheck, Check
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 OTHER_BACKEND = "django.contrib.auth.backends.AllowAllUsersModelBackend"
 OLD_KEY = "the key that sessions were signed with before " * 2
-
-
-class Check(Policy):
-    """Answers what `function(request)` returns."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def check(self, request):
-        return self.function(request)
-
-
-class AsyncCheck(Check):
-    check = Policy.check
-
-    async def acheck(self, request):
-        return await self.function(request)
 
 
 class Accept(AsyncWebsocketConsumer):
