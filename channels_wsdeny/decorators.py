@@ -149,7 +149,7 @@ def _guard_class(cls: type, policy: Policy) -> type:
     bind: Callable[[Any], None]
     if issubclass(cls, AsyncConsumer):
         bind = _bind_call
-        _bind_as_asgi(cls)
+        _bind_new(cls)
     elif issubclass(cls, View):
         bind = _bind_as_view
     else:
@@ -226,18 +226,16 @@ def _bind_future_subclasses(cls: Any, bind: Callable[[Any], None]) -> None:
     cls.__init_subclass__ = classmethod(__init_subclass__)
 
 
-def _bind_as_asgi(cls: Any) -> None:
-    """Bind a subclass at the latest when it becomes an app: mixins can keep ``__init_subclass__`` from us."""
-    own = vars(cls).get("as_asgi")
-    if cls.as_asgi.__func__ in _bound:
+def _bind_new(cls: Any) -> None:
+    """Bind a subclass at the latest when it is made use of: mixins can keep ``__init_subclass__`` from us."""
+    if cls.__new__ in _bound:
         return
+    own = vars(cls).get("__new__")
 
-    def as_asgi(subclass: Any, /, **initkwargs: Any) -> ASGIApp:
+    def __new__(subclass: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         _bind_call(subclass)
-        make = super(cls, subclass).as_asgi if own is None else functools.partial(own.__func__, subclass)
-        app: ASGIApp = make(**initkwargs)
-        return app
+        make = super(cls, subclass).__new__ if own is None else own.__func__
+        return make(subclass) if make is object.__new__ else make(subclass, *args, **kwargs)
 
-    functools.update_wrapper(as_asgi, cls.as_asgi.__func__)
-    _bound.add(as_asgi)
-    cls.as_asgi = classmethod(as_asgi)
+    _bound.add(__new__)
+    cls.__new__ = staticmethod(__new__)

@@ -400,6 +400,34 @@ async def test_a_mixin_whose_init_subclass_calls_no_super_is_guarded(base, site)
     assert await statuses(site(Sub.as_asgi())) == GUARDED
 
 
+async def test_an_instance_whose_mixin_calls_no_super_is_guarded(base, site):
+    class Rude:
+        def __init_subclass__(cls, **kwargs):
+            pass
+
+    class Sub(Rude, base):
+        __call__ = own_call
+
+    async def app(scope, receive, send):
+        await Sub()(scope, receive, send)
+
+    assert await statuses(site(app)) == GUARDED
+
+
+async def test_an_instance_is_made_with_the_arguments_of_its_class(base, site):
+    class Named(base):
+        def __new__(cls, name):
+            made = super().__new__(cls)
+            made.name = name
+            return made
+
+        def __init__(self, name):
+            super().__init__()
+
+    assert Named("lobby").name == "lobby"
+    assert await statuses(site(Named.as_asgi(name="lobby"))) == GUARDED
+
+
 async def test_a_diamond_is_guarded_by_both_sides(site):
     class Root(AsyncWebsocketConsumer):
         pass
