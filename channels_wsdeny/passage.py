@@ -103,16 +103,20 @@ class Passage:
 
     def note_passed(self, policies: tuple[Policy, ...]) -> None:
         """Note that these policies allowed this request, so that nobody asks them again."""
+        self._forget_another_user()
         self._passed += policies
         self._user = vars(self.request).get("user")
-        if self.gate is not None:
+        if policies and self.gate is not None:
             self.gate.open()
 
     def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
         """Those of `policies` (compared by identity) that have not allowed this request and user yet."""
+        self._forget_another_user()
+        return tuple(policy for policy in policies if not any(policy is passed for passed in self._passed))
+
+    def _forget_another_user(self) -> None:
         if self._passed and vars(self.request).get("user") is not self._user:
             self._passed = self._objects = ()
-        return tuple(policy for policy in policies if not any(policy is passed for passed in self._passed))
 
 
 class Gate:
