@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 
 from .exceptions import Deny
+from .hooks import Hooks
 from .stack import DenyMiddlewareStack
 from .version import __version__
 
-__all__ = ["Deny", "DenyMiddlewareStack", "__version__"]
+__all__ = ["Deny", "DenyMiddlewareStack", "Hooks", "__version__"]
 
 # Without a handler of its own, logging's last resort would print every denial to stderr.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -6,28 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponse
 
-from . import emitter, statuses
+from . import content, emitter, statuses
 from .exceptions import Deny
 
 if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
+
     from .types import Message, RawHeaders
 
 
-class AppResponse(HttpResponse):
-    """A denial that an application sent as messages: repeated headers are folded, but for cookies."""
-
-    def __init__(self, status: int, headers: RawHeaders, content: bytes) -> None:
-        super().__init__(content, status=status)
-        del self["Content-Type"]
-        self.cookie_lines: RawHeaders = []
-        for raw_name, raw_value in headers:
-            name, value = raw_name.decode("ascii"), raw_value.decode("latin1")
-            if name == "set-cookie":
-                self.cookie_lines.append((raw_name, raw_value))
-            elif self.has_header(name):
-                self[name] = f"{self[name]}, {value}"  # RFC 9110 section 5.3
-            else:
-                self[name] = value
+def take_headers(response: HttpResponseBase, headers: RawHeaders) -> None:
+    """Give `response` an application's headers alone: repeated ones are folded, but for cookies."""
+    del response["Content-Type"]
+    response.cookie_lines = []  # type: ignore[attr-defined]
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin1")
+        if name == "set-cookie":
+            response.cookie_lines.append((raw_name, raw_value))  # type: ignore[attr-defined]
+        elif response.has_header(name):
+            response[name] = f"{response[name]}, {value}"  # RFC 9110 section 5.3
+        else:
+            response[name] = value
 
 
 class AppDenial:
@@ -44,10 +43,12 @@ class AppDenial:
     def add(self, message: Message) -> HttpResponse | None:
         """Take a body message; returns the response once it is whole."""
         self.body += message.get("body", b"")
-        emitter.assert_size(len(self.body))
+        content.assert_size(len(self.body))
         if message.get("more_body"):
             return None
-        return AppResponse(self.status, self.headers, self.body)
+        response = HttpResponse(self.body, status=self.status)
+        take_headers(response, self.headers)
+        return response
 
 
 def denial_of_close(message: Message) -> Deny:

@@ -10,7 +10,8 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
 
-from .conf import KEYS
+from .conf import KEYS, MIRROR, conf, is_mirrored
+from .hooks import hooks_at
 from .policies import as_policy
 from .stack import DenyMiddlewareStack
 
@@ -65,20 +66,58 @@ def check_values(**kwargs: Any) -> list[CheckMessage]:
 def check_dotted_paths(**kwargs: Any) -> list[CheckMessage]:
     """E004: every dotted path imports, and names what its key wants."""
     messages: list[CheckMessage] = []
-    for name, value in _given().items():
-        if name not in KEYS or not KEYS[name].dotted_path or not isinstance(value, str):
+    given = _given()
+    hooks = given.get("HOOKS", ())
+    named = [("DEFAULT_POLICY", path, as_policy) for path in [given.get("DEFAULT_POLICY")]]
+    named += [("HOOKS", path, hooks_at) for path in (hooks if isinstance(hooks, (list, tuple)) else ())]
+    for name, path, load in named:
+        if not isinstance(path, str):
             continue
         try:
-            as_policy(value)
+            load(path)
         except Exception as error:  # noqa: BLE001 - importing a site's module can raise anything
             messages.append(
                 Error(
-                    f"CHANNELS_WSDENY[{name!r}] = {value!r} cannot be used: {error}",
-                    hint="Give the dotted path of a Policy, or of a Policy class that takes no arguments.",
+                    f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}",
+                    hint=_DOTTED_PATHS[name],
                     id="channels_wsdeny.E004",
                 )
             )
     return messages
+
+
+_DOTTED_PATHS = {
+    "DEFAULT_POLICY": "Give the dotted path of a Policy, or of a Policy class that takes no arguments.",
+    "HOOKS": "Give dotted paths of Hooks: hooks = Hooks() in chat/hooks.py is 'chat.hooks.hooks'.",
+}
+
+
+def check_mirror(**kwargs: Any) -> list[CheckMessage]:
+    """E005: what counts on views has `MirrorMiddleware` to see to it."""
+    if is_mirrored() or conf.MIRROR_DEFAULT_POLICY is not True:
+        return []
+    return [
+        Error(
+            "CHANNELS_WSDENY['MIRROR_DEFAULT_POLICY'] is on, but no MirrorMiddleware is in MIDDLEWARE, so views "
+            "without a decorator are open to everybody.",
+            hint=f"Put {MIRROR!r} after AuthenticationMiddleware.",
+            id="channels_wsdeny.E005",
+        )
+    ]
+
+
+def check_hooks_of_views(**kwargs: Any) -> list[CheckMessage]:
+    """W004: hooks of the site reach its views, by `MirrorMiddleware`."""
+    if is_mirrored() or not conf.HOOKS:
+        return []
+    return [
+        Warning(
+            "CHANNELS_WSDENY['HOOKS'] has hooks, but no MirrorMiddleware is in MIDDLEWARE: on views, on_route "
+            "and on_exception hooks do not run, nor others under WSGI.",
+            hint=f"Put {MIRROR!r} after AuthenticationMiddleware.",
+            id="channels_wsdeny.W004",
+        )
+    ]
 
 
 def check_order_of_apps(**kwargs: Any) -> list[CheckMessage]:
@@ -128,6 +167,8 @@ ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
     check_keys,
     check_values,
     check_dotted_paths,
+    check_mirror,
+    check_hooks_of_views,
     check_order_of_apps,
     check_stack,
 )

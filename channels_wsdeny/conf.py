@@ -7,12 +7,14 @@ Read lazily on each access, so that ``override_settings`` works. Each default is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -26,7 +28,8 @@ class Key(Generic[T]):
     default: T
     expected: str
     valid: Callable[[Any], bool]
-    dotted_path: bool = False
+    #: Whether a value that cannot be used is kept, for its default might open what it was to shut.
+    kept: bool = False
     name: str = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -43,9 +46,7 @@ class Key(Generic[T]):
         if not isinstance(given, dict) or self.name not in given:
             return self.default
         value = given[self.name]
-        # The checks report a value that cannot be used. A policy among them is never replaced: it may
-        # have been stricter than the default one.
-        return cast("T", value) if self.dotted_path or self.valid(value) else self.default
+        return cast("T", value) if self.kept or self.valid(value) else self.default
 
 
 def _is_positive_number(value: Any) -> bool:
@@ -54,6 +55,12 @@ def _is_positive_number(value: Any) -> bool:
 
 def _is_policy(value: Any) -> bool:
     return isinstance(value, str) or (hasattr(value, "decide") and not isinstance(value, type))
+
+
+def _are_hooks(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(item, str) or hasattr(item, "on_request") for item in value
+    )
 
 
 def _is_positive_integer(value: Any) -> bool:
@@ -69,9 +76,16 @@ class Settings:
         "channels_wsdeny.policies.IsAuthenticated",
         "a Policy, or the dotted path of one",
         _is_policy,
-        dotted_path=True,
+        kept=True,
     )
-    #: Seconds that a handshake's session, user and policies may take, waiting for a place in the
+    #: Whether the default policy counts on HTTP as well: for views (by ``MirrorMiddleware``) and for
+    #: everything else that a stack serves over HTTP, unless it carries a policy of its own.
+    MIRROR_DEFAULT_POLICY: Key[bool] = Key(
+        False, "True or False", lambda value: isinstance(value, bool), kept=True
+    )
+    #: Hooks for all requests of the site: dotted paths of ``Hooks``, or ``Hooks``.
+    HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, kept=True)
+    #: Seconds that a handshake's hooks, session, user and policies may take, waiting for a place in the
     #: pool included; past it the client gets a 503. Stays under the servers' handshake timeouts.
     POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_positive_number)
     #: Threads for the blocking part of handshakes (sessions, users, synchronous policies), per process.
@@ -97,3 +111,22 @@ class Settings:
 KEYS: dict[str, Key[Any]] = {name: key for name, key in vars(Settings).items() if isinstance(key, Key)}
 
 conf = Settings()
+
+MIRROR = "channels_wsdeny.middleware.MirrorMiddleware"
+
+
+def is_mirrored() -> bool:
+    """Whether `MirrorMiddleware`, or a subclass, is among the site's ``MIDDLEWARE``."""
+    return _has_mirror(tuple(settings.MIDDLEWARE))
+
+
+@lru_cache(maxsize=8)
+def _has_mirror(middleware: tuple[str, ...]) -> bool:
+    return any(path == MIRROR or _is_mirror(path) for path in middleware)
+
+
+def _is_mirror(path: str) -> bool:
+    try:
+        return getattr(import_string(path), "is_wsdeny_mirror", False) is True
+    except Exception:  # noqa: BLE001 - importing a site's module can raise anything, and Django says so
+        return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from django.http.response import HttpResponseBase
 
@@ -26,8 +26,18 @@ class Allowed(enum.Enum):
 
 ALLOWED: Literal[Allowed.ALLOWED] = Allowed.ALLOWED
 
+
+class Raised(NamedTuple):
+    """What was raised on the way: hooks may take it, and then it is what the table of statuses says."""
+
+    error: Exception
+
+
 Denial: TypeAlias = Deny | HttpResponseBase
 Decision: TypeAlias = Literal[Allowed.ALLOWED] | Denial
+#: What a door refuses for, and what it is told on the way in.
+Cause: TypeAlias = Denial | Raised
+Verdict: TypeAlias = Literal[Allowed.ALLOWED] | Cause
 
 
 class Step(enum.Enum):

@@ -18,7 +18,8 @@ from django.urls.exceptions import Resolver404
 from django.views import View
 
 from . import http, websocket
-from .guards import add_policy, policies_of
+from .guards import Guards, add_guards, guards_of
+from .hooks import as_registries
 from .lookahead import Layer, Unseen, is_nested, look_ahead, seen_through
 from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
 from .views import guard_view
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from .hooks import Hooks
     from .types import ASGIApp, Receive, Scope, Send
 
 E = TypeVar("E", bound=Callable[..., Any])
@@ -45,19 +47,19 @@ def require(policy: Policy) -> Callable[[E], E]:
         raise TypeError(f"require() takes a policy such as {example}, found {policy!r}.")
 
     def decorate(endpoint: E) -> E:
-        return guard(endpoint, policy)
+        return guard(endpoint, Guards((policy,)))
 
     return decorate
 
 
 def public(endpoint: E) -> E:
     """Let everybody in: the default policy does not apply to what is decorated."""
-    return guard(endpoint, AllowAny())
+    return guard(endpoint, Guards((AllowAny(),)))
 
 
 def login_required(endpoint: E) -> E:
     """Demand a user who is logged in: others get a 401, or on a view in a browser the log-in page."""
-    return guard(endpoint, IsAuthenticated())
+    return guard(endpoint, Guards((IsAuthenticated(),)))
 
 
 def permission_required(
@@ -75,18 +77,33 @@ def user_passes_test(test: Callable[[Any], Any]) -> Callable[[E], E]:
     return require(UserPassesTest(test))
 
 
-def guard(endpoint: E, policy: Policy) -> E:
-    """`endpoint` behind `policy`, by the door that fits what it is."""
+def with_hooks(*hooks: Hooks) -> Callable[[E], E]:
+    """Run the hooks of these registries around what is decorated, inside those of the site and its stack.
+
+    Goes on what `require` goes on. Raises `TypeError` for arguments that are no `Hooks`.
+    """
+    registries = as_registries(hooks, "with_hooks()")
+
+    def decorate(endpoint: E) -> E:
+        return guard(endpoint, Guards(hooks=registries))
+
+    return decorate
+
+
+def guard(endpoint: E, guards: Guards) -> E:
+    """`endpoint` behind `guards`, by the door that fits what it is."""
     guarded: Any
     if isinstance(endpoint, type):
-        guarded = _guard_class(endpoint, policy)
+        guarded = _guard_class(endpoint, guards)
+    elif isinstance(endpoint, GuardedApp):
+        guarded = GuardedApp(endpoint.inner, guards.around(endpoint.guards))
     elif isinstance(endpoint, AsyncConsumer) or _takes_scope(endpoint):
-        guarded = GuardedApp(endpoint, policy)
+        guarded = GuardedApp(endpoint, guards)
     elif callable(endpoint):
-        guarded = guard_view(endpoint, (policy,))
+        guarded = guard_view(endpoint, guards)
     else:
         raise TypeError(
-            f"{policy!r} can guard consumers, views and ASGI apps, found {endpoint!r}. "
+            f"{guards} can guard consumers, views and ASGI apps, found {endpoint!r}. "
             "In a URLconf, decorate the view rather than path() or include()."
         )
     return guarded  # type: ignore[no-any-return]
@@ -94,11 +111,11 @@ def guard(endpoint: E, policy: Policy) -> E:
 
 @seen_through
 class GuardedApp(Layer):
-    """An ASGI app behind a policy. Its other attributes are the app's own, so a router still routes."""
+    """An ASGI app behind guards. Its other attributes are the app's own, so a router still routes."""
 
-    def __init__(self, inner: ASGIApp, policy: Policy) -> None:
+    def __init__(self, inner: ASGIApp, guards: Guards) -> None:
         self.inner = inner
-        self.policies = (policy,)
+        self.guards = guards
         markcoroutinefunction(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -107,7 +124,7 @@ class GuardedApp(Layer):
         return getattr(self.inner, name)
 
     def __repr__(self) -> str:
-        return f"<{self.policies[0]!r} before {self.inner!r}>"
+        return f"<{self.guards} before {self.inner!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -115,21 +132,19 @@ class GuardedApp(Layer):
         elif is_nested(scope) and look_ahead(self, scope) is Unseen.UNROUTED:
             raise Resolver404({"path": scope["path_remaining"]})  # for the router around it to go on
         else:
-            await _enter_other(self.inner, scope, receive, send, self.policies)
+            await _enter_other(self.inner, scope, receive, send, self.guards)
 
 
-async def _enter_other(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
-) -> None:
+async def _enter_other(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
     """Everything but a websocket: HTTP has its door, lifespan has nobody to ask about."""
     if scope["type"] == "http":
-        await http.enter_endpoint(app, scope, receive, send, policies)
+        await http.enter_endpoint(app, scope, receive, send, guards)
     elif scope["type"] == "lifespan":
         await app(scope, receive, send)
     else:
         raise ValueError(
-            f"{app!r} is guarded by {policies!r}, which can be asked about 'websocket' and 'http', "
-            f"found a scope of type {scope['type']!r}."
+            f"{app!r} is guarded by {guards}, which can be asked about 'websocket' and 'http', found a scope "
+            f"of type {scope['type']!r}."
         )
 
 
@@ -145,7 +160,7 @@ def _takes_scope(endpoint: Any) -> bool:
     return False
 
 
-def _guard_class(cls: type, policy: Policy) -> type:
+def _guard_class(cls: type, guards: Guards) -> type:
     bind: Callable[[Any], None]
     if issubclass(cls, AsyncConsumer):
         bind = _bind_call
@@ -154,9 +169,9 @@ def _guard_class(cls: type, policy: Policy) -> type:
         bind = _bind_as_view
     else:
         raise TypeError(
-            f"{policy!r} can guard classes of consumers and views, found {cls!r}, which is neither."
+            f"{guards} can guard classes of consumers and views, found {cls!r}, which is neither."
         )
-    add_policy(cls, policy)
+    add_guards(cls, guards)
     # Subclasses that were made before the decorator came are bound as well.
     for subclass in (cls, *_subclasses(cls)):
         bind(subclass)
@@ -184,11 +199,11 @@ def _bind_call(cls: Any) -> None:
     @functools.wraps(cls.__call__)
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
         body = super(cls, self).__call__ if own is None else functools.partial(own, self)
-        policies = policies_of(type(self))
+        guards = guards_of(type(self))
         if scope["type"] == "websocket":
-            await websocket.enter_endpoint(body, scope, receive, send, policies)
+            await websocket.enter_endpoint(body, scope, receive, send, guards)
         else:
-            await _enter_other(body, scope, receive, send, policies)
+            await _enter_other(body, scope, receive, send, guards)
 
     _bound.add(__call__)
     cls.__call__ = __call__
@@ -202,7 +217,7 @@ def _bind_as_view(cls: Any) -> None:
 
     def as_view(subclass: Any, /, *args: Any, **initkwargs: Any) -> Callable[..., Any]:
         make = super(cls, subclass).as_view if own is None else functools.partial(own.__func__, subclass)
-        return guard_view(make(*args, **initkwargs), policies_of(subclass))
+        return guard_view(make(*args, **initkwargs), guards_of(subclass))
 
     functools.update_wrapper(as_view, cls.as_view.__func__)
     _bound.add(as_view)

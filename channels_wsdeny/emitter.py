@@ -10,15 +10,10 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.http import HttpResponse
-
-from .conf import conf
-from .decisions import Step, Steps
-from .languages import language_of
 from .log import warn_once
+from .pool import hop
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from .types import Message, RawHeaders, Scope, Send
@@ -39,78 +34,17 @@ class Refusal(NamedTuple):
     code: str
 
 
-def read(request: HttpRequest, response: HttpResponseBase) -> Steps[HttpResponse]:
-    """`response` as a whole: templates rendered, streams and files read up to ``MAX_DENIAL_BODY``.
-
-    Raises `ValueError` for a larger body.
-    """
-    if not getattr(response, "is_rendered", True):
-        yield Step.BLOCKING
-        with language_of(request):
-            response = response.render()  # type: ignore[attr-defined]
-    if response.streaming:
-        response = yield from _read_stream(response)
-    assert_size(len(response.content))  # type: ignore[attr-defined]
-    return response  # type: ignore[return-value]
-
-
-def assert_size(size: int) -> None:
-    """Raise `ValueError` for a denial's body of more than ``MAX_DENIAL_BODY`` bytes."""
-    limit = conf.MAX_DENIAL_BODY
-    if size > limit:
-        raise ValueError(
-            f"The body of a denial has more than {limit} bytes. "
-            "Send less, or raise CHANNELS_WSDENY['MAX_DENIAL_BODY']."
-        )
-
-
-def _read_stream(response: Any) -> Steps[HttpResponse]:
-    chunks: list[bytes] = []
-    size = 0
-
-    def add(chunk: Any) -> None:
-        nonlocal size
-        chunks.append(response.make_bytes(chunk))
-        size += len(chunks[-1])
-        assert_size(size)
-
-    async def read_on_loop() -> None:
-        async for chunk in response:
-            add(chunk)
-
-    failure: Exception | None = None
-    try:
-        if response.is_async:
-            yield read_on_loop
-        else:
-            yield Step.BLOCKING
-            for chunk in response:
-                add(chunk)
-    except GeneratorExit:
-        response.close()  # Given up: nobody takes us to a thread any more.
-        raise
-    except Exception as error:  # noqa: BLE001 - raised again, once the response is closed
-        failure = error
-    yield Step.BLOCKING  # Closing fires request_finished, whose receivers expect to block.
-    response.close()
-    if failure is not None:
-        raise failure
-    whole = HttpResponse(b"".join(chunks), status=response.status_code, headers=dict(response.items()))
-    whole.cookies = response.cookies
-    return whole
-
-
 def raw_headers(response: HttpResponseBase) -> RawHeaders:
     """The headers and cookies of `response`, as ASGI wants them: lower-case names, bytes.
 
     Raises `ValueError` for what cannot be sent: text beyond latin-1, a name that is no token, a NUL.
     """
     headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    headers += getattr(response, "cookie_lines", [])
     headers += [
         (b"set-cookie", morsel.output(header="").strip().encode("ascii"))
         for morsel in response.cookies.values()
     ]
-    headers += getattr(response, "cookie_lines", [])
     for name, value in headers:
         if not is_sendable(name, value):
             raise ValueError(f"The header {name!r}: {value!r} {_HOW_HEADERS_ARE}")
@@ -155,6 +89,33 @@ def messages(refusal: Refusal, prefix: str, send: Send) -> tuple[Message, Messag
         {"type": f"{prefix}.response.start", "status": status, "headers": headers},
         {"type": f"{prefix}.response.body", "body": body, "more_body": False},
     )
+
+
+async def emit_response(refusal: Refusal, send: Send) -> None:
+    """Answer an HTTP request with `refusal`; a stream or file is sent as it comes."""
+    response = refusal.response
+    if not response.streaming:
+        for message in messages(refusal, "http", send):
+            await send(message)
+        return
+    headers = [pair for pair in refusal.headers if pair[0] != b"transfer-encoding"]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    try:
+        await send_body(response, send)
+    finally:
+        await hop(response.close)  # It fires request_finished, whose receivers expect to block.
+
+
+async def send_body(response: Any, send: Send) -> None:
+    """Send the body of a streaming response, a chunk at a time."""
+    if response.is_async:
+        async for chunk in response.streaming_content:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    else:
+        chunks = iter(response.streaming_content)
+        while (chunk := await hop(lambda: next(chunks, None))) is not None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def emit_denial(refusal: Refusal, scope: Scope, send: Send, how: str) -> None:

@@ -61,3 +61,7 @@ class HandshakeDenied(OSError):  # noqa: N818 - a state of the connection, as Co
 
 class PolicyError(TypeError):
     """A policy answered something that is no answer; the request is denied with a 500."""
+
+
+class HookError(TypeError):
+    """A hook returned something that is no response; the request is denied with a 500."""

@@ -19,7 +19,7 @@ from .wire import State, Wire
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .decisions import Denial
+    from .decisions import Cause
     from .passage import Gate, Passage
     from .types import Message, Receive, Send
 
@@ -36,7 +36,7 @@ class Gatekeeper:
         passage: Passage,
         wire: Wire,
         channel: tuple[Receive, Send],
-        deny: Callable[[Denial], Awaitable[None]],
+        deny: Callable[[Cause], Awaitable[None]],
     ) -> None:
         self._gate, self._passage, self._wire, self._deny = gate, passage, wire, deny
         self._receive, self._send = channel

@@ -1,24 +1,44 @@
-"""Guards: the policies that a class carries, its own and those it inherits."""
+"""Guards: the policies and hooks that stand before an endpoint."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from .hooks import Hooks
     from .policies import Policy
 
-_ATTRIBUTE = "wsdeny_policies"
+_ATTRIBUTE = "wsdeny_guards"
 
 
-def add_policy(cls: type, policy: Policy) -> None:
-    """Make `policy` the first of those that `cls` itself carries: decorators run from the outside in."""
-    setattr(cls, _ATTRIBUTE, (policy, *vars(cls).get(_ATTRIBUTE, ())))
+class Guards(NamedTuple):
+    """What stands before an endpoint, from the outside in: its hooks, and then its policies."""
+
+    policies: tuple[Policy, ...] = ()
+    hooks: tuple[Hooks, ...] = ()
+
+    def around(self, inner: Guards) -> Guards:
+        """These, and those of `inner` further in."""
+        return Guards((*self.policies, *inner.policies), (*self.hooks, *inner.hooks))
+
+    def __str__(self) -> str:
+        return ", ".join(repr(guard) for guard in (*self.policies, *self.hooks))
 
 
-def policies_of(cls: type) -> tuple[Policy, ...]:
-    """All policies that `cls` is bound by, each once: its own, then its bases' in their order."""
-    found: dict[int, Policy] = {}
+NO_GUARDS = Guards()
+
+
+def add_guards(cls: type, guards: Guards) -> None:
+    """Put `guards` before those that `cls` itself carries: decorators run from the outside in."""
+    setattr(cls, _ATTRIBUTE, guards.around(vars(cls).get(_ATTRIBUTE, NO_GUARDS)))
+
+
+def guards_of(cls: type) -> Guards:
+    """All that `cls` is bound by, each once: its own, then its bases' in their order."""
+    found = NO_GUARDS
     for base in cls.__mro__:
-        for policy in vars(base).get(_ATTRIBUTE, ()):
-            found.setdefault(id(policy), policy)
-    return tuple(found.values())
+        if _ATTRIBUTE in vars(base):
+            found = found.around(vars(base)[_ATTRIBUTE])
+    # By identity: a policy of the site's may compare as it likes.
+    policies = {id(policy): policy for policy in found.policies}
+    return Guards(tuple(policies.values()), tuple({id(hooks): hooks for hooks in found.hooks}.values()))

@@ -116,6 +116,12 @@ class ScopeRequest(VisitorRequest):
         self.resolver_match = match
         self._url_route = url_route
 
+    def keep_route(self) -> None:
+        """Have Channels' own dict of the route say what `resolver_match` says, for hooks may change it."""
+        match = self.resolver_match
+        if match is not None and isinstance(self._url_route, dict):
+            self._url_route.update(args=match.args, kwargs=match.kwargs)
+
     def reportable(self) -> HttpRequest:
         """What error reports may print: the request itself."""
         return self

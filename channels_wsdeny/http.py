@@ -1,39 +1,93 @@
-"""The HTTP door: policies for ASGI apps over ``http`` that are not Django's handler.
+"""The HTTP door: hooks and policies for ASGI apps over ``http`` that are not Django's handler.
 
-`AsyncHttpConsumer` above all. An exception before the response has started becomes a denial; later it
-reaches the server unchanged.
+`AsyncHttpConsumer` and mounted ASGI apps. An exception before the response has started becomes a denial;
+later it reaches the server unchanged. For Django's handler see `channels_wsdeny.middleware`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import BadRequest, ImproperlyConfigured
-from django.http import HttpResponse
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import ResolverMatch
+from django.urls.exceptions import Resolver404
 
 from . import corridor, emitter
-from .decisions import ALLOWED, Denial
+from .appstream import AppStream
+from .bodies import Record
+from .conf import conf, is_mirrored
+from .decisions import ALLOWED, Raised
 from .exceptions import HandshakeDenied
-from .failures import denial_for
 from .handshake import AppRequest
-from .passage import Passage
+from .hooks import site_hooks
+from .lookahead import Route, Unseen, is_nested, leads_to_django, look_ahead
+from .onion import Onion
+from .passage import Handover, Passage
+from .policies import default_policy
 from .pool import hop
+from .upgrade import socket_route, upgrade_required
 
 if TYPE_CHECKING:
-    from .policies import Policy
+    from collections.abc import Awaitable, Callable
+
+    from django.http.response import HttpResponseBase
+
+    from .decisions import Cause, Verdict
+    from .guards import Guards
+    from .hooks import Hooks
+    from .lookahead import Found, Layer
     from .types import ASGIApp, Message, Receive, Scope, Send
 
 
-async def enter_endpoint(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
-) -> None:
-    """Run `app` for an HTTP scope once `policies` allow it; those that did before are not asked again."""
+async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run `layer`, a stack, for an HTTP scope.
+
+    Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
+    """
+    try:
+        found: Found | Exception = look_ahead(layer, scope)
+    except Exception as error:  # noqa: BLE001 - a converter of the site's may raise anything
+        found = error
+    if found is Unseen.UNROUTED and is_nested(scope):
+        raise Resolver404({"path": scope["path_remaining"]})
+    exchange = _exchange_of(scope)
+    if exchange is not None:
+        await exchange.enter_layer(layer, found, scope, receive, send)
+        return
+    exchange = Exchange(scope, receive, send)
+    route = found if isinstance(found, Route) else None
+    if route is None or route.is_django:
+        socket = socket_route(layer, scope, exchange.request)
+        if socket is not None:
+            await exchange.run(exchange.refuse_socket(socket))
+            return
+    if route is not None and route.is_django and not route.guards.policies:
+        hooks = (*route.hooks, *route.guards.hooks)
+        if is_mirrored():
+            scope = {**scope, **route.url, "wsdeny": Handover(hooks, layer.default_policy)}
+            await route.app(scope, receive, send)
+            return
+        if not (hooks or conf.HOOKS):
+            await route.app({**scope, **route.url}, receive, send)
+            return
+    await exchange.run(exchange.enter_layer(layer, found, scope, exchange.receive, exchange.send))
+
+
+async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
+    """Run `app` for an HTTP scope once `guards` let it; what did before is not asked again."""
+    exchange = _exchange_of(scope)
+    if exchange is None:
+        exchange = Exchange(scope, receive, send)
+        await exchange.run(exchange.enter_endpoint(app, scope, exchange.receive, exchange.send, guards))
+    else:
+        await exchange.enter_endpoint(app, scope, receive, send, guards)
+
+
+def _exchange_of(scope: Scope) -> Exchange | None:
     passage = scope.get("wsdeny")
     exchange = passage.door if isinstance(passage, Passage) else None
-    if not isinstance(exchange, Exchange):
-        exchange = Exchange(scope, receive, send)
-        receive, send = exchange.receive, exchange.send
-    await exchange.enter_endpoint(app, scope, receive, send, policies)
+    return exchange if isinstance(exchange, Exchange) else None
 
 
 class Exchange:
@@ -41,29 +95,81 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.request = AppRequest(scope)
-        self.passage = Passage(self.request, self)
+        self._onion = Onion("http")
+        self._onion.on_early_end = self._end_early
+        self.passage = Passage(self.request, self, onion=self._onion)
         self.request.wsdeny = self.passage  # type: ignore[attr-defined]
-        self._receive, self._send = receive, send
+        self._scope, self._receive, self._send = scope, receive, send
         #: Whether there is nothing more to answer: a response has started, or the client has left.
         self._over = False
         self._denied = False
+        #: The response of the application, once a hook has rewritten its body.
+        self._stream: AppStream | None = None
+        self._early: asyncio.Future[None] | None = None
+        self._body = Record()
+        self._body_is_over = False
+
+    async def run(self, inside: Awaitable[None]) -> None:
+        """Take the exchange through its outermost door, to its end."""
+        try:
+            await inside
+        finally:
+            self._onion.drop()
+            if self._stream is not None:
+                self._stream.abandon()
+            if self._early is not None:
+                await self._early
+
+    async def enter_layer(
+        self, layer: Layer, found: Found | Exception, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run what the look-ahead found in `layer`, or `layer` itself."""
+        self.passage.default_policy = layer.default_policy or self.passage.default_policy
+        if isinstance(found, Route):
+            app, guards, hooks = found.app, found.guards, found.hooks
+            scope = {**scope, **found.url}
+            if not found.is_django:
+                self.passage = self.passage.within(scope)
+                self._route_to(found.resolver_match, scope.get("url_route"))
+        else:
+            app, guards, hooks = layer.inner, layer.guards, layer.hooks
+        is_djangos = found.is_django if isinstance(found, Route) else leads_to_django(app)
+        if not (guards.policies or is_djangos or isinstance(found, Exception)) and conf.MIRROR_DEFAULT_POLICY:
+            guards = guards._replace(policies=(layer.default_policy or default_policy(),))
+        if found is Unseen.UNROUTED:
+            found, guards = Resolver404({"path": scope["path"]}), guards._replace(policies=())
+        verdict = await self._admit(hooks, guards)
+        if verdict is ALLOWED and isinstance(found, Exception):
+            verdict = Raised(found)
+        await self._enter(app, scope, receive, send, verdict)
 
     async def enter_endpoint(
-        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards
     ) -> None:
-        """Run `app` once `policies` allow it; before the response, whatever it raises is a denial."""
-        try:
-            self.request.begin()
-        except BadRequest as error:
-            await self._deny(denial_for(error), send)
-            return
+        """Run `app` once `guards` let it."""
         passage = scope.get("wsdeny")
-        passage = (passage if isinstance(passage, Passage) else self.passage).within(scope)
-        self.passage = passage
-        decision = await corridor.admit(passage, passage.remaining(policies), hop)
-        if decision is not ALLOWED:
-            await self._deny(decision, send)
+        self.passage = (passage if isinstance(passage, Passage) else self.passage).within(scope)
+        if self.passage.request.resolver_match is None:
+            self._route_to(ResolverMatch(app, (), {}), None)
+        await self._enter(app, scope, receive, send, await self._admit((), guards))
+
+    async def refuse_socket(self, route: Route) -> None:
+        """Answer a plain request for a socket as its guards would, or else that it needs an upgrade."""
+        self._route_to(route.resolver_match, route.url["url_route"])
+        guards = route.guards
+        if not guards.policies:
+            guards = guards._replace(policies=(default_policy(),))
+        verdict = await self._admit(route.hooks, guards)
+        await self._deny(upgrade_required(self._scope) if verdict is ALLOWED else verdict, self._send)
+
+    async def _enter(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, verdict: Verdict
+    ) -> None:
+        """Let the request into `app`, if it may; before the response, whatever that raises is a denial."""
+        if verdict is not ALLOWED:
+            await self._deny(verdict, send)
             return
+        passage = self.passage
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         try:
@@ -74,43 +180,90 @@ class Exchange:
         except Exception as error:
             if self._over:
                 raise
-            await self._deny(denial_for(error), send)
+            await self._keep_body(error)
+            await self._deny(Raised(error), send)
         else:
             if not self._over:
                 problem = f"{app!r} ended without a response to the request."
-                await self._deny(denial_for(ImproperlyConfigured(problem)), send)
+                await self._deny(Raised(ImproperlyConfigured(problem)), send)
+
+    async def _admit(self, hooks: tuple[Hooks, ...], guards: Guards) -> Verdict:
+        """Run the hooks of stacks and of `guards` that were not met yet, and ask the policies."""
+        try:
+            self.request.begin()
+            self._onion.enter((*site_hooks(), *hooks))
+            self._onion.enter(guards.hooks)
+        except Exception as error:  # noqa: BLE001 - fail closed: hooks that cannot be used may have denied
+            return Raised(error)
+        return await corridor.admit(self.passage, self.passage.remaining(guards.policies), hop)
+
+    def _route_to(self, match: ResolverMatch | Callable[[], ResolverMatch], url_route: Any) -> None:
+        self.passage.request.route_to(match, url_route)  # type: ignore[attr-defined]
 
     async def receive(self) -> Message:
         """The application's ``receive``."""
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self._over = True
+        elif self._onion.rescues:
+            self._body.add(event.get("body", b""))
+            self._body_is_over = not event.get("more_body")
         return event
 
     async def send(self, message: Message) -> None:
-        """The application's ``send``: the session is saved with the start of the response."""
+        """The application's ``send``: hooks and the session have their say as the response starts."""
         if self._denied:
             raise HandshakeDenied(f"The request was denied already; {message['type']!r} cannot be sent.")
         if message["type"] == "http.response.start" and not self._over:
-            headers = emitter.check_headers(message)
-            response = HttpResponse(status=message["status"])
-            del response["Content-Type"]
-            await corridor.save_session(self.passage, response, hop)
-            message = {**message, "headers": headers + emitter.raw_headers(response)}
-            self._over = True
-        await self._send(message)
+            await self._start(message)
+        elif self._stream is not None and message["type"] == "http.response.body":
+            await self._stream.feed(message)
+        else:
+            await self._send(message)
 
-    async def _deny(self, denial: Denial, send: Send) -> None:
+    async def _start(self, message: Message) -> None:
+        headers = emitter.check_headers(message)
+        response = AppStream(message["status"], headers)
+        answer = await corridor.answer(self.passage, response, hop)
+        if self._over:
+            return  # Answered meanwhile, for an around hook has ended.
+        if answer is not response:
+            await self._deny(answer, self._send)
+            return
+        self._over = True
+        headers = emitter.raw_headers(response)
+        if response.is_rewritten:
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+            self._stream = response
+        await self._send({**message, "status": response.status_code, "headers": headers})
+        if self._stream is not None:
+            self._stream.open(self._send)
+
+    async def _deny(self, denial: Cause, send: Send) -> None:
         """Answer with a denial, by the `send` of whoever wanted to run."""
         if self._over:
             return
         self._over = True
         refusal = await corridor.refuse(self.passage, denial, hop)
-        start, body = emitter.messages(refusal, "http", self._send)
         try:
-            await send(start)
-            await send(body)
+            await emitter.emit_response(refusal, send)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
         finally:
             self._denied = True
+
+    def _end_early(self, end: HttpResponseBase | Exception) -> None:
+        denial = Raised(end) if isinstance(end, Exception) else end
+        self._early = asyncio.ensure_future(self._deny(denial, self._send))
+
+    async def _keep_body(self, error: Exception) -> None:
+        """Let the hooks that `error` is for see the body, also what the application has not read of it."""
+        if not self._onion.takes(error):
+            return
+        try:
+            async with asyncio.timeout(conf.POLICY_TIMEOUT):
+                while not (self._body_is_over or self._body.is_too_big or self._over):
+                    await self.receive()
+        except TimeoutError:
+            return
+        self._body.give_back(self.passage.request)

@@ -16,12 +16,14 @@ from channels.consumer import AsyncConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.core.handlers.asgi import ASGIHandler
 from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
-from .guards import policies_of
+from .guards import NO_GUARDS, Guards, guards_of
 
 if TYPE_CHECKING:
+    from .hooks import Hooks
     from .policies import Policy
     from .types import ASGIApp, Scope
 
@@ -32,12 +34,14 @@ L = TypeVar("L", bound="Layer")
 class Layer:
     """An app of this package around another: the look-ahead sees through it.
 
-    `policies` must pass before anything further in; `default_policy` is for endpoints without any.
+    `guards` stand before anything further in; `default_policy` is for endpoints without policies; `hooks`
+    are those of a stack, around the guards' own.
     """
 
     inner: ASGIApp
-    policies: tuple[Policy, ...] = ()
+    guards: Guards = NO_GUARDS
     default_policy: Policy | None = None
+    hooks: tuple[Hooks, ...] = ()
 
     @property
     def _path_routing(self) -> bool:
@@ -70,6 +74,8 @@ _KNOWN_WRAPPERS = {
     AuthMiddleware: "inner",
     OriginValidator: "application",
 }
+#: What wrappers call the app that they wrap.
+_INNER = ("inner", "application", "app")
 #: How to tell what `as_asgi` returns from a function that only carries its attributes.
 _AS_ASGI_CODE = AsyncConsumer.as_asgi().__code__
 
@@ -78,20 +84,23 @@ _AS_ASGI_CODE = AsyncConsumer.as_asgi().__code__
 class Route:
     """The endpoint of a scope, found without running anything.
 
-    `app` is the endpoint within the wrappers on its way; `policies` are all that must pass, from the
-    outside in, empty if nobody named any; `url` is what the routers would add to the scope.
+    `app` is the endpoint within the wrappers on its way; `guards` are all that stand before it; `hooks` are
+    those of the stacks on its way; `url` is what the routers would add to the scope.
     """
 
     app: ASGIApp
-    policies: tuple[Policy, ...] = ()
+    guards: Guards = NO_GUARDS
+    hooks: tuple[Hooks, ...] = ()
     url: dict[str, Any] = field(default_factory=dict)
     endpoint: Any = None
     name: str | None = None
     pattern: str = ""
+    #: Whether it is Django's own handler, which routes to views by itself.
+    is_django: bool = False
 
     def resolver_match(self) -> ResolverMatch:
         """As Django's own resolver tells it."""
-        url_route = self.url["url_route"]
+        url_route = self.url.get("url_route") or {"args": (), "kwargs": {}}
         return ResolverMatch(
             self.endpoint, url_route["args"], url_route["kwargs"], url_name=self.name, route=self.pattern
         )
@@ -115,8 +124,26 @@ def look_ahead(app: Any, scope: Scope) -> Found:
         return _through_urls(app, scope)
     consumer_class = consumer_class_of(app)
     if consumer_class is not None:
-        return Route(app, policies_of(consumer_class), endpoint=app)
+        return Route(app, guards_of(consumer_class), endpoint=app)
+    if call is ASGIHandler.__call__ and scope["type"] == "http":
+        return Route(app, endpoint=app, is_django=True)
     return Unseen.OPAQUE
+
+
+def leads_to_django(app: Any) -> bool:
+    """Whether `app` is Django's handler, behind wrappers whose inner app can be told."""
+    seen: list[Any] = []
+    while app is not None and not isinstance(app, ASGIHandler) and app not in seen:
+        seen.append(app)
+        if isinstance(app, ProtocolTypeRouter):
+            app = app.application_mapping.get("http")
+        else:
+            app = next((vars(app)[name] for name in _INNER if callable(_own(app).get(name))), None)
+    return isinstance(app, ASGIHandler)
+
+
+def _own(app: Any) -> dict[str, Any]:
+    return getattr(app, "__dict__", {})
 
 
 def is_nested(scope: Scope) -> bool:
@@ -134,12 +161,13 @@ def consumer_class_of(app: ASGIApp) -> type | None:
 
 def _through_layer(layer: Layer, scope: Scope) -> Found:
     found = look_ahead(layer.inner, scope)
-    if found is Unseen.OPAQUE and layer.policies:
+    if found is Unseen.OPAQUE and layer.guards.policies:
         found = Route(layer.inner, endpoint=layer.inner)
     if isinstance(found, Route):
-        if layer.default_policy is not None and not found.policies:
-            found.policies = (layer.default_policy,)
-        found.policies = layer.policies + found.policies
+        if layer.default_policy is not None and not found.guards.policies:
+            found.guards = found.guards._replace(policies=(layer.default_policy,))
+        found.guards = layer.guards.around(found.guards)
+        found.hooks = layer.hooks + found.hooks
     return found
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http import HttpRequest
 
+    from .hooks import Hooks
+    from .onion import Onion
     from .policy import Policy
     from .types import Scope
 
@@ -25,23 +28,34 @@ class Passage:
         "_objects",
         "_passed",
         "_user",
+        "default_policy",
         "door",
+        "error",
         "gate",
         "is_fresh",
         "obj",
+        "onion",
         "policy",
         "request",
         "spent",
         "started",
     )
 
-    def __init__(self, request: HttpRequest, door: Any = None, gate: Gate | None = None) -> None:
+    def __init__(
+        self, request: HttpRequest, door: Any = None, gate: Gate | None = None, onion: Onion | None = None
+    ) -> None:
         self.request = request
+        #: The hooks that this request has met; None where there are none to meet.
+        self.onion = onion
         #: The door that this passage goes through, where it has to be found again further in.
         self.door = door
         #: What is still shut for an application that nobody could see into.
         self.gate = gate
+        #: For views that carry no policy: what the nearest stack says.
+        self.default_policy: Policy | None = None
         self.obj: Any = None
+        #: What Django is making a response of, further in, if it is an exception.
+        self.error: Exception | None = None
         #: The policy that is being asked, or was asked last; for the log.
         self.policy: Policy | None = None
         #: When the passage began, in seconds of `time.monotonic`.
@@ -74,7 +88,7 @@ class Passage:
         return self._sibling(self.request, gate)
 
     def _sibling(self, request: HttpRequest, gate: Gate | None) -> Passage:
-        sibling = Passage(request, self.door, gate)
+        sibling = Passage(request, self.door, gate, self.onion)
         sibling.started, sibling.spent = self.started, self.spent
         return sibling
 
@@ -112,11 +126,19 @@ class Passage:
     def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
         """Those of `policies` (compared by identity) that have not allowed this request and user yet."""
         self._forget_another_user()
-        return tuple(policy for policy in policies if not any(policy is passed for passed in self._passed))
+        passed = {id(policy) for policy in self._passed}
+        return tuple({id(policy): policy for policy in policies if id(policy) not in passed}.values())
 
     def _forget_another_user(self) -> None:
         if self._passed and vars(self.request).get("user") is not self._user:
             self._passed = self._objects = ()
+
+
+class Handover(NamedTuple):
+    """What a stack leaves to `MirrorMiddleware`, further in: ``scope["wsdeny"]`` for Django's handler."""
+
+    hooks: tuple[Hooks, ...]
+    default_policy: Policy | None
 
 
 class Gate:
@@ -148,4 +170,5 @@ def passage_of(request: HttpRequest) -> Passage:
     if passage is None:
         passage = Passage(request)
         request.wsdeny = passage  # type: ignore[attr-defined]
+        request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
     return passage

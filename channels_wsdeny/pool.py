@@ -27,6 +27,9 @@ T = TypeVar("T")
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
 
 
+_UNSET = object()
+
+
 class _Job:
     """One function to run in a thread, and the future that somebody awaits it with."""
 
@@ -65,6 +68,13 @@ class _Job:
             self.future.set_exception(error)
 
 
+def adopt_context(context: contextvars.Context) -> None:
+    """Set what was set in `context` here as well: what a hook puts into a contextvar, the endpoint sees."""
+    for variable, value in context.items():
+        if variable is not _in_pool and variable.get(_UNSET) is not value:
+            variable.set(value)
+
+
 class Pool:
     """At most `size` daemon threads, started as they are needed."""
 
@@ -91,6 +101,7 @@ class Pool:
                 elif self._threads < self.size:
                     self._start_thread()
             result: T = await job.future
+            adopt_context(job.context)
         finally:
             with self._wakeup:
                 self._waiting.pop(job, None)

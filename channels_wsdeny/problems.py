@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .decisions import Denial
     from .passage import Passage
 
 JSON = "application/problem+json"
@@ -47,11 +46,11 @@ def preferred_type(request: HttpRequest) -> str:
     return preferred if preferred in {PLAIN, HTML} else JSON
 
 
-def denial_response(passage: Passage, denial: Denial) -> HttpResponseBase:
+def denial_response(passage: Passage, denial: Deny | HttpResponseBase) -> HttpResponseBase:
     """The response that a denial goes out as, not yet rendered or read if the site gave one.
 
     The site's own responses are copied first: one object may deny many visitors, and the cookie of one
-    must not reach the next. Raises `ValueError` for a response whose status cannot deny.
+    must not reach the next.
     """
     if isinstance(denial, Deny):
         given = denial.response
@@ -60,11 +59,6 @@ def denial_response(passage: Passage, denial: Denial) -> HttpResponseBase:
             response[name] = value
     else:
         response = _copy(denial)
-    if not statuses.is_denial(response.status_code):
-        raise ValueError(
-            f"{passage.expression} denied with a response of status {response.status_code}. "
-            "The status of a denial is 300-599."
-        )
     return response
 
 

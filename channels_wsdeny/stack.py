@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import websocket
+from . import http, websocket
 from .conf import DENY_WITH
+from .hooks import as_registries
 from .lookahead import Layer, seen_through
 from .policies import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .hooks import Hooks
     from .types import ASGIApp, Receive, Scope, Send
 
 
 @seen_through
 class DenyMiddlewareStack(Layer):
-    """Guards every WebSocket handshake that goes to `inner`.
+    """Guards every WebSocket handshake that goes to `inner`, and what it serves over HTTP by itself.
 
     `inner` is a `ProtocolTypeRouter`, a `URLRouter`, a consumer's ``as_asgi()`` or any ASGI app.
     `default_policy` is for endpoints that carry no policy of their own (None: the site's
-    ``DEFAULT_POLICY``); in nested stacks the nearest one counts. `deny_with` is ``"response"`` or
-    ``"close"`` (None: the site's ``DENY_WITH``). HTTP, lifespan and unknown scopes pass through untouched.
+    ``DEFAULT_POLICY``); in nested stacks the nearest one counts. `hooks` are `Hooks` (one, or several) that
+    run for every request, beside the site's own. `deny_with` is ``"response"`` or ``"close"`` (None: the
+    site's ``DENY_WITH``). Lifespan and unknown scopes pass through untouched.
+
+    Over HTTP, Django's own handler is left to `MirrorMiddleware`, which runs the hooks where the view is.
 
     Raises `TypeError` or `ValueError` for arguments that are none of these.
     """
@@ -30,6 +37,7 @@ class DenyMiddlewareStack(Layer):
         inner: ASGIApp,
         *,
         default_policy: Policy | None = None,
+        hooks: Hooks | Iterable[Hooks] | None = None,
         deny_with: str | None = None,
     ) -> None:
         if not callable(inner):
@@ -45,14 +53,17 @@ class DenyMiddlewareStack(Layer):
             )
         self.inner = inner
         self.default_policy = default_policy
+        self.hooks = as_registries(() if hooks is None else hooks, "DenyMiddlewareStack(hooks=...)")
         self.deny_with = deny_with
 
     def __repr__(self) -> str:
         return f"<DenyMiddlewareStack around {self.inner!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run `inner` for `scope`, WebSocket handshakes guarded."""
+        """Run `inner` for `scope`, guarded."""
         if scope["type"] == "websocket":
             await websocket.enter_layer(self, scope, receive, send, self.deny_with)
+        elif scope["type"] == "http":
+            await http.enter_layer(self, scope, receive, send)
         else:
             await self.inner(scope, receive, send)

@@ -1,104 +1,221 @@
-"""The view door: policies on Django views, synchronous and asynchronous, under WSGI and ASGI.
+"""The view door: hooks and policies on Django views, synchronous and asynchronous, under WSGI and ASGI.
 
-The view's own exceptions stay Django's business, except for `Deny`.
+The view's own exceptions stay Django's business, unless a hook takes them; but for `Deny`.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.core.exceptions import ImproperlyConfigured
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import connections
 from django.http import HttpRequest
-from django.urls import NoReverseMatch
 
-from . import corridor, problems
-from .decisions import ALLOWED, Denial, Steps
+from . import bodies, corridor, problems
+from .admission import admission
+from .decisions import ALLOWED, Cause, Raised, Step, Steps, Verdict
 from .drivers import drive, drive_sync
 from .exceptions import Deny
-from .failures import denial_for
+from .onion import Onion
+from .pages import page_for
 from .passage import Passage, passage_of
-from .policy import user_of
+from .refusal import logged, refusal, resolve
+from .surrounding import surround
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http.response import HttpResponseBase
 
+    from .guards import Guards
+    from .hooks import Hook, Hooks
     from .policies import Policy
 
 
-def guard_view(view: Callable[..., Any], policies: tuple[Policy, ...]) -> Callable[..., Any]:
-    """`view` behind `policies`; a coroutine function stays one."""
+# By identity: an attribute would travel with functools.wraps() to functions that check nothing.
+_guarded: WeakKeyDictionary[Callable[..., Any], tuple[Callable[..., Any], Guards]] = WeakKeyDictionary()
+
+
+def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
+    """`view` behind `guards`; a coroutine function stays one."""
+    named = view
+    if view in _guarded:  # Decorators on one another become one, so that hooks come before policies.
+        view, inner = _guarded[view]
+        guards = guards.around(inner)
     if iscoroutinefunction(view):
 
-        @functools.wraps(view)
+        @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            passage = _begin(request, view)
-            decision = await corridor.admit(passage, passage.remaining(policies), _hop)
-            if decision is ALLOWED:
-                try:
-                    return cast("HttpResponseBase", await view(request, *args, **kwargs))
-                except Deny as deny:
-                    decision = denial_for(deny)
-            denial = await drive(_log_in_instead(request, view, decision), _hop)
-            refusal = await corridor.refuse(passage, denial, _hop)
-            return cast("HttpResponseBase", refusal.response)
+            call = _Call(request, view, guards.policies, args, kwargs)
+            return await go_around(
+                call.enter(guards.hooks), request, lambda: drive(call.steps(), through_django)
+            )
 
-        return guarded
+    else:
 
-    @functools.wraps(view)
-    def guarded_sync(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        passage = _begin(request, view)
-        decision = corridor.admit_sync(passage, passage.remaining(policies))
+        @functools.wraps(named)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            call = _Call(request, view, guards.policies, args, kwargs)
+            return go_around_sync(call.enter(guards.hooks), request, lambda: drive_sync(call.steps()))
+
+    _guarded[guarded] = (view, guards)
+    return guarded
+
+
+def is_guarded(view: Callable[..., Any]) -> bool:
+    """Whether `view` carries a policy of its own, perhaps under other decorators."""
+    while view is not None:
+        found = _guarded.get(view)
+        if found is not None:
+            return bool(found[1].policies)
+        view = getattr(view, "__wrapped__", None)  # type: ignore[assignment]
+    return False
+
+
+class _Call:
+    """One call of a guarded view."""
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        view: Callable[..., Any],
+        policies: tuple[Policy, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        if not isinstance(request, HttpRequest):
+            raise TypeError(
+                f"{view!r} is guarded as a view, which takes a request first; found {request!r}. An ASGI app "
+                "must take (scope, receive, send) by these names, and a method needs "
+                "django.utils.decorators.method_decorator."
+            )
+        self._request, self._view, self._policies = request, view, policies
+        self._args, self._kwargs = args, kwargs
+        self._is_async = iscoroutinefunction(view)
+        self._passage = passage_of(request)
+        self._onion = onion_of(self._passage)
+        self._depth = self._onion.depth
+
+    def enter(self, registries: tuple[Hooks, ...]) -> tuple[Hook, ...]:
+        """Enter the hooks of the view; returns those that go around it."""
+        layer = self._onion.enter(registries)
+        if layer is None:
+            return ()
+        if layer.exception:
+            bodies.record(self._request)
+        around, layer.around = layer.around, ()
+        return around
+
+    def steps(self) -> Steps[HttpResponseBase]:
+        """The view's response, or what it is refused with; raises what the view does, if no hook takes it."""
+        response: HttpResponseBase
+        decision: Verdict = yield from self._admit()
         if decision is ALLOWED:
             try:
-                return cast("HttpResponseBase", view(request, *args, **kwargs))
-            except Deny as deny:
-                _roll_back()
-                decision = denial_for(deny)
-        denial = drive_sync(_log_in_instead(request, view, decision))
-        return cast("HttpResponseBase", corridor.refuse_sync(passage, denial).response)
+                if self._is_async:
+                    response = yield lambda: self._view(self._request, *self._args, **self._kwargs)
+                else:
+                    response = self._view(self._request, *self._args, **self._kwargs)
+            except Exception as error:
+                if not (isinstance(error, Deny) or self._onion.takes(error)):
+                    raise
+                decision = yield from rescue(self._passage, error)
+                if isinstance(decision, Raised):
+                    raise
+                if not self._is_async:
+                    _roll_back(self._request)
+        if decision is not ALLOWED:
+            response = yield from refuse(self._request, self._view, decision)
+        layers = self._onion.detach(self._depth)
+        if layers and not getattr(response, "is_rendered", True):
+            # As Django's decorator_from_middleware does: response hooks see what the template became.
+            response.add_post_render_callback(
+                lambda rendered: drive_sync(self._onion.leave(self._passage, rendered, layers))
+            )
+        elif layers:
+            response = yield from self._onion.leave(self._passage, response, layers)
+        return response
 
-    return guarded_sync
+    def _admit(self) -> Steps[Verdict]:
+        policies = self._passage.remaining(self._policies)
+        match = self._request.resolver_match
+        before = dict(match.kwargs) if match is not None else {}
+        decision: Verdict
+        if self._is_async:
+            decision = yield lambda: corridor.admit(self._passage, policies, through_django)
+        else:
+            decision = yield from admission(self._passage, policies)
+        after = match.kwargs if match is not None else {}
+        if after != before:  # A route hook changed them.
+            kept = {name: value for name, value in self._kwargs.items() if name not in before}
+            self._kwargs = {**kept, **after}
+        return decision
 
 
-def _begin(request: HttpRequest, view: Callable[..., Any]) -> Passage:
-    if not isinstance(request, HttpRequest):
-        raise TypeError(
-            f"{view!r} is guarded as a view, which takes a request first; found {request!r}. An ASGI app "
-            "must take (scope, receive, send) by these names, and a method needs "
-            "django.utils.decorators.method_decorator."
-        )
-    return passage_of(request)
+def onion_of(passage: Passage) -> Onion:
+    """The hooks that the request of a view has met."""
+    if passage.onion is None:
+        passage.onion = Onion("http")
+    return passage.onion
 
 
-def _hop(function: Callable[[], Any]) -> Any:
+def rescue(passage: Passage, error: Exception) -> Steps[Cause]:
+    """What a hook makes of an exception of a view; a `Deny` answers for itself; else `Raised`."""
+    if passage.onion is not None and passage.onion.takes(error):
+        yield Step.BLOCKING
+        bodies.give_back(passage.request)
+        denial = yield from passage.onion.rescue(passage, error)
+        if denial is not None:
+            return denial
+    return error if isinstance(error, Deny) else Raised(error)
+
+
+def refuse(request: HttpRequest, view: Callable[..., Any] | None, denial: Cause) -> Steps[HttpResponseBase]:
+    """The response that a request is refused with; in a browser, the site's own pages."""
+    passage = passage_of(request)
+    resolved = yield from resolve(passage, denial)
+    if (
+        isinstance(resolved, Deny)
+        and resolved.response is None
+        and problems.preferred_type(request) == problems.HTML
+    ):
+        page = yield from page_for(request, view, resolved)
+        if page is not None:
+            resolved = Deny(code=resolved.code, headers=resolved.headers, response=page)
+    made = yield from refusal(passage, resolved)
+    response: HttpResponseBase = logged(passage, *made).response
+    return response
+
+
+async def go_around(
+    hooks: tuple[Hook, ...], request: HttpRequest, inside: Callable[[], Any]
+) -> HttpResponseBase:
+    """What `inside` returns, with ``around`` hooks around it."""
+    response: HttpResponseBase = await (surround(hooks, request, inside) if hooks else inside())
+    return response
+
+
+def go_around_sync(
+    hooks: tuple[Hook, ...], request: HttpRequest, inside: Callable[[], HttpResponseBase]
+) -> HttpResponseBase:
+    """As `go_around`, in a synchronous caller."""
+    if not hooks:
+        return inside()
+    return async_to_sync(surround)(hooks, request, sync_to_async(inside, thread_sensitive=True))
+
+
+def through_django(function: Callable[[], Any]) -> Any:
     """Through Django's own thread of the request, which has its database connections."""
     return sync_to_async(function, thread_sensitive=True)()
 
 
-def _roll_back() -> None:
+def _roll_back(request: HttpRequest) -> None:
     """What any other exception of the view does under ATOMIC_REQUESTS, whose transaction is around us."""
+    match = request.resolver_match
+    exempt = getattr(match.func, "_non_atomic_requests", ()) if match is not None else ()
     for connection in connections.all(initialized_only=True):
-        if connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block:
+        is_atomic = connection.settings_dict["ATOMIC_REQUESTS"] and connection.alias not in exempt
+        if is_atomic and connection.in_atomic_block:
             connection.set_rollback(True)
-
-
-def _log_in_instead(request: HttpRequest, view: Callable[..., Any], denial: Denial) -> Steps[Denial]:
-    """For an anonymous browser that has to log in: the way to ``LOGIN_URL`` and back, by Django's rules."""
-    asks_to_log_in = isinstance(denial, Deny) and denial.status == 401 and denial.response is None
-    if not asks_to_log_in or problems.preferred_type(request) != problems.HTML:
-        return denial
-    user = yield from user_of(request)
-    if user.is_authenticated:
-        return denial
-    # Imported here: it needs loaded apps, and decorators are imported before that.
-    from django.contrib.auth.middleware import LoginRequiredMiddleware  # noqa: PLC0415
-
-    try:
-        return LoginRequiredMiddleware(view).handle_no_permission(request, view)
-    except (ImproperlyConfigured, NoReverseMatch):
-        return denial  # A site without a log-in page.

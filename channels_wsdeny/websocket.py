@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import BadRequest, ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404
+from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
 from . import corridor, emitter
-from .decisions import ALLOWED
-from .exceptions import Deny, HandshakeDenied
-from .failures import denial_for
+from .decisions import ALLOWED, Raised
+from .exceptions import HandshakeDenied
 from .gatekeeper import Gatekeeper
+from .guards import Guards
 from .handshake import HandshakeRequest
+from .hooks import site_hooks
 from .log import log_failure
-from .lookahead import Unseen, is_nested, look_ahead
+from .lookahead import Route, Unseen, is_nested, look_ahead
+from .onion import Onion
 from .passage import Gate, Passage
 from .policies import default_policy
 from .pool import hop
@@ -30,9 +33,11 @@ from .wire import State, Wire
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .decisions import Denial
+    from django.http.response import HttpResponseBase
+
+    from .decisions import Cause
+    from .hooks import Hooks
     from .lookahead import Found, Layer
-    from .policy import Policy
     from .types import ASGIApp, Receive, Scope, Send
 
 
@@ -60,17 +65,15 @@ async def enter_layer(
     await (asyncio.create_task(inside) if emitter.is_granian(send) else inside)
 
 
-async def enter_endpoint(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, policies: tuple[Policy, ...]
-) -> None:
-    """Run `app` for a websocket scope once `policies` allow it."""
+async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
+    """Run `app` for a websocket scope once `guards` let it."""
     handshake = handshake_of(scope)
     if handshake is not None:
-        await handshake.enter_endpoint(app, scope, receive, send, policies)
+        await handshake.enter_endpoint(app, scope, receive, send, guards)
         return
     inside = _enter(
         Handshake(scope, receive, send),
-        lambda it: it.enter_endpoint(app, scope, it.wire.receive, it.wire.send, policies),
+        lambda it: it.enter_endpoint(app, scope, it.wire.receive, it.wire.send, guards),
     )
     await (asyncio.create_task(inside) if emitter.is_granian(send) else inside)
 
@@ -95,11 +98,13 @@ def handshake_of(scope: Scope) -> Handshake | None:
 class Handshake:
     """One handshake on its way through layers and endpoints, from its outermost door on."""
 
-    __slots__ = ("_is_running", "passage", "wire")
+    __slots__ = ("_is_running", "_onion", "_site_hooks", "passage", "wire")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None) -> None:
         request = HandshakeRequest(scope)
-        self.passage = Passage(request, self)
+        self._onion = Onion("websocket")
+        self._onion.on_early_end = self._end_early
+        self.passage = Passage(request, self, onion=self._onion)
         request.wsdeny = self.passage  # type: ignore[attr-defined]
         self.wire = Wire(self.passage, scope, receive, send, deny_with)
         self._is_running = False
@@ -109,6 +114,7 @@ class Handshake:
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         self.passage.door = None
+        self._onion.drop()
         await self.wire.release(cancelled=isinstance(error, asyncio.CancelledError))
         if isinstance(error, _PastRouters):
             raise error.error from None
@@ -119,8 +125,9 @@ class Handshake:
             return False
         try:
             self.passage.request.begin()  # type: ignore[attr-defined]
-        except BadRequest as error:
-            await self.wire.deny(denial_for(error))
+            self._site_hooks = site_hooks()
+        except Exception as error:  # noqa: BLE001 - malformed, or hooks that might have denied cannot be used
+            await self.wire.deny(Raised(error))
             return False
         return True
 
@@ -136,11 +143,16 @@ class Handshake:
     ) -> None:
         """Run what the look-ahead found in `layer`, or `layer` itself behind a gate."""
         passage = self._passage_within(scope)
-        if isinstance(found, Exception):
-            await self._deny_here(passage, denial_for(found), send)
-        elif found is Unseen.UNROUTED:
-            await self._deny_here(passage, Deny(404), send)
-        elif found is Unseen.OPAQUE:
+        if not isinstance(found, Route):
+            self._enter_hooks(layer.hooks, layer.guards.hooks)
+            decision = await corridor.arrive(passage, hop)
+            if decision is ALLOWED and isinstance(found, Exception):
+                decision = Raised(found)
+            elif decision is ALLOWED and found is Unseen.UNROUTED:
+                decision = Raised(Resolver404({"path": scope["path"]}))
+            if decision is not ALLOWED:
+                await self._deny_here(passage, decision, send)
+                return
             policy = layer.default_policy
             if policy is None and (outermost or self.wire.is_in(State.ACCEPTED)):
                 policy = default_policy()
@@ -155,15 +167,16 @@ class Handshake:
             scope = {**scope, **found.url}
             if "url_route" in found.url:
                 self.wire.passage = passage = passage.within(scope)
-                passage.request.route_to(found.resolver_match, scope["url_route"])  # type: ignore[attr-defined]
-            policies = found.policies
+            passage.request.route_to(found.resolver_match, scope.get("url_route"))  # type: ignore[attr-defined]
+            self._enter_hooks(found.hooks, found.guards.hooks)
+            policies = found.guards.policies
             if not policies and passage.gate is not None:
                 policies = () if passage.gate.is_open and passage.has_passed else (passage.gate.policy,)
             elif not policies and (outermost or self.wire.is_in(State.ACCEPTED)):
                 policies = (default_policy(),)
             passage.is_fresh = True
             scope = {**scope, "wsdeny": passage}
-            await self.enter_endpoint(found.app, scope, receive, send, policies, fresh=True)
+            await self.enter_endpoint(found.app, scope, receive, send, Guards(policies), fresh=True)
 
     async def enter_endpoint(
         self,
@@ -171,16 +184,20 @@ class Handshake:
         scope: Scope,
         receive: Receive,
         send: Send,
-        policies: tuple[Policy, ...],
+        guards: Guards,
         *,
         fresh: bool = False,
     ) -> None:
-        """Run `app` once `policies` allow it; those that did before are not asked again.
+        """Run `app` once `guards` let it; what did before is not asked again.
 
         With `fresh`, `app` itself may trust what passed here, also after the accept.
         """
         passage = self._passage_within(scope)
-        decision = await corridor.admit(passage, passage.remaining(policies), hop)
+        self._enter_hooks((), guards.hooks)
+        request: Any = passage.request
+        if self._onion and request.resolver_match is None:
+            request.route_to(ResolverMatch(app, (), {}), None)
+        decision = await corridor.admit(passage, passage.remaining(guards.policies), hop)
         if decision is not ALLOWED:
             await self._deny_here(passage, decision, send)
             return
@@ -201,7 +218,7 @@ class Handshake:
             if corridor.is_being_cancelled() or wire.is_in(State.ACCEPTED):
                 raise
             if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny(denial_for(_cancelled(app, error)))
+                await wire.deny(Raised(_cancelled(app, error)))
             # Else it is the cancellation that `receive` unwound the application with.
         except Exception as error:
             if wire.is_in(State.ACCEPTED):
@@ -209,12 +226,21 @@ class Handshake:
                     raise _PastRouters(error) from error
                 raise
             if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny(denial_for(error))
+                await wire.deny(Raised(error))
             elif not isinstance(error, HandshakeDenied):
                 log_failure(passage, error)
         else:
             if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny(denial_for(_no_answer(app)))
+                await wire.deny(Raised(_no_answer(app)))
+
+    def _enter_hooks(self, hooks: tuple[Hooks, ...], endpoint_hooks: tuple[Hooks, ...]) -> None:
+        """Enter the hooks of stacks, and those of an endpoint further in, to be run on admission."""
+        if self.wire.is_in(State.CONNECTING):
+            self._onion.enter((*self._site_hooks, *hooks))
+            self._onion.enter(endpoint_hooks)
+
+    def _end_early(self, end: HttpResponseBase | Exception) -> None:
+        self.wire.begin_denial(Raised(end) if isinstance(end, Exception) else end)
 
     def _passage_within(self, scope: Scope) -> Passage:
         """The passage for `scope`. After the accept each entry is asked anew, but for the one just asked."""
@@ -229,7 +255,7 @@ class Handshake:
         self.wire.passage = passage = passage.within(scope)
         return passage
 
-    async def _deny_here(self, passage: Passage, denial: Denial, send: Send) -> None:
+    async def _deny_here(self, passage: Passage, denial: Cause, send: Send) -> None:
         """Deny the handshake, or the stream of an endpoint that was reached after the accept."""
         if self.wire.is_in(State.ACCEPTED):
             refusal = await corridor.refuse(passage, denial, hop)

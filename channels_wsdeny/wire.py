@@ -17,13 +17,12 @@ from . import corridor, emitter
 from .appdenial import AppDenial, denial_of_close
 from .conf import conf
 from .exceptions import HandshakeDenied
-from .failures import denial_for
 from .pool import hop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from .decisions import Denial
+    from .decisions import Cause
     from .passage import Passage
     from .types import Message, Receive, Scope, Send
 
@@ -134,7 +133,7 @@ class Wire:
             else:
                 await self._answer(message)
 
-    async def deny(self, denial: Denial) -> None:
+    async def deny(self, denial: Cause) -> None:
         """Deny the handshake, once and for all; it may be accepted or denied already."""
         if self.state is not State.CONNECTING:
             return
@@ -158,11 +157,15 @@ class Wire:
                 raise
             # granian's way to say the same.
 
-    async def deny_for_the_app(self, denial: Denial) -> None:
+    async def deny_for_the_app(self, denial: Cause) -> None:
         """Deny while the application runs: it may cancel what it is doing, the denial must not be."""
+        await asyncio.shield(self.begin_denial(denial))
+
+    def begin_denial(self, denial: Cause) -> asyncio.Future[None]:
+        """Have the handshake denied, in a task of its own; `release` waits for it."""
         if self._denial is None:
             self._denial = asyncio.ensure_future(self.deny(denial))
-        await asyncio.shield(self._denial)
+        return self._denial
 
     async def _while_the_client_is_there(self, emission: Coroutine[Any, Any, None]) -> None:
         """Send a large denial, unless the client leaves: hypercorn would wait for it to read on for ever."""
@@ -239,13 +242,12 @@ class Wire:
         headers = emitter.check_headers(message)
         response = HttpResponse(status=101)
         del response["Content-Type"]
-        try:
-            await corridor.save_session(self.passage, response, hop)
-        except Exception as error:  # noqa: BLE001 - a session that cannot be saved is no reason to accept
-            await self.deny_for_the_app(denial_for(error))
-            return
+        answer = await corridor.answer(self.passage, response, hop)
         if not self.is_in(State.CONNECTING):
-            return  # Denied meanwhile, for the application has ended.
+            return  # Denied meanwhile, for the application or an around hook has ended.
+        if answer is not response or response.status_code != 101:
+            await self.deny_for_the_app(answer)
+            return
         headers += emitter.raw_headers(response)
         self.state = State.ACCEPTED
         self.passage.is_fresh = False

@@ -12,6 +12,7 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
+from testproject.chat.hooks import hooks  # noqa: E402
 from testproject.chat.routing import websocket_urlpatterns  # noqa: E402
 
 application = DenyMiddlewareStack(
@@ -20,5 +21,6 @@ application = DenyMiddlewareStack(
             "http": django_application,
             "websocket": URLRouter(websocket_urlpatterns),
         }
-    )
+    ),
+    hooks=hooks,
 )

@@ -43,9 +43,14 @@ SITUATIONS = {
     "channels_wsdeny.E002": {"CHANNELS_WSDENY": {"POOLSIZE": 3}},
     "channels_wsdeny.E003": {"CHANNELS_WSDENY": {"POOL_SIZE": "3"}},
     "channels_wsdeny.E004": {"CHANNELS_WSDENY": {"DEFAULT_POLICY": "nowhere.Policy"}},
+    "channels_wsdeny.E005": {"CHANNELS_WSDENY": {"MIRROR_DEFAULT_POLICY": True}, "MIDDLEWARE": []},
     "channels_wsdeny.W001": {"INSTALLED_APPS": ["daphne", "channels_wsdeny"]},
     "channels_wsdeny.W002": {"ASGI_APPLICATION": f"{__name__}.bare"},
     "channels_wsdeny.W003": {"ASGI_APPLICATION": "nowhere.application"},
+    "channels_wsdeny.W004": {
+        "CHANNELS_WSDENY": {"HOOKS": ["testproject.chat.hooks.hooks"]},
+        "MIDDLEWARE": [],
+    },
 }
 
 
@@ -152,7 +157,7 @@ def test_a_value_of_a_wrong_type_is_reported(name, value, settings):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(name, value) for name, (good, _) in VALUES.items() for value in good if value != "a.B"],
+    [(name, value) for name, (good, _) in VALUES.items() for value in good if "." not in str(value)],
 )
 def test_a_right_value_is_not_reported(name, value, settings):
     assert found(settings, CHANNELS_WSDENY={name: value}) == []

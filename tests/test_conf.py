@@ -6,7 +6,7 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.test import override_settings
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import KEYS, Settings, conf
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy
@@ -23,7 +23,12 @@ DEFAULTS = {
     "MAX_DENIAL_BODY": 1024 * 1024,
     "CHALLENGE": "Session",
     "RETRY_AFTER": 5,
+    "MIRROR_DEFAULT_POLICY": False,
+    "HOOKS": [],
 }
+
+#: Keys whose values are kept as they are: their default might open what they were to shut.
+KEPT = {"DEFAULT_POLICY", "MIRROR_DEFAULT_POLICY", "HOOKS"}
 
 #: For each key: values that may be written, and values that may not.
 VALUES = {
@@ -41,6 +46,11 @@ VALUES = {
     "CHALLENGE": (
         ["Session", 'Bearer realm="chat"'],
         ["", "a\r\nb", "a\nb", "a\0b", "ä", "☃", None, b"Session", 3, "\t"],
+    ),
+    "MIRROR_DEFAULT_POLICY": ([True, False], [None, 1, 0, "True", "", [True]]),
+    "HOOKS": (
+        [[], ["chat.hooks.hooks"], ("chat.hooks.hooks",), [Hooks()]],
+        [None, "chat.hooks.hooks", Hooks(), [3], [None], {"chat.hooks.hooks"}],
     ),
     "RETRY_AFTER": ([1, 3600], [0, -1, 0.5, True, "5", None, float("nan")]),
 }
@@ -89,7 +99,7 @@ def test_a_key_is_what_the_site_wrote(name, value, settings):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, value in cases(1) if name != "DEFAULT_POLICY"]
+    ("name", "value"), [(name, value) for name, value in cases(1) if name not in KEPT]
 )
 def test_an_invalid_value_counts_as_the_default(name, value, settings):
     settings.CHANNELS_WSDENY = {name: value}

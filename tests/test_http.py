@@ -717,8 +717,8 @@ async def test_other_scopes_are_refused_by_a_guarded_application(kind):
         await require(DenyAll())(app)({"type": kind}, None, None)
 
 
-@pytest.mark.parametrize("kind", ["http", "lifespan", "channel", "webtransport"])
-async def test_the_stack_itself_passes_what_is_no_websocket(kind):
+@pytest.mark.parametrize("kind", ["lifespan", "channel", "webtransport"])
+async def test_the_stack_itself_passes_what_is_no_request(kind):
     calls = []
 
     async def app(*args):

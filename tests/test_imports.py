@@ -32,17 +32,20 @@ FLOORS = [
         "failures",
         "problems",
         "emitter",
+        "content",
+        "bodies",
         "appdenial",
+        "appstream",
     },
-    {"guards", "policy", "policies"},
-    {"corridor"},
-    {"lookahead", "gatekeeper", "websocket", "wire", "http", "views"},
+    {"guards", "policy", "policies", "pages", "hooks", "plan", "surrounding", "onion"},
+    {"corridor", "admission", "refusal"},
+    {"lookahead", "upgrade", "gatekeeper", "websocket", "wire", "http", "views", "middleware"},
     {"stack", "decorators", "checks", "apps", ""},
 ]
 #: Daphne that can deny stands beside the house: it knows the settings and types, and the house not it.
 ANNEX = {"daphne", "management"}
 #: Doors, by the modules that each is made of; the look-ahead is what they may share.
-DOORS = [{"gatekeeper", "websocket", "wire"}, {"http"}, {"views"}]
+DOORS = [{"gatekeeper", "websocket", "wire"}, {"http"}, {"views", "middleware"}]
 
 
 class Import(NamedTuple):
@@ -121,7 +124,7 @@ def test_no_module_has_two_floors():
 def test_the_test_sees_the_imports():
     assert Import("http", "corridor", for_types=False) in imports()
     assert Import("apps", "checks", for_types=False) in imports()
-    assert Import("http", "policies", for_types=True) in imports()
+    assert Import("stack", "types", for_types=True) in imports()
     assert Import("daphne.server", "conf", for_types=False) in imports()
     assert Import("", "stack", for_types=False) in imports()
 
@@ -163,7 +166,21 @@ def test_the_corridor_knows_no_door():
     assert not {found.imported for found in imports() if found.importer == "corridor"} & FLOORS[4]
 
 
-@pytest.mark.parametrize("module", ["guards", "policy", "policies", "corridor"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "guards",
+        "policy",
+        "policies",
+        "hooks",
+        "plan",
+        "onion",
+        "surrounding",
+        "corridor",
+        "admission",
+        "refusal",
+    ],
+)
 def test_policies_and_the_corridor_know_no_asgi_messages(module):
     tree = ast.parse(modules()[module].read_text())
     words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
@@ -258,7 +275,7 @@ def test_the_package_exports_what_it_says():
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("channels_wsdeny", "DenyMiddlewareStack Deny"),
+        ("channels_wsdeny", "DenyMiddlewareStack Deny Hooks"),
         (
             "channels_wsdeny.policies",
             "Policy AllowAny DenyAll IsAuthenticated IsStaff IsSuperuser InGroup HasPermission "
@@ -266,7 +283,7 @@ def test_the_package_exports_what_it_says():
         ),
         (
             "channels_wsdeny.decorators",
-            "login_required permission_required user_passes_test require public",
+            "login_required permission_required user_passes_test require public with_hooks",
         ),
     ],
 )

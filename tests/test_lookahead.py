@@ -339,7 +339,7 @@ async def test_a_converter_that_does_not_resolve_leaves_the_next_route_its_turn(
 
 
 def policies_of(app, where="/"):
-    return look_ahead(app, websocket_scope(where)).policies
+    return look_ahead(app, websocket_scope(where)).guards.policies
 
 
 def test_policies_come_from_the_outside_in():

@@ -137,10 +137,10 @@ async def test_it_sees_the_callers_contextvars():
     assert await hop(variable.get) == "set"
 
 
-async def test_it_leaves_the_callers_contextvars_alone():
+async def test_the_caller_sees_contextvars_that_were_set_there():
     variable.set("mine")
     await hop(lambda: variable.set("theirs"))
-    assert variable.get() == "mine"
+    assert variable.get() == "theirs"
 
 
 async def test_it_sees_nobody_elses_contextvars(make_pool):

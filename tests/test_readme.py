@@ -97,9 +97,9 @@ def namespace(db):
 
 
 def test_the_policies_of_the_readme_print_as_they_are_written(namespace):
-    from channels_wsdeny.guards import policies_of
+    from channels_wsdeny.guards import guards_of
 
-    (policy,) = policies_of(namespace["MonitorConsumer"])
+    (policy,) = guards_of(namespace["MonitorConsumer"]).policies
     assert repr(policy) == "IsStaff() & ~InGroup('trainees') | IsSuperuser()"
 
 

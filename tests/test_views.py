@@ -26,6 +26,7 @@ from django.views.generic import ListView, TemplateView
 from pytest_django.asserts import assertContains, assertRedirects, assertTemplateUsed
 
 from channels_wsdeny import Deny
+from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import (
     login_required,
     permission_required,
@@ -37,6 +38,13 @@ from channels_wsdeny.policies import AllowAny, DenyAll, InGroup, IsAuthenticated
 from tests.cases import Answers, AsyncAnswers, Raises
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.test_views")]
+
+
+@pytest.fixture(autouse=True)
+def without_mirror(settings):
+    """The decorators hold by themselves; what the middleware adds is tested in `test_middleware`."""
+    settings.MIDDLEWARE = [path for path in settings.MIDDLEWARE if path != MIRROR]
+
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 LOGIN_URL = "/login/"

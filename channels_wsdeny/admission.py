@@ -1,0 +1,70 @@
+"""The admission: request and route hooks, then the policies, on the way to the endpoint.
+
+Written as steps (see `channels_wsdeny.decisions`); nothing raises out of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.http.response import HttpResponseBase
+
+from . import content, statuses
+from .decisions import ALLOWED, Raised, Step, Steps, Verdict
+from .handshake import AppRequest, HandshakeRequest
+from .visitor import known_user
+
+if TYPE_CHECKING:
+    from .exceptions import Deny
+    from .passage import Passage
+    from .policies import Policy
+
+
+def arrival(passage: Passage) -> Steps[Verdict]:
+    """Run the request hooks."""
+    try:
+        if passage.onion:
+            early = yield from passage.onion.arrive(passage)
+            if early is not None:
+                return early
+    except Exception as error:  # noqa: BLE001 - fail closed: whatever goes wrong denies
+        return Raised(error)
+    return ALLOWED
+
+
+def admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Verdict]:
+    """What `admit` does, where it runs decided by a driver."""
+    request = passage.request
+    request.wsdeny = passage  # type: ignore[attr-defined]
+    try:
+        if passage.onion:
+            early = yield from passage.onion.arrive(passage)
+            if early is None and getattr(request, "resolver_match", None) is not None:
+                early = yield from passage.onion.route(passage)
+            if early is not None:
+                return early
+        for policy in policies:
+            passage.policy = policy
+            decision = yield from policy.decide(request)
+            if decision is not ALLOWED:
+                yield from check_status(passage, decision)
+                return decision
+        is_offered = isinstance(request, HandshakeRequest) or (policies and isinstance(request, AppRequest))
+        if is_offered and known_user(request) is None:
+            # The application finds its user in the scope, and may look at it on the loop.
+            yield Step.BLOCKING
+            request.load_user()  # type: ignore[attr-defined]
+    except Exception as error:  # noqa: BLE001 - fail closed: whatever goes wrong denies
+        return Raised(error)
+    passage.note_passed(policies)
+    return ALLOWED
+
+
+def check_status(passage: Passage, denial: Deny | HttpResponseBase) -> Steps[None]:
+    """Raise `ValueError` for a response whose status cannot deny, and close it."""
+    if isinstance(denial, HttpResponseBase) and not statuses.is_denial(denial.status_code):
+        yield from content.close(denial)
+        raise ValueError(
+            f"{passage.expression} denied with a response of status {denial.status_code}. "
+            "The status of a denial is 300-599."
+        )

@@ -1,0 +1,216 @@
+"""The onion: the layers of hooks that one request has entered, and leaves again from the inside out."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from django.http.response import HttpResponseBase
+
+from . import problems
+from .decisions import Step, Steps
+from .exceptions import Deny, HookError
+from .failures import denial_for
+from .handshake import ScopeRequest
+from .log import log_failure
+from .plan import plan_of
+from .surrounding import Surrounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpRequest
+
+    from .hooks import Hook, Hooks
+    from .passage import Passage
+    from .plan import Plan
+    from .types import Protocol
+
+
+class Layer:
+    """The hooks of one layer that have not run yet."""
+
+    __slots__ = ("around", "exception", "request", "response", "route", "surrounding")
+
+    def __init__(self, plan: Plan) -> None:
+        self.request, self.route, self.response, self.exception, self.around = plan.kinds()
+        self.surrounding: Surrounding | None = None
+
+
+class Onion:
+    """All layers of one request, the innermost last. Each hook runs once, however often it is given."""
+
+    __slots__ = ("_layers", "_met", "_protocol", "on_early_end")
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._layers: list[Layer] = []
+        self._met: set[Hook] = set()
+        #: Where the endpoint answers by itself: what to do if its ``around`` hooks end before it has. Where
+        #: it is None, the door itself puts them around the endpoint.
+        self.on_early_end: Callable[[HttpResponseBase | Exception], Any] | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many layers there are."""
+        return len(self._layers)
+
+    @property
+    def rescues(self) -> bool:
+        """Whether there are hooks for exceptions, who may want to see the body of a request again."""
+        return any(layer.exception for layer in self._layers)
+
+    def __bool__(self) -> bool:
+        return bool(self._layers)
+
+    def enter(self, registries: tuple[Hooks, ...]) -> Layer | None:
+        """Enter a layer of those hooks of `registries` that this request has not met; None without any."""
+        plan = plan_of(registries, self._protocol)
+        if not plan:
+            return None
+        if self._met:
+            plan = plan.without(self._met)
+            if not plan:
+                return None
+        for hooks in plan.kinds():
+            self._met.update(hooks)
+        layer = Layer(plan)
+        self._layers.append(layer)
+        return layer
+
+    def arrive(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
+        """Run the request hooks of layers that were just entered; returns what one of them answered with."""
+        for layer in list(self._layers):
+            if layer.around and self.on_early_end is not None:
+                hooks, layer.around = layer.around, ()
+                early = yield from self._surround(layer, hooks, passage)
+                if early is not None:
+                    return early
+            hooks, layer.request = layer.request, ()
+            for hook in hooks:
+                answer = yield from _ask(hook, passage.request)
+                if answer is not None:
+                    return answer
+        return None
+
+    def route(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
+        """Run the route hooks of all layers; returns what one of them answered with."""
+        for layer in list(self._layers):
+            hooks, layer.route = layer.route, ()
+            for hook in hooks:
+                answer = yield from _ask(hook, passage.request)
+                _keep_route(passage.request)
+                if answer is not None:
+                    return answer
+        return None
+
+    def rescue(self, passage: Passage, error: Exception) -> Steps[HttpResponseBase | Deny | None]:
+        """What a hook makes of `error`, the innermost layer and the most specific type first; else None."""
+        for layer in reversed(list(self._layers)):
+            taking = [(hook.distance(error), hook) for hook in layer.exception]
+            for _, hook in sorted(
+                ((distance, hook) for distance, hook in taking if distance is not None),
+                key=lambda pair: pair[0],
+            ):
+                layer.exception = tuple(other for other in layer.exception if other is not hook)
+                answer = yield from _ask(hook, passage.request, error)
+                if answer is not None:
+                    return answer
+        return None
+
+    def takes(self, error: Exception) -> bool:
+        """Whether a hook is there that `error` would be given to."""
+        return any(hook.distance(error) is not None for layer in self._layers for hook in layer.exception)
+
+    def detach(self, depth: int) -> list[Layer]:
+        """Take all layers but the outermost `depth` off, to be left; returns them."""
+        layers = self._layers[depth:]
+        del self._layers[depth:]
+        return layers
+
+    def leave(
+        self, passage: Passage, response: HttpResponseBase, layers: list[Layer] | None = None
+    ) -> Steps[HttpResponseBase]:
+        """Leave `layers` (None: all); returns what their hooks make of `response`.
+
+        Nothing is raised: the denial that an exception becomes goes on its way through the other hooks.
+        """
+        for layer in reversed(self.detach(0) if layers is None else layers):
+            for hook in layer.response:
+                try:
+                    answer = yield from _ask(hook, passage.request, response)
+                    if answer is None or answer is response:  # left as it is, or changed in place
+                        continue
+                    response = problems.denial_response(passage, answer)
+                    break
+                except Exception as error:  # noqa: BLE001 - fail closed: no answer of a broken hook goes out
+                    response = _failed(passage, error)
+            if layer.surrounding is not None:
+                surrounding, layer.surrounding = layer.surrounding, None
+                try:
+                    response = yield _leaving(surrounding, response)
+                except Exception as error:  # noqa: BLE001 - as above
+                    response = _failed(passage, error)
+        return response
+
+    def drop(self) -> None:
+        """There is nobody to answer any more: end what still waits for the answer."""
+        while self._layers:
+            surrounding = self._layers.pop().surrounding
+            if surrounding is not None:
+                surrounding.cancel()
+
+    def _surround(
+        self, layer: Layer, hooks: tuple[Hook, ...], passage: Passage
+    ) -> Steps[HttpResponseBase | None]:
+        on_early_end = self.on_early_end
+
+        async def enter() -> HttpResponseBase | None:
+            layer.surrounding = Surrounding(hooks, passage.request, on_early_end)  # type: ignore[arg-type]
+            return await layer.surrounding.enter()
+
+        try:
+            early: HttpResponseBase | None = yield enter
+        except Exception:
+            self._forsake(layer)
+            raise
+        if early is not None:
+            self._forsake(layer)
+        return early
+
+    def _forsake(self, layer: Layer) -> None:
+        """Forget a layer that its ``around`` hooks did not let the request into."""
+        layer.surrounding = None
+        self._layers.remove(layer)
+
+
+def _leaving(surrounding: Surrounding, response: HttpResponseBase) -> Callable[[], Any]:
+    return lambda: surrounding.leave(response)
+
+
+def _ask(hook: Hook, *arguments: Any) -> Steps[HttpResponseBase | Deny | None]:
+    """What `hook` answers. Raises what it raises, and `HookError` for what is no answer."""
+    if hook.is_async:
+        answer = yield lambda: hook.function(*arguments)
+    else:
+        if hook.blocking:
+            yield Step.BLOCKING
+        answer = hook.function(*arguments)
+    if answer is None or isinstance(answer, (HttpResponseBase, Deny)):
+        return answer
+    if inspect.iscoroutine(answer):
+        answer.close()
+    raise HookError(f"{hook!r} returned {answer!r}. A hook returns None, a response or a Deny.")
+
+
+def _keep_route(request: HttpRequest) -> None:
+    """Have the application find its ``url_route`` as a route hook left the match."""
+    if isinstance(request, ScopeRequest):
+        request.keep_route()
+
+
+def _failed(passage: Passage, error: Exception) -> HttpResponseBase:
+    denial = denial_for(error)
+    if denial.__cause__ is not None and denial.status >= 500:
+        log_failure(passage, denial.__cause__, denial.status)
+    return problems.denial_response(passage, denial)

@@ -1,0 +1,125 @@
+"""The surrounding of a request: its ``around`` hooks, and how they enclose what answers by itself.
+
+A view returns its response, so the hooks are simply called around it. A consumer answers by a message in
+the middle of its run and lives on: there the hooks run in a task of their own, which ends with the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from django.http.response import HttpResponseBase
+
+from .exceptions import HookError
+from .pool import adopt_context
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from .hooks import Hook
+
+#: What answers the request inside the hooks.
+Inside: TypeAlias = Callable[[], Awaitable[HttpResponseBase]]
+
+
+async def surround(hooks: tuple[Hook, ...], request: HttpRequest, inside: Inside) -> HttpResponseBase:
+    """The response that `hooks`, the outermost first, make of what `inside` returns.
+
+    Raises what they raise, and `HookError` for a hook that returns no response.
+    """
+    if not hooks:
+        return await inside()
+    outermost, inner = hooks[0], hooks[1:]
+    called = False
+
+    async def call_next(given: HttpRequest) -> HttpResponseBase:
+        nonlocal called
+        if given is not request:
+            raise HookError(f"{outermost!r} called call_next({given!r}). It takes the request of the hook.")
+        if called:
+            raise HookError(f"{outermost!r} called call_next() twice: the endpoint answers once.")
+        called = True
+        return await surround(inner, request, inside)
+
+    response = await outermost.function(request, call_next)
+    if not isinstance(response, HttpResponseBase):
+        raise HookError(f"{outermost!r} returned {response!r}. An around hook returns a response.")
+    return response
+
+
+class Surrounding:
+    """The ``around`` hooks of one request whose endpoint answers by itself, and lives on.
+
+    `on_early_end` is called if the hooks end before the endpoint has answered, with their response or
+    exception.
+    """
+
+    def __init__(
+        self,
+        hooks: tuple[Hook, ...],
+        request: HttpRequest,
+        on_early_end: Callable[[HttpResponseBase | Exception], Any],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._inside: asyncio.Future[None] = loop.create_future()
+        self._answer: asyncio.Future[HttpResponseBase] = loop.create_future()
+        self._on_early_end = on_early_end
+        self._is_cancelled = False
+        self._context = contextvars.copy_context()
+        self._task = loop.create_task(surround(hooks, request, self._await_the_answer), context=self._context)
+
+    async def enter(self) -> HttpResponseBase | None:
+        """Run the hooks up to the innermost `call_next`; what they put into contextvars, the caller sees.
+
+        Returns a response if a hook answers without that; raises what they raise.
+        """
+        await self._until(self._inside)
+        if self._task.done():
+            return self._task.result()
+        adopt_context(self._context)
+        self._task.add_done_callback(self._tell)
+        return None
+
+    async def leave(self, response: HttpResponseBase) -> HttpResponseBase:
+        """Give the hooks the endpoint's `response`; returns what they make of it, raises what they raise."""
+        self._on_early_end = _ignore
+        if self._is_cancelled:
+            return response
+        if not self._task.done():
+            self._answer.set_result(response)
+            await self._until(self._task)
+        return self._task.result()
+
+    def cancel(self) -> None:
+        """End the hooks: there is no answer that they could see."""
+        self._on_early_end = _ignore
+        self._is_cancelled = True
+        self._task.cancel()
+
+    async def _until(self, future: asyncio.Future[Any]) -> None:
+        try:
+            await asyncio.wait({future, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if self._task.cancelled():
+            raise RuntimeError("An around hook was cancelled by what it awaited.")
+
+    async def _await_the_answer(self) -> HttpResponseBase:
+        self._inside.set_result(None)
+        return await self._answer
+
+    def _tell(self, task: asyncio.Task[HttpResponseBase]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._on_early_end(task.result())
+        elif isinstance(error, Exception):
+            self._on_early_end(error)
+
+
+def _ignore(result: HttpResponseBase | Exception) -> None: ...
