@@ -22,6 +22,8 @@ EXTENSION = "websocket.http.response"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
 _HOW_HEADERS_ARE = "cannot be sent: names are tokens, and values have no CR, LF or NUL."
+#: Statuses without a body, and so without its length (RFC 9110 section 8.6).
+_BODILESS = {204, 304}
 #: What belongs to the connection, not to the response (RFC 9110 section 7.6.1).
 _HOP_BY_HOP = {b"transfer-encoding", b"keep-alive", b"content-length"}
 
@@ -79,9 +81,9 @@ def check_headers(message: Message) -> RawHeaders:
 def messages(refusal: Refusal, prefix: str, send: Send) -> tuple[Message, Message]:
     """The two messages of a denial for this server; `prefix` is ``http`` or ``websocket.http``."""
     status = refusal.response.status_code
-    body = b"" if status == 304 else refusal.response.content
+    body = b"" if status in _BODILESS else refusal.response.content
     headers = [pair for pair in refusal.headers if pair[0] not in _HOP_BY_HOP]
-    if status != 304:
+    if status not in _BODILESS:
         headers.append((b"content-length", b"%d" % len(body)))
     if prefix != "http" and is_granian(send):
         headers = _for_granian(headers)

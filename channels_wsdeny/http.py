@@ -55,11 +55,11 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
     if exchange is not None:
         await exchange.enter_layer(layer, found, scope, receive, send)
         return
-    exchange = Exchange(scope, receive, send)
     route = found if isinstance(found, Route) else None
     if route is None or route.is_django:
-        socket = socket_route(layer, scope, exchange.request)
+        socket = socket_route(layer, scope)
         if socket is not None:
+            exchange = Exchange(scope, receive, send)
             await exchange.run(exchange.refuse_socket(socket))
             return
     if route is not None and route.is_django and not route.guards.policies:
@@ -71,6 +71,7 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
         if not (hooks or conf.HOOKS):
             await route.app({**scope, **route.url}, receive, send)
             return
+    exchange = Exchange(scope, receive, send)
     await exchange.run(exchange.enter_layer(layer, found, scope, exchange.receive, exchange.send))
 
 

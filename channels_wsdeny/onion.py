@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
 
-from . import problems
+from . import problems, statuses
 from .decisions import Step, Steps
 from .exceptions import Deny, HookError
 from .failures import denial_for
@@ -141,7 +141,7 @@ class Onion:
                     answer = yield from _ask(hook, passage.request, response)
                     if answer is None or answer is response:  # left as it is, or changed in place
                         continue
-                    response = problems.denial_response(passage, answer)
+                    response = _replaced(passage, answer)
                     break
                 except Exception as error:  # noqa: BLE001 - fail closed: no answer of a broken hook goes out
                     response = _failed(passage, error)
@@ -209,8 +209,16 @@ def _keep_route(request: HttpRequest) -> None:
         request.keep_route()
 
 
+def _replaced(passage: Passage, answer: HttpResponseBase | Deny) -> HttpResponseBase:
+    """What goes out in the endpoint's place: a denial, as far as its status is one."""
+    response = problems.denial_response(passage, answer)
+    if statuses.is_denial(response.status_code):
+        problems.seal(response)
+    return response
+
+
 def _failed(passage: Passage, error: Exception) -> HttpResponseBase:
     denial = denial_for(error)
     if denial.__cause__ is not None and denial.status >= 500:
         log_failure(passage, denial.__cause__, denial.status)
-    return problems.denial_response(passage, denial)
+    return _replaced(passage, denial)

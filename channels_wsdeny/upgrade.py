@@ -12,8 +12,6 @@ from .exceptions import Deny
 from .lookahead import Route, look_ahead
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
-
     from .lookahead import Layer
     from .types import Scope
 
@@ -21,13 +19,13 @@ if TYPE_CHECKING:
 _NOWHERE = "/\0"
 
 
-def socket_route(app: Layer, scope: Scope, request: HttpRequest) -> Route | None:
+def socket_route(app: Layer, scope: Scope) -> Route | None:
     """The WebSocket route of `app` that a plain GET has reached; None if HTTP has something at its path."""
     if scope.get("method") not in {"GET", "HEAD"}:
         return None
     handshake = {**scope, "type": "websocket"}
     found = _route(app, handshake)
-    if found is None or "url_route" not in found.url or _is_routed_by_django(request.path_info):
+    if found is None or "url_route" not in found.url or _is_routed_by_django(scope):
         return None
     nowhere = {**handshake, "path": scope.get("root_path", "") + _NOWHERE}
     return None if _route(app, nowhere) is not None else found
@@ -49,7 +47,8 @@ def _route(app: Layer, scope: Scope) -> Route | None:
     return found if isinstance(found, Route) else None
 
 
-def _is_routed_by_django(path_info: str) -> bool:
+def _is_routed_by_django(scope: Scope) -> bool:
+    path_info: str = scope["path"].removeprefix(scope.get("root_path", ""))
     if not getattr(settings, "ROOT_URLCONF", None):
         return False
     try:

@@ -18,6 +18,7 @@ from .admission import admission
 from .decisions import ALLOWED, Cause, Raised, Step, Steps, Verdict
 from .drivers import drive, drive_sync
 from .exceptions import Deny
+from .failures import denial_for
 from .onion import Onion
 from .pages import page_for
 from .passage import Passage, passage_of
@@ -169,7 +170,7 @@ def rescue(passage: Passage, error: Exception) -> Steps[Cause]:
         denial = yield from passage.onion.rescue(passage, error)
         if denial is not None:
             return denial
-    return error if isinstance(error, Deny) else Raised(error)
+    return denial_for(error) if isinstance(error, Deny) else Raised(error)
 
 
 def refuse(request: HttpRequest, view: Callable[..., Any] | None, denial: Cause) -> Steps[HttpResponseBase]:
