@@ -98,9 +98,7 @@ def test_a_key_is_what_the_site_wrote(name, value, settings):
     assert getattr(conf, name) is value
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, value in cases(1) if name not in KEPT]
-)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, value in cases(1) if name not in KEPT])
 def test_an_invalid_value_counts_as_the_default(name, value, settings):
     settings.CHANNELS_WSDENY = {name: value}
     assert getattr(conf, name) == DEFAULTS[name]
