@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 from . import content, statuses
 from .decisions import ALLOWED, Raised, Step, Steps, Verdict
 from .handshake import AppRequest, HandshakeRequest
+from .policy import ask
 from .visitor import known_user
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def arrival(passage: Passage) -> Steps[Verdict]:
     """Run the request hooks."""
     try:
         if passage.onion:
+            passage.onion.check()
             early = yield from passage.onion.arrive(passage)
             if early is not None:
                 return early
@@ -34,10 +36,18 @@ def arrival(passage: Passage) -> Steps[Verdict]:
 
 def admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Verdict]:
     """What `admit` does, where it runs decided by a driver."""
+    steps = _admission(passage, policies)
+    return steps if passage.trace is None else passage.trace.watching(steps)
+
+
+def _admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Verdict]:
     request = passage.request
     request.wsdeny = passage  # type: ignore[attr-defined]
+    if passage.trace is not None:
+        passage.trace.note_route(getattr(request, "resolver_match", None))
     try:
         if passage.onion:
+            passage.onion.check()
             early = yield from passage.onion.arrive(passage)
             if early is None and getattr(request, "resolver_match", None) is not None:
                 early = yield from passage.onion.route(passage)
@@ -45,7 +55,7 @@ def admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Verdict]:
                 return early
         for policy in policies:
             passage.policy = policy
-            decision = yield from policy.decide(request)
+            decision = yield from ask(policy, request)
             if decision is not ALLOWED:
                 yield from check_status(passage, decision)
                 return decision

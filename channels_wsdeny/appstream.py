@@ -59,9 +59,11 @@ class AppStream(StreamingHttpResponse):
             if chunk == b"":
                 continue
             putting = asyncio.ensure_future(self._chunks.put(chunk))
-            await asyncio.wait({putting, pump}, return_when=asyncio.FIRST_COMPLETED)
-            if not putting.done():  # They do not want to read on.
+            try:
+                await asyncio.wait({putting, pump}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
                 putting.cancel()
+            if pump.done():  # They do not want to read on.
                 break
         if last or pump.done():
             await pump

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.http import UnreadablePostError
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 class Record:
     """What was read of a body so far."""
 
-    __slots__ = ("_chunks", "is_too_big", "size")
+    __slots__ = ("_chunks", "is_lost", "is_too_big", "size")
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
         self.size = 0
+        #: Whether some of it was read before anybody kept it.
+        self.is_lost = False
         #: Whether there was more than may be kept; then nothing is.
         self.is_too_big = False
 
@@ -37,10 +40,21 @@ class Record:
         else:
             self._chunks.append(chunk)
 
+    def lose(self) -> None:
+        """Some of the body was read without being kept: then none of it is the body."""
+        self.is_lost = True
+        self._chunks.clear()
+
     def give_back(self, request: HttpRequest) -> None:
-        """Let `request.body` be what was kept; reading it raises `RequestDataTooBig` if it was too much."""
+        """Let `request.body` be what was kept.
+
+        Reading it raises `RequestDataTooBig` if that was too much, `UnreadablePostError` if it is not all.
+        """
         own = vars(request)
-        if self.is_too_big:
+        if self.is_lost:
+            own["_stream"] = _Lost()
+            own["_read_started"] = False
+        elif self.is_too_big:
             own["_stream"] = _TooBig()
             own["_read_started"] = False
         else:
@@ -90,6 +104,17 @@ def give_back(request: HttpRequest) -> None:
     if isinstance(stream, RecordingStream) and "_body" not in own and own.get("_read_started"):
         stream.read_on()
         stream.record.give_back(request)
+
+
+class _Lost:
+    """Stands for a body that was read before anybody kept it."""
+
+    def read(self, *args: Any) -> bytes:
+        raise UnreadablePostError("The body of this request was read by the application, and not kept.")
+
+    readline = read
+
+    def close(self) -> None: ...
 
 
 class _TooBig:

@@ -42,8 +42,8 @@ class Key(Generic[T]):
     def __get__(self, instance: Settings | None, owner: type) -> Key[T] | T:
         if instance is None:
             return self
-        given = getattr(settings, "CHANNELS_WSDENY", None)
-        if not isinstance(given, dict) or self.name not in given:
+        given = instance.given()
+        if self.name not in given:
             return self.default
         value = given[self.name]
         return cast("T", value) if self.kept or self.valid(value) else self.default
@@ -69,6 +69,12 @@ def _is_positive_integer(value: Any) -> bool:
 
 class Settings:
     """Attribute access to ``CHANNELS_WSDENY``, one attribute a key."""
+
+    @staticmethod
+    def given() -> dict[str, Any]:
+        """What the site has set, as it is."""
+        given = getattr(settings, "CHANNELS_WSDENY", None)
+        return given if isinstance(given, dict) else {}
 
     #: Policy for endpoints that carry none of their own, under a stack that names none: the dotted
     #: path of a ``Policy`` (class without arguments, or instance), or a ``Policy``.

@@ -42,6 +42,14 @@ def close(response: HttpResponseBase) -> Steps[None]:
         response.close()
 
 
+def discard(response: HttpResponseBase) -> Steps[None]:
+    """Let go of what a response holds open that something else goes out for, while the request goes on."""
+    if response.streaming:
+        yield Step.BLOCKING
+        for close_resource in response._resource_closers:  # type: ignore[attr-defined]
+            close_resource()
+
+
 def assert_size(size: int) -> None:
     """Raise `ValueError` for a denial's body of more than ``MAX_DENIAL_BODY`` bytes."""
     limit = conf.MAX_DENIAL_BODY

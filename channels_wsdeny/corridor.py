@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.http import HttpResponse
 
 from . import sessions
 from .admission import admission, arrival
 from .conf import conf
 from .decisions import ALLOWED, Cause, Raised, Steps, Verdict
 from .drivers import Hop, drive, drive_sync
+from .log import log_failure, warn_once
 from .refusal import leaving, logged, plain_refusal, refusal
 
 if TYPE_CHECKING:
@@ -78,6 +81,29 @@ async def answer(passage: Passage, response: HttpResponseBase, hop: Hop) -> Caus
         return Raised(error)
     finally:
         passage.spent += time.monotonic() - began
+
+
+async def save_session_early(passage: Passage, hop: Hop) -> None:
+    """Save what hooks have put into the session, before Django's handler loads it for itself.
+
+    There has to be a session to save it to: Django would know nothing of a new one.
+    """
+    request: Any = passage.request
+    if not sessions.needs_saving(request):
+        return
+    if request.session.session_key is None:
+        warn_once(
+            "session-of-hooks",
+            "A hook has put something into the session of a visitor who has none yet, in front of Django's "
+            "handler, which makes its own; it is lost. Install MirrorMiddleware: then hooks and views have "
+            "one session.",
+        )
+        return
+    try:
+        await hop(lambda: sessions.save_session(request, HttpResponse()))
+        request.session.modified = False
+    except Exception as error:  # noqa: BLE001 - the request itself is none the worse for it
+        log_failure(passage, error)
 
 
 async def _in_time(passage: Passage, steps: Steps[Verdict], hop: Hop) -> Verdict:

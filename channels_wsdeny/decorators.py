@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
@@ -198,7 +199,7 @@ def _bind_call(cls: Any) -> None:
 
     @functools.wraps(cls.__call__)
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
-        body = super(cls, self).__call__ if own is None else functools.partial(own, self)
+        body = super(cls, self).__call__ if own is None else types.MethodType(own, self)
         guards = guards_of(type(self))
         if scope["type"] == "websocket":
             await websocket.enter_endpoint(body, scope, receive, send, guards)

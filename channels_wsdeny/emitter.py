@@ -172,7 +172,7 @@ def is_granian(send: Send) -> bool:
     `send` tells, unless a middleware has wrapped it; then it is that this process is granian's worker.
     """
     module = type(getattr(send, "__self__", None)).__module__ or ""
-    return "granian" in module or "granian.asgi" in sys.modules
+    return "granian.asgi" in sys.modules or "granian" in module
 
 
 def _for_granian(headers: RawHeaders) -> RawHeaders:

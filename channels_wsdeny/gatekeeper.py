@@ -72,6 +72,7 @@ class Gatekeeper:
         if self._gate.is_open or self._wire.is_in(State.DENIED):
             return True  # After a denial, the wire says so itself.
         decision = await corridor.admit(self._passage, (self._gate.policy,), hop)
+        self._wire.passage.policy = self._passage.policy  # for the log
         if decision is ALLOWED:
             return True
         self._gate.has_denied = True

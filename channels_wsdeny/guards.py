@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from .hooks import Hooks
@@ -31,10 +32,21 @@ NO_GUARDS = Guards()
 def add_guards(cls: type, guards: Guards) -> None:
     """Put `guards` before those that `cls` itself carries: decorators run from the outside in."""
     setattr(cls, _ATTRIBUTE, guards.around(vars(cls).get(_ATTRIBUTE, NO_GUARDS)))
+    _found.clear()
 
 
 def guards_of(cls: type) -> Guards:
     """All that `cls` is bound by, each once: its own, then its bases' in their order."""
+    known = _found.get(cls)
+    if known is None:
+        known = _found[cls] = _collect(cls)
+    return known
+
+
+_found: WeakKeyDictionary[type, Guards] = WeakKeyDictionary()
+
+
+def _collect(cls: type) -> Guards:
     found = NO_GUARDS
     for base in cls.__mro__:
         if _ATTRIBUTE in vars(base):

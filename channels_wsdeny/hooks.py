@@ -40,8 +40,18 @@ class Hook:
         object.__setattr__(self, "is_async", _is_async(self.function))
 
     def __repr__(self) -> str:
+        return f"<on_{self.kind} hook {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The dotted name of the function."""
         name = getattr(self.function, "__qualname__", None) or repr(self.function)
-        return f"<on_{self.kind} hook {getattr(self.function, '__module__', '?')}.{name}>"
+        return f"{getattr(self.function, '__module__', '?')}.{name}"
+
+    @property
+    def label(self) -> str:
+        """What it was added by, and its name: ``on_request chat.hooks.tag``."""
+        return f"{'around' if self.kind == 'around' else f'on_{self.kind}'} {self.name}"
 
     def distance(self, error: Exception) -> int | None:
         """How far the nearest type that this hook takes is from that of `error`; None without one."""

@@ -56,7 +56,7 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
         await exchange.enter_layer(layer, found, scope, receive, send)
         return
     route = found if isinstance(found, Route) else None
-    if route is None or route.is_django:
+    if _may_lack_a_page(layer, found):
         socket = socket_route(layer, scope)
         if socket is not None:
             exchange = Exchange(scope, receive, send)
@@ -85,6 +85,13 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
         await exchange.enter_endpoint(app, scope, receive, send, guards)
 
 
+def _may_lack_a_page(layer: Layer, found: Found | Exception) -> bool:
+    """Whether nobody but Django, whose URLconf can be asked, may have something at the path of a socket."""
+    if isinstance(found, Route):
+        return found.is_django
+    return found is Unseen.UNROUTED or (found is Unseen.OPAQUE and leads_to_django(layer.inner))
+
+
 def _exchange_of(scope: Scope) -> Exchange | None:
     passage = scope.get("wsdeny")
     exchange = passage.door if isinstance(passage, Passage) else None
@@ -103,7 +110,11 @@ class Exchange:
         self._scope, self._receive, self._send = scope, receive, send
         #: Whether there is nothing more to answer: a response has started, or the client has left.
         self._over = False
+        #: Whether somebody else than the application answers, or has answered.
         self._denied = False
+        #: Whether its denial is on its way out through the wrappers of an application that has ended.
+        self._is_denying = False
+        self._is_djangos = False
         #: The response of the application, once a hook has rewritten its body.
         self._stream: AppStream | None = None
         self._early: asyncio.Future[None] | None = None
@@ -116,10 +127,11 @@ class Exchange:
             await inside
         finally:
             self._onion.drop()
-            if self._stream is not None:
-                self._stream.abandon()
             if self._early is not None:
                 await self._early
+            if self._stream is not None:
+                self._stream.abandon()
+                await hop(self._stream.close)
 
     async def enter_layer(
         self, layer: Layer, found: Found | Exception, scope: Scope, receive: Receive, send: Send
@@ -134,8 +146,10 @@ class Exchange:
                 self._route_to(found.resolver_match, scope.get("url_route"))
         else:
             app, guards, hooks = layer.inner, layer.guards, layer.hooks
-        is_djangos = found.is_django if isinstance(found, Route) else leads_to_django(app)
-        if not (guards.policies or is_djangos or isinstance(found, Exception)) and conf.MIRROR_DEFAULT_POLICY:
+        self._is_djangos = found.is_django if isinstance(found, Route) else leads_to_django(app)
+        self.passage.saves_session = not self._is_djangos
+        is_open = not (guards.policies or self._is_djangos or isinstance(found, Exception))
+        if is_open and conf.MIRROR_DEFAULT_POLICY:
             guards = guards._replace(policies=(layer.default_policy or default_policy(),))
         if found is Unseen.UNROUTED:
             found, guards = Resolver404({"path": scope["path"]}), guards._replace(policies=())
@@ -171,6 +185,8 @@ class Exchange:
             await self._deny(verdict, send)
             return
         passage = self.passage
+        if self._is_djangos:
+            await corridor.save_session_early(passage, hop)
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         try:
@@ -206,14 +222,19 @@ class Exchange:
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self._over = True
-        elif self._onion.rescues:
-            self._body.add(event.get("body", b""))
+        else:
             self._body_is_over = not event.get("more_body")
+            if self._onion.rescues:
+                self._body.add(event.get("body", b""))
+            elif event.get("body"):
+                self._body.lose()
         return event
 
     async def send(self, message: Message) -> None:
         """The application's ``send``: hooks and the session have their say as the response starts."""
-        if self._denied:
+        if self._denied and not self._is_denying:
+            if self._is_djangos:
+                return  # It has things to close after its last message.
             raise HandshakeDenied(f"The request was denied already; {message['type']!r} cannot be sent.")
         if message["type"] == "http.response.start" and not self._over:
             await self._start(message)
@@ -226,8 +247,10 @@ class Exchange:
         headers = emitter.check_headers(message)
         response = AppStream(message["status"], headers)
         answer = await corridor.answer(self.passage, response, hop)
+        if self._denied:
+            raise HandshakeDenied("The request was denied meanwhile, for an around hook has ended.")
         if self._over:
-            return  # Answered meanwhile, for an around hook has ended.
+            return  # The client has left.
         if answer is not response:
             await self._deny(answer, self._send)
             return
@@ -244,14 +267,15 @@ class Exchange:
         """Answer with a denial, by the `send` of whoever wanted to run."""
         if self._over:
             return
-        self._over = True
+        self._over = self._denied = True
         refusal = await corridor.refuse(self.passage, denial, hop)
+        self._is_denying = send is not self._send
         try:
             await emitter.emit_response(refusal, send)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
         finally:
-            self._denied = True
+            self._is_denying = False
 
     def _end_early(self, end: HttpResponseBase | Exception) -> None:
         denial = Raised(end) if isinstance(end, Exception) else end
@@ -263,7 +287,7 @@ class Exchange:
             return
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):
-                while not (self._body_is_over or self._body.is_too_big or self._over):
+                while not (self._body_is_over or self._body.is_too_big or self._body.is_lost or self._over):
                     await self.receive()
         except TimeoutError:
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from .passage import Passage
+    from .types import Scope
 
 logger = logging.getLogger("channels_wsdeny")
 request_logger = logging.getLogger("django.request")
@@ -30,9 +32,10 @@ def log_denial(passage: Passage, status: int, code: str) -> None:
     Its extras are for machines:
 
     ``path``, ``status``, ``code``, ``policy`` (the expression asked last, or None), ``user`` (primary key,
-    or None), ``client`` (host:port, or None), ``duration`` (seconds).
+    or None), ``client`` (host:port, or None), ``duration`` (seconds). With `DEBUG` there is ``trace`` too:
+    what the request went through, see `channels_wsdeny.trace`.
     """
-    level = logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
+    level = _level(status)
     if not logger.isEnabledFor(level):
         return
     request = passage.request
@@ -45,7 +48,47 @@ def log_denial(passage: Passage, status: int, code: str) -> None:
         "client": _client(request),
         "duration": time.monotonic() - passage.started,
     }
-    logger.log(level, "Denied %s: %s %s", extra["path"], status, extra["code"], extra=extra)
+    if passage.trace is not None:
+        extra["trace"] = passage.trace.as_dict()
+    _emit(level, extra)
+
+
+def log_scope(scope: Scope, status: int, code: str, policy: str | None, began: float) -> None:
+    """As `log_denial`, of nobody's handshake, for which no request was made. `began`: `time.monotonic()`."""
+    level = _level(status)
+    if not logger.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    path = escape(scope["path"])
+    extra = {
+        "path": path,
+        "status": status,
+        "code": code,
+        "policy": policy,
+        "user": None,
+        "client": f"{client[0]}:{client[1]}" if client else None,
+        "duration": time.monotonic() - began,
+    }
+    _emit(level, extra)
+
+
+def _emit(level: int, extra: dict[str, Any]) -> None:
+    """As `Logger.log`, which would look through the stack for the caller that is known here."""
+    args = (extra["path"], extra["status"], extra["code"])
+    record = logger.makeRecord(
+        logger.name, level, "log.py", 0, "Denied %s: %s %s", args, None, "log_denial", extra
+    )
+    logger.handle(record)
+
+
+def report_broken_handler() -> None:
+    """Say that a log handler has raised, as logging itself does: that must keep no denial from going out."""
+    if logging.raiseExceptions:
+        traceback.print_exc()
+
+
+def _level(status: int) -> int:
+    return logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
 
 
 def log_failure(passage: Passage, error: BaseException, status: int = 500) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from channels.auth import AuthMiddleware
@@ -21,11 +23,12 @@ from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
 from .guards import NO_GUARDS, Guards, guards_of
+from .types import Scope
 
 if TYPE_CHECKING:
     from .hooks import Hooks
     from .policies import Policy
-    from .types import ASGIApp, Scope
+    from .types import ASGIApp
 
 
 L = TypeVar("L", bound="Layer")
@@ -93,8 +96,8 @@ class Route:
     hooks: tuple[Hooks, ...] = ()
     url: dict[str, Any] = field(default_factory=dict)
     endpoint: Any = None
-    name: str | None = None
-    pattern: str = ""
+    #: The routes on its way, from the outside in.
+    routes: tuple[Any, ...] = ()
     #: Whether it is Django's own handler, which routes to views by itself.
     is_django: bool = False
 
@@ -105,29 +108,66 @@ class Route:
             self.endpoint, url_route["args"], url_route["kwargs"], url_name=self.name, route=self.pattern
         )
 
+    @property
+    def name(self) -> str | None:
+        """The name of the innermost route that has one."""
+        return next((route.name for route in reversed(self.routes) if route.name), None)
+
+    @property
+    def pattern(self) -> str:
+        """The path as it was written in the routes."""
+        return "".join(str(route.pattern) for route in self.routes)
+
 
 Found: TypeAlias = Route | Literal[Unseen.UNROUTED, Unseen.OPAQUE]
 
 
+#: Tells where a scope goes: from the scope, and from the path that is left and the route that led here,
+#: if there were routers before.
+_Sight: TypeAlias = Callable[[Scope, str | None, dict[str, Any]], Found]
+
+
 def look_ahead(app: Any, scope: Scope) -> Found:
-    """Where `app` would route `scope`."""
+    """Where `app` would route `scope`.
+
+    What can be told of a layer without a scope is told once, when it is first asked.
+    """
+    sight = _sight_of(app)
+    return sight(scope, scope.get("path_remaining"), scope.get("url_route", _NO_URL))
+
+
+_NO_URL: dict[str, Any] = {"args": (), "kwargs": {}}
+
+
+def _sight_of(app: Any) -> _Sight:
+    if not isinstance(app, Layer):
+        return _sight(app)
+    kept = vars(app).get("_sight")
+    if kept is None or kept[0] is not app or kept[1] is not app.inner:  # a copy, or another app within
+        kept = vars(app)["_sight"] = (app, app.inner, _sight(app))
+    sight: _Sight = kept[2]
+    return sight
+
+
+def _sight(app: Any) -> _Sight:
     kind = type(app)
     call = getattr(kind, "__call__", None)  # noqa: B004 - whoever overrides it is not seen through
     if isinstance(app, Layer) and call in _LAYER_CALLS:
-        return _through_layer(app, scope)
+        return _through_layer(app)
     if kind in _KNOWN_WRAPPERS:
-        return _through_wrapper(app, _KNOWN_WRAPPERS[kind], scope)
+        return _through_wrapper(app, _KNOWN_WRAPPERS[kind])
     if call is ProtocolTypeRouter.__call__:
-        inner = app.application_mapping.get(scope["type"])
-        return Unseen.UNROUTED if inner is None else look_ahead(inner, scope)
+        return _through_protocols(app)
     if call is URLRouter.__call__:
-        return _through_urls(app, scope)
+        return _through_urls(app)
     consumer_class = consumer_class_of(app)
     if consumer_class is not None:
-        return Route(app, guards_of(consumer_class), endpoint=app)
-    if call is ASGIHandler.__call__ and scope["type"] == "http":
-        return Route(app, endpoint=app, is_django=True)
-    return Unseen.OPAQUE
+        return lambda scope, path, outer: Route(app, guards_of(consumer_class), endpoint=app)
+    if call is ASGIHandler.__call__:
+        return lambda scope, path, outer: (
+            Route(app, endpoint=app, is_django=True) if scope["type"] == "http" else Unseen.OPAQUE
+        )
+    return lambda scope, path, outer: Unseen.OPAQUE
 
 
 def leads_to_django(app: Any) -> bool:
@@ -138,12 +178,30 @@ def leads_to_django(app: Any) -> bool:
         if isinstance(app, ProtocolTypeRouter):
             app = app.application_mapping.get("http")
         else:
-            app = next((vars(app)[name] for name in _INNER if callable(_own(app).get(name))), None)
+            name = inner_name(app)
+            app = None if name is None else getattr(app, name)
     return isinstance(app, ASGIHandler)
 
 
-def _own(app: Any) -> dict[str, Any]:
-    return getattr(app, "__dict__", {})
+def inner_name(app: Any) -> str | None:
+    """What a wrapper, known or not, calls the app that it wraps; None if that cannot be told."""
+    own = getattr(app, "__dict__", {})
+    for name in _INNER:
+        is_kept = name in own or isinstance(getattr(type(app), name, None), MemberDescriptorType)
+        if is_kept and callable(getattr(app, name, None)):
+            return name
+    return None
+
+
+def is_seen_through(app: Any) -> bool:
+    """Whether the look-ahead knows what `app`, which is no endpoint, does with a scope."""
+    kind = type(app)
+    call = getattr(kind, "__call__", None)  # noqa: B004 - as above
+    return (
+        (isinstance(app, Layer) and call in _LAYER_CALLS)
+        or kind in _KNOWN_WRAPPERS
+        or call in {ProtocolTypeRouter.__call__, URLRouter.__call__}
+    )
 
 
 def is_nested(scope: Scope) -> bool:
@@ -159,57 +217,87 @@ def consumer_class_of(app: ASGIApp) -> type | None:
     return type(app) if isinstance(app, AsyncConsumer) else None
 
 
-def _through_layer(layer: Layer, scope: Scope) -> Found:
-    found = look_ahead(layer.inner, scope)
-    if found is Unseen.OPAQUE and layer.guards.policies:
-        found = Route(layer.inner, endpoint=layer.inner)
-    if isinstance(found, Route):
-        if layer.default_policy is not None and not found.guards.policies:
-            found.guards = found.guards._replace(policies=(layer.default_policy,))
-        found.guards = layer.guards.around(found.guards)
-        found.hooks = layer.hooks + found.hooks
-    return found
+def _through_layer(layer: Layer) -> _Sight:
+    inner, guards, hooks, default_policy = (
+        _sight(layer.inner),
+        layer.guards,
+        layer.hooks,
+        layer.default_policy,
+    )
 
-
-def _through_wrapper(wrapper: ASGIApp, attribute: str, scope: Scope) -> Found:
-    found = look_ahead(getattr(wrapper, attribute), scope)
-    if isinstance(found, Route):
-        # The wrapper's twin, around the endpoint alone: the routers in between have done their work.
-        twin = copy.copy(wrapper)
-        setattr(twin, attribute, found.app)
-        found.app = twin
-    return found
-
-
-def _through_urls(router: Any, scope: Scope) -> Found:
-    """As `URLRouter.__call__` does, including its way on to the next route when an inner router has none."""
-    path: str = scope.get("path_remaining", scope["path"])
-    if "path_remaining" not in scope:
-        root_path = scope.get("root_path", "")
-        if root_path and not path.startswith(root_path):
-            return Unseen.UNROUTED
-        path = path[len(root_path) :]
-    path = path.lstrip("/")
-    outer = scope.get("url_route", {})
-    for route in router.routes:
-        try:
-            matched = route.pattern.match(path)
-        except Resolver404:  # out of a converter
-            continue
-        if not matched:
-            continue
-        remaining, args, kwargs = matched
-        url_route = {
-            "args": outer.get("args", ()) + args,
-            "kwargs": {**outer.get("kwargs", {}), **kwargs, **route.default_args},
-        }
-        url = {"path_remaining": remaining, "url_route": url_route}
-        found = look_ahead(route.callback, {**scope, **url})
-        if found is Unseen.UNROUTED:
-            continue
+    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
+        found = inner(scope, path, outer)
+        if found is Unseen.OPAQUE and guards.policies:
+            found = Route(layer.inner, endpoint=layer.inner)
         if isinstance(found, Route):
-            found.url = {**url, **found.url}
-            found.pattern = f"{route.pattern}{found.pattern}"
-            found.name = found.name or route.name
+            if default_policy is not None and not found.guards.policies:
+                found.guards = found.guards._replace(policies=(default_policy,))
+            if guards is not NO_GUARDS:
+                found.guards = guards.around(found.guards)
+            if hooks:
+                found.hooks = hooks + found.hooks
         return found
-    return Unseen.UNROUTED
+
+    return see
+
+
+def _through_wrapper(wrapper: ASGIApp, attribute: str) -> _Sight:
+    inner = _sight(getattr(wrapper, attribute))
+
+    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
+        found = inner(scope, path, outer)
+        if isinstance(found, Route):
+            # The wrapper's twin, around the endpoint alone: the routers in between have done their work.
+            twin = copy.copy(wrapper)
+            setattr(twin, attribute, found.app)
+            found.app = twin
+        return found
+
+    return see
+
+
+def _through_protocols(router: ProtocolTypeRouter) -> _Sight:
+    sights = {protocol: _sight(inner) for protocol, inner in router.application_mapping.items()}
+
+    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
+        inner = sights.get(scope["type"])
+        return Unseen.UNROUTED if inner is None else inner(scope, path, outer)
+
+    return see
+
+
+def _through_urls(router: URLRouter) -> _Sight:
+    """As `URLRouter.__call__` does, including its way on to the next route when an inner router has none."""
+    routes = [(route, route.pattern.match, _sight(route.callback)) for route in router.routes]
+
+    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
+        if path is None:
+            path = scope["path"]
+            root_path = scope.get("root_path", "")
+            if root_path and not path.startswith(root_path):
+                return Unseen.UNROUTED
+            path = path[len(root_path) :]
+        path = path.lstrip("/")
+        for route, match, inner in routes:
+            try:
+                matched = match(path)
+            except Resolver404:  # out of a converter
+                continue
+            if not matched:
+                continue
+            remaining, args, kwargs = matched
+            url_route = {
+                "args": outer.get("args", ()) + args,
+                "kwargs": {**outer.get("kwargs", {}), **kwargs, **route.default_args},
+            }
+            found = inner(scope, remaining, url_route)
+            if found is Unseen.UNROUTED:
+                continue
+            if isinstance(found, Route):
+                if not found.url:  # else it is that of a router further in
+                    found.url = {"path_remaining": remaining, "url_route": url_route}
+                found.routes = (route, *found.routes)
+            return found
+        return Unseen.UNROUTED
+
+    return see

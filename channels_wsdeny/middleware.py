@@ -5,27 +5,29 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
-from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
-from django.http import Http404
-from django.http.multipartparser import MultiPartParserError
-from django.urls import Resolver404, get_resolver
 
-from . import bodies, problems
+from . import bodies, content, errors
 from .admission import admission, arrival
 from .conf import conf
-from .decisions import ALLOWED, Raised, Steps, Verdict
+from .decisions import ALLOWED, Raised, Steps
 from .drivers import drive, drive_sync
-from .failures import denial_for
 from .hooks import site_hooks
-from .passage import Handover, Passage, passage_of
+from .passage import Handover, Passage, handed_to, passage_of
 from .policies import default_policy
-from .views import go_around, go_around_sync, is_guarded, onion_of, refuse, rescue, through_django
+from .views import (
+    go_around,
+    go_around_sync,
+    guards_of_view,
+    guards_within,
+    onion_of,
+    refuse,
+    rescue,
+    through_django,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,29 +57,42 @@ class MirrorMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
-            self.process_view = self._aprocess_view  # type: ignore[method-assign]
-        got_request_exception.connect(_note_error, dispatch_uid="channels_wsdeny.mirror")
+            if type(self).process_view is MirrorMiddleware.process_view:  # else Django adapts the subclass's
+                self.process_view = self._aprocess_view  # type: ignore[method-assign]
+        got_request_exception.connect(errors.note, dispatch_uid="channels_wsdeny.mirror")
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """The response of the view, or of hooks and policies in its place."""
         visit = _Visit(request)
-        around = visit.enter()
         if self._is_async:
-            return go_around(around, request, lambda: drive(self._steps(visit), through_django))
-        return go_around_sync(around, request, lambda: drive_sync(self._steps(visit)))
+            return self._acall(visit)
+        try:
+            return go_around_sync(visit.enter(), request, lambda: drive_sync(self._steps(visit)))
+        except Exception as error:  # noqa: BLE001 - of an around hook: all else was answered
+            return drive_sync(visit.fail(error))
+
+    async def _acall(self, visit: _Visit) -> HttpResponseBase:
+        try:
+            return await go_around(
+                visit.enter(), visit.request, lambda: drive(self._steps(visit), through_django)
+            )
+        except Exception as error:  # noqa: BLE001 - of an around hook: all else was answered
+            return await drive(visit.fail(error), through_django)
 
     def _steps(self, visit: _Visit) -> Steps[HttpResponseBase]:
         request, passage = visit.request, visit.passage
-        decision: Verdict = Raised(visit.error) if visit.error else (yield from arrival(passage))
+        verdict = yield from arrival(passage)
         response: HttpResponseBase
-        if decision is not ALLOWED:
-            response = yield from refuse(request, None, decision)
-        else:
+        if verdict is ALLOWED:
             if self._is_async:
                 response = yield lambda: self.get_response(request)
             else:
                 response = self.get_response(request)
-            response = yield from _translated(passage, response)
+            response = yield from errors.answer_in_place(passage, response)
+            if passage.owed is not None:
+                verdict = yield from admission(passage, passage.owed)
+        if verdict is not ALLOWED:
+            response = yield from refuse(request, None, verdict)
         response = yield from visit.leave(response)
         return response
 
@@ -97,8 +112,7 @@ class MirrorMiddleware:
         passage = passage_of(request)
         denial = drive_sync(rescue(passage, exception))
         if isinstance(denial, Raised):
-            passage.error = exception
-            return None
+            return errors.answer_to(passage, exception)
         match = request.resolver_match
         return drive_sync(refuse(request, match.func if match is not None else None, denial))
 
@@ -108,28 +122,18 @@ class _Visit:
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
-        handed = _handed(request)
         is_first = not hasattr(request, "wsdeny")
         self.passage = passage_of(request)
-        if is_first and isinstance(handed, Passage):
-            # A stack has run its request hooks already: what is left of them runs here.
-            self.passage.onion = handed.onion
-            request.ctx = handed.request.ctx  # type: ignore[attr-defined]
         self._onion = onion_of(self.passage)
         self._depth = 0 if is_first else self._onion.depth
-        #: Why the hooks cannot be used, if so.
-        self.error: Exception | None = None
 
     def enter(self) -> tuple[Hook, ...]:
-        """Enter the hooks of the site and of the stacks around; returns those that go around the request."""
-        handed = _handed(self.request)
-        try:
-            layer = self._onion.enter(
-                (*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ()))
-            )
-        except Exception as error:  # noqa: BLE001 - fail closed: hooks that cannot be used may have denied
-            self.error = error
-            return ()
+        """Enter the hooks of the site and of the stacks around; returns those that go around the request.
+
+        Raises `ImproperlyConfigured` for hooks that cannot be used: they may have denied.
+        """
+        handed = handed_to(self.request)
+        layer = self._onion.enter((*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ())))
         if self._onion.rescues:
             bodies.record(self.request)
         if layer is None:
@@ -138,23 +142,25 @@ class _Visit:
         return around
 
     def leave(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-        """Run the response hooks of all layers from here on."""
-        layers = self._onion.detach(self._depth)
-        if layers:
-            response = yield from self._onion.leave(self.passage, response, layers)
+        """Run the response hooks of all layers from here on; what nobody renders any more is rendered."""
+        response = yield from content.render(self.request, response)
+        response = yield from self._onion.leave(self.passage, response, self._depth)
         return response
 
-
-def _handed(request: HttpRequest) -> object:
-    scope: Any = getattr(request, "scope", None)
-    return scope.get("wsdeny") if scope is not None else None
+    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
+        """What is answered if the hooks around the request raise, or cannot be used."""
+        denial = yield from rescue(self.passage, error)
+        self._onion.cut(self._depth)
+        response = yield from refuse(self.request, None, denial)
+        response = yield from content.render(self.request, response)
+        return response
 
 
 def _before_the_view(
     request: HttpRequest, view: Callable[..., Any], kwargs: dict[str, Any]
 ) -> Steps[HttpResponseBase | None]:
     passage = passage_of(request)
-    policies = _default_policies(request, view)
+    policies = _default_policies(passage, view)
     if not (policies or passage.onion):
         return None
     decision = yield from admission(passage, policies)
@@ -168,63 +174,19 @@ def _before_the_view(
     return response
 
 
-def _default_policies(request: HttpRequest, view: Callable[..., Any]) -> tuple[Policy, ...]:
+def _default_policies(passage: Passage, view: Callable[..., Any]) -> tuple[Policy, ...]:
     """The policy for a view without one, where the site wants that."""
-    is_exempt = (
-        not conf.MIRROR_DEFAULT_POLICY or not getattr(view, "login_required", True) or is_guarded(view)
-    )
-    if is_exempt:
+    if not conf.MIRROR_DEFAULT_POLICY or not getattr(view, "login_required", True):
         return ()
-    given: Policy | None = getattr(_handed(request), "default_policy", None)
-    return (default_policy() if given is None else given,)
-
-
-def _translated(passage: Passage, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-    """`response`, unless Django made it of an exception that a hook takes, or for a client without HTML."""
-    request = passage.request
-    error, passage.error = passage.error, None
-    if error is None and response.status_code == 404 and request.resolver_match is None:
-        error = _unrouted(request)
-    if error is None or response.status_code != _django_status(error):
-        return response
-    view = request.resolver_match.func if request.resolver_match is not None else None
-    denial = yield from rescue(passage, error)
-    if not isinstance(denial, Raised):
-        response = yield from refuse(request, view, denial)
-        return response
-    deny = denial_for(error)
-    if problems.preferred_type(request) == problems.HTML and (
-        settings.DEBUG or deny.status == response.status_code
-    ):
-        return response
-    answer = problems.denial_response(passage, deny)
-    problems.seal(answer)
-    answer._has_been_logged = True  # type: ignore[attr-defined]
-    return answer
-
-
-def _django_status(error: Exception) -> int:
-    """The status that Django answers an exception with (its ``response_for_exception``)."""
-    if isinstance(error, Http404):
-        return 404
-    if isinstance(error, PermissionDenied):
-        return 403
-    if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
-        return 400
-    return 500
-
-
-def _unrouted(request: HttpRequest) -> Resolver404 | None:
-    """The exception that Django's resolver raised for this path, if it was that."""
-    try:
-        get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
-    except Resolver404 as error:
-        return error
-    return None
-
-
-def _note_error(sender: object, request: HttpRequest | None = None, **kwargs: Any) -> None:
-    """Note what Django is making a 500 of, also from middleware further in."""
-    passage, error = getattr(request, "wsdeny", None), sys.exc_info()[1]
-    if isinstance(passage, Passage) and isinstance(error, Exception):
-        passage.error = error
+    guards = guards_of_view(view)
+    if guards is not None and guards.policies:
+        return ()
+    handed = handed_to(passage.request)
+    given = handed.default_policy if isinstance(handed, Handover) else passage.default_policy
+    policies = (default_policy() if given is None else given,)
+    within = guards_within(view)
+    if within is None or not within.policies:
+        return policies
+    # Other decorators are around a guarded view. Whether they call it, and not a cache, is seen afterwards.
+    passage.owed = within.policies
+    return ()

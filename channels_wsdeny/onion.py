@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
 
-from . import problems, statuses
+from . import content, problems, statuses
 from .decisions import Step, Steps
 from .exceptions import Deny, HookError
 from .failures import denial_for
@@ -17,7 +18,7 @@ from .plan import plan_of
 from .surrounding import Surrounding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from django.http import HttpRequest
 
@@ -40,12 +41,14 @@ class Layer:
 class Onion:
     """All layers of one request, the innermost last. Each hook runs once, however often it is given."""
 
-    __slots__ = ("_layers", "_met", "_protocol", "on_early_end")
+    __slots__ = ("_is_walking", "_layers", "_met", "_protocol", "on_early_end")
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._layers: list[Layer] = []
         self._met: set[Hook] = set()
+        #: Whether hooks are being run, or were when they were interrupted for good.
+        self._is_walking = False
         #: Where the endpoint answers by itself: what to do if its ``around`` hooks end before it has. Where
         #: it is None, the door itself puts them around the endpoint.
         self.on_early_end: Callable[[HttpResponseBase | Exception], Any] | None = None
@@ -80,28 +83,30 @@ class Onion:
 
     def arrive(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the request hooks of layers that were just entered; returns what one of them answered with."""
-        for layer in list(self._layers):
-            if layer.around and self.on_early_end is not None:
-                hooks, layer.around = layer.around, ()
-                early = yield from self._surround(layer, hooks, passage)
-                if early is not None:
-                    return early
-            hooks, layer.request = layer.request, ()
-            for hook in hooks:
-                answer = yield from _ask(hook, passage.request)
-                if answer is not None:
-                    return answer
+        with self._walking():
+            for layer in list(self._layers):
+                if layer.around and self.on_early_end is not None:
+                    hooks, layer.around = layer.around, ()
+                    early = yield from self._surround(layer, hooks, passage)
+                    if early is not None:
+                        return early
+                hooks, layer.request = layer.request, ()
+                for hook in hooks:
+                    answer = yield from _ask(passage, hook)
+                    if answer is not None:
+                        return answer
         return None
 
     def route(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the route hooks of all layers; returns what one of them answered with."""
-        for layer in list(self._layers):
-            hooks, layer.route = layer.route, ()
-            for hook in hooks:
-                answer = yield from _ask(hook, passage.request)
-                _keep_route(passage.request)
-                if answer is not None:
-                    return answer
+        with self._walking():
+            for layer in list(self._layers):
+                hooks, layer.route = layer.route, ()
+                for hook in hooks:
+                    answer = yield from _ask(passage, hook)
+                    _keep_route(passage.request)
+                    if answer is not None:
+                        return answer
         return None
 
     def rescue(self, passage: Passage, error: Exception) -> Steps[HttpResponseBase | Deny | None]:
@@ -113,7 +118,7 @@ class Onion:
                 key=lambda pair: pair[0],
             ):
                 layer.exception = tuple(other for other in layer.exception if other is not hook)
-                answer = yield from _ask(hook, passage.request, error)
+                answer = yield from _ask(passage, hook, error)
                 if answer is not None:
                     return answer
         return None
@@ -122,36 +127,64 @@ class Onion:
         """Whether a hook is there that `error` would be given to."""
         return any(hook.distance(error) is not None for layer in self._layers for hook in layer.exception)
 
-    def detach(self, depth: int) -> list[Layer]:
-        """Take all layers but the outermost `depth` off, to be left; returns them."""
-        layers = self._layers[depth:]
-        del self._layers[depth:]
-        return layers
+    def leave(self, passage: Passage, response: HttpResponseBase, depth: int = 0) -> Steps[HttpResponseBase]:
+        """Leave all layers but the outermost `depth`; returns what their hooks make of `response`.
 
-    def leave(
-        self, passage: Passage, response: HttpResponseBase, layers: list[Layer] | None = None
-    ) -> Steps[HttpResponseBase]:
-        """Leave `layers` (None: all); returns what their hooks make of `response`.
-
-        Nothing is raised: the denial that an exception becomes goes on its way through the other hooks.
+        What a hook raises is answered as if the endpoint had raised it; the others see that.
         """
-        for layer in reversed(self.detach(0) if layers is None else layers):
-            for hook in layer.response:
-                try:
-                    answer = yield from _ask(hook, passage.request, response)
-                    if answer is None or answer is response:  # left as it is, or changed in place
-                        continue
-                    response = _replaced(passage, answer)
-                    break
-                except Exception as error:  # noqa: BLE001 - fail closed: no answer of a broken hook goes out
-                    response = _failed(passage, error)
-            if layer.surrounding is not None:
+        with self._walking():
+            while len(self._layers) > depth:
+                layer = self._layers[-1]
+                while layer.response:
+                    hook, layer.response = layer.response[0], layer.response[1:]
+                    try:
+                        answer = yield from _ask(passage, hook, response)
+                        if answer is None or answer is response:  # left as it is, or changed in place
+                            continue
+                        response = yield from _replace(passage, response, answer)
+                        layer.response = ()
+                    except Exception as error:  # noqa: BLE001 - no answer of a broken hook goes out
+                        response = yield from self._fail(passage, response, error)
                 surrounding, layer.surrounding = layer.surrounding, None
-                try:
-                    response = yield _leaving(surrounding, response)
-                except Exception as error:  # noqa: BLE001 - as above
-                    response = _failed(passage, error)
+                if surrounding is not None:
+                    try:
+                        answer = yield _leaving(surrounding, response)
+                        if answer is not response:
+                            response = yield from _replace(passage, response, answer)
+                    except Exception as error:  # noqa: BLE001 - as above
+                        response = yield from self._fail(passage, response, error)
+                self.forsake(layer)
         return response
+
+    def check(self) -> None:
+        """Raise `HookError` if hooks were interrupted: whoever tries again would pass without them."""
+        if self._is_walking:
+            raise HookError("The hooks of this request were interrupted, so it cannot go on without them.")
+
+    @contextmanager
+    def _walking(self) -> Iterator[None]:
+        self._is_walking = True
+        yield
+        self._is_walking = False  # only at the end of the walk
+
+    def _fail(
+        self, passage: Passage, response: HttpResponseBase, error: Exception
+    ) -> Steps[HttpResponseBase]:
+        answer: HttpResponseBase | Deny | None
+        try:
+            answer = yield from self.rescue(passage, error)
+        except Exception as another:  # noqa: BLE001 - that is what has to be answered now
+            answer, error = None, another
+        if answer is None:
+            answer = denial_for(error)
+            if answer.__cause__ is not None and answer.status >= 500:
+                log_failure(passage, answer.__cause__, answer.status)
+        response = yield from _replace(passage, response, answer)
+        return response
+
+    def cut(self, depth: int) -> None:
+        """Forget all layers but the outermost `depth`: ``around`` hooks have answered in their place."""
+        del self._layers[depth:]
 
     def drop(self) -> None:
         """There is nobody to answer any more: end what still waits for the answer."""
@@ -172,24 +205,32 @@ class Onion:
         try:
             early: HttpResponseBase | None = yield enter
         except Exception:
-            self._forsake(layer)
+            self.forsake(layer)
             raise
         if early is not None:
-            self._forsake(layer)
+            self.forsake(layer)
         return early
 
-    def _forsake(self, layer: Layer) -> None:
-        """Forget a layer that its ``around`` hooks did not let the request into."""
+    def forsake(self, layer: Layer) -> None:
+        """Forget a layer that was left, or that its ``around`` hooks did not let the request into."""
         layer.surrounding = None
-        self._layers.remove(layer)
+        if layer in self._layers:
+            self._layers.remove(layer)
 
 
 def _leaving(surrounding: Surrounding, response: HttpResponseBase) -> Callable[[], Any]:
     return lambda: surrounding.leave(response)
 
 
-def _ask(hook: Hook, *arguments: Any) -> Steps[HttpResponseBase | Deny | None]:
+def _ask(passage: Passage, hook: Hook, *arguments: Any) -> Steps[HttpResponseBase | Deny | None]:
     """What `hook` answers. Raises what it raises, and `HookError` for what is no answer."""
+    steps = _call(hook, passage.request, *arguments)
+    if passage.trace is None:
+        return steps
+    return passage.trace.asking("hook", hook.label, steps)
+
+
+def _call(hook: Hook, *arguments: Any) -> Steps[HttpResponseBase | Deny | None]:
     if hook.is_async:
         answer = yield lambda: hook.function(*arguments)
     else:
@@ -209,16 +250,13 @@ def _keep_route(request: HttpRequest) -> None:
         request.keep_route()
 
 
-def _replaced(passage: Passage, answer: HttpResponseBase | Deny) -> HttpResponseBase:
-    """What goes out in the endpoint's place: a denial, as far as its status is one."""
-    response = problems.denial_response(passage, answer)
-    if statuses.is_denial(response.status_code):
-        problems.seal(response)
-    return response
-
-
-def _failed(passage: Passage, error: Exception) -> HttpResponseBase:
-    denial = denial_for(error)
-    if denial.__cause__ is not None and denial.status >= 500:
-        log_failure(passage, denial.__cause__, denial.status)
-    return _replaced(passage, denial)
+def _replace(
+    passage: Passage, response: HttpResponseBase, answer: HttpResponseBase | Deny
+) -> Steps[HttpResponseBase]:
+    """What goes out in the place of `response`: a denial, as far as its status is one."""
+    yield from content.discard(response)
+    given = problems.denial_response(passage, answer)
+    replaced: HttpResponseBase = yield from content.render(passage.request, given)
+    if statuses.is_denial(replaced.status_code):
+        problems.seal(replaced)
+    return replaced

@@ -31,8 +31,8 @@ def page_for(
 ) -> Steps[HttpResponseBase | None]:
     """For a browser: the way to ``LOGIN_URL`` and back, or the site's page for the status, if it has one."""
     if deny.status == 401:
-        user = yield from user_of(request)
-        return None if user.is_authenticated else _log_in(request, view)
+        user = (yield from user_of(request)) if hasattr(request, "user") else None
+        return None if user is not None and user.is_authenticated else _log_in(request, view)
     if deny.status not in _ERROR_PAGES or settings.DEBUG:
         return None
     yield Step.BLOCKING  # The site's templates may ask the database.

@@ -6,6 +6,9 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import trace
+from .handshake import ScopeRequest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,10 +38,13 @@ class Passage:
         "is_fresh",
         "obj",
         "onion",
+        "owed",
         "policy",
         "request",
+        "saves_session",
         "spent",
         "started",
+        "trace",
     )
 
     def __init__(
@@ -51,6 +57,10 @@ class Passage:
         self.door = door
         #: What is still shut for an application that nobody could see into.
         self.gate = gate
+        #: Whether the session is saved with the answer; else somebody further in does.
+        self.saves_session = True
+        #: Policies of a view that was called by another function, which may not have called it at all.
+        self.owed: tuple[Policy, ...] | None = None
         #: For views that carry no policy: what the nearest stack says.
         self.default_policy: Policy | None = None
         self.obj: Any = None
@@ -62,6 +72,8 @@ class Passage:
         self.started = time.monotonic()
         #: Seconds that policies have taken so far.
         self.spent = 0.0
+        #: What this request went through; None where nobody wants to know.
+        self.trace = trace.begin()
         #: Whether what passed was asked just now, for the very endpoint that comes next.
         self.is_fresh = False
         self._user: Any = None
@@ -89,7 +101,8 @@ class Passage:
 
     def _sibling(self, request: HttpRequest, gate: Gate | None) -> Passage:
         sibling = Passage(request, self.door, gate, self.onion)
-        sibling.started, sibling.spent = self.started, self.spent
+        sibling.saves_session, sibling.default_policy = self.saves_session, self.default_policy
+        sibling.started, sibling.spent, sibling.trace = self.started, self.spent, self.trace
         return sibling
 
     @property
@@ -100,12 +113,7 @@ class Passage:
     @property
     def expression(self) -> str | None:
         """The policy asked last, as it was written; None if none was asked."""
-        if self.policy is None:
-            return None
-        try:
-            return repr(self.policy)
-        except Exception:  # noqa: BLE001 - a policy that cannot be printed must not keep a denial from going out
-            return f"<{type(self.policy).__name__}, whose repr fails>"
+        return expression_of(self.policy)
 
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned: one call a request, however many policies name it."""
@@ -164,11 +172,40 @@ class Gate:
             gate = gate.outer
 
 
+def expression_of(policy: Policy | None) -> str | None:
+    """A policy as it was written; None if there is none."""
+    if policy is None:
+        return None
+    try:
+        return repr(policy)
+    except Exception:  # noqa: BLE001 - a policy that cannot be printed must not keep a denial from going out
+        return f"<{type(policy).__name__}, whose repr fails>"
+
+
+def trace_of(request: HttpRequest) -> trace.Trace | None:
+    """The trace of `request`, None where there is none."""
+    passage = vars(request).get("wsdeny")
+    return passage.trace if isinstance(passage, Passage) else None
+
+
 def passage_of(request: HttpRequest) -> Passage:
     """The passage of `request`, begun if there is none yet."""
     passage: Passage | None = getattr(request, "wsdeny", None)
     if passage is None:
         passage = Passage(request)
         request.wsdeny = passage  # type: ignore[attr-defined]
-        request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
+        stacks = handed_to(request)
+        if isinstance(stacks, Passage):
+            # Behind a stack that has run its request hooks: what is left of them runs further in.
+            passage.onion, passage.trace = stacks.onion, stacks.trace
+            passage.default_policy = stacks.default_policy
+            request.ctx = stacks.request.ctx  # type: ignore[attr-defined]
+        else:
+            request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
     return passage
+
+
+def handed_to(request: HttpRequest) -> object:
+    """What a stack has handed to Django's request of a view: its `Passage`, a `Handover`, or None."""
+    scope: Any = None if isinstance(request, ScopeRequest) else getattr(request, "scope", None)
+    return scope.get("wsdeny") if scope is not None else None

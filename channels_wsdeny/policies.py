@@ -167,6 +167,30 @@ class UserPassesTest(Policy):
         return f"UserPassesTest({_name(self.test)})"
 
 
+_LOG_IN = Deny(401)
+#: What policies answer to nobody, whatever else the request says, by the function that they decide with: a
+#: subclass that decides otherwise is not among them. None if it depends.
+_TO_NOBODY: dict[Any, Callable[[Any], Decision | None]] = {
+    AllowAny.decide: lambda policy: ALLOWED,
+    DenyAll.decide: lambda policy: policy.denial(),
+    UserPolicy.decide: lambda policy: _LOG_IN,
+    HasPermission.decide: lambda policy: None if policy.anonymous else _LOG_IN,
+}
+
+
+def answer_to_nobody(policies: tuple[Policy, ...]) -> tuple[Policy, Deny] | None:
+    """The policy that denies a visitor who has no session, and its denial; None if that depends."""
+    for policy in policies:
+        answer = _TO_NOBODY.get(type(policy).decide, _depends)(policy)
+        if answer is not ALLOWED:
+            return (policy, answer) if isinstance(answer, Deny) else None
+    return None
+
+
+def _depends(policy: Policy) -> None:
+    return None
+
+
 def _resolve(resolver: Callable[[HttpRequest], Any], request: HttpRequest) -> Steps[Any]:
     """The object that a policy is about, resolved once a request."""
     passage = passage_of(request)

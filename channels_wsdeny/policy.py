@@ -14,6 +14,7 @@ from . import pool, statuses
 from .decisions import ALLOWED, Decision, Denial, Step, Steps
 from .drivers import drive, drive_sync
 from .exceptions import Deny, PolicyError
+from .passage import expression_of, trace_of
 from .visitor import known_user
 
 if TYPE_CHECKING:
@@ -99,6 +100,13 @@ class Policy:
         return f"{type(self).__name__}()"
 
 
+def ask(policy: Policy, request: HttpRequest) -> Steps[Decision]:
+    """What `policy` decides, noted in the trace of `request` if there is one: the one way to ask a policy."""
+    trace = trace_of(request)
+    steps = policy.decide(request)
+    return steps if trace is None else trace.asking("policy", str(expression_of(policy)), steps)
+
+
 def _as_answer(decision: Decision) -> Answer:
     return True if decision is ALLOWED else decision
 
@@ -130,7 +138,7 @@ class And(_Combination):
 
     def decide(self, request: HttpRequest) -> Steps[Decision]:
         for policy in self.policies:
-            decision = yield from policy.decide(request)
+            decision = yield from ask(policy, request)
             if decision is not ALLOWED:
                 return decision
         return ALLOWED
@@ -148,7 +156,7 @@ class Or(_Combination):
     def decide(self, request: HttpRequest) -> Steps[Decision]:
         denials: list[Denial] = []
         for policy in self.policies:
-            decision = yield from policy.decide(request)
+            decision = yield from ask(policy, request)
             if decision is ALLOWED:
                 return ALLOWED
             denials.append(decision)
@@ -167,7 +175,7 @@ class Not(Policy):
         self.policy = policy
 
     def decide(self, request: HttpRequest) -> Steps[Decision]:
-        decision = yield from self.policy.decide(request)
+        decision = yield from ask(self.policy, request)
         return self.denial() if decision is ALLOWED else ALLOWED
 
     def __repr__(self) -> str:

@@ -142,7 +142,11 @@ class Pool:
             del job  # An idle thread must not hold on to the last request it served.
 
 
+#: Threads beside the pool; they start as they are needed, and each has a database connection.
+_ASIDE = 4
+
 _pool: Pool | None = None
+_aside: Pool | None = None
 _lock = threading.Lock()
 
 
@@ -172,10 +176,28 @@ async def hop(function: Callable[[], T]) -> T:
     return await get_pool().run(function)
 
 
+async def hop_aside(function: Callable[[], T]) -> T:
+    """As `hop`, in threads beside the pool: for what comes after an answer, and may hang.
+
+    It takes no place from those who wait for theirs.
+    """
+    if _in_pool.get():
+        return await sync_to_async(function, thread_sensitive=True)()
+    return await _get_aside().run(function)
+
+
+def _get_aside() -> Pool:
+    global _aside  # noqa: PLW0603 - one a process
+    with _lock:
+        if _aside is None:
+            _aside = Pool(_ASIDE)
+        return _aside
+
+
 def _forget_after_fork() -> None:
     """A forked child has the parent's pool but none of its threads, and perhaps a held lock."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _pool, _aside, _lock
+    _pool, _aside, _lock = None, None, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

@@ -54,11 +54,11 @@ def denial_response(passage: Passage, denial: Deny | HttpResponseBase) -> HttpRe
     """
     if isinstance(denial, Deny):
         given = denial.response
-        response = _copy(given) if given is not None else _problem(passage, denial)
+        response = copy_response(given) if given is not None else _problem(passage, denial)
         for name, value in denial.headers.items():
             response[name] = value
     else:
-        response = _copy(denial)
+        response = copy_response(denial)
     return response
 
 
@@ -107,7 +107,8 @@ def _problem(passage: Passage, deny: Deny) -> HttpResponse:
     return response
 
 
-def _copy(response: HttpResponseBase) -> HttpResponseBase:
+def copy_response(response: HttpResponseBase) -> HttpResponseBase:
+    """A response with headers and cookies of its own, and the same content."""
     # Not copy.copy(): a response's pickling protocol drops what a template response renders from.
     clone = object.__new__(type(response))
     own = {name: list(value) if isinstance(value, list) else value for name, value in vars(response).items()}

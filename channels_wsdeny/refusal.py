@@ -5,8 +5,6 @@ Written as steps (see `channels_wsdeny.decisions`); nothing raises out of a refu
 
 from __future__ import annotations
 
-import logging
-import traceback
 from typing import TYPE_CHECKING
 
 from django.http import Http404
@@ -18,7 +16,7 @@ from .emitter import Refusal
 from .exceptions import Deny
 from .failures import denial_for, is_unrouted, translate
 from .handshake import HandshakeRequest, ScopeRequest
-from .log import log_denial, log_failure
+from .log import log_denial, log_failure, report_broken_handler
 
 if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
@@ -44,7 +42,8 @@ def refusal(passage: Passage, denial: Cause) -> Steps[tuple[Refusal, Deny | Http
     try:
         if isinstance(request, ScopeRequest):
             response = yield from content.render(request, response)
-            response = yield from _leave(passage, response)
+            if passage.onion:
+                response = yield from passage.onion.leave(passage, response)
         if isinstance(request, HandshakeRequest):
             yield from check_status(passage, response)
             problems.seal(response)
@@ -81,20 +80,16 @@ def resolve(passage: Passage, denial: Cause) -> Steps[Deny | HttpResponseBase]:
 def leaving(passage: Passage, response: HttpResponseBase) -> Steps[Cause]:
     """What goes out for the endpoint's own `response`: itself, its session saved, or what to refuse with."""
     given = response
-    response = yield from _leave(passage, response)
+    if passage.onion:
+        passage.onion.check()
+        response = yield from passage.onion.leave(passage, response)
     if response is given:
         yield from _save_session(passage, response)
     return response
 
 
-def _leave(passage: Passage, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-    if passage.onion:
-        response = yield from passage.onion.leave(passage, response)
-    return response
-
-
 def _save_session(passage: Passage, response: HttpResponseBase) -> Steps[None]:
-    if sessions.needs_saving(passage.request) and response.status_code < 500:
+    if passage.saves_session and sessions.needs_saving(passage.request) and response.status_code < 500:
         yield Step.BLOCKING
         sessions.save_session(passage.request, response)  # type: ignore[arg-type]
 
@@ -119,6 +114,5 @@ def logged(passage: Passage, refusal: Refusal, denial: Deny | HttpResponseBase) 
         if statuses.is_denial(status):
             log_denial(passage, status, refusal.code)
     except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out
-        if logging.raiseExceptions:
-            traceback.print_exc()  # as logging itself does
+        report_broken_handler()
     return refusal

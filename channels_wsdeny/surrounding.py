@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.http.response import HttpResponseBase
 
+from . import problems
 from .exceptions import HookError
+from .passage import trace_of
 from .pool import adopt_context
+from .trace import told
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -34,20 +38,27 @@ async def surround(hooks: tuple[Hook, ...], request: HttpRequest, inside: Inside
         return await inside()
     outermost, inner = hooks[0], hooks[1:]
     called = False
+    answer: HttpResponseBase | None = None
 
     async def call_next(given: HttpRequest) -> HttpResponseBase:
-        nonlocal called
+        nonlocal called, answer
         if given is not request:
             raise HookError(f"{outermost!r} called call_next({given!r}). It takes the request of the hook.")
         if called:
             raise HookError(f"{outermost!r} called call_next() twice: the endpoint answers once.")
         called = True
-        return await surround(inner, request, inside)
+        answer = await surround(inner, request, inside)
+        return answer
 
-    response = await outermost.function(request, call_next)
-    if not isinstance(response, HttpResponseBase):
-        raise HookError(f"{outermost!r} returned {response!r}. An around hook returns a response.")
-    return response
+    trace = trace_of(request)
+    with nullcontext() if trace is None else trace.note("hook", outermost.label) as noted:
+        response = await outermost.function(request, call_next)
+        if not isinstance(response, HttpResponseBase):
+            raise HookError(f"{outermost!r} returned {response!r}. An around hook returns a response.")
+        if noted is not None:
+            noted.answer = told(response)
+    # A response of the hook's own may be one for all: what is put on it for one visitor must stay his.
+    return response if response is answer else problems.copy_response(response)
 
 
 class Surrounding:
@@ -67,9 +78,12 @@ class Surrounding:
         self._inside: asyncio.Future[None] = loop.create_future()
         self._answer: asyncio.Future[HttpResponseBase] = loop.create_future()
         self._on_early_end = on_early_end
-        self._is_cancelled = False
+        #: Whether the hooks have no say any more: they were cancelled, or have ended early.
+        self._is_over = False
+        self._has_entered = False
         self._context = contextvars.copy_context()
         self._task = loop.create_task(surround(hooks, request, self._await_the_answer), context=self._context)
+        self._task.add_done_callback(self._tell)
 
     async def enter(self) -> HttpResponseBase | None:
         """Run the hooks up to the innermost `call_next`; what they put into contextvars, the caller sees.
@@ -80,14 +94,14 @@ class Surrounding:
         if self._task.done():
             return self._task.result()
         adopt_context(self._context)
-        self._task.add_done_callback(self._tell)
+        self._has_entered = True
         return None
 
     async def leave(self, response: HttpResponseBase) -> HttpResponseBase:
         """Give the hooks the endpoint's `response`; returns what they make of it, raises what they raise."""
-        self._on_early_end = _ignore
-        if self._is_cancelled:
+        if self._is_over:
             return response
+        self._on_early_end = _ignore
         if not self._task.done():
             self._answer.set_result(response)
             await self._until(self._task)
@@ -96,7 +110,7 @@ class Surrounding:
     def cancel(self) -> None:
         """End the hooks: there is no answer that they could see."""
         self._on_early_end = _ignore
-        self._is_cancelled = True
+        self._is_over = True
         self._task.cancel()
 
     async def _until(self, future: asyncio.Future[Any]) -> None:
@@ -109,13 +123,19 @@ class Surrounding:
             raise RuntimeError("An around hook was cancelled by what it awaited.")
 
     async def _await_the_answer(self) -> HttpResponseBase:
+        if self._is_over:
+            raise asyncio.CancelledError  # A hook that swallowed its cancellation would wait for ever.
         self._inside.set_result(None)
-        return await self._answer
+        # A hook may give up waiting, and go on; the answer still comes.
+        return await asyncio.shield(self._answer)
 
     def _tell(self, task: asyncio.Task[HttpResponseBase]) -> None:
         if task.cancelled():
             return
-        error = task.exception()
+        error = task.exception()  # Looked at in any case, or asyncio complains that nobody did.
+        if not self._has_entered or self._on_early_end is _ignore:
+            return
+        self._is_over = True
         if error is None:
             self._on_early_end(task.result())
         elif isinstance(error, Exception):

@@ -19,6 +19,7 @@ from .decisions import ALLOWED, Cause, Raised, Step, Steps, Verdict
 from .drivers import drive, drive_sync
 from .exceptions import Deny
 from .failures import denial_for
+from .log import log_failure
 from .onion import Onion
 from .pages import page_for
 from .passage import Passage, passage_of
@@ -50,29 +51,47 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
         @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             call = _Call(request, view, guards.policies, args, kwargs)
-            return await go_around(
-                call.enter(guards.hooks), request, lambda: drive(call.steps(), through_django)
-            )
+            around = call.enter(guards.hooks)
+            try:
+                response = await go_around(around, request, lambda: drive(call.steps(), through_django))
+            except Deny as deny:
+                response = await drive(call.refuse(deny), through_django)
+            call.leave()
+            return response
 
     else:
 
         @functools.wraps(named)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             call = _Call(request, view, guards.policies, args, kwargs)
-            return go_around_sync(call.enter(guards.hooks), request, lambda: drive_sync(call.steps()))
+            around = call.enter(guards.hooks)
+            try:
+                response = go_around_sync(around, request, lambda: drive_sync(call.steps()))
+            except Deny as deny:
+                response = drive_sync(call.refuse(deny))
+            call.leave()
+            return response
 
     _guarded[guarded] = (view, guards)
     return guarded
 
 
-def is_guarded(view: Callable[..., Any]) -> bool:
-    """Whether `view` carries a policy of its own, perhaps under other decorators."""
-    while view is not None:
+def guards_of_view(view: Any) -> Guards | None:
+    """The guards of a view that is guarded itself, not by something that it may call; None if it is not."""
+    try:
         found = _guarded.get(view)
+    except TypeError:  # Not hashable, or not to be referenced weakly: none of ours.
+        return None
+    return None if found is None else found[1]
+
+
+def guards_within(view: Any) -> Guards | None:
+    """The guards of the view that other decorators say they are around (``__wrapped__``); None without."""
+    while (view := getattr(view, "__wrapped__", None)) is not None:
+        found = guards_of_view(view)
         if found is not None:
-            return bool(found[1].policies)
-        view = getattr(view, "__wrapped__", None)  # type: ignore[assignment]
-    return False
+            return found
+    return None
 
 
 class _Call:
@@ -98,6 +117,8 @@ class _Call:
         self._passage = passage_of(request)
         self._onion = onion_of(self._passage)
         self._depth = self._onion.depth
+        self._is_left_later = False
+        self._passage.owed = None  # It is asked here.
 
     def enter(self, registries: tuple[Hooks, ...]) -> tuple[Hook, ...]:
         """Enter the hooks of the view; returns those that go around it."""
@@ -129,15 +150,25 @@ class _Call:
                     _roll_back(self._request)
         if decision is not ALLOWED:
             response = yield from refuse(self._request, self._view, decision)
-        layers = self._onion.detach(self._depth)
-        if layers and not getattr(response, "is_rendered", True):
+        if self._onion.depth > self._depth and not getattr(response, "is_rendered", True):
             # As Django's decorator_from_middleware does: response hooks see what the template became.
-            response.add_post_render_callback(
-                lambda rendered: drive_sync(self._onion.leave(self._passage, rendered, layers))
+            self._is_left_later = True
+            response.add_post_render_callback(  # type: ignore[attr-defined]
+                lambda rendered: drive_sync(self._onion.leave(self._passage, rendered, self._depth))
             )
-        elif layers:
-            response = yield from self._onion.leave(self._passage, response, layers)
+        else:
+            response = yield from self._onion.leave(self._passage, response, self._depth)
         return response
+
+    def refuse(self, deny: Deny) -> Steps[HttpResponseBase]:
+        """The response to a `Deny` of an ``around`` hook."""
+        response = yield from refuse(self._request, self._view, denial_for(deny))
+        return response
+
+    def leave(self) -> None:
+        """Forget hooks whose place an ``around`` hook has taken."""
+        if not self._is_left_later:
+            self._onion.cut(self._depth)
 
     def _admit(self) -> Steps[Verdict]:
         policies = self._passage.remaining(self._policies)
@@ -167,7 +198,10 @@ def rescue(passage: Passage, error: Exception) -> Steps[Cause]:
     if passage.onion is not None and passage.onion.takes(error):
         yield Step.BLOCKING
         bodies.give_back(passage.request)
-        denial = yield from passage.onion.rescue(passage, error)
+        try:
+            denial = yield from passage.onion.rescue(passage, error)
+        except Exception as another:  # noqa: BLE001 - a hook may well raise what should be answered
+            denial = denial_for(another)
         if denial is not None:
             return denial
     return denial_for(error) if isinstance(error, Deny) else Raised(error)
@@ -182,7 +216,11 @@ def refuse(request: HttpRequest, view: Callable[..., Any] | None, denial: Cause)
         and resolved.response is None
         and problems.preferred_type(request) == problems.HTML
     ):
-        page = yield from page_for(request, view, resolved)
+        try:
+            page = yield from page_for(request, view, resolved)
+        except Exception as error:  # noqa: BLE001 - a page that fails is no reason to say nothing
+            log_failure(passage, error)
+            page = None
         if page is not None:
             resolved = Deny(code=resolved.code, headers=resolved.headers, response=page)
     made = yield from refusal(passage, resolved)

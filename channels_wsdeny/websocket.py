@@ -23,11 +23,12 @@ from .guards import Guards
 from .handshake import HandshakeRequest
 from .hooks import site_hooks
 from .log import log_failure
-from .lookahead import Route, Unseen, is_nested, look_ahead
+from .lookahead import Route, Unseen, consumer_class_of, is_nested, look_ahead
 from .onion import Onion
 from .passage import Gate, Passage
 from .policies import default_policy
 from .pool import hop
+from .reflex import reflex
 from .wire import State, Wire
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ async def enter_layer(
         raise Resolver404({"path": scope["path_remaining"]})
     if handshake is not None:
         await handshake.enter_layer(layer, found, scope, receive, send)
+        return
+    known = reflex(layer, found, scope, send, deny_with)
+    if known is not None:
+        await known.answer(scope, receive, send)
         return
     inside = _enter(
         Handshake(scope, receive, send, deny_with),
@@ -168,6 +173,7 @@ class Handshake:
             if "url_route" in found.url:
                 self.wire.passage = passage = passage.within(scope)
             passage.request.route_to(found.resolver_match, scope.get("url_route"))  # type: ignore[attr-defined]
+            self.wire.consumer_class = consumer_class_of(found.endpoint)
             self._enter_hooks(found.hooks, found.guards.hooks)
             policies = found.guards.policies
             if not policies and passage.gate is not None:
@@ -193,6 +199,8 @@ class Handshake:
         With `fresh`, `app` itself may trust what passed here, also after the accept.
         """
         passage = self._passage_within(scope)
+        if not fresh:  # The consumer is there to be asked itself.
+            self.wire.consumer_class = consumer_class_of(getattr(app, "__self__", app))
         self._enter_hooks((), guards.hooks)
         request: Any = passage.request
         if self._onion and request.resolver_match is None:

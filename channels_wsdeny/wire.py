@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponse
 
-from . import corridor, emitter
+from . import corridor, emitter, signals
 from .appdenial import AppDenial, denial_of_close
 from .conf import conf
 from .exceptions import HandshakeDenied
@@ -22,8 +22,12 @@ from .pool import hop
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from django.http.response import HttpResponseBase
+
     from .decisions import Cause
+    from .emitter import Refusal
     from .passage import Passage
+    from .signals import HandshakeSignal
     from .types import Message, Receive, Scope, Send
 
 #: Seconds that a client has to answer the close of ``DENY_WITH = "close"``, before its socket is dropped.
@@ -42,6 +46,18 @@ class State(enum.Enum):
     DENIED = "denied"
 
 
+def is_connect(event: Message) -> bool:
+    """Whether the server's first event is ``websocket.connect``; False if the client has left already.
+
+    Raises `ValueError` for anything else.
+    """
+    if event["type"] == "websocket.disconnect":
+        return False
+    if event["type"] != "websocket.connect":
+        raise ValueError(f"Expected 'websocket.connect' from the server, found {event['type']!r}.")
+    return True
+
+
 class Wire:
     """One handshake's messages; `receive` and `send` are what the application gets."""
 
@@ -56,7 +72,9 @@ class Wire:
         "_receive",
         "_scope",
         "_send",
+        "_telling",
         "client_left",
+        "consumer_class",
         "passage",
         "state",
     )
@@ -68,6 +86,8 @@ class Wire:
         self.state = State.CONNECTING
         #: Whether the client left before it had an answer: there is nobody to give one to.
         self.client_left = False
+        #: The class of the consumer that the handshake is for; None while it is not known.
+        self.consumer_class: type | None = None
         self._scope, self._receive, self._send = scope, receive, send
         self._deny_with = deny_with
         #: One message at a time until the handshake is answered, so that none overtakes the answer.
@@ -75,6 +95,7 @@ class Wire:
         self._app_denial: AppDenial | None = None
         self._denial: asyncio.Future[None] | None = None
         self._denied: asyncio.Future[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._connect_taken = self._disconnect_taken = False
 
     def is_in(self, state: State) -> bool:
@@ -83,12 +104,7 @@ class Wire:
 
     async def take_connect(self) -> bool:
         """Take the server's ``websocket.connect``; returns False if the client has left already."""
-        event = await self._receive()
-        if event["type"] == "websocket.disconnect":
-            return False
-        if event["type"] != "websocket.connect":
-            raise ValueError(f"Expected 'websocket.connect' from the server, found {event['type']!r}.")
-        return True
+        return is_connect(await self._receive())
 
     async def release(self, *, cancelled: bool) -> None:
         """Finish a denial that is under way (unless the server `cancelled` us), then let go of the server.
@@ -105,6 +121,8 @@ class Wire:
                 await self._denial
         finally:
             self._receive, self._send = _receive_from_nobody, _send_to_nobody
+        if self._telling is not None and not cancelled:
+            await signals.linger(self._telling)
 
     async def receive(self) -> Message:
         """The application's ``receive``."""
@@ -142,7 +160,7 @@ class Wire:
             self._denied.set_result(None)
         refusal = await corridor.refuse(self.passage, denial, hop)
         how = self._deny_with or conf.DENY_WITH
-        emission = emitter.emit_denial(refusal, self._scope, self._send, how)
+        emission = self._emit(refusal, how)
         try:
             if len(refusal.response.content) > _MUCH:
                 await self._while_the_client_is_there(emission)
@@ -156,6 +174,14 @@ class Wire:
             if not emitter.is_granian(self._send):
                 raise
             # granian's way to say the same.
+
+    async def _emit(self, refusal: Refusal, how: str) -> None:
+        await emitter.emit_denial(refusal, self._scope, self._send, how)
+        self._tell(signals.handshake_denied, refusal.response)
+
+    def _tell(self, signal: HandshakeSignal, response: HttpResponseBase) -> None:
+        """Tell the receivers of `signal`, for the answer is on its way."""
+        self._telling = signals.tell(signal, self.consumer_class, self.passage, response)
 
     async def deny_for_the_app(self, denial: Cause) -> None:
         """Deny while the application runs: it may cancel what it is doing, the denial must not be."""
@@ -252,6 +278,7 @@ class Wire:
         self.state = State.ACCEPTED
         self.passage.is_fresh = False
         await self._send(emitter.accept_message(message, headers, self._send))
+        self._tell(signals.handshake_accepted, response)
 
 
 async def _receive_from_nobody() -> Message:

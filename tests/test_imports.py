@@ -39,13 +39,13 @@ FLOORS = [
     },
     {"guards", "policy", "policies", "pages", "hooks", "plan", "surrounding", "onion"},
     {"corridor", "admission", "refusal"},
-    {"lookahead", "upgrade", "gatekeeper", "websocket", "wire", "http", "views", "middleware"},
+    {"lookahead", "upgrade", "gatekeeper", "websocket", "wire", "reflex", "http", "views", "errors", "middleware"},
     {"stack", "decorators", "checks", "apps", ""},
 ]
 #: Daphne that can deny stands beside the house: it knows the settings and types, and the house not it.
 ANNEX = {"daphne", "management"}
 #: Doors, by the modules that each is made of; the look-ahead is what they may share.
-DOORS = [{"gatekeeper", "websocket", "wire"}, {"http"}, {"views", "middleware"}]
+DOORS = [{"gatekeeper", "websocket", "wire", "reflex"}, {"http"}, {"views", "errors", "middleware"}]
 
 
 class Import(NamedTuple):
