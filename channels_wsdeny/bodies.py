@@ -102,7 +102,10 @@ def give_back(request: HttpRequest) -> None:
     own = vars(request)
     stream = own.get("_stream")
     if isinstance(stream, RecordingStream) and "_body" not in own and own.get("_read_started"):
-        stream.read_on()
+        try:
+            stream.read_on()
+        except Exception:  # noqa: BLE001 - the client has gone; the hooks are told when they look at the body
+            stream.record.lose()
         stream.record.give_back(request)
 
 
@@ -110,9 +113,12 @@ class _Lost:
     """Stands for a body that was read before anybody kept it."""
 
     def read(self, *args: Any) -> bytes:
-        raise UnreadablePostError("The body of this request was read by the application, and not kept.")
+        raise UnreadablePostError("The body of this request was read already, and cannot be read again.")
 
     readline = read
+
+    def seekable(self) -> bool:
+        return False
 
     def close(self) -> None: ...
 
@@ -127,5 +133,8 @@ class _TooBig:
         )
 
     readline = read
+
+    def seekable(self) -> bool:
+        return False
 
     def close(self) -> None: ...

@@ -1,22 +1,24 @@
-"""System checks: what people get wrong when they set the package up, each with an id and a remedy."""
+"""System checks: what people get wrong when they set the package up, each with an id and a remedy.
+
+Here are those of the settings, and the list of all.
+"""
 
 from __future__ import annotations
 
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from channels.routing import ProtocolTypeRouter, get_default_application
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
 
+from . import footing, wiring
 from .conf import KEYS, MIRROR, conf, is_mirrored
 from .hooks import hooks_at
 from .policies import as_policy
-from .stack import DenyMiddlewareStack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 def check_setting_is_a_dict(**kwargs: Any) -> list[CheckMessage]:
@@ -36,7 +38,7 @@ def check_setting_is_a_dict(**kwargs: Any) -> list[CheckMessage]:
 def check_keys(**kwargs: Any) -> list[CheckMessage]:
     """E002: every key is one that the package knows."""
     messages: list[CheckMessage] = []
-    for name in _given():
+    for name in conf.given():
         if name not in KEYS:
             close = difflib.get_close_matches(str(name), KEYS, n=1)
             meant = f"Did you mean {close[0]!r}? " if close else ""
@@ -58,7 +60,7 @@ def check_values(**kwargs: Any) -> list[CheckMessage]:
             hint=f"The default is {KEYS[name].default!r}.",
             id="channels_wsdeny.E003",
         )
-        for name, value in _given().items()
+        for name, value in conf.given().items()
         if name in KEYS and not KEYS[name].valid(value)
     ]
 
@@ -66,9 +68,11 @@ def check_values(**kwargs: Any) -> list[CheckMessage]:
 def check_dotted_paths(**kwargs: Any) -> list[CheckMessage]:
     """E004: every dotted path imports, and names what its key wants."""
     messages: list[CheckMessage] = []
-    given = _given()
+    given = conf.given()
     hooks = given.get("HOOKS", ())
-    named = [("DEFAULT_POLICY", path, as_policy) for path in [given.get("DEFAULT_POLICY")]]
+    named: list[tuple[str, Any, Callable[[Any], object]]] = [
+        ("DEFAULT_POLICY", given.get("DEFAULT_POLICY"), as_policy)
+    ]
     named += [("HOOKS", path, hooks_at) for path in (hooks if isinstance(hooks, (list, tuple)) else ())]
     for name, path, load in named:
         if not isinstance(path, str):
@@ -98,8 +102,8 @@ def check_mirror(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            "CHANNELS_WSDENY['MIRROR_DEFAULT_POLICY'] is on, but no MirrorMiddleware is in MIDDLEWARE, so views "
-            "without a decorator are open to everybody.",
+            "CHANNELS_WSDENY['MIRROR_DEFAULT_POLICY'] is on, but no MirrorMiddleware is in MIDDLEWARE, so "
+            "views without a decorator are open to everybody.",
             hint=f"Put {MIRROR!r} after AuthenticationMiddleware.",
             id="channels_wsdeny.E005",
         )
@@ -107,13 +111,20 @@ def check_mirror(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_hooks_of_views(**kwargs: Any) -> list[CheckMessage]:
-    """W004: hooks of the site reach its views, by `MirrorMiddleware`."""
-    if is_mirrored() or not conf.HOOKS:
+    """W004: hooks of the site and of stacks reach its views, by `MirrorMiddleware`."""
+    if is_mirrored():
         return []
+    if conf.HOOKS:
+        whose = "CHANNELS_WSDENY['HOOKS'] has hooks"
+        which = "on_route and on_exception hooks do not run, nor others under WSGI"
+    else:
+        missed = [hook.label for hook in wiring.hooks_that_views_miss()]
+        if not missed:
+            return []
+        whose, which = f"DenyMiddlewareStack has {', '.join(missed)}", "such hooks do not run"
     return [
         Warning(
-            "CHANNELS_WSDENY['HOOKS'] has hooks, but no MirrorMiddleware is in MIDDLEWARE: on views, on_route "
-            "and on_exception hooks do not run, nor others under WSGI.",
+            f"{whose}, but no MirrorMiddleware is in MIDDLEWARE: on views, {which}.",
             hint=f"Put {MIRROR!r} after AuthenticationMiddleware.",
             id="channels_wsdeny.W004",
         )
@@ -135,33 +146,6 @@ def check_order_of_apps(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-def check_stack(**kwargs: Any) -> list[CheckMessage]:
-    """W002: the websocket side of ``ASGI_APPLICATION`` is inside a `DenyMiddlewareStack`."""
-    if not getattr(settings, "ASGI_APPLICATION", None):
-        return []
-    try:
-        application = get_default_application()
-    except Exception as error:  # noqa: BLE001 - importing a site's module can raise anything
-        return [
-            Warning(
-                f"ASGI_APPLICATION = {settings.ASGI_APPLICATION!r} cannot be imported: {error!r}",
-                hint="Correct the dotted path, or the error in that module.",
-                id="channels_wsdeny.W003",
-            )
-        ]
-    path = list(_websocket_side(application))
-    if not path or any(isinstance(app, DenyMiddlewareStack) for app in path):
-        return []
-    return [
-        Warning(
-            "The websocket side of ASGI_APPLICATION is not inside a DenyMiddlewareStack, so consumers "
-            "without a decorator are open to everybody.",
-            hint="In asgi.py: application = DenyMiddlewareStack(ProtocolTypeRouter({...})).",
-            id="channels_wsdeny.W002",
-        )
-    ]
-
-
 ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
     check_setting_is_a_dict,
     check_keys,
@@ -170,31 +154,16 @@ ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
     check_mirror,
     check_hooks_of_views,
     check_order_of_apps,
-    check_stack,
+    wiring.check_application,
+    wiring.check_stack,
+    wiring.check_protocol_of_stack,
+    wiring.check_routed_classes,
+    wiring.check_bindings,
+    wiring.check_needless_auth,
+    wiring.check_users_of_wrappers,
+    footing.check_apps,
+    footing.check_session_engine,
+    footing.check_asynchronous_sessions,
+    footing.check_place_of_mirror,
+    footing.check_arguments_of_hooks,
 )
-
-
-def _given() -> dict[str, Any]:
-    value = getattr(settings, "CHANNELS_WSDENY", {})
-    return value if isinstance(value, dict) else {}
-
-
-def _websocket_side(application: Any) -> Iterator[Any]:
-    """The apps that a websocket goes through, from the outside in; none if it is not routed at all."""
-    seen: list[Any] = []
-    routed = False
-    while application is not None and application not in seen:
-        seen.append(application)
-        if isinstance(application, ProtocolTypeRouter):
-            application = application.application_mapping.get("websocket")
-            routed = application is not None
-        else:
-            application = next(
-                (
-                    getattr(application, name)
-                    for name in ("inner", "application", "app")
-                    if callable(getattr(application, name, None))
-                ),
-                None,
-            )
-    return iter(seen if routed else ())

@@ -210,6 +210,11 @@ def _bind_call(cls: Any) -> None:
     cls.__call__ = __call__
 
 
+def is_bound(cls: Any) -> bool:
+    """Whether a consumer class asks what guards it, by itself or as it is made."""
+    return cls.__call__ in _bound or cls.__new__ in _bound
+
+
 def _bind_as_view(cls: Any) -> None:
     """Put the check around the view that ``cls.as_view()`` makes, whoever defines it."""
     if cls.as_view.__func__ in _bound:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-from django.core.handlers.exception import response_for_exception
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404
+from django.http.multipartparser import MultiPartParserError
 from django.urls import Resolver404, get_resolver
 from django.utils.cache import patch_vary_headers
 
@@ -21,36 +22,24 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 
-def answer_to(passage: Passage, error: Exception) -> HttpResponseBase | None:
-    """A problem body for an exception of a view; None where Django's own page is the answer.
-
-    Django logs and signals the exception as ever. To be called where it is being handled.
-    """
-    if _wants_a_page(passage.request) or settings.DEBUG_PROPAGATE_EXCEPTIONS:
-        return None
-    return _problem(passage, error, response_for_exception(passage.request, error))
-
-
 def answer_in_place(passage: Passage, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-    """`response`, unless it is Django's page for what middleware has raised, or for a path without a view."""
+    """`response`; or what a hook makes of it, if it is Django's page for an exception; or a problem body."""
     request = passage.request
     error, passage.error = passage.error, None
-    if error is not None and not (
-        response.status_code == 500 and getattr(response, "_has_been_logged", False)
-    ):
-        error = None  # Somebody has answered it already.
-    if error is None and response.status_code == 404 and request.resolver_match is None:
-        error = _unrouted(request, response)
-    if error is None:
+    if error is None and request.resolver_match is None and response.status_code == 404:
+        error = _unrouted(request)
+    if error is None or not _is_page_for(error, response):
         return response
     denial = yield from rescue(passage, error)
     answer: HttpResponseBase
     if not isinstance(denial, Raised):
         answer = yield from refuse(request, None, denial)
-    elif _wants_a_page(request):
+    elif problems.preferred_type(request) == problems.HTML:
         return response
     else:
-        answer = _problem(passage, error, response)
+        answer = problems.denial_response(passage, denial_for(error))
+        problems.seal(answer)
+        answer._has_been_logged = getattr(response, "_has_been_logged", False)  # type: ignore[attr-defined]
     _carry_over(response, answer)
     return answer
 
@@ -62,21 +51,24 @@ def note(sender: object, request: HttpRequest | None = None, **kwargs: Any) -> N
         passage.error = error
 
 
-def _wants_a_page(request: HttpRequest) -> bool:
-    return problems.preferred_type(request) == problems.HTML
+def _is_page_for(error: Exception, response: HttpResponseBase) -> bool:
+    """Whether `response` is the page that Django makes of `error`, and not some middleware's own answer.
+
+    Django logs such pages as it makes them, but for 404s; those are told by their kind alone.
+    """
+    if isinstance(error, Http404):
+        kind = response.get("Content-Type", "")
+        return response.status_code == 404 and not response.streaming and kind.startswith("text/html")
+    status = 500
+    if isinstance(error, PermissionDenied):
+        status = 403
+    elif isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
+        status = 400
+    return response.status_code == status and getattr(response, "_has_been_logged", False)
 
 
-def _problem(passage: Passage, error: Exception, page: HttpResponseBase) -> HttpResponseBase:
-    answer = problems.denial_response(passage, denial_for(error))
-    problems.seal(answer)
-    answer._has_been_logged = getattr(page, "_has_been_logged", False)  # type: ignore[attr-defined]
-    return answer
-
-
-def _unrouted(request: HttpRequest, response: HttpResponseBase) -> Resolver404 | None:
-    """The exception that Django's resolver raised for this path, if `response` looks like the page for it."""
-    if response.streaming or not response.get("Content-Type", "").startswith("text/html"):
-        return None  # Middleware has answered by itself.
+def _unrouted(request: HttpRequest) -> Resolver404 | None:
+    """The exception that Django's resolver raises for the path of `request`; None if it is routed."""
     try:
         get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
     except Resolver404 as error:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
+from django.http.multipartparser import MultiPartParserError
 
 from .conf import conf
 from .exceptions import Deny
@@ -51,7 +52,7 @@ def _translate(error: Exception) -> Deny:
         return Deny(404)
     if _is_origin_that_cannot_be_parsed(error):
         return Deny(403, code="origin_not_allowed")
-    if isinstance(error, (BadRequest, SuspiciousOperation)):
+    if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
         return Deny(400)
     if _is_unreachable(error):
         return Deny(503, headers={"Retry-After": str(conf.RETRY_AFTER)})

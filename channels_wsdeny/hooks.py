@@ -238,6 +238,14 @@ class Hooks:
             changed()
 
 
+def are_rescuing() -> bool:
+    """Whether any registry has hooks for exceptions, who may want to see the body of a request again."""
+    return _rescuing
+
+
+_rescuing = False
+
+
 def as_registries(value: object, where: str) -> tuple[Hooks, ...]:
     """`value`, one `Hooks` or several, as a tuple; raises `TypeError` for anything else."""
     found = (
@@ -305,6 +313,9 @@ def _hook(
         raise ValueError(f"Hooks.{name}(protocols=...) names some of {_PROTOCOLS}, found {protocols!r}.")
     if kind == "around" and not _is_async(function):
         raise TypeError(f"Hooks.around() takes a coroutine function, found {function!r}.")
+    if kind == "exception":
+        global _rescuing  # noqa: PLW0603 - once there is one, it stays
+        _rescuing = True
     return Hook(kind, function, priority, named, blocking, types)  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ later it reaches the server unchanged. For Django's handler see `channels_wsdeny
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -143,7 +144,8 @@ class Exchange:
             scope = {**scope, **found.url}
             if not found.is_django:
                 self.passage = self.passage.within(scope)
-                self._route_to(found.resolver_match, scope.get("url_route"))
+                url_route = scope.get("url_route")
+                self._route_to(functools.partial(found.resolver_match, url_route), url_route)
         else:
             app, guards, hooks = layer.inner, layer.guards, layer.hooks
         self._is_djangos = found.is_django if isinstance(found, Route) else leads_to_django(app)
@@ -254,8 +256,12 @@ class Exchange:
         if answer is not response:
             await self._deny(answer, self._send)
             return
+        try:
+            headers = emitter.raw_headers(response)
+        except ValueError as error:  # a hook's, or they would not have come this far
+            await self._deny(Raised(error), self._send)
+            return
         self._over = True
-        headers = emitter.raw_headers(response)
         if response.is_rewritten:
             headers = [pair for pair in headers if pair[0] != b"content-length"]
             self._stream = response

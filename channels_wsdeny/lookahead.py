@@ -101,9 +101,9 @@ class Route:
     #: Whether it is Django's own handler, which routes to views by itself.
     is_django: bool = False
 
-    def resolver_match(self) -> ResolverMatch:
-        """As Django's own resolver tells it."""
-        url_route = self.url.get("url_route") or {"args": (), "kwargs": {}}
+    def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
+        """As Django's own resolver tells it. `url_route` is that of the scope, where routers came before."""
+        url_route = self.url.get("url_route") or url_route or _NO_URL
         return ResolverMatch(
             self.endpoint, url_route["args"], url_route["kwargs"], url_name=self.name, route=self.pattern
         )

@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import got_request_exception
+from django.urls import Resolver404, get_resolver
 
-from . import bodies, content, errors
+from . import bodies, content, errors, problems, statuses
 from .admission import admission, arrival
 from .conf import conf
 from .decisions import ALLOWED, Raised, Steps
 from .drivers import drive, drive_sync
-from .hooks import site_hooks
+from .hooks import are_rescuing, site_hooks
 from .passage import Handover, Passage, handed_to, passage_of
 from .policies import default_policy
 from .views import (
@@ -67,17 +70,24 @@ class MirrorMiddleware:
         if self._is_async:
             return self._acall(visit)
         try:
-            return go_around_sync(visit.enter(), request, lambda: drive_sync(self._steps(visit)))
-        except Exception as error:  # noqa: BLE001 - of an around hook: all else was answered
-            return drive_sync(visit.fail(error))
+            response = go_around_sync(visit.enter(), request, lambda: drive_sync(self._steps(visit)))
+        except Exception as error:
+            if settings.DEBUG_PROPAGATE_EXCEPTIONS:
+                raise
+            return drive_sync(visit.fail(error))  # It is an around hook's: all else was answered.
+        return response if response is visit.response else drive_sync(visit.replace(response))
 
     async def _acall(self, visit: _Visit) -> HttpResponseBase:
         try:
-            return await go_around(
-                visit.enter(), visit.request, lambda: drive(self._steps(visit), through_django)
-            )
-        except Exception as error:  # noqa: BLE001 - of an around hook: all else was answered
-            return await drive(visit.fail(error), through_django)
+            steps = self._steps(visit)
+            response = await go_around(visit.enter(), visit.request, lambda: drive(steps, through_django))
+        except Exception as error:
+            if settings.DEBUG_PROPAGATE_EXCEPTIONS:
+                raise
+            return await drive(visit.fail(error), through_django)  # as above
+        if response is visit.response:
+            return response
+        return await drive(visit.replace(response), through_django)
 
     def _steps(self, visit: _Visit) -> Steps[HttpResponseBase]:
         request, passage = visit.request, visit.passage
@@ -89,12 +99,13 @@ class MirrorMiddleware:
             else:
                 response = self.get_response(request)
             response = yield from errors.answer_in_place(passage, response)
-            if passage.owed is not None:
-                verdict = yield from admission(passage, passage.owed)
+            owed = passage.owed if passage.is_asked else _owed(passage)
+            if owed is not None:
+                verdict = yield from admission(passage, passage.remaining(owed))
         if verdict is not ALLOWED:
             response = yield from refuse(request, None, verdict)
-        response = yield from visit.leave(response)
-        return response
+        visit.response = yield from visit.leave(response)
+        return visit.response
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -112,9 +123,10 @@ class MirrorMiddleware:
         passage = passage_of(request)
         denial = drive_sync(rescue(passage, exception))
         if isinstance(denial, Raised):
-            return errors.answer_to(passage, exception)
+            passage.error = exception
+            return None
         match = request.resolver_match
-        return drive_sync(refuse(request, match.func if match is not None else None, denial))
+        return _told(drive_sync(refuse(request, match.func if match is not None else None, denial)))
 
 
 class _Visit:
@@ -126,6 +138,8 @@ class _Visit:
         self.passage = passage_of(request)
         self._onion = onion_of(self.passage)
         self._depth = 0 if is_first else self._onion.depth
+        #: What the hooks around the request get.
+        self.response: HttpResponseBase | None = None
 
     def enter(self) -> tuple[Hook, ...]:
         """Enter the hooks of the site and of the stacks around; returns those that go around the request.
@@ -134,7 +148,7 @@ class _Visit:
         """
         handed = handed_to(self.request)
         layer = self._onion.enter((*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ())))
-        if self._onion.rescues:
+        if are_rescuing():
             bodies.record(self.request)
         if layer is None:
             return ()
@@ -145,6 +159,14 @@ class _Visit:
         """Run the response hooks of all layers from here on; what nobody renders any more is rendered."""
         response = yield from content.render(self.request, response)
         response = yield from self._onion.leave(self.passage, response, self._depth)
+        return response
+
+    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
+        """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""
+        self._onion.cut(self._depth)
+        response = yield from content.render(self.request, response)
+        if statuses.is_denial(response.status_code):
+            problems.seal(response)
         return response
 
     def fail(self, error: Exception) -> Steps[HttpResponseBase]:
@@ -160,7 +182,8 @@ def _before_the_view(
     request: HttpRequest, view: Callable[..., Any], kwargs: dict[str, Any]
 ) -> Steps[HttpResponseBase | None]:
     passage = passage_of(request)
-    policies = _default_policies(passage, view)
+    passage.is_asked = True
+    policies = passage.remaining(_default_policies(passage, view))
     if not (policies or passage.onion):
         return None
     decision = yield from admission(passage, policies)
@@ -171,7 +194,28 @@ def _before_the_view(
     if decision is ALLOWED:
         return None
     response = yield from refuse(request, view, decision)
+    return _told(response)
+
+
+def _told(response: HttpResponseBase) -> HttpResponseBase:
+    """`response`, which Django has to see: one that is false it would take for none, and go on."""
+    if not bool(response):
+        raise ImproperlyConfigured(
+            f"{response!r} is false (its length is 0?), so Django would not see it."
+        )
     return response
+
+
+def _owed(passage: Passage) -> tuple[Policy, ...] | None:
+    """What nobody has asked, for middleware further in, such as a cache, has answered in a view's place."""
+    request = passage.request
+    if not conf.MIRROR_DEFAULT_POLICY or request.resolver_match is not None:
+        return None
+    try:
+        match = get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
+    except Resolver404:
+        return None
+    return _default_policies(passage, match.func) or passage.owed
 
 
 def _default_policies(passage: Passage, view: Callable[..., Any]) -> tuple[Policy, ...]:

@@ -35,6 +35,7 @@ class Passage:
         "door",
         "error",
         "gate",
+        "is_asked",
         "is_fresh",
         "obj",
         "onion",
@@ -61,6 +62,8 @@ class Passage:
         self.saves_session = True
         #: Policies of a view that was called by another function, which may not have called it at all.
         self.owed: tuple[Policy, ...] | None = None
+        #: Whether the default policy was thought of before the view.
+        self.is_asked = False
         #: For views that carry no policy: what the nearest stack says.
         self.default_policy: Policy | None = None
         self.obj: Any = None

@@ -14,6 +14,7 @@ import traceback
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from django.conf import settings
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Queries that are kept, and characters of each.
+#: Queries that are kept, and characters of each; and of an exception.
 _MOST_QUERIES = 100
 _LONGEST_SQL = 500
+_LONGEST_TEXT = 200
+#: Where code is that is not the site's.
+_INSTALLED = ("site-packages", "dist-packages", str(Path(__file__).parent))
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -88,6 +92,8 @@ class Trace:
             yield noted
         except Exception as error:
             noted.answer = _raised(error)
+            if self.is_rehearsal and not isinstance(error, Deny):
+                noted.answer += f": {str(error)[:_LONGEST_TEXT]}"  # for whoever rehearses, and nobody else
             raise
         finally:
             noted.seconds = time.perf_counter() - began
@@ -149,7 +155,7 @@ class Trace:
         if self._open:
             return self._open[-1]
         if not self.noted or self.noted[-1].kind != "other":
-            self.noted.append(Noted("other", "between them", answer="", seconds=0.0))
+            self.noted.append(Noted("other", "elsewhere", answer="", seconds=0.0))
         return self.noted[-1]
 
     def as_dict(self) -> dict[str, Any]:
@@ -228,9 +234,10 @@ def name_of(function: Any) -> str:
 def _raised(error: Exception) -> str:
     if isinstance(error, Deny):
         return f"raised {told(error)}"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"raised {type(error).__name__}{where}"
+    frames = traceback.extract_tb(error.__traceback__)[::-1]
+    own = (frame for frame in frames if not any(part in frame.filename for part in _INSTALLED))
+    frame = next(own, frames[0])
+    return f"raised {type(error).__name__}, {frame.filename}:{frame.lineno}"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import connections
 from django.http import HttpRequest
 
-from . import bodies, corridor, problems
+from . import bodies, corridor, problems, statuses
 from .admission import admission
 from .decisions import ALLOWED, Cause, Raised, Step, Steps, Verdict
 from .drivers import drive, drive_sync
@@ -56,8 +56,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
                 response = await go_around(around, request, lambda: drive(call.steps(), through_django))
             except Deny as deny:
                 response = await drive(call.refuse(deny), through_django)
-            call.leave()
-            return response
+            return call.leave(response)
 
     else:
 
@@ -69,8 +68,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
                 response = go_around_sync(around, request, lambda: drive_sync(call.steps()))
             except Deny as deny:
                 response = drive_sync(call.refuse(deny))
-            call.leave()
-            return response
+            return call.leave(response)
 
     _guarded[guarded] = (view, guards)
     return guarded
@@ -117,8 +115,9 @@ class _Call:
         self._passage = passage_of(request)
         self._onion = onion_of(self._passage)
         self._depth = self._onion.depth
-        self._is_left_later = False
-        self._passage.owed = None  # It is asked here.
+        self._response: HttpResponseBase | None = None
+        if policies:
+            self._passage.owed = None  # They are asked here.
 
     def enter(self, registries: tuple[Hooks, ...]) -> tuple[Hook, ...]:
         """Enter the hooks of the view; returns those that go around it."""
@@ -152,23 +151,27 @@ class _Call:
             response = yield from refuse(self._request, self._view, decision)
         if self._onion.depth > self._depth and not getattr(response, "is_rendered", True):
             # As Django's decorator_from_middleware does: response hooks see what the template became.
-            self._is_left_later = True
             response.add_post_render_callback(  # type: ignore[attr-defined]
                 lambda rendered: drive_sync(self._onion.leave(self._passage, rendered, self._depth))
             )
         else:
             response = yield from self._onion.leave(self._passage, response, self._depth)
+        self._response = response
         return response
 
     def refuse(self, deny: Deny) -> Steps[HttpResponseBase]:
         """The response to a `Deny` of an ``around`` hook."""
-        response = yield from refuse(self._request, self._view, denial_for(deny))
-        return response
+        self._response = yield from refuse(self._request, self._view, denial_for(deny))
+        self._onion.cut(self._depth)
+        return self._response
 
-    def leave(self) -> None:
-        """Forget hooks whose place an ``around`` hook has taken."""
-        if not self._is_left_later:
+    def leave(self, response: HttpResponseBase) -> HttpResponseBase:
+        """`response`, a denial if an ``around`` hook denies by it; the hooks in whose place are forgotten."""
+        if response is not self._response:
             self._onion.cut(self._depth)
+            if statuses.is_denial(response.status_code):
+                problems.seal(response)
+        return response
 
     def _admit(self) -> Steps[Verdict]:
         policies = self._passage.remaining(self._policies)

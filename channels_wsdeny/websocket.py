@@ -172,7 +172,9 @@ class Handshake:
             scope = {**scope, **found.url}
             if "url_route" in found.url:
                 self.wire.passage = passage = passage.within(scope)
-            passage.request.route_to(found.resolver_match, scope.get("url_route"))  # type: ignore[attr-defined]
+            url_route = scope.get("url_route")
+            match = functools.partial(found.resolver_match, url_route)
+            passage.request.route_to(match, url_route)  # type: ignore[attr-defined]
             self.wire.consumer_class = consumer_class_of(found.endpoint)
             self._enter_hooks(found.hooks, found.guards.hooks)
             policies = found.guards.policies

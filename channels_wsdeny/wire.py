@@ -110,7 +110,7 @@ class Wire:
         """Finish a denial that is under way (unless the server `cancelled` us), then let go of the server.
 
         granian keeps a connection for as long as anything holds its callables, and a cycle would hold
-        them until the garbage collector comes by.
+        them until the garbage collector comes by. Receivers of signals get a moment to end.
         """
         if self.state is State.CONNECTING:
             self.state = State.DENIED  # for what is left of the application: it cannot answer any more
