@@ -17,7 +17,7 @@ from . import sessions
 from .admission import admission, arrival
 from .conf import conf
 from .decisions import ALLOWED, Cause, Raised, Steps, Verdict
-from .drivers import Hop, drive, drive_sync
+from .drivers import Done, Hop, advance, drive, drive_sync
 from .log import log_failure, warn_once
 from .refusal import leaving, logged, plain_refusal, refusal
 
@@ -120,8 +120,12 @@ async def _in_time(passage: Passage, steps: Steps[Verdict], hop: Hop) -> Verdict
 
 async def _drive_within(seconds: float, steps: Steps[T], hop: Hop) -> T:
     try:
+        step = advance(steps)
+        if isinstance(step, Done):  # Nothing had to be waited for.
+            result: T = step.value
+            return result
         async with asyncio.timeout(seconds):
-            return await drive(steps, hop)
+            return await drive(steps, hop, step)
     except asyncio.CancelledError as error:
         if is_being_cancelled():
             raise

@@ -21,7 +21,7 @@ Hop: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 _Resume: TypeAlias = Callable[[], Step | OnLoop]
 
 
-class _Done:
+class Done:
     """The result of steps that came to their end in a thread."""
 
     __slots__ = ("value",)
@@ -30,29 +30,44 @@ class _Done:
         self.value = value
 
 
-def _advance_in_thread(steps: Steps[Any]) -> OnLoop | _Done:
+def _advance_in_thread(steps: Steps[Any]) -> OnLoop | Done:
     """Resume `steps` here, where they may block, until they need the loop or are done."""
     try:
         step = next(steps)
         while isinstance(step, Step):
             step = steps.send(True)
     except StopIteration as stop:
-        return _Done(stop.value)
+        return Done(stop.value)
     return step
 
 
-async def drive(steps: Steps[T], hop: Hop) -> T:
-    """Drive `steps` from the event loop, blocking stretches through `hop`; returns their result."""
+def advance(steps: Steps[T]) -> Step | OnLoop | Done:
+    """Resume `steps` on the event loop until they want to run somewhere else, or are done."""
+    try:
+        step = next(steps)
+        while step is Step.EITHER:
+            step = steps.send(False)
+    except StopIteration as stop:
+        return Done(stop.value)
+    return step
+
+
+async def drive(steps: Steps[T], hop: Hop, step: Step | OnLoop | Done | None = None) -> T:
+    """Drive `steps` from the event loop, blocking stretches through `hop`; returns their result.
+
+    `step` is where `advance` has brought them.
+    """
     resume: _Resume = steps.__next__
     try:
         while True:
-            step: Step | OnLoop | _Done = resume()
+            if step is None:
+                step = resume()
             if step is Step.EITHER:
-                resume = _sending(steps, False)
+                resume, step = _sending(steps, False), None
                 continue
             if step is Step.BLOCKING:
                 step = await hop(lambda: _advance_in_thread(steps))
-            if isinstance(step, _Done):
+            if isinstance(step, Done):
                 result: T = step.value
                 return result
             try:
@@ -61,6 +76,7 @@ async def drive(steps: Steps[T], hop: Hop) -> T:
                 resume = _throwing(steps, error)
             else:
                 resume = _sending(steps, reply)
+            step = None
     except StopIteration as stop:
         finished: T = stop.value
         return finished

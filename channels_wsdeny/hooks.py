@@ -35,9 +35,12 @@ class Hook:
     #: The exceptions that a hook of the kind ``exception`` takes.
     types: tuple[type[Exception], ...] = ()
     is_async: bool = field(init=False)
+    #: Whether it may run here and now, wherever that is.
+    is_quick: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_async", _is_async(self.function))
+        object.__setattr__(self, "is_quick", not self.is_async and not self.blocking)
 
     def __repr__(self) -> str:
         return f"<on_{self.kind} hook {self.name}>"

@@ -184,7 +184,7 @@ def _before_the_view(
     passage = passage_of(request)
     passage.is_asked = True
     policies = passage.remaining(_default_policies(passage, view))
-    if not (policies or passage.onion):
+    if not policies and not (passage.onion and passage.onion.has_route_hooks):
         return None
     decision = yield from admission(passage, policies)
     match = request.resolver_match
@@ -200,9 +200,7 @@ def _before_the_view(
 def _told(response: HttpResponseBase) -> HttpResponseBase:
     """`response`, which Django has to see: one that is false it would take for none, and go on."""
     if not bool(response):
-        raise ImproperlyConfigured(
-            f"{response!r} is false (its length is 0?), so Django would not see it."
-        )
+        raise ImproperlyConfigured(f"{response!r} is false (its length is 0?), so Django would not see it.")
     return response
 
 

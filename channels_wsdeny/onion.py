@@ -63,6 +63,16 @@ class Onion:
         """Whether there are hooks for exceptions, who may want to see the body of a request again."""
         return any(layer.exception for layer in self._layers)
 
+    @property
+    def has_route_hooks(self) -> bool:
+        """Whether there are route hooks that have not run."""
+        return any(layer.route for layer in self._layers)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there are hooks that have to run before an endpoint."""
+        return any(layer.around or layer.request or layer.route for layer in self._layers)
+
     def __bool__(self) -> bool:
         return bool(self._layers)
 
@@ -92,7 +102,11 @@ class Onion:
                         return early
                 hooks, layer.request = layer.request, ()
                 for hook in hooks:
-                    answer = yield from _ask(passage, hook)
+                    if hook.is_quick and passage.trace is None:
+                        answer = hook.function(passage.request)
+                        answer = answer if answer is None else _checked(hook, answer)
+                    else:
+                        answer = yield from _ask(passage, hook)
                     if answer is not None:
                         return answer
         return None
@@ -138,7 +152,11 @@ class Onion:
                 while layer.response:
                     hook, layer.response = layer.response[0], layer.response[1:]
                     try:
-                        answer = yield from _ask(passage, hook, response)
+                        if hook.is_quick and passage.trace is None:
+                            answer = hook.function(passage.request, response)
+                            answer = answer if answer is None else _checked(hook, answer)
+                        else:
+                            answer = yield from _ask(passage, hook, response)
                         if answer is None or answer is response:  # left as it is, or changed in place
                             continue
                         response = yield from _replace(passage, response, answer)
@@ -237,7 +255,11 @@ def _call(hook: Hook, *arguments: Any) -> Steps[HttpResponseBase | Deny | None]:
         if hook.blocking:
             yield Step.BLOCKING
         answer = hook.function(*arguments)
-    if answer is None or isinstance(answer, (HttpResponseBase, Deny)):
+    return None if answer is None else _checked(hook, answer)
+
+
+def _checked(hook: Hook, answer: Any) -> HttpResponseBase | Deny:
+    if isinstance(answer, (HttpResponseBase, Deny)):
         return answer
     if inspect.iscoroutine(answer):
         answer.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,8 +43,8 @@ class _Job:
         self.context = contextvars.copy_context()
         self.context.run(_in_pool.set, True)
 
-    def run(self) -> None:
-        """Run the function, and tell whoever awaits it."""
+    def run(self) -> Callable[[], None]:
+        """Run the function; returns what tells whoever awaits it."""
         result: Any = None
         error: BaseException | None = None
         try:
@@ -54,6 +55,9 @@ class _Job:
         except BaseException as caught:  # noqa: BLE001 - a SystemExit here must not end the server
             error = RuntimeError(f"{type(caught).__name__} was raised in a thread of the pool: {caught}")
             error.__cause__ = caught
+        return functools.partial(self._tell, result, error)
+
+    def _tell(self, result: Any, error: BaseException | None) -> None:
         try:
             self.loop.call_soon_threadsafe(self._settle, result, error)
         except RuntimeError:
@@ -127,9 +131,14 @@ class Pool:
             self._threads += 1
 
     def _work(self) -> None:
+        settle: Callable[[], None] = _nothing
         while True:
             with self._wakeup:
+                # Idle before anybody hears of it: who asks at once for another place gets this thread, with
+                # its connection, and not a new one.
                 self._idle += 1
+                settle()
+                settle = _nothing
                 while not self._waiting and not self._closed:
                     self._wakeup.wait()
                 self._idle -= 1
@@ -138,8 +147,11 @@ class Pool:
                     return
                 job = next(iter(self._waiting))
                 del self._waiting[job]
-            job.run()
+            settle = job.run()
             del job  # An idle thread must not hold on to the last request it served.
+
+
+def _nothing() -> None: ...
 
 
 #: Threads beside the pool; they start as they are needed, and each has a database connection.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import traceback
+from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -114,7 +115,7 @@ def copy_response(response: HttpResponseBase) -> HttpResponseBase:
     own = {name: list(value) if isinstance(value, list) else value for name, value in vars(response).items()}
     vars(clone).update(own)
     clone.headers = type(response.headers)(dict(response.items()))
-    clone.cookies = copy.deepcopy(response.cookies)
+    clone.cookies = copy.deepcopy(response.cookies) if response.cookies else SimpleCookie()
     return clone
 
 

@@ -20,6 +20,7 @@ from .handshake import HandshakeRequest
 from .log import log_scope, report_broken_handler
 from .lookahead import Route, Unseen, is_nested
 from .passage import Passage, expression_of
+from .plan import plan_of
 from .policies import answer_to_nobody, default_policy
 from .refusal import refusal
 from .wire import is_connect
@@ -27,6 +28,7 @@ from .wire import is_connect
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from .hooks import Hooks
     from .lookahead import Found, Layer
     from .policy import Policy
     from .types import Message, Receive, Scope, Send
@@ -110,10 +112,14 @@ def reflex(
 def _denial(layer: Layer, found: Found | Exception) -> tuple[Policy | None, Deny] | None:
     if isinstance(found, Route):
         guards = found.guards
-        if found.hooks or guards.hooks:
+        if _has_hooks((*found.hooks, *guards.hooks)):
             return None
         return answer_to_nobody(guards.policies or (default_policy(),))
-    return (None, _NOT_FOUND) if found is Unseen.UNROUTED and not layer.hooks else None
+    return (None, _NOT_FOUND) if found is Unseen.UNROUTED and not _has_hooks(layer.hooks) else None
+
+
+def _has_hooks(registries: tuple[Hooks, ...]) -> bool:
+    return bool(plan_of(registries, "websocket"))
 
 
 _NOT_FOUND = Deny(404)

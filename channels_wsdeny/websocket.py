@@ -103,7 +103,7 @@ def handshake_of(scope: Scope) -> Handshake | None:
 class Handshake:
     """One handshake on its way through layers and endpoints, from its outermost door on."""
 
-    __slots__ = ("_is_running", "_onion", "_site_hooks", "passage", "wire")
+    __slots__ = ("_is_running", "_onion", "_site_hooks", "_straight", "passage", "wire")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None) -> None:
         request = HandshakeRequest(scope)
@@ -113,6 +113,8 @@ class Handshake:
         request.wsdeny = self.passage  # type: ignore[attr-defined]
         self.wire = Wire(self.passage, scope, receive, send, deny_with)
         self._is_running = False
+        #: The passage of a consumer that is about to be called, with nothing left to ask.
+        self._straight: Passage | None = None
 
     async def __aenter__(self) -> Handshake:
         return self
@@ -184,7 +186,11 @@ class Handshake:
                 policies = (default_policy(),)
             passage.is_fresh = True
             scope = {**scope, "wsdeny": passage}
-            await self.enter_endpoint(found.app, scope, receive, send, Guards(policies), fresh=True)
+            is_consumer = self.wire.consumer_class is not None
+            goes_straight = is_consumer and self.wire.is_in(State.CONNECTING)
+            await self.enter_endpoint(
+                found.app, scope, receive, send, Guards(policies), fresh=True, straight=goes_straight
+            )
 
     async def enter_endpoint(
         self,
@@ -195,15 +201,21 @@ class Handshake:
         guards: Guards,
         *,
         fresh: bool = False,
+        straight: bool = False,
     ) -> None:
         """Run `app` once `guards` let it; what did before is not asked again.
 
-        With `fresh`, `app` itself may trust what passed here, also after the accept.
+        With `fresh`, `app` itself may trust what passed here, also after the accept. With `straight`, it is a
+        consumer, and only what Channels itself may put around one is around it.
         """
         passage = self._passage_within(scope)
         if not fresh:  # The consumer is there to be asked itself.
             self.wire.consumer_class = consumer_class_of(getattr(app, "__self__", app))
         self._enter_hooks((), guards.hooks)
+        expected, self._straight = self._straight, None
+        if passage is expected and not (passage.remaining(guards.policies) or self._onion.is_pending):
+            await app(scope, receive, send)  # `_run` is around it already, and nothing is in between.
+            return
         request: Any = passage.request
         if self._onion and request.resolver_match is None:
             request.route_to(ResolverMatch(app, (), {}), None)
@@ -212,6 +224,7 @@ class Handshake:
             await self._deny_here(passage, decision, send)
             return
         passage.is_fresh = fresh
+        self._straight = passage if straight else None
         await self._run(app, passage, scope, receive, send)
 
     async def _run(self, app: ASGIApp, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:

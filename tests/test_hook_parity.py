@@ -278,6 +278,7 @@ CASES = [
         headers={"x-a": "1"},
     ),
     Case("early redirect", says("request", redirect), 302, EARLY, **FOUND),
+    Case("early template", says("request", template), 403, EARLY, **MORE),
     Case(
         "early JSON",
         says("request", lambda: JsonResponse({"a": 1}, status=503)),
@@ -295,6 +296,7 @@ CASES = [
     Case(
         "early on the route, then 403", says("route", lambda: Deny(404)), 404, EARLY_ROUTE, policy=DenyAll()
     ),
+    Case("early on the route, template", says("route", template), 403, EARLY_ROUTE, **MORE),
     # Hooks that raise, or answer what is no answer, on the way in.
     Case("raises", says("request", raises(ZeroDivisionError)), 500, EARLY),
     Case("raises, async", says("request", raises(ZeroDivisionError), is_async=True), 500, EARLY),
@@ -312,8 +314,12 @@ CASES = [
     Case("replaced", says("response", no), 403, USUAL, **NO),
     Case("replaced, async", says("response", no, is_async=True), 403, USUAL, **NO),
     Case("replaced by Deny", says("response", lambda: Deny(503, code="full")), 503, USUAL, code="full"),
+    Case("replaced by a template", says("response", template), 403, USUAL, **MORE),
     Case("replaced 403", says("response", no), 403, EARLY_ROUTE, policy=DenyAll(), **NO),
     Case("replaced 403 by Deny", says("response", lambda: Deny(404)), 404, EARLY_ROUTE, policy=DenyAll()),
+    Case(
+        "replaced 403 by a template", says("response", template), 403, EARLY_ROUTE, policy=DenyAll(), **MORE
+    ),
     Case("replaced 404", says("response", no), 403, USUAL, endpoint=Http404, **NO),
     Case("replaced of two", of_two("response", no), 403, "endpoint first", **NO),
     Case("response raises", says("response", raises(ZeroDivisionError)), 500, USUAL),
@@ -383,6 +389,9 @@ CASES = [
     # Around.
     Case("nested", nested, 0, "a in b in c in request endpoint response c out b out a out"),
     Case("nested, 403", nested, 403, "a in b in c in request response c out b out a out", policy=DenyAll()),
+    Case("around early", around(no, late=False), 403, "in", **NO),
+    Case("around late", around(no, late=True), 403, INSIDE, **NO),
+    Case("around twice", around_twice, 500, "in endpoint"),
 ]
 NUMBERS = {case.name: number for number, case in enumerate(CASES)}
 

@@ -319,6 +319,15 @@ async def test_the_policy_of_the_record_is_the_expression_that_was_asked_last(re
     assert [record.policy for record in records()] == ["IsAuthenticated() | DenyAll()"]
 
 
+async def test_the_policy_of_an_app_that_nobody_can_see_into_is_the_default_one(records):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+
+    await knock(DenyMiddlewareStack(app, default_policy=DenyAll()), "/")
+    assert [record.policy for record in records()] == ["DenyAll()"]
+
+
 async def test_a_policy_that_cannot_be_printed_is_logged_nevertheless(records):
     class Unspeakable(Policy):
         def check(self, request):

@@ -149,3 +149,15 @@ def test_the_commands_of_the_readme_name_extras_that_exist():
 def test_the_changelog_begins_with_this_version():
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == channels_wsdeny.__version__
+
+
+async def test_the_hooks_of_the_readme_tag_what_goes_out(namespace):
+    from channels_wsdeny import DenyMiddlewareStack
+
+    stack = DenyMiddlewareStack(namespace["IntranetConsumer"].as_asgi(), hooks=namespace["hooks"])
+    answer = await knock(stack, "/", headers=[(b"x-request-id", b"mine")])
+    assert answer.header("x-request-id") == "mine"
+
+
+async def test_the_test_of_the_readme_passes(namespace, ws_client):
+    await namespace["test_strangers_have_to_log_in"](ws_client)

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import django
 
@@ -186,10 +187,9 @@ class Reports(Policy):
     async def acheck(self, request: Any) -> bool:
         gc.collect()  # Tasks that nobody holds, and exceptions that nobody retrieved, speak up now.
         token = request.resolver_match.kwargs["token"]
-        others = asyncio.all_tasks() - {asyncio.current_task()}
         report = {
             "running": [address for address in RUNNING if token not in address],
-            "tasks": [repr(task) for task in others if _is_ours(task)],
+            "tasks": [repr(task) for task in request.scope["others"] if not task.done() and _is_ours(task)],
         }
         logger.info("left %s: %s", token, json.dumps(report))
         return False
@@ -251,6 +251,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket" and scope["path"].startswith("/deny-with-close/"):
         scope = {**scope, "path": scope["path"].removeprefix("/deny-with-close")}
         stack = closing_stack
+    if scope["type"] == "websocket" and scope["path"].startswith("/report/"):
+        # Those of the report itself are yet to come.
+        scope = {**scope, "others": WeakSet(asyncio.all_tasks() - {asyncio.current_task()})}
     address = f"{scope.get('path')}?{scope.get('query_string')!r}"
     RUNNING.append(address)
     try:

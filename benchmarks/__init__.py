@@ -1,0 +1,1 @@
+"""Benchmarks: what handshakes cost, beside what people write by hand (``python -m benchmarks``)."""
