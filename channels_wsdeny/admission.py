@@ -25,7 +25,6 @@ def arrival(passage: Passage) -> Steps[Verdict]:
     """Run the request hooks."""
     try:
         if passage.onion:
-            passage.onion.check()
             early = yield from passage.onion.arrive(passage)
             if early is not None:
                 return early
@@ -43,11 +42,10 @@ def admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Verdict]:
 def _admission(passage: Passage, policies: tuple[Policy, ...]) -> Steps[Verdict]:
     request = passage.request
     request.wsdeny = passage  # type: ignore[attr-defined]
-    if passage.trace is not None:
-        passage.trace.note_route(getattr(request, "resolver_match", None))
     try:
+        if passage.trace is not None:
+            passage.trace.note_route(getattr(request, "resolver_match", None))
         if passage.onion:
-            passage.onion.check()
             early = yield from passage.onion.arrive(passage)
             if early is None and getattr(request, "resolver_match", None) is not None:
                 early = yield from passage.onion.route(passage)

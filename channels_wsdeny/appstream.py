@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _CONTENT: Any = vars(StreamingHttpResponse)["streaming_content"]
 
 
+_NOT_YET = (
+    "The body of this response is not there yet: the application has only begun to answer. "
+    "Wrap response.streaming_content instead of reading it in the hook."
+)
+
+
 class AppStream(StreamingHttpResponse):
     """A streaming response over the messages of an application, which buffers nothing.
 
@@ -44,6 +50,10 @@ class AppStream(StreamingHttpResponse):
     def streaming_content(self, value: Any) -> None:
         _CONTENT.__set__(self, value)
         self.is_rewritten = True
+
+    def getvalue(self) -> bytes:
+        """Raises `RuntimeError`: the body is still to come."""
+        raise RuntimeError(_NOT_YET)
 
     def open(self, send: Send) -> None:
         """Send the body as the hooks rewrote it: what the application says from now on is what they read."""
@@ -75,9 +85,6 @@ class AppStream(StreamingHttpResponse):
 
     async def _iterate(self) -> AsyncIterator[bytes]:
         if self._pump is None:
-            raise RuntimeError(
-                "The body of this response is not there yet: the application has only begun to answer. "
-                "Wrap response.streaming_content instead of reading it in the hook."
-            )
+            raise RuntimeError(_NOT_YET)
         while (chunk := await self._chunks.get()) is not None:
             yield chunk

@@ -36,7 +36,7 @@ _LEAST = 0.5
 
 async def arrive(passage: Passage, hop: Hop) -> Verdict:
     """Run the request hooks of a request whose endpoint is not known, or not yet; see `admit`."""
-    return await _in_time(passage, arrival(passage), hop) if passage.onion else ALLOWED
+    return await _in_time(passage, arrival(passage), hop) if not _has_no_hooks(passage) else ALLOWED
 
 
 async def admit(passage: Passage, policies: tuple[Policy, ...], hop: Hop) -> Verdict:
@@ -70,11 +70,11 @@ def refuse_sync(passage: Passage, denial: Cause) -> Refusal:
 
 async def answer(passage: Passage, response: HttpResponseBase, hop: Hop) -> Cause:
     """What goes out for the endpoint's own `response`: itself, its session saved, or what to refuse with."""
-    if not passage.onion and not sessions.needs_saving(passage.request):
+    if _has_no_hooks(passage) and not sessions.needs_saving(passage.request):
         return response
     began = time.monotonic()
     try:
-        return await _drive_within(_rest_of_timeout(passage), leaving(passage, response), hop)
+        return await _undisturbed(passage, _rest_of_timeout(passage), leaving(passage, response), hop)
     except TimeoutError:
         return Raised(_too_late(passage))
     except Exception as error:  # noqa: BLE001 - a response that cannot be made is no reason to let in
@@ -109,13 +109,30 @@ async def save_session_early(passage: Passage, hop: Hop) -> None:
 async def _in_time(passage: Passage, steps: Steps[Verdict], hop: Hop) -> Verdict:
     began = time.monotonic()
     try:
-        return await _drive_within(_rest_of_timeout(passage, 0), steps, hop)
+        return await _undisturbed(passage, _rest_of_timeout(passage, 0), steps, hop)
     except TimeoutError:
         return Raised(_too_late(passage))
     except Exception as error:  # noqa: BLE001 - fail closed: the way to the policies failed
         return Raised(error)
     finally:
         passage.spent += time.monotonic() - began
+
+
+def _has_no_hooks(passage: Passage) -> bool:
+    return passage.onion is None or passage.onion.is_over
+
+
+async def _undisturbed(passage: Passage, seconds: float, steps: Steps[T], hop: Hop) -> T:
+    """Drive `steps`, unless hooks of this request were interrupted before.
+
+    Whoever awaits them keeps the mark: in a thread they go on after he was cancelled.
+    """
+    if _has_no_hooks(passage) or passage.onion is None:
+        return await _drive_within(seconds, steps, hop)
+    passage.onion.begin()
+    result = await _drive_within(seconds, steps, hop)
+    passage.onion.end()
+    return result
 
 
 async def _drive_within(seconds: float, steps: Steps[T], hop: Hop) -> T:

@@ -30,7 +30,7 @@ from .pool import hop
 from .upgrade import socket_route, upgrade_required
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from django.http.response import HttpResponseBase
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .guards import Guards
     from .hooks import Hooks
     from .lookahead import Found, Layer
+    from .policies import Policy
     from .types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -66,7 +67,7 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
     if route is not None and route.is_django and not route.guards.policies:
         hooks = (*route.hooks, *route.guards.hooks)
         if is_mirrored():
-            scope = {**scope, **route.url, "wsdeny": Handover(hooks, layer.default_policy)}
+            scope = {**scope, **route.url, "wsdeny": Handover(hooks, route.default_policy)}
             await route.app(scope, receive, send)
             return
         if not (hooks or conf.HOOKS):
@@ -116,6 +117,10 @@ class Exchange:
         #: Whether its denial is on its way out through the wrappers of an application that has ended.
         self._is_denying = False
         self._is_djangos = False
+        self._owes = False
+        self._is_running = False
+        #: Whether a response has started that the application sends.
+        self._has_started = False
         #: The response of the application, once a hook has rewritten its body.
         self._stream: AppStream | None = None
         self._early: asyncio.Future[None] | None = None
@@ -126,10 +131,14 @@ class Exchange:
         """Take the exchange through its outermost door, to its end."""
         try:
             await inside
+        except asyncio.CancelledError:
+            if self._early is not None:
+                self._early.cancel()
+            raise
         finally:
             self._onion.drop()
             if self._early is not None:
-                await self._early
+                await asyncio.wait({self._early})
             if self._stream is not None:
                 self._stream.abandon()
                 await hop(self._stream.close)
@@ -138,7 +147,8 @@ class Exchange:
         self, layer: Layer, found: Found | Exception, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Run what the look-ahead found in `layer`, or `layer` itself."""
-        self.passage.default_policy = layer.default_policy or self.passage.default_policy
+        if layer.default_policy is not None:
+            self.passage.default_policy = layer.default_policy
         if isinstance(found, Route):
             app, guards, hooks = found.app, found.guards, found.hooks
             scope = {**scope, **found.url}
@@ -151,8 +161,10 @@ class Exchange:
         self._is_djangos = found.is_django if isinstance(found, Route) else leads_to_django(app)
         self.passage.saves_session = not self._is_djangos
         is_open = not (guards.policies or self._is_djangos or isinstance(found, Exception))
+        # What leads to Django may answer by itself: then the policy is asked as it does.
+        self._owes = self._is_djangos and found is Unseen.OPAQUE
         if is_open and conf.MIRROR_DEFAULT_POLICY:
-            guards = guards._replace(policies=(layer.default_policy or default_policy(),))
+            guards = guards._replace(policies=self._default())
         if found is Unseen.UNROUTED:
             found, guards = Resolver404({"path": scope["path"]}), guards._replace(policies=())
         verdict = await self._admit(hooks, guards)
@@ -191,17 +203,22 @@ class Exchange:
             await corridor.save_session_early(passage, hop)
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
+        if self._onion:
+            scope["extensions"] = _without_files(scope.get("extensions"))
+        self._is_running = True
         try:
             await app(scope, receive, send)
         except HandshakeDenied:
-            if not self._denied:
+            if not (self._denied or self._over):
                 raise
         except Exception as error:
+            self._is_running = False
             if self._over:
                 raise
             await self._keep_body(error)
             await self._deny(Raised(error), send)
         else:
+            self._is_running = False
             if not self._over:
                 problem = f"{app!r} ended without a response to the request."
                 await self._deny(Raised(ImproperlyConfigured(problem)), send)
@@ -224,6 +241,8 @@ class Exchange:
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self._over = True
+            if self._early is not None:
+                self._early.cancel()
         else:
             self._body_is_over = not event.get("more_body")
             if self._onion.rescues:
@@ -238,6 +257,8 @@ class Exchange:
             if self._is_djangos:
                 return  # It has things to close after its last message.
             raise HandshakeDenied(f"The request was denied already; {message['type']!r} cannot be sent.")
+        if self._over and not self._has_started and not self._is_denying:
+            raise HandshakeDenied(f"The client has left; {message['type']!r} cannot be sent.")
         if message["type"] == "http.response.start" and not self._over:
             await self._start(message)
         elif self._stream is not None and message["type"] == "http.response.body":
@@ -247,12 +268,17 @@ class Exchange:
 
     async def _start(self, message: Message) -> None:
         headers = emitter.check_headers(message)
+        if self._owes and conf.MIRROR_DEFAULT_POLICY and not self.passage.is_asked:
+            verdict = await corridor.admit(self.passage, self.passage.remaining(self._default()), hop)
+            if verdict is not ALLOWED:
+                await self._deny(verdict, self._send)
+                return
         response = AppStream(message["status"], headers)
         answer = await corridor.answer(self.passage, response, hop)
         if self._denied:
             raise HandshakeDenied("The request was denied meanwhile, for an around hook has ended.")
         if self._over:
-            return  # The client has left.
+            raise HandshakeDenied("The client has left.")
         if answer is not response:
             await self._deny(answer, self._send)
             return
@@ -261,7 +287,7 @@ class Exchange:
         except ValueError as error:  # a hook's, or they would not have come this far
             await self._deny(Raised(error), self._send)
             return
-        self._over = True
+        self._over = self._has_started = True
         if response.is_rewritten:
             headers = [pair for pair in headers if pair[0] != b"content-length"]
             self._stream = response
@@ -276,12 +302,38 @@ class Exchange:
         self._over = self._denied = True
         refusal = await corridor.refuse(self.passage, denial, hop)
         self._is_denying = send is not self._send
+        emission = emitter.emit_response(refusal, send)
         try:
-            await emitter.emit_response(refusal, send)
+            if refusal.response.streaming and not self._is_running:
+                await self._while_the_client_is_there(emission)
+            else:
+                await emission
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
         finally:
             self._is_denying = False
+
+    async def _while_the_client_is_there(self, emission: Coroutine[Any, Any, None]) -> None:
+        """Send a stream, unless the client leaves: nobody else would notice, and it may have no end."""
+        sending = asyncio.ensure_future(emission)
+        leaving = asyncio.ensure_future(self._disconnect())
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() or leaving.exception() is not None:
+                await sending
+        finally:
+            sending.cancel()
+            leaving.cancel()
+
+    async def _disconnect(self) -> None:
+        event = await self._receive()
+        while event["type"] != "http.disconnect":
+            await asyncio.sleep(0)  # A server that has always something to say must not keep us from sending.
+            event = await self._receive()
+
+    def _default(self) -> tuple[Policy, ...]:
+        given = self.passage.default_policy
+        return (default_policy() if given is None else given,)
 
     def _end_early(self, end: HttpResponseBase | Exception) -> None:
         denial = Raised(end) if isinstance(end, Exception) else end
@@ -298,3 +350,12 @@ class Exchange:
         except TimeoutError:
             return
         self._body.give_back(self.passage.request)
+
+
+def _without_files(extensions: Any) -> dict[str, Any]:
+    """The server's extensions without those that send files past the hooks."""
+    return {
+        name: value
+        for name, value in (extensions or {}).items()
+        if not name.endswith(("pathsend", "zerocopysend"))
+    }

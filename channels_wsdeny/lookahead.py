@@ -22,6 +22,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
+from .conf import conf
 from .guards import NO_GUARDS, Guards, guards_of
 from .types import Scope
 
@@ -100,6 +101,8 @@ class Route:
     routes: tuple[Any, ...] = ()
     #: Whether it is Django's own handler, which routes to views by itself.
     is_django: bool = False
+    #: What the nearest stack says of such views without a policy.
+    default_policy: Policy | None = None
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """As Django's own resolver tells it. `url_route` is that of the scope, where routers came before."""
@@ -185,7 +188,7 @@ def leads_to_django(app: Any) -> bool:
 
 def inner_name(app: Any) -> str | None:
     """What a wrapper, known or not, calls the app that it wraps; None if that cannot be told."""
-    own = getattr(app, "__dict__", {})
+    own = {} if isinstance(app, type) else getattr(app, "__dict__", {})
     for name in _INNER:
         is_kept = name in own or isinstance(getattr(type(app), name, None), MemberDescriptorType)
         if is_kept and callable(getattr(app, name, None)):
@@ -231,7 +234,12 @@ def _through_layer(layer: Layer) -> _Sight:
             found = Route(layer.inner, endpoint=layer.inner)
         if isinstance(found, Route):
             if default_policy is not None and not found.guards.policies:
-                found.guards = found.guards._replace(policies=(default_policy,))
+                if found.is_django:
+                    found.default_policy = (
+                        default_policy if found.default_policy is None else found.default_policy
+                    )
+                elif scope["type"] != "http" or conf.MIRROR_DEFAULT_POLICY:
+                    found.guards = found.guards._replace(policies=(default_policy,))
             if guards is not NO_GUARDS:
                 found.guards = guards.around(found.guards)
             if hooks:

@@ -99,7 +99,7 @@ class MirrorMiddleware:
             else:
                 response = self.get_response(request)
             response = yield from errors.answer_in_place(passage, response)
-            owed = passage.owed if passage.is_asked else _owed(passage)
+            owed = passage.owed if passage.is_asked else _owed(passage, response)
             if owed is not None:
                 verdict = yield from admission(passage, passage.remaining(owed))
         if verdict is not ALLOWED:
@@ -136,6 +136,9 @@ class _Visit:
         self.request = request
         is_first = not hasattr(request, "wsdeny")
         self.passage = passage_of(request)
+        handed = handed_to(request)
+        if isinstance(handed, Passage):
+            handed.is_asked = True  # The default policy is asked here.
         self._onion = onion_of(self.passage)
         self._depth = 0 if is_first else self._onion.depth
         #: What the hooks around the request get.
@@ -204,16 +207,21 @@ def _told(response: HttpResponseBase) -> HttpResponseBase:
     return response
 
 
-def _owed(passage: Passage) -> tuple[Policy, ...] | None:
+def _owed(passage: Passage, response: HttpResponseBase) -> tuple[Policy, ...] | None:
     """What nobody has asked, for middleware further in, such as a cache, has answered in a view's place."""
     request = passage.request
-    if not conf.MIRROR_DEFAULT_POLICY or request.resolver_match is not None:
+    if not conf.MIRROR_DEFAULT_POLICY or response.status_code >= 400:
         return None
-    try:
-        match = get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
-    except Resolver404:
-        return None
-    return _default_policies(passage, match.func) or passage.owed
+    if request.resolver_match is None:
+        try:
+            request.resolver_match = get_resolver(getattr(request, "urlconf", None)).resolve(
+                request.path_info
+            )
+        except Resolver404:
+            return None
+    view = request.resolver_match.func
+    guards = guards_of_view(view)
+    return (guards.policies if guards is not None else ()) or _default_policies(passage, view) or passage.owed
 
 
 def _default_policies(passage: Passage, view: Callable[..., Any]) -> tuple[Policy, ...]:
@@ -227,7 +235,7 @@ def _default_policies(passage: Passage, view: Callable[..., Any]) -> tuple[Polic
     given = handed.default_policy if isinstance(handed, Handover) else passage.default_policy
     policies = (default_policy() if given is None else given,)
     within = guards_within(view)
-    if within is None or not within.policies:
+    if within is None:
         return policies
     # Other decorators are around a guarded view. Whether they call it, and not a cache, is seen afterwards.
     passage.owed = within.policies

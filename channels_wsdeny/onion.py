@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
@@ -18,7 +17,7 @@ from .plan import plan_of
 from .surrounding import Surrounding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from django.http import HttpRequest
 
@@ -93,34 +92,32 @@ class Onion:
 
     def arrive(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the request hooks of layers that were just entered; returns what one of them answered with."""
-        with self._walking():
-            for layer in list(self._layers):
-                if layer.around and self.on_early_end is not None:
-                    hooks, layer.around = layer.around, ()
-                    early = yield from self._surround(layer, hooks, passage)
-                    if early is not None:
-                        return early
-                hooks, layer.request = layer.request, ()
-                for hook in hooks:
-                    if hook.is_quick and passage.trace is None:
-                        answer = hook.function(passage.request)
-                        answer = answer if answer is None else _checked(hook, answer)
-                    else:
-                        answer = yield from _ask(passage, hook)
-                    if answer is not None:
-                        return answer
+        for layer in list(self._layers):
+            if layer.around and self.on_early_end is not None:
+                hooks, layer.around = layer.around, ()
+                early = yield from self._surround(layer, hooks, passage)
+                if early is not None:
+                    return early
+            hooks, layer.request = layer.request, ()
+            for hook in hooks:
+                if hook.is_quick and passage.trace is None:
+                    answer = hook.function(passage.request)
+                    answer = answer if answer is None else _checked(hook, answer)
+                else:
+                    answer = yield from _ask(passage, hook)
+                if answer is not None:
+                    return answer
         return None
 
     def route(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the route hooks of all layers; returns what one of them answered with."""
-        with self._walking():
-            for layer in list(self._layers):
-                hooks, layer.route = layer.route, ()
-                for hook in hooks:
-                    answer = yield from _ask(passage, hook)
-                    _keep_route(passage.request)
-                    if answer is not None:
-                        return answer
+        for layer in list(self._layers):
+            hooks, layer.route = layer.route, ()
+            for hook in hooks:
+                answer = yield from _ask(passage, hook)
+                _keep_route(passage.request)
+                if answer is not None:
+                    return answer
         return None
 
     def rescue(self, passage: Passage, error: Exception) -> Steps[HttpResponseBase | Deny | None]:
@@ -146,44 +143,50 @@ class Onion:
 
         What a hook raises is answered as if the endpoint had raised it; the others see that.
         """
-        with self._walking():
-            while len(self._layers) > depth:
-                layer = self._layers[-1]
-                while layer.response:
-                    hook, layer.response = layer.response[0], layer.response[1:]
-                    try:
-                        if hook.is_quick and passage.trace is None:
-                            answer = hook.function(passage.request, response)
-                            answer = answer if answer is None else _checked(hook, answer)
-                        else:
-                            answer = yield from _ask(passage, hook, response)
-                        if answer is None or answer is response:  # left as it is, or changed in place
-                            continue
+        while len(self._layers) > depth:
+            layer = self._layers[-1]
+            while layer.response:
+                hook, layer.response = layer.response[0], layer.response[1:]
+                try:
+                    if hook.is_quick and passage.trace is None:
+                        answer = hook.function(passage.request, response)
+                        answer = answer if answer is None else _checked(hook, answer)
+                    else:
+                        answer = yield from _ask(passage, hook, response)
+                    if answer is None or answer is response:  # left as it is, or changed in place
+                        continue
+                    response = yield from _replace(passage, response, answer)
+                    layer.response = ()
+                except Exception as error:  # noqa: BLE001 - no answer of a broken hook goes out
+                    response = yield from self._fail(passage, response, error)
+            surrounding = layer.surrounding
+            if surrounding is not None:
+                try:
+                    answer = yield _leaving(surrounding, response)
+                    if answer is not response:
                         response = yield from _replace(passage, response, answer)
-                        layer.response = ()
-                    except Exception as error:  # noqa: BLE001 - no answer of a broken hook goes out
-                        response = yield from self._fail(passage, response, error)
-                surrounding, layer.surrounding = layer.surrounding, None
-                if surrounding is not None:
-                    try:
-                        answer = yield _leaving(surrounding, response)
-                        if answer is not response:
-                            response = yield from _replace(passage, response, answer)
-                    except Exception as error:  # noqa: BLE001 - as above
-                        response = yield from self._fail(passage, response, error)
-                self.forsake(layer)
+                except Exception as error:  # noqa: BLE001 - as above
+                    response = yield from self._fail(passage, response, error)
+            self.forsake(layer)
         return response
 
-    def check(self) -> None:
-        """Raise `HookError` if hooks were interrupted: whoever tries again would pass without them."""
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to run, nor anything that was interrupted."""
+        return not (self._layers or self._is_walking)
+
+    def begin(self) -> None:
+        """Begin to run hooks; `end` has to follow once their answer is there.
+
+        Raises `HookError` if they were interrupted before: whoever tries again would pass without them.
+        """
         if self._is_walking:
             raise HookError("The hooks of this request were interrupted, so it cannot go on without them.")
-
-    @contextmanager
-    def _walking(self) -> Iterator[None]:
         self._is_walking = True
-        yield
-        self._is_walking = False  # only at the end of the walk
+
+    def end(self) -> None:
+        """Whoever waited for the hooks has their answer."""
+        self._is_walking = False
 
     def _fail(
         self, passage: Passage, response: HttpResponseBase, error: Exception

@@ -187,8 +187,8 @@ def expression_of(policy: Policy | None) -> str | None:
 
 def trace_of(request: HttpRequest) -> trace.Trace | None:
     """The trace of `request`, None where there is none."""
-    passage = vars(request).get("wsdeny")
-    return passage.trace if isinstance(passage, Passage) else None
+    passage: Passage | None = vars(request).get("wsdeny")
+    return None if passage is None else passage.trace
 
 
 def passage_of(request: HttpRequest) -> Passage:

@@ -115,7 +115,11 @@ def _denial(layer: Layer, found: Found | Exception) -> tuple[Policy | None, Deny
         if _has_hooks((*found.hooks, *guards.hooks)):
             return None
         return answer_to_nobody(guards.policies or (default_policy(),))
-    return (None, _NOT_FOUND) if found is Unseen.UNROUTED and not _has_hooks(layer.hooks) else None
+    return (
+        (None, _NOT_FOUND)
+        if found is Unseen.UNROUTED and not _has_hooks((*layer.hooks, *layer.guards.hooks))
+        else None
+    )
 
 
 def _has_hooks(registries: tuple[Hooks, ...]) -> bool:

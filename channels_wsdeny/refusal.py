@@ -81,7 +81,6 @@ def leaving(passage: Passage, response: HttpResponseBase) -> Steps[Cause]:
     """What goes out for the endpoint's own `response`: itself, its session saved, or what to refuse with."""
     given = response
     if passage.onion:
-        passage.onion.check()
         response = yield from passage.onion.leave(passage, response)
     if response is given:
         yield from _save_session(passage, response)

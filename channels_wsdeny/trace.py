@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import traceback
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from django.conf import settings
@@ -23,6 +21,7 @@ from django.http.response import HttpResponseBase
 
 from .decisions import ALLOWED, Steps
 from .exceptions import Deny
+from .names import name_of, place_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,12 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Queries that are kept, and characters of each; and of an exception.
+#: Queries that are kept, and characters of each.
 _MOST_QUERIES = 100
 _LONGEST_SQL = 500
-_LONGEST_TEXT = 200
-#: Where code is that is not the site's.
-_INSTALLED = ("site-packages", "dist-packages", str(Path(__file__).parent))
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -90,13 +86,23 @@ class Trace:
         began = time.perf_counter()
         try:
             yield noted
-        except Exception as error:
-            noted.answer = _raised(error)
-            if self.is_rehearsal and not isinstance(error, Deny):
-                noted.answer += f": {str(error)[:_LONGEST_TEXT]}"  # for whoever rehearses, and nobody else
+        except (Exception, SystemExit) as error:
+            noted.answer = self._raised(error)
             raise
         finally:
             noted.seconds = time.perf_counter() - began
+
+    def note_failure(self, error: BaseException) -> None:
+        """Note an exception that became the answer, unless whatever raised it was noted."""
+        answer = self._raised(error)
+        if all(noted.answer != answer for noted in self.noted):
+            self.noted.append(Noted("other", "failure", answer=answer))
+
+    def _raised(self, error: BaseException) -> str:
+        if isinstance(error, Deny):
+            return f"raised {told(error)}"
+        text = f": {text_of(error)}" if self.is_rehearsal else ""  # for whoever rehearses alone
+        return f"raised {type(error).__name__}, {place_of(error)}{text}"
 
     def asking(self, kind: Literal["hook", "policy"], name: str, steps: Steps[T]) -> Steps[T]:
         """`steps`, noted with what they answer and the queries that they make."""
@@ -221,23 +227,6 @@ def told(answer: object) -> str:
     if isinstance(answer, HttpResponseBase):
         return f"answered: {answer.status_code}"
     return f"answered: {type(answer).__name__}"
-
-
-def name_of(function: Any) -> str:
-    """The dotted name of a function, class or view; of anything else, that of its class."""
-    function = getattr(function, "view_class", getattr(function, "func", function))
-    if not hasattr(function, "__qualname__"):
-        function = type(function)
-    return f"{function.__module__}.{function.__qualname__}"
-
-
-def _raised(error: Exception) -> str:
-    if isinstance(error, Deny):
-        return f"raised {told(error)}"
-    frames = traceback.extract_tb(error.__traceback__)[::-1]
-    own = (frame for frame in frames if not any(part in frame.filename for part in _INSTALLED))
-    frame = next(own, frames[0])
-    return f"raised {type(error).__name__}, {frame.filename}:{frame.lineno}"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -87,7 +87,7 @@ def guards_within(view: Any) -> Guards | None:
     """The guards of the view that other decorators say they are around (``__wrapped__``); None without."""
     while (view := getattr(view, "__wrapped__", None)) is not None:
         found = guards_of_view(view)
-        if found is not None:
+        if found is not None and found.policies:
             return found
     return None
 

@@ -22,7 +22,7 @@ from django.test import AsyncClient, Client
 from django.urls import path
 from django.views import View
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public
 from tests.clients import http_scope
@@ -340,3 +340,21 @@ def tell(name, what):
         response[name] = str(what(request, response))
 
     return hook
+
+
+def noting(notes, name):
+    """Hooks of all kinds that note that they ran."""
+    hooks = Hooks()
+    hooks.on_request(lambda request: notes.append(f"{name} request"))
+    hooks.on_route(lambda request: notes.append(f"{name} route"))
+    hooks.on_response(lambda request, response: notes.append(f"{name} response"))
+
+    @hooks.around
+    async def around(request, call_next):
+        notes.append(f"{name} in")
+        try:
+            return await call_next(request)
+        finally:
+            notes.append(f"{name} out")
+
+    return hooks

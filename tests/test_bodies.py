@@ -190,6 +190,20 @@ def test_a_views_own_hook_sees_the_body_that_it_has_read(site, repeats):
     assert site.serve(with_hooks(repeats)(after(READINGS["a-part"]))).post(b"content").body == b"content"
 
 
+class ReadsForms(Middleware):
+    """Reads the form before the view, as Django's own CsrfViewMiddleware does."""
+
+    def process_view(self, request, view, args, kwargs):
+        assert request.POST is not None
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_a_views_own_hook_sees_a_form_that_middleware_has_read(site, repeats, place):
+    body = multipart(a="1")
+    site.serve(with_hooks(repeats)(after(READINGS["form"])), **{place: [f"{__name__}.ReadsForms"]})
+    assert site.post(body, Content_Type=MULTIPART_CONTENT).body == body
+
+
 def test_all_hooks_see_the_body(site):
     seen, outer, inner = [], Hooks(), Hooks()
     for hooks in (outer, inner):
@@ -355,6 +369,9 @@ class Gone:
 
     def read(self, *args):
         raise OSError("the client has left")
+
+    def seekable(self):
+        return False
 
     def close(self): ...
 

@@ -4,24 +4,34 @@ import re
 from pathlib import Path
 
 import pytest
+from channels.auth import AuthMiddleware, AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
 from django.apps import apps
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
 from django.core import checks as djangos
+from django.core.asgi import get_asgi_application
 from django.core.checks.registry import registry
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.http import HttpResponse
 from django.urls import path
 
-from channels_wsdeny import DenyMiddlewareStack, checks
-from channels_wsdeny.conf import KEYS
-from channels_wsdeny.decorators import require
+from channels_wsdeny import DenyMiddlewareStack, Hooks, checks, footing, wiring
+from channels_wsdeny.conf import KEYS, MIRROR
+from channels_wsdeny.decorators import require, with_hooks
+from channels_wsdeny.installed import AUTHENTICATION, SESSIONS
 from channels_wsdeny.policies import DenyAll, IsAuthenticated
+from tests.docs.pages import DOCS
 from tests.test_conf import VALUES
 
-APPS = ["channels_wsdeny", "daphne", "django.contrib.auth", "django.contrib.contenttypes"]
+MODULES = (checks, footing, wiring)
+NEEDED = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+APPS = ["channels_wsdeny", "daphne", *NEEDED]
 consumer = AsyncWebsocketConsumer.as_asgi()
 
 bare = ProtocolTypeRouter({"websocket": URLRouter([path("", consumer)])})
@@ -35,7 +45,73 @@ stack_without_a_router = DenyMiddlewareStack(consumer)
 guarded_router = DenyMiddlewareStack(require(DenyAll())(bare))
 http_alone = ProtocolTypeRouter({"http": consumer})
 stack_around_http_alone = ProtocolTypeRouter({"http": DenyMiddlewareStack(consumer), "websocket": consumer})
+stack_within_http = DenyMiddlewareStack(ProtocolTypeRouter({"http": consumer}))
+one_outside = ProtocolTypeRouter(
+    {"websocket": URLRouter([path("in/", DenyMiddlewareStack(consumer)), path("out/", consumer)])}
+)
 needs_arguments = type("NeedsArguments", (IsAuthenticated,), {"__init__": lambda self, name: None})
+
+
+class SessionStore(DatabaseSessions):
+    """An engine that was written before Django's had coroutines."""
+
+    def load(self):
+        return {**super().load(), "extra": True}
+
+
+class Tokens(BaseMiddleware):
+    """Stands for what puts a user into the scope."""
+
+
+class Mixin:
+    """Keeps its subclasses to itself."""
+
+    def __init_subclass__(cls):
+        pass
+
+    def __new__(cls, *args, **kwargs):
+        return object.__new__(cls)
+
+
+@require(DenyAll())
+class Guarded(AsyncWebsocketConsumer): ...
+
+
+class Evading(Mixin, Guarded):
+    async def __call__(self, scope, receive, send):
+        await send({"type": "websocket.accept"})
+
+
+class_itself = DenyMiddlewareStack(URLRouter([path("ws/", AsyncWebsocketConsumer)]))
+evaded = DenyMiddlewareStack(Evading.as_asgi())
+auth_inside = DenyMiddlewareStack(AuthMiddlewareStack(bare))
+auth_around = AuthMiddlewareStack(DenyMiddlewareStack(bare))
+auth_of_ones_own = type("OwnAuth", (AuthMiddleware,), {})(DenyMiddlewareStack(bare))
+user_inside = DenyMiddlewareStack(
+    ProtocolTypeRouter({"websocket": Tokens(URLRouter([path("a/", consumer), path("b/", consumer)]))})
+)
+user_inside_for_decorated = DenyMiddlewareStack(Tokens(Guarded.as_asgi()))
+user_around = Tokens(DenyMiddlewareStack(bare))
+
+wrong_hooks = Hooks()
+
+
+@wrong_hooks.on_response
+def takes_too_little(request):
+    return None
+
+
+route_hooks = Hooks()
+
+
+@route_hooks.on_route
+def look(request):
+    return None
+
+
+hooks_of_a_stack = DenyMiddlewareStack(
+    ProtocolTypeRouter({"http": get_asgi_application(), "websocket": consumer}), hooks=route_hooks
+)
 
 #: For each id, the settings of a site that gets it.
 SITUATIONS = {
@@ -44,18 +120,36 @@ SITUATIONS = {
     "channels_wsdeny.E003": {"CHANNELS_WSDENY": {"POOL_SIZE": "3"}},
     "channels_wsdeny.E004": {"CHANNELS_WSDENY": {"DEFAULT_POLICY": "nowhere.Policy"}},
     "channels_wsdeny.E005": {"CHANNELS_WSDENY": {"MIRROR_DEFAULT_POLICY": True}, "MIDDLEWARE": []},
-    "channels_wsdeny.W001": {"INSTALLED_APPS": ["daphne", "channels_wsdeny"]},
+    "channels_wsdeny.E006": {"ASGI_APPLICATION": f"{__name__}.class_itself"},
+    "channels_wsdeny.E007": {"ASGI_APPLICATION": f"{__name__}.evaded"},
+    "channels_wsdeny.E008": {"CHANNELS_WSDENY": {"HOOKS": [f"{__name__}.wrong_hooks"]}},
+    "channels_wsdeny.E009": {"SESSION_ENGINE": "nowhere.sessions"},
+    "channels_wsdeny.E010": {"INSTALLED_APPS": ["channels_wsdeny", *NEEDED[:2]]},
+    "channels_wsdeny.W001": {"INSTALLED_APPS": ["daphne", "channels_wsdeny", *NEEDED]},
     "channels_wsdeny.W002": {"ASGI_APPLICATION": f"{__name__}.bare"},
     "channels_wsdeny.W003": {"ASGI_APPLICATION": "nowhere.application"},
     "channels_wsdeny.W004": {
         "CHANNELS_WSDENY": {"HOOKS": ["testproject.chat.hooks.hooks"]},
         "MIDDLEWARE": [],
     },
+    "channels_wsdeny.W005": {"ASGI_APPLICATION": f"{__name__}.stack_around_http_alone"},
+    "channels_wsdeny.W006": {"MIDDLEWARE": [SESSIONS, MIRROR, AUTHENTICATION]},
+    "channels_wsdeny.W007": {"ASGI_APPLICATION": f"{__name__}.auth_inside"},
+    "channels_wsdeny.W008": {"ASGI_APPLICATION": f"{__name__}.user_inside"},
+    "channels_wsdeny.W009": {"SESSION_ENGINE": __name__},
 }
 
 
 def ours(messages):
     return [message for message in messages if message.id and message.id.startswith("channels_wsdeny.")]
+
+
+def ids_of_the_source():
+    return [
+        number
+        for module in MODULES
+        for number in re.findall(r'id="([^"]+)"', Path(module.__file__).read_text())
+    ]
 
 
 def run():
@@ -96,8 +190,20 @@ def test_the_level_of_a_message_is_that_of_its_id(number, settings):
 
 
 def test_every_id_of_the_source_has_its_situation_and_appears_once():
-    source = Path(checks.__file__).read_text()
-    assert sorted(re.findall(r'id="([^"]+)"', source)) == sorted(SITUATIONS)
+    assert sorted(ids_of_the_source()) == sorted(SITUATIONS)
+
+
+def test_the_documentation_lists_the_ids_of_the_source():
+    listed = re.findall(
+        r"^### `(channels_wsdeny\.[EW]\d{3})`$", (DOCS / "checks.md").read_text(), re.MULTILINE
+    )
+    assert listed == sorted(ids_of_the_source())
+
+
+@pytest.mark.parametrize("number", SITUATIONS)
+def test_every_id_has_its_remedy_in_the_documentation(number):
+    after = (DOCS / "checks.md").read_text().partition(f"### `{number}`\n")[2]
+    assert len(after.partition("\n### ")[0].split()) > 10
 
 
 def test_every_check_is_registered():
@@ -105,7 +211,9 @@ def test_every_check_is_registered():
 
 
 def test_every_function_of_the_module_that_checks_is_in_all():
-    functions = {value for name, value in vars(checks).items() if name.startswith("check_")}
+    functions = {
+        value for module in MODULES for name, value in vars(module).items() if name.startswith("check_")
+    }
     assert functions == set(checks.ALL)
 
 
@@ -204,7 +312,7 @@ def test_daphne_before_the_app_is_reported(settings):
 
 
 def test_daphne_by_its_config_is_reported(settings):
-    assert found(settings, INSTALLED_APPS=["daphne.apps.DaphneConfig", "channels_wsdeny"]) == [
+    assert found(settings, INSTALLED_APPS=["daphne.apps.DaphneConfig", "channels_wsdeny", *NEEDED]) == [
         "channels_wsdeny.W001"
     ]
 
@@ -214,15 +322,15 @@ def test_the_app_before_daphne_is_right(settings):
 
 
 def test_the_app_by_its_config_before_daphne_is_right(settings):
-    names = ["channels_wsdeny.apps.ChannelsWsdenyConfig", "daphne.apps.DaphneConfig"]
+    names = ["channels_wsdeny.apps.ChannelsWsdenyConfig", "daphne.apps.DaphneConfig", *NEEDED]
     assert found(settings, INSTALLED_APPS=names) == []
 
 
 def test_a_site_without_daphne_is_right(settings):
-    assert found(settings, INSTALLED_APPS=["channels_wsdeny"]) == []
+    assert found(settings, INSTALLED_APPS=["channels_wsdeny", *NEEDED]) == []
 
 
-@pytest.mark.parametrize("name", ["bare", "bare_within_wrappers", "stack_around_http_alone"])
+@pytest.mark.parametrize("name", ["bare", "bare_within_wrappers", "one_outside", "consumer"])
 def test_a_websocket_side_without_the_stack_is_reported(name, settings):
     assert found(settings, ASGI_APPLICATION=f"{__name__}.{name}") == ["channels_wsdeny.W002"]
 
@@ -236,6 +344,7 @@ def test_a_websocket_side_without_the_stack_is_reported(name, settings):
         "stack_without_a_router",
         "guarded_router",
         "http_alone",
+        "stack_within_http",
     ],
 )
 def test_a_stack_anywhere_around_the_consumers_is_right(name, settings):
@@ -258,3 +367,212 @@ def test_an_application_that_cannot_be_imported_is_reported(value, settings):
 
 def test_the_app_has_a_name_for_people():
     assert apps.get_app_config("channels_wsdeny").verbose_name
+
+
+def message_of(settings, **values):
+    """The one message of a site with these settings."""
+    for name, value in values.items():
+        setattr(settings, name, value)
+    (message,) = run()
+    return message
+
+
+def test_what_is_outside_the_stack_is_named(settings):
+    message = message_of(settings, ASGI_APPLICATION=f"{__name__}.one_outside")
+    assert "/out/" in message.msg
+    assert "/in/" not in message.msg
+
+
+def test_a_routed_class_is_named_with_its_route(settings):
+    message = message_of(settings, ASGI_APPLICATION=f"{__name__}.class_itself")
+    assert "'/ws/'" in message.msg
+    assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
+
+
+@pytest.fixture
+def site(settings, monkeypatch):
+    """A function that makes an application the site's."""
+
+    def set_application(application):
+        monkeypatch.setitem(globals(), "given", application)
+        settings.ASGI_APPLICATION = f"{__name__}.given"
+
+    return set_application
+
+
+def test_a_routed_class_is_found_without_a_stack_as_well(settings, site):
+    site(URLRouter([path("ws/", AsyncWebsocketConsumer)]))
+    assert found(settings) == [
+        "channels_wsdeny.W002",
+        "channels_wsdeny.E006",
+    ]
+
+
+def test_a_subclass_that_only_overrides_call_is_bound(settings, site):
+    subclass = type("Subclass", (Guarded,), {"__call__": AsyncWebsocketConsumer.__call__})
+    site(DenyMiddlewareStack(subclass.as_asgi()))
+    assert found(settings) == []
+
+
+def test_channels_auth_is_needed_neither_inside_nor_around(settings):
+    assert found(settings, ASGI_APPLICATION=f"{__name__}.auth_around") == ["channels_wsdeny.W007"]
+
+
+@pytest.mark.parametrize("name", ["user_inside_for_decorated", "user_around", "auth_of_ones_own"])
+def test_a_wrapper_whose_user_counts_is_right(name, settings):
+    assert found(settings, ASGI_APPLICATION=f"{__name__}.{name}") == []
+
+
+def test_a_wrapper_is_reported_once_for_all_routes_behind_it(settings):
+    assert "'/a/'" in message_of(settings, ASGI_APPLICATION=f"{__name__}.user_inside").msg
+
+
+def test_a_hook_of_a_wrong_number_of_arguments_is_named(settings):
+    message = message_of(settings, CHANNELS_WSDENY={"HOOKS": [f"{__name__}.wrong_hooks"]})
+    assert message.msg == (
+        f"The hook {__name__}.takes_too_little takes (request), but on_response hooks are called with "
+        "(request, response)."
+    )
+
+
+def hooks_with(kind, function):
+    hooks = Hooks()
+    getattr(hooks, kind)(function)
+    return hooks
+
+
+async def takes_three(request, response, more): ...
+
+
+async def takes_any(*args): ...
+
+
+async def has_a_default(request, response=None, more=None): ...
+
+
+async def wants_a_keyword(request, response, *, more): ...
+
+
+KINDS = ["on_request", "on_route", "on_response", "on_exception", "around"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("function", [takes_three, wants_a_keyword])
+def test_hooks_of_every_kind_are_looked_at(kind, function, settings):
+    settings.CHANNELS_WSDENY = {"HOOKS": [hooks_with(kind, function)]}
+    assert [message.id for message in run()] == ["channels_wsdeny.E008"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("function", [takes_any, has_a_default])
+def test_a_hook_that_takes_what_it_is_given_is_right(kind, function, settings):
+    settings.CHANNELS_WSDENY = {"HOOKS": [hooks_with(kind, function)]}
+    assert run() == []
+
+
+def test_a_bound_method_is_right(settings):
+    class Counter:
+        def count(self, request):
+            return None
+
+    assert found(settings, CHANNELS_WSDENY={"HOOKS": [hooks_with("on_request", Counter().count)]}) == []
+
+
+def test_a_function_without_a_signature_is_left_alone(settings):
+    assert found(settings, CHANNELS_WSDENY={"HOOKS": [hooks_with("on_request", max)]}) == []
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        lambda hooks: DenyMiddlewareStack(consumer, hooks=hooks),
+        lambda hooks: DenyMiddlewareStack(with_hooks(hooks)(URLRouter([path("", consumer)]))),
+        lambda hooks: DenyMiddlewareStack(with_hooks(hooks)(type("C", (Guarded,), {})).as_asgi()),
+    ],
+    ids=["stack", "router", "consumer"],
+)
+def test_hooks_are_found_where_they_are_given(application, settings, site):
+    site(application(wrong_hooks))
+    assert found(settings) == ["channels_wsdeny.E008"]
+
+
+@with_hooks(wrong_hooks)
+def view(request):
+    return HttpResponse()
+
+
+urlpatterns = [path("", view)]
+
+
+def test_hooks_of_views_are_found(settings):
+    assert found(settings, ROOT_URLCONF=__name__) == ["channels_wsdeny.E008"]
+
+
+def test_a_hook_is_reported_once_however_often_it_is_given(settings, site):
+    site(DenyMiddlewareStack(consumer, hooks=wrong_hooks))
+    assert found(settings, CHANNELS_WSDENY={"HOOKS": [wrong_hooks]}) == ["channels_wsdeny.E008"]
+
+
+def test_hooks_of_a_stack_that_views_miss_are_named(settings):
+    message = message_of(settings, ASGI_APPLICATION=f"{__name__}.hooks_of_a_stack", MIDDLEWARE=[])
+    assert message.id == "channels_wsdeny.W004"
+    assert f"on_route {__name__}.look" in message.msg
+
+
+def test_hooks_of_a_stack_reach_views_by_the_middleware(settings):
+    assert found(settings, ASGI_APPLICATION=f"{__name__}.hooks_of_a_stack") == []
+
+
+@pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file", "signed_cookies"])
+def test_djangos_session_engines_are_right(engine, settings):
+    assert found(settings, SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}") == []
+
+
+class WithBoth(DatabaseSessions):
+    def save(self, must_create=False):
+        super().save(must_create)
+
+    asave = SessionBase.asave
+
+
+def test_an_engine_that_has_both_is_right(settings, monkeypatch):
+    monkeypatch.setitem(globals(), "SessionStore", WithBoth)
+    assert found(settings, SESSION_ENGINE=__name__) == []
+
+
+class FromScratch(SessionBase):
+    def load(self):
+        return {}
+
+
+def test_an_engine_made_of_the_base_alone_is_right(settings, monkeypatch):
+    monkeypatch.setitem(globals(), "SessionStore", FromScratch)
+    assert found(settings, SESSION_ENGINE=__name__) == []
+
+
+@pytest.mark.parametrize("store", [None, dict, 3])
+def test_an_engine_whose_store_is_none_is_reported(store, settings, monkeypatch):
+    monkeypatch.setitem(globals(), "SessionStore", store)
+    assert found(settings, SESSION_ENGINE=__name__) == ["channels_wsdeny.E009"]
+
+
+def test_a_site_without_sockets_may_do_without_sessions(settings):
+    assert found(settings, ASGI_APPLICATION=None, INSTALLED_APPS=["channels_wsdeny"]) == []
+
+
+def test_sessions_of_another_engine_need_no_app(settings):
+    engine = "django.contrib.sessions.backends.signed_cookies"
+    assert found(settings, SESSION_ENGINE=engine, INSTALLED_APPS=["channels_wsdeny", *NEEDED[:2]]) == []
+
+
+@pytest.mark.parametrize(
+    "middleware",
+    [[SESSIONS, AUTHENTICATION, MIRROR], [MIRROR], [AUTHENTICATION, SESSIONS], [SESSIONS, MIRROR]],
+)
+def test_other_orders_of_middleware_are_right(middleware, settings):
+    assert found(settings, MIDDLEWARE=middleware) == []
+
+
+def test_the_mirror_before_both_is_told_of_both(settings):
+    message = message_of(settings, MIDDLEWARE=[MIRROR, SESSIONS, AUTHENTICATION])
+    assert "before SessionMiddleware and AuthenticationMiddleware" in message.msg

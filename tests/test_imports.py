@@ -18,7 +18,7 @@ ROOT = Path(channels_wsdeny.__file__).parent
 
 #: From the ground up: a module imports from lower floors, and from its own where `NEIGHBOURS` says so.
 FLOORS = [
-    {"version", "types", "statuses", "exceptions", "decisions", "conf"},
+    {"version", "types", "statuses", "exceptions", "decisions", "conf", "installed", "names"},
     {
         "connections",
         "pool",
@@ -29,6 +29,8 @@ FLOORS = [
         "passage",
         "log",
         "signals",
+        "trace",
+        "table",
         "languages",
         "failures",
         "problems",
@@ -53,7 +55,9 @@ FLOORS = [
         "errors",
         "middleware",
     },
-    {"stack", "routes", "decorators", "checks", "apps", ""},
+    {"stack", "routes", "decorators"},
+    {"ways", "urlconf", "locks", "doors", "understudy", "rehearsal", "question", "explanation"},
+    {"wiring", "footing", "checks", "apps", "management.commands.wsdeny", ""},
     {
         "answers",
         "apprunner",
@@ -131,11 +135,12 @@ def absolute(module):
 
 
 def floor_of(module):
-    return next(number for number, floor in enumerate(FLOORS) if module in floor)
+    """The annex, which stands on the values alone, is below all."""
+    return next((number for number, floor in enumerate(FLOORS) if module in floor), -1)
 
 
 def in_annex(module):
-    return module.split(".")[0] in ANNEX
+    return module.split(".")[0] in ANNEX and module != "management.commands.wsdeny"
 
 
 def of_the_house():

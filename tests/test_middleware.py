@@ -20,9 +20,19 @@ from django.urls import include, path
 from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import require, with_hooks
-from channels_wsdeny.middleware import MirrorMiddleware
 from channels_wsdeny.policies import DenyAll
-from tests.mirror import DOORS, INSIDE, OUTSIDE, VIEWS, Middleware, Site, hello, hello_async, page, tell
+from tests.mirror import (
+    DOORS,
+    INSIDE,
+    VIEWS,
+    Middleware,
+    Site,
+    hello,
+    hello_async,
+    noting,
+    page,
+    tell,
+)
 from tests.parts import Check
 
 pytestmark = pytest.mark.django_db
@@ -213,6 +223,33 @@ def test_a_response_hook_may_change_what_was_rendered(site, hooks, add):
     assert site.serve(lambda request: page("hello"), hooks=hooks).ask().body == b"HELLO"
 
 
+@pytest.mark.parametrize("kind", ["on_request", "on_route", "on_response", "on_exception", "around"])
+@pytest.mark.parametrize("of", ["site", "view"])
+def test_a_template_response_of_a_hook_is_rendered(site, hooks, kind, of):
+    def answer(*arguments):
+        return page("of a hook")
+
+    async def around(request, call_next):
+        return page("of a hook")
+
+    def view(request):
+        if kind == "on_exception":
+            raise KeyError
+        return HttpResponse()
+
+    getattr(hooks, kind)(around if kind == "around" else answer)
+    if of == "site":
+        site.serve(view, hooks=hooks)
+    else:
+        site.serve(with_hooks(hooks)(view))
+    assert site.ask().body == b"of a hook"
+
+
+def test_a_template_response_for_an_unrouted_path_is_rendered(site, hooks):
+    hooks.on_exception(lambda request, error: page("of a hook"))
+    assert site.serve(path("x/", hello), hooks=hooks).ask("/nowhere/").body == b"of a hook"
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync-view", "async-view"])
 def test_a_views_own_response_hook_sees_a_template_response_rendered(site, add, hooks, is_async):
     def notes(request, response):
@@ -234,15 +271,15 @@ def test_a_views_own_response_hook_may_replace_what_was_rendered(site, hooks, ad
     assert site.serve(with_hooks(hooks)(lambda request: page("hello"))).ask().body == b"HELLO"
 
 
+class AddsContext(Middleware):
+    def process_template_response(self, request, response):
+        response.context_data["who"] = "you"
+        return response
+
+
 def test_middleware_for_template_responses_runs_before_a_views_own_response_hooks(site, hooks):
     hooks.on_response(tell("X-Saw", lambda request, response: response.content.decode()))
 
-    class AddsContext(Middleware):
-        def process_template_response(self, request, response):
-            response.context_data["who"] = "you"
-            return response
-
-    globals()["AddsContext"] = AddsContext
     view = with_hooks(hooks)(lambda request: TemplateResponse(request, TEMPLATE, {"who": "nobody"}))
     site.serve(view, inside=[*INSIDE, f"{__name__}.AddsContext"])
     assert site.ask().headers["x-saw"] == "Hello you"
@@ -381,11 +418,6 @@ def test_a_route_hook_may_answer_in_the_views_place(site, hooks, add):
     assert site.serve(hello, hooks=hooks).ask().body == b"early"
 
 
-def test_a_template_response_of_a_route_hook_is_rendered(site, hooks, add):
-    add("on_route", lambda request: page("early"))
-    assert site.serve(hello, hooks=hooks).ask().body == b"early"
-
-
 def test_a_route_hook_does_not_run_for_an_unrouted_path(site, hooks):
     hooks.on_route(lambda request: HttpResponse("never"))
     assert site.serve(path("x/", hello), hooks=hooks).ask("/nowhere/").status == 404
@@ -397,17 +429,16 @@ def test_a_route_hook_runs_within_an_include(site, hooks):
     assert site.ask("/in/x/").body == b"hello in/<name>/"
 
 
+class Looks(Middleware):
+    def process_view(self, request, view, args, kwargs):
+        request.ctx.looked = dict(kwargs)
+
+
 def test_later_middleware_sees_what_a_route_hook_changed(site, hooks):
-    seen = []
-
-    class Looks(Middleware):
-        def process_view(self, request, view, args, kwargs):
-            seen.append(dict(kwargs))
-
-    globals()["Looks"] = Looks
     hooks.on_route(lambda request: setattr(request.resolver_match, "kwargs", {"name": "other"}))
-    site.serve(path("<name>/", hello), hooks=hooks, inside=[f"{__name__}.Looks"]).ask("/you/")
-    assert seen == [{"name": "other"}]
+    hooks.on_response(tell("X-Saw", lambda request, response: request.ctx.looked))
+    site.serve(path("<name>/", hello), hooks=hooks, inside=[f"{__name__}.Looks"])
+    assert site.ask("/you/").headers["x-saw"] == "{'name': 'other'}"
 
 
 # request.ctx.
@@ -460,24 +491,6 @@ def test_ctx_is_there_for_the_page_of_an_error(site, hooks):
 
 
 # Order, and how often.
-
-
-def noting(notes, name):
-    """Hooks of all kinds that note that they ran."""
-    hooks = Hooks()
-    hooks.on_request(lambda request: notes.append(f"{name} request"))
-    hooks.on_route(lambda request: notes.append(f"{name} route"))
-    hooks.on_response(lambda request, response: notes.append(f"{name} response"))
-
-    @hooks.around
-    async def around(request, call_next):
-        notes.append(f"{name} in")
-        try:
-            return await call_next(request)
-        finally:
-            notes.append(f"{name} out")
-
-    return hooks
 
 
 def test_hooks_of_the_site_and_of_a_view_enclose_one_another(site, either):
@@ -556,102 +569,3 @@ def test_a_views_own_hooks_come_before_its_policies(site, hooks):
 def test_a_views_own_response_hooks_see_its_denial(site, hooks):
     hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
     assert site.serve(with_hooks(hooks)(require(DenyAll())(hello))).ask().headers["x-saw"] == "403"
-
-
-# Where the mirror stands.
-
-
-class Stricter(MirrorMiddleware):
-    def __call__(self, request):
-        request.is_strict = True
-        return super().__call__(request)
-
-
-def test_a_subclass_of_the_mirror_runs_the_hooks(site, hooks):
-    hooks.on_response(tell("X-Hook", lambda request, response: request.is_strict))
-    site.serve(hello, hooks=hooks, mirror=[f"{__name__}.Stricter"])
-    assert site.ask().headers["x-hook"] == "True"
-
-
-@pytest.mark.parametrize("place", ["first", "last", "alone"])
-def test_the_mirror_may_stand_anywhere(site, hooks, place):
-    outside, inside = {"first": ([], OUTSIDE), "last": (OUTSIDE, []), "alone": ([], [])}[place]
-    notes = []
-    site.serve(hello, hooks=noting(notes, "it"), outside=outside, inside=inside).ask()
-    assert notes == ["it in", "it request", "it route", "it response", "it out"]
-
-
-def test_middleware_further_out_sees_what_hooks_made_of_a_response(site, hooks):
-    class Copies(Middleware):
-        def go(self, request, response):
-            response["X-Copy"] = response.headers["X-Hook"]
-            return response
-
-    globals()["Copies"] = Copies
-    hooks.on_response(tell("X-Hook", lambda request, response: "1"))
-    site.serve(hello, hooks=hooks, outside=[f"{__name__}.Copies"])
-    assert site.ask().headers["x-copy"] == "1"
-
-
-class AnswersAlone(Middleware):
-    def come(self, request):
-        return HttpResponse("alone")
-
-
-def test_hooks_see_the_answer_of_middleware_further_in(site, hooks):
-    hooks.on_response(tell("X-Hook", lambda request, response: response.content.decode()))
-    site.serve(hello, hooks=hooks, inside=[f"{__name__}.AnswersAlone"])
-    assert site.ask().headers["x-hook"] == "alone"
-
-
-def test_hooks_do_not_run_when_middleware_further_out_answers(site, hooks):
-    notes = []
-    site.serve(hello, hooks=noting(notes, "it"), outside=[f"{__name__}.AnswersAlone"])
-    if site.is_opaque:
-        pytest.skip("there the stack runs them, around all of Django")
-    assert site.ask().body == b"alone"
-    assert notes == []
-
-
-def test_without_the_mirror_the_stack_runs_request_and_response_hooks(settings, hooks):
-    site = Site(settings, DOORS["stack"]())
-    hooks.on_response(tell("X-Hook", lambda request, response: "1"))
-    site.serve(path("x/", hello), hooks=hooks, mirror=[])
-    assert [site.ask(url).headers["x-hook"] for url in ("/x/", "/nowhere/")] == ["1", "1"]
-
-
-@pytest.mark.parametrize("given", ["nowhere.hooks", "tests.test_middleware.VIEWS", 42])
-def test_hooks_that_cannot_be_used_open_no_view(site, given):
-    def view(request):
-        raise AssertionError
-
-    assert site.serve(view, HOOKS=[given]).ask().code == "server_error"
-
-
-def test_hooks_that_are_added_later_run(site, hooks):
-    site.serve(hello, hooks=hooks).ask()
-    hooks.on_response(tell("X-Hook", lambda request, response: "1"))
-    assert site.ask().headers["x-hook"] == "1"
-
-
-class Retries(Middleware):
-    """Asks once more, as middleware for deadlocks of the database does."""
-
-    def go(self, request, response):
-        if response.status_code == 503 and not self._is_async:
-            return self.get_response(request)
-        return response
-
-
-def test_a_request_that_middleware_repeats_runs_the_view_again_and_hooks_once(settings, hooks):
-    notes = []
-
-    def view(request):
-        notes.append("view")
-        return HttpResponse("done" if len(notes) > 4 else "busy", status=200 if len(notes) > 4 else 503)
-
-    site = Site(settings, DOORS["wsgi"]())
-    site.serve(view, hooks=noting(notes, "it"), outside=[f"{__name__}.Retries"])
-    assert site.ask().body == b"done"
-    assert sorted(set(notes)) == ["it in", "it out", "it request", "it response", "it route", "view"]
-    assert [notes.count(note) for note in ("it request", "view")] == [1, 2]

@@ -7,14 +7,17 @@ import contextvars
 import threading
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.http import (
     HttpResponse,
 )
 from django.test import AsyncClient, Client
+from django.urls import path
 
-from channels_wsdeny import Hooks
-from channels_wsdeny.decorators import with_hooks
+from channels_wsdeny import Deny, Hooks
+from channels_wsdeny.conf import MIRROR
+from channels_wsdeny.decorators import public, with_hooks
 from tests.mirror import DOORS, VIEWS, Site, hello, hello_async
 
 pytestmark = pytest.mark.django_db
@@ -112,6 +115,74 @@ def test_an_around_hook_that_returns_nothing_lets_nothing_out(site, hooks):
         await call_next(request)
 
     assert site.serve(hello, hooks=hooks).ask().status == 500
+
+
+# What they raise.
+
+
+async def limit(request, call_next):
+    raise Deny(429)
+
+
+async def limit_afterwards(request, call_next):
+    await call_next(request)
+    raise Deny(429)
+
+
+async def fail(request, call_next):
+    raise ZeroDivisionError("secret")
+
+
+async def fail_afterwards(request, call_next):
+    await call_next(request)
+    raise ZeroDivisionError("secret")
+
+
+@pytest.mark.parametrize("around", [limit, limit_afterwards])
+def test_a_deny_of_an_around_hook_answers(site, hooks, around):
+    hooks.around(around)
+    assert site.serve(hello, hooks=hooks).ask().code == "throttled"
+
+
+@pytest.mark.parametrize("mirror", [[], [MIRROR]], ids=["alone", "mirror"])
+@pytest.mark.parametrize("around", [limit, limit_afterwards])
+def test_a_deny_of_a_views_own_around_hook_answers(site, hooks, either, around, mirror):
+    hooks.around(around)
+    assert site.serve(with_hooks(hooks)(either), mirror=mirror).ask().code == "throttled"
+
+
+@pytest.mark.parametrize("around", [fail, fail_afterwards])
+def test_an_error_of_an_around_hook_is_a_problem(site, hooks, around):
+    hooks.around(around)
+    answer = site.serve(hello, hooks=hooks).ask()
+    assert answer.code == "server_error"
+    assert b"secret" not in answer.body
+
+
+@pytest.mark.parametrize("around", [fail, fail_afterwards])
+def test_an_error_of_an_around_hook_is_logged_with_its_traceback(site, hooks, around, caplog):
+    if site.is_opaque:
+        pytest.skip("there the stack answers, and Django logs its own part")
+    hooks.around(around)
+    site.serve(hello, hooks=hooks).ask()
+    (record,) = [record for record in caplog.records if record.name == "django.request"]
+    assert (record.levelname, record.exc_info[0]) == ("ERROR", ZeroDivisionError)
+
+
+def test_an_around_hook_sees_the_answer_to_an_exception_of_the_view(site, hooks):
+    @hooks.around
+    async def look(request, call_next):
+        response = await call_next(request)
+        response["X-Saw"] = str(response.status_code)
+        return response
+
+    def view(request):
+        raise ZeroDivisionError
+
+    assert site.serve(view, hooks=hooks).ask().headers["x-saw"] == "500"
+
+
+# Contextvars.
 
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="nothing")
@@ -257,3 +328,44 @@ async def test_many_requests_at_once_run_around_hooks_under_asgi(settings, hooks
     async with asyncio.timeout(30):
         answers = await asyncio.gather(*(client.get(f"/?given={number}") for number in range(20)))
     assert [answer.headers["X-Ctx"] for answer in answers] == [str(number) for number in range(20)]
+
+
+def test_a_view_may_cross_between_threads_and_loops_within_hooks_that_do(site, hooks):
+    """Nobody waits for a thread or loop that waits for him."""
+    own = Hooks()
+
+    async def count():
+        return await User.objects.acount()
+
+    for registry in (hooks, own):
+
+        @registry.around
+        async def around(request, call_next):
+            await sync_to_async(User.objects.count)()
+            response = await call_next(request)
+            await sync_to_async(User.objects.count)()
+            return response
+
+        @registry.on_request
+        def cross(request):
+            async_to_sync(count)()
+
+        @registry.on_response
+        async def cross_back(request, response):
+            await User.objects.acount()
+
+    async def deep():
+        return await sync_to_async(lambda: async_to_sync(count)())()
+
+    def view(request):
+        return HttpResponse(str(async_to_sync(deep)()))
+
+    async def view_async(request):
+        return HttpResponse(str(await deep()))
+
+    site.serve(
+        path("sync/", with_hooks(own)(public(view))),
+        path("async/", with_hooks(own)(public(view_async))),
+        hooks=hooks,
+    )
+    assert [site.ask("/sync/").body, site.ask("/async/").body] == [b"0", b"0"]

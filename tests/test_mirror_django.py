@@ -1,4 +1,4 @@
-"""Behind the mirror Django's own parts work as ever: its test assertions, its middleware, its transactions."""
+"""Behind the mirror Django works as ever: its test assertions, its middleware, its transactions."""
 
 from __future__ import annotations
 
@@ -458,10 +458,6 @@ def behind_two_guards(error):
     return public(with_hooks(Hooks())(public(in_the_view(error))))
 
 
-def behind_an_atomic_view(error):
-    return transaction.atomic(behind_a_guard(error))
-
-
 def not_atomic(error):
     return transaction.non_atomic_requests(behind_a_guard(error))
 
@@ -517,13 +513,6 @@ def test_an_exception_that_a_hook_takes_rolls_an_atomic_request_back(site, of, k
 @pytest.mark.parametrize("place", [in_the_view, behind_a_guard], ids=lambda place: place.__name__)
 def test_without_atomic_requests_a_deny_rolls_nothing_back(site, place):
     assert site.serve(place(Deny(409))).ask().status == 409
-    assert is_written()
-
-
-@pytest.mark.usefixtures("transactional_db")
-def test_a_transaction_around_a_guarded_view_is_committed_as_djangos_own_decorators_do(site):
-    """The guard answers within it, so that no exception reaches it."""
-    assert site.serve(behind_an_atomic_view(Deny(409))).ask().status == 409
     assert is_written()
 
 

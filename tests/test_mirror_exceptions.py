@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+import weakref
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -246,6 +249,42 @@ def test_a_hook_for_sockets_does_not_take_exceptions_of_views(site, hooks):
     assert site.serve(raising(Lost), hooks=hooks).ask().status == 500
 
 
+def test_a_deny_that_a_hook_raises_answers(site, hooks, failing, caplog):
+    @hooks.on_exception(Lost)
+    def explain(request, error):
+        raise Deny(409)
+
+    assert site.serve(failing(Lost), hooks=hooks).ask().code == "conflict"
+    assert records(caplog) == []
+
+
+def test_a_deny_that_a_hook_raises_for_an_unrouted_path_answers(site, hooks):
+    @hooks.on_exception(Http404)
+    def explain(request, error):
+        raise Deny(409)
+
+    assert site.serve(path("x/", hello), hooks=hooks).ask("/nowhere/").code == "conflict"
+
+
+def test_a_deny_that_a_views_own_hook_raises_answers_without_the_mirror(site, hooks):
+    @hooks.on_exception(Lost)
+    def explain(request, error):
+        raise Deny(409)
+
+    assert site.serve(with_hooks(hooks)(raising(Lost)), mirror=[]).ask().code == "conflict"
+
+
+def test_a_views_own_hook_takes_the_exception_of_its_template(site, hooks):
+    hooks.on_exception(Lost)(name_it)
+    assert site.serve(with_hooks(hooks)(raising_template(Lost))).ask().body == b"Lost"
+
+
+def test_a_views_own_response_hook_sees_the_deny_of_its_template(site, hooks):
+    hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
+    answer = site.serve(with_hooks(hooks)(raising_template(lambda: Deny(409)))).ask()
+    assert (answer.status, answer.headers["x-saw"]) == (409, "409")
+
+
 # Unrouted paths, middleware, and what a view did wrong.
 
 
@@ -324,8 +363,6 @@ def reported():
     seen = []
 
     def receive(sender, **kwargs):
-        import sys
-
         seen.append(sys.exc_info()[0])
 
     got_request_exception.connect(receive)
@@ -384,6 +421,13 @@ def test_a_suspicious_operation_is_logged_for_security(site, caplog):
     assert len(records(caplog, "django.security.SuspiciousOperation")) == 1
 
 
+@pytest.mark.parametrize("url", ["/nowhere/", "/view/"])
+def test_a_404_is_logged_by_django(site, caplog, url):
+    site.serve(path("view/", raising(Http404))).ask(url)
+    messages = [record.getMessage() for record in caplog.records if record.name == "django.request"]
+    assert messages == [f"Not Found: {url}"]
+
+
 def test_permission_denied_is_logged_by_django(site, caplog):
     site.serve(raising(PermissionDenied)).ask()
     messages = [record.getMessage() for record in caplog.records if record.name == "django.request"]
@@ -416,6 +460,13 @@ def test_the_test_client_does_not_raise_what_has_a_status(settings, failing, err
 def test_the_test_client_does_not_raise_a_deny(settings, failing):
     Site(settings, DOORS["wsgi"]()).serve(failing(lambda: Deny(409)))
     assert Client().get("/").status_code == 409
+
+
+def test_exceptions_may_still_be_propagated(settings):
+    settings.DEBUG_PROPAGATE_EXCEPTIONS = True
+    Site(settings, DOORS["wsgi"]()).serve(raising(Lost))
+    with pytest.raises(Lost):
+        Client(raise_request_exception=False).get("/")
 
 
 def test_an_exception_of_one_request_is_not_that_of_the_next(site):
@@ -468,9 +519,6 @@ def test_a_deny_with_a_response_of_its_own_answers_with_it(site, failing):
 
 
 def test_a_deny_that_is_raised_again_and_again_keeps_nobody_alive(site, failing):
-    import gc
-    import weakref
-
     shared, alive = Deny(409), []
 
     def make():

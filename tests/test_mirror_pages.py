@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404, HttpResponse
 from django.template import engines
@@ -147,6 +148,17 @@ def test_what_other_middleware_answers_for_an_error_stays(site, middleware, plac
     assert site.ask().body == b"mine"
 
 
+def test_what_a_view_answers_that_has_reported_its_exception_stays(site):
+    def view(request):
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            got_request_exception.send(sender=None, request=request)
+            return HttpResponse("mine", status=500)
+
+    assert site.serve(view).ask().body == b"mine"
+
+
 class AnswersAlone(Middleware):
     def come(self, request):
         return HttpResponse("{}", status=404, content_type="application/json")
@@ -173,14 +185,21 @@ def test_what_middleware_further_in_adds_to_an_error_goes_out(site, url):
     assert "Origin" in answer.headers["vary"]
 
 
-def test_content_headers_of_the_page_that_is_replaced_do_not_go_out(site):
-    class Measures(Middleware):
-        def go(self, request, response):
-            response["Content-Length"] = str(len(response.content))
-            response["Content-Language"] = "en"
-            return response
+def test_what_middleware_further_in_adds_goes_out_with_what_a_hook_answers(site):
+    hooks = Hooks()
+    hooks.on_exception(Http404)(lambda request, error: HttpResponse("taken"))
+    answer = site.serve(path("x/", hello), hooks=hooks, inside=[f"{__name__}.Adds"]).ask("/nowhere/")
+    assert (answer.headers["x-inside"], list(answer.cookies)) == ("1", ["inside"])
 
-    globals()["Measures"] = Measures
+
+class Measures(Middleware):
+    def go(self, request, response):
+        response["Content-Length"] = str(len(response.content))
+        response["Content-Language"] = "en"
+        return response
+
+
+def test_content_headers_of_the_page_that_is_replaced_do_not_go_out(site):
     answer = site.serve(raising(Http404), inside=[f"{__name__}.Measures"]).ask()
     assert answer.headers.get("content-length") in {None, str(len(answer.body))}
 
@@ -319,6 +338,13 @@ def test_a_browser_is_sent_there_by_a_request_hook(site):
     if site.is_opaque:
         pytest.skip("there the stack answers, before there is a view")
     assert (answer.status, answer.headers["location"]) == (302, "/login/?next=/")
+
+
+def test_a_browser_whose_user_nobody_knows_yet_is_sent_there(site):
+    hooks = Hooks()
+    hooks.on_request(lambda request: Deny(401))
+    site.serve(hello, hooks=hooks, outside=[], inside=OUTSIDE)
+    assert site.browse().status in {302, 401}
 
 
 def test_a_user_is_not_sent_in_a_circle(site):

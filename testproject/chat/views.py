@@ -7,7 +7,7 @@ from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.generic import ListView
 
-from channels_wsdeny.decorators import login_required, permission_required, require
+from channels_wsdeny.decorators import login_required, permission_required, public, require
 from channels_wsdeny.policies import IsStaff
 from testproject.chat.models import Room
 from testproject.chat.resolvers import room_from_url
@@ -44,6 +44,7 @@ def monitor(request):
     return render(request, "chat/monitor.html")
 
 
+@public
 def static_file(request, path):
     """Serve the style sheet and the scripts, on whichever server the demo runs.
 

@@ -10,19 +10,34 @@ from pathlib import Path
 import channels_wsdeny
 
 DOCS = Path(channels_wsdeny.__file__).parents[1] / "docs"
-_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TITLE = re.compile(r'title="([^"]*)"')
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
     """The snippets of a page in this language, in their order."""
-    return [text for found, text in _BLOCK.findall((DOCS / page).read_text()) if found == language]
+    return [text for found, _, text in _found(page) if found == language]
+
+
+def titled(page: str) -> dict[str, str]:
+    """The snippets of a page that have a title, such as the name of a file, by it."""
+    return {title.group(1): text for _, rest, text in _found(page) if (title := _TITLE.search(rest))}
 
 
 def run(page: str) -> types.ModuleType:
     """A module in which all Python of a page was run, from its top to its end."""
+    return run_snippets(page, blocks(page))
+
+
+def run_snippets(page: str, snippets: list[str]) -> types.ModuleType:
+    """A module in which these snippets of a page were run, one after another."""
     name = f"tests.docs.of_{page.removesuffix('.md').replace('-', '_').replace('/', '_')}"
     module = types.ModuleType(name)
     sys.modules[name] = module
-    for number, block in enumerate(blocks(page), 1):
+    for number, block in enumerate(snippets, 1):
         exec(compile(block, f"{page}, snippet {number}", "exec"), module.__dict__)
     return module
+
+
+def _found(page: str) -> list[tuple[str, str, str]]:
+    return _BLOCK.findall((DOCS / page).read_text())

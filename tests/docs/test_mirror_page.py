@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
+import re
 
 import pytest
 from django.contrib.auth.views import LoginView
 from django.test import Client
-from django.urls import path
+from django.urls import include, path
 
 from tests.clients import fetch, knock
-from tests.docs.pages import blocks, run
+from tests.docs.pages import DOCS, blocks, run
 
 page = run("mirror.md")
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.docs.test_mirror_page")]
@@ -18,6 +21,8 @@ urlpatterns = [
     path("join/<slug:room>/", page.join),
     path("rooms/<int:pk>/", page.room),
     path("about/", page.about, name="room_list"),  # The log-in page of the demo links to it.
+    path("routes/", include(page.urlpatterns)),
+    path("mirrored/", page.mirrored),
     path("log-in/", LoginView.as_view(template_name="registration/login.html")),
 ]
 BROWSER = {"accept": "text/html,*/*;q=0.8"}
@@ -111,3 +116,64 @@ async def test_consumers_of_http_are_locked_as_well():
             await self.send_response(200, b"")
 
     assert (await fetch(DenyMiddlewareStack(Undecorated.as_asgi()), "/")).status == 401
+
+
+def measured(**data):
+    return Client().post("/routes/api/measure/", **data)
+
+
+def test_a_compressed_body_is_unpacked():
+    packed = gzip.compress(b"x" * 1000)
+    answer = Client().post(
+        "/routes/api/upload/", packed, content_type="text/plain", headers={"Content-Encoding": "gzip"}
+    )
+    assert answer.content == b"1000 bytes"
+
+
+def test_a_compressed_body_that_is_too_large_is_a_413(settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 999
+    packed = gzip.compress(b"x" * 1000)
+    answer = Client().post(
+        "/routes/api/upload/", packed, content_type="text/plain", headers={"Content-Encoding": "gzip"}
+    )
+    assert answer.status_code == 413
+
+
+def test_a_broken_one_is_a_400():
+    answer = Client().post(
+        "/routes/api/upload/", b"no gzip", content_type="text/plain", headers={"Content-Encoding": "gzip"}
+    )
+    assert answer.status_code == 400
+
+
+def test_json_and_msgpack_are_read_alike():
+    msgpack = pytest.importorskip("msgpack")
+    packed = msgpack.packb({"celsius": 21})
+    assert measured(data=packed, content_type="application/msgpack").content == b"21"
+    assert measured(data='{"celsius": 21}', content_type="application/json").content == b"21"
+    assert measured(data="{", content_type="application/json").status_code == 400
+
+
+def test_the_time_of_a_view_is_told():
+    assert float(Client().get("/routes/slow/")["X-Response-Time"]) >= 0
+    assert float(Client().get("/routes/both/")["X-Response-Time"]) >= 0
+
+
+def test_requests_of_an_include_are_logged_without_secrets(caplog):
+    with caplog.at_level(logging.INFO, "channels_wsdeny"):
+        Client().post("/routes/api/upload/", {"name": "ada", "password": "swordfish"}, "application/json")
+    (record,) = [record for record in caplog.records if record.levelname == "INFO"]
+    assert "ada" in record.getMessage()
+    assert "swordfish" not in record.getMessage()
+
+
+def test_a_route_of_ones_own_does_what_it_overrides():
+    answer = Client().post("/mirrored/", "abc", content_type="text/plain")
+    assert (answer.content, answer["X-Route"]) == (b"cba", "reversed")
+
+
+def test_the_table_names_every_route():
+    from channels_wsdeny import routes
+
+    named = set(re.findall(r"^\| `(\w+Route)` \|", (DOCS / "mirror.md").read_text(), re.MULTILINE))
+    assert named == {name for name in routes.__all__ if name.endswith("Route")} - {"Route"}
