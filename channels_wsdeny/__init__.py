@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Deny", "DenyMiddlewareStack", "Hooks", "__version__"]
 
-# Imported when they are first asked for: pytest loads the plugin of this package, and so this module, in every
-# project that has it installed.
+# Imported when they are first asked for: pytest loads the plugin of this package, and so this module, in
+# every project that has it installed.
 _HOMES = {"Deny": "exceptions", "DenyMiddlewareStack": "stack", "Hooks": "hooks"}
 
 # Without a handler of its own, logging's last resort would print every denial to stderr.

@@ -25,6 +25,7 @@ _HOW_HEADERS_ARE = "cannot be sent: names are tokens, and values have no CR, LF 
 #: Statuses without a body, and so without its length (RFC 9110 section 8.6).
 _BODILESS = {204, 304}
 #: What belongs to the connection, not to the response (RFC 9110 section 7.6.1).
+_OF_THE_HANDSHAKE = {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"}
 _HOP_BY_HOP = {b"transfer-encoding", b"keep-alive", b"content-length"}
 
 
@@ -51,6 +52,18 @@ def raw_headers(response: HttpResponseBase) -> RawHeaders:
         if not is_sendable(name, value):
             raise ValueError(f"The header {name!r}: {value!r} {_HOW_HEADERS_ARE}")
     return headers
+
+
+def accept_headers(response: HttpResponseBase) -> RawHeaders:
+    """What hooks and the session add to an accept, but for what belongs to the handshake itself.
+
+    Servers send those themselves (RFC 6455 section 4.2.2), and some break on a second one.
+    """
+    return [
+        (name, value)
+        for name, value in raw_headers(response)
+        if name not in _OF_THE_HANDSHAKE and not name.startswith(b"sec-websocket-")
+    ]
 
 
 def is_sendable(name: bytes, value: bytes) -> bool:

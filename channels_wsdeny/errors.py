@@ -76,12 +76,19 @@ def _unrouted(request: HttpRequest) -> Resolver404 | None:
     return None
 
 
+#: What says something about the body that is replaced.
+_OF_THE_BODY = {
+    *("content-disposition", "content-encoding", "content-language", "content-length", "content-location"),
+    *("content-range", "content-type", "etag", "last-modified"),
+}
+
+
 def _carry_over(page: HttpResponseBase, answer: HttpResponseBase) -> None:
     """Keep what middleware further in has put on the page that `answer` replaces."""
     for name, value in page.items():
         if name.lower() == "vary":
             patch_vary_headers(answer, [field.strip() for field in value.split(",")])
-        elif not name.lower().startswith("content-") and not answer.has_header(name):
+        elif name.lower() not in _OF_THE_BODY and not answer.has_header(name):
             answer[name] = value
     for name, morsel in page.cookies.items():
         answer.cookies.setdefault(name, morsel)

@@ -22,12 +22,13 @@ from .decisions import ALLOWED, Raised
 from .exceptions import HandshakeDenied
 from .handshake import AppRequest
 from .hooks import site_hooks
+from .log import log_failure
 from .lookahead import Route, Unseen, is_nested, leads_to_django, look_ahead
 from .onion import Onion
 from .passage import Handover, Passage
 from .policies import default_policy
 from .pool import hop
-from .upgrade import socket_route, upgrade_required
+from .upgrade import lost_socket, socket_route, upgrade_required
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -58,12 +59,13 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
         await exchange.enter_layer(layer, found, scope, receive, send)
         return
     route = found if isinstance(found, Route) else None
-    if _may_lack_a_page(layer, found):
-        socket = socket_route(layer, scope)
-        if socket is not None:
-            exchange = Exchange(scope, receive, send)
-            await exchange.run(exchange.refuse_socket(socket))
-            return
+    socket = (
+        socket_route(layer, scope) if _may_lack_a_page(layer, found) else lost_socket(layer, scope, found)
+    )
+    if socket is not None:
+        exchange = Exchange(scope, receive, send)
+        await exchange.run(exchange.refuse_socket(socket))
+        return
     if route is not None and route.is_django and not route.guards.policies:
         hooks = (*route.hooks, *route.guards.hooks)
         if is_mirrored():
@@ -184,7 +186,7 @@ class Exchange:
 
     async def refuse_socket(self, route: Route) -> None:
         """Answer a plain request for a socket as its guards would, or else that it needs an upgrade."""
-        self._route_to(route.resolver_match, route.url["url_route"])
+        self._route_to(route.resolver_match, route.url.get("url_route"))
         guards = route.guards
         if not guards.policies:
             guards = guards._replace(policies=(default_policy(),))
@@ -211,8 +213,18 @@ class Exchange:
         except HandshakeDenied:
             if not (self._denied or self._over):
                 raise
+        except asyncio.CancelledError as error:
+            self._is_running = False
+            if corridor.is_being_cancelled() or self._over:
+                raise
+            problem = RuntimeError(f"What {app!r} awaited was cancelled before it answered the request.")
+            problem.__cause__ = error
+            await self._deny(Raised(problem), send)
         except Exception as error:
             self._is_running = False
+            if self._denied:
+                log_failure(passage, error)
+                return
             if self._over:
                 raise
             await self._keep_body(error)
@@ -220,8 +232,8 @@ class Exchange:
         else:
             self._is_running = False
             if not self._over:
-                problem = f"{app!r} ended without a response to the request."
-                await self._deny(Raised(ImproperlyConfigured(problem)), send)
+                silence = f"{app!r} ended without a response to the request."
+                await self._deny(Raised(ImproperlyConfigured(silence)), send)
 
     async def _admit(self, hooks: tuple[Hooks, ...], guards: Guards) -> Verdict:
         """Run the hooks of stacks and of `guards` that were not met yet, and ask the policies."""
@@ -275,6 +287,8 @@ class Exchange:
                 return
         response = AppStream(message["status"], headers)
         answer = await corridor.answer(self.passage, response, hop)
+        if self._denied and self._is_djangos:
+            return  # It has things to close after its last message.
         if self._denied:
             raise HandshakeDenied("The request was denied meanwhile, for an around hook has ended.")
         if self._over:

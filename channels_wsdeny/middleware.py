@@ -100,8 +100,10 @@ class MirrorMiddleware:
                 response = self.get_response(request)
             response = yield from errors.answer_in_place(passage, response)
             owed = passage.owed if passage.is_asked else _owed(passage, response)
-            if owed is not None:
+            if owed is not None and (response.status_code < 300 or response.status_code == 304):
                 verdict = yield from admission(passage, passage.remaining(owed))
+            if verdict is not ALLOWED:
+                yield from content.discard(response)
         if verdict is not ALLOWED:
             response = yield from refuse(request, None, verdict)
         visit.response = yield from visit.leave(response)

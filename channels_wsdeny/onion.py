@@ -168,6 +168,8 @@ class Onion:
                 except Exception as error:  # noqa: BLE001 - as above
                     response = yield from self._fail(passage, response, error)
             self.forsake(layer)
+        if getattr(response, "is_denial", False):
+            problems.seal(response)  # A hook may have changed what every denial carries.
         return response
 
     @property
@@ -201,6 +203,7 @@ class Onion:
             if answer.__cause__ is not None and answer.status >= 500:
                 log_failure(passage, answer.__cause__, answer.status)
         response = yield from _replace(passage, response, answer)
+        response._has_been_logged = response.status_code >= 500  # type: ignore[attr-defined]
         return response
 
     def cut(self, depth: int) -> None:

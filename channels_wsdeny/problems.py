@@ -70,6 +70,7 @@ def seal(response: HttpResponseBase) -> None:
         response["WWW-Authenticate"] = conf.CHALLENGE
     if response.status_code == 304 and isinstance(response, HttpResponse):
         response.content = b""  # RFC 9110 section 15.4.5
+    response.is_denial = True  # type: ignore[attr-defined]
     patch_cache_control(response, no_store=True)
     patch_vary_headers(response, ("Accept", "Cookie"))
 

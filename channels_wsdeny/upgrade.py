@@ -9,10 +9,10 @@ from django.urls import Resolver404, resolve
 from django.utils.translation import gettext_lazy as _
 
 from .exceptions import Deny
-from .lookahead import Route, look_ahead
+from .lookahead import Route, consumer_class_of, look_ahead
 
 if TYPE_CHECKING:
-    from .lookahead import Layer
+    from .lookahead import Found, Layer
     from .types import Scope
 
 #: A path that nobody means: a route that matches it is there for all paths.
@@ -29,6 +29,16 @@ def socket_route(app: Layer, scope: Scope) -> Route | None:
         return None
     nowhere = {**handshake, "path": scope.get("root_path", "") + _NOWHERE}
     return None if _route(app, nowhere) is not None else found
+
+
+def lost_socket(app: Layer, scope: Scope, found: Found | Exception) -> Route | None:
+    """The WebSocket route of a consumer that was reached over HTTP and does not speak it; else None."""
+    if not isinstance(found, Route):
+        return None
+    consumer_class = consumer_class_of(found.endpoint)
+    if consumer_class is None or hasattr(consumer_class, "http_request"):
+        return None
+    return _route(app, {**scope, "type": "websocket"})
 
 
 def upgrade_required(scope: Scope) -> Deny:

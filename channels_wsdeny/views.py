@@ -6,8 +6,8 @@ The view's own exceptions stay Django's business, unless a hook takes them; but 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import connections
@@ -36,15 +36,24 @@ if TYPE_CHECKING:
     from .policies import Policy
 
 
+class _Guarded(NamedTuple):
+    """What is behind a guarded view."""
+
+    view: Callable[..., Any]
+    guards: Guards
+    itself: Callable[[], Any]
+
+
 # By identity: an attribute would travel with functools.wraps() to functions that check nothing.
-_guarded: WeakKeyDictionary[Callable[..., Any], tuple[Callable[..., Any], Guards]] = WeakKeyDictionary()
+_guarded: WeakKeyDictionary[Callable[..., Any], _Guarded] = WeakKeyDictionary()
 
 
 def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
     """`view` behind `guards`; a coroutine function stays one."""
     named = view
-    if view in _guarded:  # Decorators on one another become one, so that hooks come before policies.
-        view, inner = _guarded[view]
+    if guards_of_view(view) is not None:
+        # Decorators on one another become one, so that hooks come before policies.
+        view, inner, _ = _guarded[view]
         guards = guards.around(inner)
     if iscoroutinefunction(view):
 
@@ -70,7 +79,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
                 response = drive_sync(call.refuse(deny))
             return call.leave(response)
 
-    _guarded[guarded] = (view, guards)
+    _guarded[guarded] = _Guarded(view, guards, ref(guarded))
     return guarded
 
 
@@ -80,7 +89,8 @@ def guards_of_view(view: Any) -> Guards | None:
         found = _guarded.get(view)
     except TypeError:  # Not hashable, or not to be referenced weakly: none of ours.
         return None
-    return None if found is None else found[1]
+    # Views may compare as they like, and this is about the very one.
+    return found.guards if found is not None and found.itself() is view else None
 
 
 def guards_within(view: Any) -> Guards | None:

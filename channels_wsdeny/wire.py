@@ -274,7 +274,7 @@ class Wire:
         if answer is not response or response.status_code != 101:
             await self.deny_for_the_app(answer)
             return
-        headers += emitter.raw_headers(response)
+        headers += emitter.accept_headers(response)
         self.state = State.ACCEPTED
         self.passage.is_fresh = False
         await self._send(emitter.accept_message(message, headers, self._send))

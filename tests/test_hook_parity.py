@@ -555,6 +555,30 @@ def test_every_door_answers_alike_and_runs_each_hook_once_in_the_same_order(case
     assert " ".join(RAN) == case.ran
 
 
+#: What Django's own middlewares add to every page.
+DJANGOS_OWN = {"x-frame-options", "x-content-type-options", "referrer-policy", "cross-origin-opener-policy"}
+
+
+def told(answer, *, passed):
+    """All of an answer that must be the same; of one that passed only what hooks have to do with."""
+    headers = [(name, value) for name, value in answer.headers if name not in DJANGOS_OWN]
+    if passed:
+        return [(name, value) for name, value in headers if name.startswith("x-") or name == "set-cookie"]
+    return answer.status, sorted((name, set(value.split(", "))) for name, value in headers), answer.body
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.socket is None], ids=lambda case: case.name)
+def test_no_door_adds_a_header_or_leaves_one_out(case, settings):
+    answers = {}
+    for door, ask in DOORS.items():
+        hooks = Hooks()
+        case.hooks(hooks)
+        answers[door] = told(ask(case, hooks, settings), passed=case.status == 0)
+        settings.CHANNELS_WSDENY = {}
+    expected = answers["socket under the stack"]
+    assert {door: answer for door, answer in answers.items() if answer != expected} == {}
+
+
 # Stackings: hooks given here and there, in stacks, wrappers and middlewares around one another.
 
 

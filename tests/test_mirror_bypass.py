@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +13,15 @@ from channels.routing import ProtocolTypeRouter
 from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse, HttpResponseRedirect
 from django.urls import path
 from django.views.decorators.cache import cache_page
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
-from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy
 from tests.clients import fetch
 from tests.mirror import DOORS, OUTSIDE, Middleware, Site, hello
@@ -106,7 +109,44 @@ def test_a_page_in_the_cache_is_not_served_past_the_policy_within(locked):
     assert [site.ask("/page/", X_Office="1").status, site.ask("/page/").status] == [200, 403]
 
 
+def limited(view):
+    @functools.wraps(view)
+    def limit(request):
+        return HttpResponse("slow down", status=429)
+
+    return limit
+
+
+@pytest.mark.parametrize(("decorator", "status"), [(limited, 429), (require_POST, 405)])
+def test_a_refusal_of_a_decorator_outside_a_guard_stays(locked, decorator, status):
+    assert locked(decorator(login_required(hello))).ask().status == status
+
+
+def test_a_response_that_is_withheld_is_closed(locked):
+    file = io.BytesIO(b"secret")
+
+    @functools.wraps(login_required(hello))
+    def view(request):
+        return FileResponse(file)
+
+    assert locked(view).ask().status == 401
+    assert file.closed
+
+
+def test_a_view_with_hooks_alone_within_another_decorator_is_locked(locked):
+    assert locked(csrf_exempt(with_hooks(Hooks())(hello))).ask().status == 401
+
+
 # Middleware that answers in the place of a view.
+
+
+class Redirects(Middleware):
+    def come(self, request):
+        return HttpResponseRedirect("https://sso.example.com/")
+
+
+def test_a_redirect_of_middleware_further_in_stays(locked):
+    assert locked(hello, inside=[f"{__name__}.Redirects"]).ask().status == 302
 
 
 @pytest.mark.usefixtures("cached")

@@ -399,6 +399,21 @@ def test_what_no_hook_takes_is_logged_once_with_its_traceback(site, failing, cap
     assert record.status_code == 500
 
 
+@pytest.mark.parametrize("kind", ["on_request", "on_route", "on_response", "around"])
+def test_the_failure_of_a_hook_is_logged_once(site, hooks, kind, caplog):
+    def fail(*arguments):
+        raise Lost
+
+    async def around(request, call_next):
+        await call_next(request)
+        raise Lost
+
+    getattr(hooks, kind)(around if kind == "around" else fail)
+    assert site.serve(hello, hooks=hooks).ask().status == 500
+    (record,) = records(caplog)
+    assert record.exc_info[0] is Lost
+
+
 def test_what_a_hook_takes_is_not_logged_as_an_error(site, hooks, failing, caplog):
     hooks.on_exception(Lost)(name_it)
     site.serve(failing(Lost), hooks=hooks).ask()

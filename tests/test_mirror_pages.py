@@ -192,6 +192,21 @@ def test_what_middleware_further_in_adds_goes_out_with_what_a_hook_answers(site)
     assert (answer.headers["x-inside"], list(answer.cookies)) == ("1", ["inside"])
 
 
+class Secures(Middleware):
+    def go(self, request, response):
+        response["Content-Security-Policy"] = "default-src 'self'"
+        return response
+
+
+@pytest.mark.parametrize("of", ["problem", "hook"])
+def test_the_content_security_policy_of_middleware_further_in_goes_out(site, of):
+    hooks = Hooks()
+    if of == "hook":
+        hooks.on_exception(Http404)(lambda request, error: HttpResponse("<h1>Lost</h1>", status=404))
+    site.serve(path("x/", hello), hooks=hooks, inside=[f"{__name__}.Secures"])
+    assert site.ask("/nowhere/").headers["content-security-policy"] == "default-src 'self'"
+
+
 class Measures(Middleware):
     def go(self, request, response):
         response["Content-Length"] = str(len(response.content))

@@ -283,6 +283,21 @@ def test_the_stacks_policy_may_open(locked, site):
     assert site.ask().status == 200
 
 
+@pytest.mark.parametrize("switch", [False, True])
+def test_the_stacks_policy_locks_no_public_view(site, switch):
+    if not site.has_stack:
+        pytest.skip("there is no stack")
+    site.serve(public(hello), MIRROR_DEFAULT_POLICY=switch)
+    Site.stack = {"default_policy": DenyAll()}
+    assert site.ask().status == 200
+
+
+def test_the_stacks_policy_does_not_count_where_the_site_does_not_ask_for_one(site):
+    site.serve(hello)
+    Site.stack = {"default_policy": DenyAll()}
+    assert site.ask().status == 200
+
+
 @pytest.mark.parametrize("policy", ["no.such.policy", "tests.mirror.hello", "", "nodots"])
 def test_a_policy_that_cannot_be_used_opens_nothing(locked, policy):
     assert locked(hello, DEFAULT_POLICY=policy).ask().status == 500
@@ -470,6 +485,10 @@ async def test_another_application_is_locked(app, settings):
 
 async def test_another_application_is_open_where_the_site_does_not_ask_for_the_policy(app):
     assert (await fetch(stack_around(app), "/app/")).body == b"hello"
+
+
+async def test_another_application_is_open_to_the_stacks_policy_where_the_site_does_not_ask_for_one(app):
+    assert (await fetch(stack_around(app, default_policy=DenyAll()), "/app/")).status == 200
 
 
 async def test_another_application_answers_to_the_stacks_policy(app, settings):

@@ -404,3 +404,17 @@ def test_a_converter_that_fails_is_no_route():
 def test_a_decorated_consumer_alone_knows_no_routes():
     answer = get("/", app=require(DenyAll())(type("Alone", (Page,), {})).as_asgi())
     assert answer.status == 403
+
+
+class Locked(AsyncWebsocketConsumer):
+    """Is behind the stack's default policy."""
+
+
+Public = public(type("Public", (AsyncWebsocketConsumer,), {}))
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, lambda app: URLRouter([path("ws/", app)])])
+@pytest.mark.parametrize(("consumer", "status"), [(Public, 426), (Locked, 401)])
+async def test_a_consumer_of_sockets_alone_is_no_page(wrap, consumer, status):
+    stack = DenyMiddlewareStack(wrap(consumer.as_asgi()))
+    assert (await fetch(stack, "/ws/")).status == status
