@@ -11,7 +11,7 @@ from channels.routing import URLRouter
 from django.http import Http404, HttpResponse
 from django.urls import path
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import DenyAll
 from tests.clients import Handshake, fetch, knock, websocket_scope
@@ -439,3 +439,17 @@ async def test_hooks_run_for_the_handshake_and_not_for_messages(hooks, ran):
     with pytest.raises(ZeroDivisionError):
         await handshake.communicator.wait()
     assert ran == before == ["around", "request", "route", "response", "AROUND"]
+
+
+@pytest.mark.parametrize("kind", ["request", "route", "response"])
+async def test_where_denials_are_closes_a_hook_closes_and_its_cookies_go_out(kind, hooks, ran, settings):
+    settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
+    getattr(hooks, f"on_{kind}")(lambda *args: ran.append(kind) or Deny(429))
+    outer = Hooks()
+    outer.on_response(lambda request, response: response.set_cookie("seen", "1"))
+    endpoint = with_hooks(hooks)(public(accept))
+    handshake = Handshake(DenyMiddlewareStack(endpoint, hooks=outer), websocket_scope("/"))
+    answer = await handshake.connect()
+    assert (answer.status, answer.header("set-cookie"), ran) == (101, "seen=1; Path=/", [kind])
+    assert await handshake.next() == {"type": "websocket.close", "code": 4429, "reason": "throttled"}
+    await handshake.leave()

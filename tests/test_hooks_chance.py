@@ -9,10 +9,13 @@ import logging
 import random
 
 import pytest
+from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
+from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, with_hooks
 from channels_wsdeny.policies import AllowAny
 from tests.clients import http_scope, websocket_scope
@@ -288,3 +291,59 @@ async def test_whatever_hooks_and_endpoint_do_they_end_when_the_server_cancels(p
     assert done == {task}
     task.cancelled() or task.exception()
     chance.check()
+
+
+# Hooks by chance around Django's handler, with the mirror and without.
+
+
+def sync_view(request):
+    return request.scope["chance"].view()
+
+
+async def async_view(request):
+    await asyncio.sleep(0)
+    return request.scope["chance"].view()
+
+
+urlpatterns = [path("sync/", sync_view), path("async/", async_view)]
+
+
+class ViewChance(Chance):
+    """As above, with a view by chance in the middle."""
+
+    views = 0
+
+    def site(self):
+        app = get_asgi_application()
+        for _ in range(self.random.randrange(3)):
+            app = self.random.choice([self.stack, self.decorated, Wrapper])(app)
+        return self.stack(app)
+
+    def view(self):
+        self.views += 1
+        what = self.random.randrange(6)
+        if what < 3:
+            raise [ValueError(), Deny(409), Http404()][what]
+        return HttpResponse("page")
+
+    async def receive(self):
+        if not self.connected:
+            self.connected = True
+            return {"type": "http.request"}
+        return await asyncio.Event().wait()
+
+
+@pytest.mark.urls(__name__)
+@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("view", ["sync", "async"])
+@pytest.mark.parametrize("mirrored", [True, False], ids=["mirror", "no mirror"])
+async def test_whatever_hooks_and_view_do_nobody_passes_but_by_all_hooks(mirrored, view, seed, settings):
+    if not mirrored:
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIRROR]
+    chance = ViewChance(seed, "http")
+    scope = http_scope(f"/{view}/", headers=[(b"host", b"testserver")], chance=chance)
+    async with no_task_left():
+        await asyncio.wait_for(chance.site()(scope, chance.receive, chance.send), 10)
+    chance.check()
+    assert [kind for kind in chance.sent if kind.endswith("start")] == ["http.response.start"]
+    assert chance.views <= 1
