@@ -120,10 +120,15 @@ def test_a_handshake_by_another_method_is_no_handshake(server, method):
 
 
 @OVER_HTTP1
-def test_a_handshake_that_a_proxy_took_the_upgrade_from_is_a_request_to_django(server):
+def test_a_handshake_that_a_proxy_took_the_upgrade_from_is_told_to_upgrade(server):
     answer = knock(server, "/ws/allow-any/", {"Upgrade": None, "Connection": "close"})
-    assert answer.status == 404
-    assert answer.header("content-type") == "text/html; charset=utf-8"
+    assert (answer.status, answer.header("upgrade")) == (426, "websocket")
+
+
+@OVER_HTTP1
+def test_a_handshake_that_a_proxy_took_the_upgrade_from_is_denied_as_it_would_have_been(server):
+    answer = knock(server, "/ws/deny-all/", {"Upgrade": None, "Connection": "close"})
+    assert answer.status == 403
 
 
 @pytest.mark.parametrize("server", able("denial"), indirect=True)
