@@ -1,10 +1,32 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
+from django.utils import translation
 
+from channels_wsdeny import signals
 from tests.clients import cookie_header
+
+
+@pytest.fixture(autouse=True)
+def _own_language():
+    """`LocaleMiddleware` leaves a request's language active in the thread; the next test has none of that."""
+    yield
+    translation.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def _own_receivers(request):
+    """OpenTelemetry's receivers, which importing them connects, hear the tests alone that are about them."""
+    otel = sys.modules.get("channels_wsdeny.contrib.otel")
+    if otel is not None:
+        for signal in (signals.handshake_accepted, signals.handshake_denied):
+            signal.disconnect(otel.count_handshake)
+            if hasattr(request.module, "otel") or request.module.__name__.endswith("test_otel"):
+                signal.connect(otel.count_handshake)
 
 
 @pytest.fixture

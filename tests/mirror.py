@@ -10,11 +10,19 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import (
+    SyncToAsync,
+    ThreadSensitiveContext,
+    async_to_sync,
+    iscoroutinefunction,
+    markcoroutinefunction,
+)
 from channels.routing import ProtocolTypeRouter
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.core.asgi import get_asgi_application
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpResponse
 from django.template import engines
 from django.template.response import SimpleTemplateResponse
@@ -176,13 +184,26 @@ class Stack(Door):
             async def send(message: Any) -> None:
                 sent.append(message)
 
-            async with asyncio.timeout(GUARD):
+            async with asyncio.timeout(GUARD), ThreadSensitiveContext() as context:
                 await stack(scope, received.get, send)
+                await _close_connections_of(context)
             start, *rest = sent
             pairs = [(name.decode(), value.decode("latin1")) for name, value in start["headers"]]
             return Answer(start["status"], pairs, b"".join(message.get("body", b"") for message in rest))
 
         return async_to_sync(ask)()
+
+
+async def _close_connections_of(context: ThreadSensitiveContext) -> None:
+    """Close those of the thread that Django has had for the request; in memory, it leaves them open."""
+    executor = SyncToAsync.context_to_thread_executor.get(context)
+    if executor is not None:
+        await asyncio.get_running_loop().run_in_executor(executor, _close_connections)
+
+
+def _close_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        BaseDatabaseWrapper.close(connection)
 
 
 class Opaque(Stack):

@@ -387,6 +387,15 @@ async def test_a_hook_that_reads_the_body_is_told_what_to_do(read, hooks, caplog
     assert b"secret" not in answer.body
 
 
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous iterators")
+@pytest.mark.parametrize("read", [lambda response: response.getvalue(), list], ids=["getvalue", "list"])
+async def test_a_sync_hook_that_reads_the_body_is_told_what_to_do(read, hooks, caplog):
+    hooks.on_response(lambda request, response: read(response) and None)
+    answer = await fetch(DenyMiddlewareStack(streaming(b"secret"), hooks=hooks), "/")
+    assert answer.status == 500
+    assert "Wrap response.streaming_content instead of reading it in the hook." in caplog.text
+
+
 @pytest.mark.parametrize("name", ["content", "text"])
 async def test_a_streaming_response_has_no_content(name, hooks, caplog):
     hooks.on_response(lambda request, response: getattr(response, name) and None)
@@ -609,3 +618,94 @@ async def test_an_application_that_waits_for_the_client_to_leave_ends(hooks):
         server.events.put_nowait({"type": "http.disconnect"})
         assert await server.end() is None
     assert server.body == b"a"
+
+
+async def test_a_client_that_leaves_before_the_response_gets_none(hooks):
+    @hooks.on_response
+    async def slow(request, response):
+        await asyncio.sleep(0.02)
+
+    async def app(scope, receive, send):
+        leaving = asyncio.ensure_future(receive())
+        try:
+            await send(START)
+            await send(body(b"a", more=False))
+        finally:
+            await leaving
+
+    async with no_task_left():
+        server = serve(public(app), hooks, {"type": "http.disconnect"})
+        assert await server.end() is None
+    assert server.sent == []
+
+
+# Endless answers of hooks.
+
+
+async def endless():
+    while True:
+        await asyncio.sleep(0.001)
+        yield b"a"
+
+
+def answering_endlessly(hooks, *, late):
+    def answer():
+        return StreamingHttpResponse(endless(), status=403)
+
+    if not late:
+        hooks.on_request(lambda request: answer())
+        return
+
+    @hooks.around
+    async def impatient(request, call_next):
+        try:
+            async with asyncio.timeout(0.01):
+                return await call_next(request)
+        except TimeoutError:
+            return answer()
+
+
+@public
+async def waiting(scope, receive, send):
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_endless_answer_of_a_hook_ends_when_the_client_leaves(late, hooks):
+    answering_endlessly(hooks, late=late)
+    async with no_task_left():
+        server = serve(waiting, hooks)
+        await asyncio.sleep(0.05)
+        assert server.body.startswith(b"a")
+        server.events.put_nowait({"type": "http.disconnect"})
+        await server.end()
+        await asyncio.sleep(0.01)  # the response is closed in a thread
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_endless_answer_of_a_hook_ends_when_the_server_cancels(late, hooks):
+    answering_endlessly(hooks, late=late)
+    async with no_task_left():
+        server = serve(waiting, hooks)
+        await asyncio.sleep(0.05)
+        server.task.cancel()
+        await server.end()
+        await asyncio.sleep(0.01)  # as above
+
+
+# What else would pass the hooks by.
+
+
+@pytest.mark.parametrize("extension", ["http.response.pathsend", "http.response.zerocopysend"])
+async def test_where_there_are_hooks_no_file_is_left_to_the_server(extension, hooks):
+    hooks.on_response(lambda request, response: None)
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["extensions"])
+        await streaming(b"a")(scope, receive, send)
+
+    server = serve(public(app), hooks, extensions={extension: {}, "http.response.trailers": {}})
+    assert await server.end() is None
+    assert seen == [{"http.response.trailers": {}}]

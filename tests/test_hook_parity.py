@@ -220,6 +220,18 @@ def decorate(hooks):
         return response
 
 
+def header(name, value):
+    """A response hook that sets a header, or deletes it."""
+
+    def hook(request, response):
+        if value is None:
+            del response[name]
+        else:
+            response[name] = value
+
+    return lambda hooks: hooks.on_response(hook)
+
+
 def explain(*types, answer=lambda: Deny(409, code="full")):
     """A hook for each of these types, which answers and notes its type."""
 
@@ -267,6 +279,10 @@ CASES = [
     Case("decorate, 401", decorate, 401, "", headers=WORD, policy=IsAuthenticated()),
     Case("decorate, endpoint 404", decorate, 404, "endpoint", headers=WORD, endpoint=Http404),
     Case("decorate, endpoint 500", decorate, 500, "endpoint", headers=WORD, endpoint=ZeroDivisionError),
+    Case("no cache, 403", header("Cache-Control", "public, max-age=60"), 403, "", policy=DenyAll()),
+    Case("no-store, 403", header("Cache-Control", None), 403, "", policy=DenyAll()),
+    Case("vary, 403", header("Vary", "X-A"), 403, "", headers={"vary": "X-A"}, policy=DenyAll()),
+    Case("challenge, 401", header("WWW-Authenticate", None), 401, "", policy=IsAuthenticated()),
     # Early answers.
     Case("early", says("request", no), 403, EARLY, **NO),
     Case("early, async", says("request", no, is_async=True), 403, EARLY, **NO),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from asgiref.testing import ApplicationCommunicator
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, UnreadablePostError
 from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.policies import DenyAll
-from tests.clients import Handshake, fetch, knock, websocket_scope
+from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
+from tests.clients import Handshake, fetch, http_scope, knock, websocket_scope
 from tests.parts import Check, accept
-from tests.test_hooks import DOORS, FLAVOURS, KINDS, ask, noting, surrounding
+from tests.test_hooks import DOORS, FLAVOURS, KINDS, ask, noting, page, surrounding
 from tests.test_stack import Wrapper
 
 pytestmark = pytest.mark.django_db
@@ -218,6 +219,16 @@ async def test_policies_see_what_a_route_hook_changed(hooks):
     assert (await knock(DenyMiddlewareStack(router, hooks=hooks), "/a/")).status == 101
 
 
+@pytest.mark.parametrize("place", ["consumer in a wrapper", "app in a wrapper", "nested stack"])
+async def test_in_a_wrapper_route_hooks_see_what_routers_further_out_captured(place, hooks):
+    seen = []
+    hooks.on_route(lambda request: seen.append(request.resolver_match.kwargs))
+    _, make = ROOMS[place]
+    router = URLRouter([path("<slug:room>/", make())])
+    assert (await knock(DenyMiddlewareStack(router, hooks=hooks), "/a/")).status == 101
+    assert seen == [{"room": "a"}]
+
+
 async def test_what_a_route_hook_changed_is_gone_with_the_request(hooks):
     seen = []
 
@@ -260,6 +271,14 @@ async def test_where_nothing_is_routed_route_hooks_do_not_run(hooks, ran):
     for asked in (knock, fetch):
         assert (await asked(stack, "/nowhere/")).status == 404
     assert ran == ["request", "exception", "response"] * 2
+
+
+@pytest.mark.parametrize("outer", [lambda app: app, lambda app: DenyMiddlewareStack(Wrapper(app))])
+async def test_hooks_of_a_router_run_where_nothing_is_routed_in_it(outer, hooks):
+    hooks.on_response(lambda request, response: response.headers.__setitem__("X-Hook", "1"))
+    router = outer(with_hooks(hooks)(URLRouter([path("there/", public(accept))])))
+    answer = await knock(router, "/nowhere/")
+    assert (answer.status, answer.header("x-hook")) == (404, "1")
 
 
 async def test_ctx_is_one_from_the_first_hook_to_the_last_message_of_a_socket(hooks):
@@ -359,6 +378,20 @@ async def test_headers_and_cookies_of_hooks_go_out_beside_those_of_the_applicati
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade"),
+        *("Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"),
+    ],
+)
+async def test_a_101_says_nothing_that_is_the_servers_to_say(name, hooks):
+    """Such as a hook may say on every page."""
+    hooks.on_response(lambda request, response: response.headers.__setitem__(name, "5"))
+    answer = await ask("accept", hooks)
+    assert (answer.status, answer.headers) == (101, [])
+
+
 @pytest.mark.parametrize(("status", "sent"), [(403, 403), (404, 404), (503, 503), (499, 400), (302, 302)])
 async def test_a_status_that_a_hook_changes_denies_an_accept(status, sent, hooks):
     def change(request, response):
@@ -453,3 +486,47 @@ async def test_where_denials_are_closes_a_hook_closes_and_its_cookies_go_out(kin
     assert (answer.status, answer.header("set-cookie"), ran) == (101, "seen=1; Path=/", [kind])
     assert await handshake.next() == {"type": "websocket.close", "code": 4429, "reason": "throttled"}
     await handshake.leave()
+
+
+@pytest.mark.parametrize("policy", [AllowAny(), IsStaff()], ids=repr)
+async def test_a_default_policy_of_the_stack_is_not_asked_over_http(policy, hooks, ran):
+    hooks.on_request(noting(ran, "request"))
+    answer = await fetch(DenyMiddlewareStack(page, default_policy=policy, hooks=hooks), "/")
+    assert (answer.status, answer.body, ran) == (200, b"page", ["request"])
+
+
+@pytest.mark.parametrize(("policy", "status"), [(AllowAny(), 200), (IsStaff(), 401)], ids=repr)
+async def test_a_default_policy_of_the_stack_is_asked_over_http_when_asked_for(
+    policy, status, hooks, settings
+):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    answer = await fetch(DenyMiddlewareStack(page, default_policy=policy, hooks=hooks), "/")
+    assert answer.status == status
+
+
+async def test_an_exception_hook_sees_no_half_of_a_body_that_a_wrapper_had_begun_to_read(hooks):
+    seen = []
+
+    @hooks.on_exception(ZeroDivisionError)
+    def look(request, error):
+        with pytest.raises(UnreadablePostError) as caught:
+            request.body  # noqa: B018
+        seen.append(caught.value)
+
+    @with_hooks(hooks)
+    async def fail(scope, receive, send):
+        raise ZeroDivisionError
+
+    async def begin(scope, receive, send):
+        await receive()
+        await fail(scope, receive, send)
+
+    chunks = [
+        {"type": "http.request", "body": b"abc", "more_body": True},
+        {"type": "http.request", "body": b"def"},
+    ]
+    communicator = ApplicationCommunicator(DenyMiddlewareStack(begin), http_scope("/", method="POST"))
+    for chunk in chunks:
+        await communicator.send_input(chunk)
+    assert (await communicator.receive_output())["status"] == 500
+    assert len(seen) == 1

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import json
+import time
 
 import pytest
 from channels.generic.http import AsyncHttpConsumer
@@ -80,7 +81,7 @@ async def ask(door, hooks, endpoint=None):
     return await asked(DenyMiddlewareStack(endpoint or prompt, hooks=hooks), "/")
 
 
-def slow(door, ran, seconds=0.05):
+def slow(door, ran, seconds=0.15):
     return DOORS[door][1](ran, seconds)
 
 
@@ -238,7 +239,7 @@ async def instead():
 
 
 async def instead_later():
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
     return HttpResponse(b"instead", status=504)
 
 
@@ -309,7 +310,7 @@ async def test_an_endpoint_that_answers_after_an_early_end_is_told_so(hooks):
     errors = []
 
     async def app(scope, receive, send):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.15)
         for message in ({"type": "http.response.start", "status": 200}, {"type": "http.response.body"}):
             with pytest.raises(HandshakeDenied) as caught:
                 await send(message)
@@ -317,6 +318,26 @@ async def test_an_endpoint_that_answers_after_an_early_end_is_told_so(hooks):
 
     assert (await ask("HTTP", hooks, public(app))).body == b"instead"
     assert len(errors) == 2
+
+
+async def test_what_an_endpoint_raises_after_an_early_end_is_logged_and_goes_no_further(hooks, door, caplog):
+    impatient(hooks, instead)
+
+    @public
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.15)
+        raise ZeroDivisionError
+
+    assert (await ask(door, hooks, app)).body == b"instead"
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_endpoint_whose_await_was_cancelled_is_a_500(hooks, door):
+    @public
+    async def app(scope, receive, send):
+        raise asyncio.CancelledError
+
+    assert (await ask(door, hooks, app)).problem["code"] == "server_error"
 
 
 async def test_a_hook_that_leaves_the_endpoint_to_a_task_of_its_own_ends_early(hooks, door, ran):
@@ -425,23 +446,31 @@ async def test_a_hook_that_does_not_want_to_end_opens_no_door_and_leaves_nothing
 # Whoever interrupts hooks does not pass without them.
 
 
-def denying_slowly(hooks, kind):
+@pytest.fixture(params=["async", "sync"])
+def denying_slowly(request, hooks):
+    """A function that adds a slow hook of a kind, which denies."""
+
     async def slow_no(*args):
         await asyncio.sleep(0.05)
         return Deny(403)
 
-    getattr(hooks, f"on_{kind}")(slow_no)
+    def slow_sync_no(*args):
+        time.sleep(0.05)
+        return Deny(403)
+
+    return lambda kind: getattr(hooks, f"on_{kind}")(slow_no if request.param == "async" else slow_sync_no)
 
 
 async def try_twice(make):
     try:
         await asyncio.wait_for(make(), 0.01)
     except TimeoutError:
+        await asyncio.sleep(0.1)  # a hook that was interrupted in its thread ends meanwhile
         await make()
 
 
-async def test_an_accept_that_was_cancelled_and_is_sent_again_does_not_pass(hooks):
-    denying_slowly(hooks, "response")
+async def test_an_accept_that_was_cancelled_and_is_sent_again_does_not_pass(hooks, denying_slowly):
+    denying_slowly("response")
 
     @public
     async def app(scope, receive, send):
@@ -451,8 +480,8 @@ async def test_an_accept_that_was_cancelled_and_is_sent_again_does_not_pass(hook
     assert (await knock(DenyMiddlewareStack(app, hooks=hooks), "/")).status == 500
 
 
-async def test_a_response_that_was_cancelled_and_is_started_again_does_not_pass(hooks):
-    denying_slowly(hooks, "response")
+async def test_a_response_that_was_cancelled_and_is_started_again_does_not_pass(hooks, denying_slowly):
+    denying_slowly("response")
 
     @public
     async def app(scope, receive, send):
@@ -464,14 +493,29 @@ async def test_a_response_that_was_cancelled_and_is_started_again_does_not_pass(
 
 
 @pytest.mark.parametrize("kind", ["request", "route"])
-async def test_an_application_that_was_cancelled_and_is_run_again_does_not_pass(kind, hooks, door):
-    denying_slowly(hooks, kind)
+async def test_an_application_that_was_cancelled_and_is_run_again_does_not_pass(
+    kind, hooks, door, denying_slowly
+):
+    denying_slowly(kind)
     inner = DenyMiddlewareStack(DOORS[door][2], hooks=hooks)
 
     async def app(scope, receive, send):
         await try_twice(lambda: inner(scope, receive, send))
 
     assert (await ask(door, Hooks(), app)).status == 500
+
+
+async def test_a_server_that_cancels_just_as_a_hook_comes_back_from_its_thread_leaves_no_task(hooks):
+    hooks.around(through)
+    hooks.on_response(lambda request, response: time.sleep(0.05))
+    async with no_task_left():
+        handshake = Handshake(DenyMiddlewareStack(public(accept), hooks=hooks), websocket_scope("/"))
+        await handshake.communicator.send_input({"type": "websocket.connect"})
+        await asyncio.sleep(0.02)
+        time.sleep(0.1)  # the hook ends, and the loop does not know yet
+        handshake.communicator.future.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await handshake.communicator.future
 
 
 # Contexts.

@@ -19,7 +19,7 @@ from django.contrib.auth.views import LoginView
 from django.core.asgi import get_asgi_application
 from django.db import transaction
 from django.http import HttpResponse
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -425,11 +425,12 @@ ADMIN = ["django.contrib.admin", "django.contrib.messages"]
 def admin(site, settings):
     """The admin site, under the default policy."""
     names = [*settings.INSTALLED_APPS, *(name for name in ADMIN if name not in settings.INSTALLED_APPS)]
-    with override_settings(INSTALLED_APPS=names):
-        from django.contrib import admin
+    # By the fixture that `site` sets by as well: two ways to override would undo one another's.
+    settings.INSTALLED_APPS = names
+    from django.contrib import admin
 
-        site.serve(path("admin/", admin.site.urls), MIRROR_DEFAULT_POLICY=True)
-        yield site
+    site.serve(path("admin/", admin.site.urls), MIRROR_DEFAULT_POLICY=True)
+    return site
 
 
 def test_the_log_in_page_of_the_admin_site_is_open(admin):
