@@ -65,7 +65,7 @@ class Exchange:
         self._has_started = False
         #: The response of the application, once a hook has rewritten its body.
         self._stream: AppStream | None = None
-        self._early: asyncio.Future[None] | None = None
+        self._denial: asyncio.Future[None] | None = None
         self._body = Record()
         self._body_is_over = False
 
@@ -74,13 +74,13 @@ class Exchange:
         try:
             await inside
         except asyncio.CancelledError:
-            if self._early is not None:
-                self._early.cancel()
+            if self._denial is not None:
+                self._denial.cancel()
             raise
         finally:
             self._onion.drop()
-            if self._early is not None:
-                await asyncio.wait({self._early})
+            if self._denial is not None:
+                await asyncio.wait({self._denial})
             if self._stream is not None:
                 self._stream.abandon()
                 await hop(self._stream.close)
@@ -193,8 +193,8 @@ class Exchange:
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self._over = True
-            if self._early is not None:
-                self._early.cancel()
+            if self._denial is not None:
+                self._denial.cancel()
         else:
             self._body_is_over = not event.get("more_body")
             if self._onion.rescues:
@@ -250,10 +250,17 @@ class Exchange:
             self._stream.open(self._send)
 
     async def _deny(self, denial: Cause, send: Send) -> None:
-        """Answer with a denial, by the `send` of whoever wanted to run."""
+        """Answer with a denial, by the `send` of whoever wanted to run.
+
+        In a task of its own: wrappers may give up what they are doing, the denial must not be.
+        """
         if self._over:
             return
         self._over = self._denied = True
+        self._denial = asyncio.ensure_future(self._answer_with(denial, send))
+        await asyncio.shield(self._denial)
+
+    async def _answer_with(self, denial: Cause, send: Send) -> None:
         refusal = await corridor.refuse(self.passage, denial, hop)
         self._is_denying = send is not self._send
         emission = emitter.emit_response(refusal, send)
@@ -290,8 +297,10 @@ class Exchange:
         return (default_policy() if given is None else given,)
 
     def _end_early(self, end: HttpResponseBase | Exception) -> None:
-        denial = Raised(end) if isinstance(end, Exception) else end
-        self._early = asyncio.ensure_future(self._deny(denial, self._send))
+        if not self._over:
+            self._over = self._denied = True
+            denial = Raised(end) if isinstance(end, Exception) else end
+            self._denial = asyncio.ensure_future(self._answer_with(denial, self._send))
 
     async def _keep_body(self, error: Exception) -> None:
         """Let the hooks that `error` is for see the body, also what the application has not read of it."""

@@ -241,7 +241,7 @@ class Handshake:
             if corridor.is_being_cancelled() or wire.is_in(State.ACCEPTED):
                 raise
             if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny(Raised(_cancelled(app, error)))
+                await wire.deny_for_the_app(Raised(_cancelled(app, error)))
             # Else it is the cancellation that `receive` unwound the application with.
         except Exception as error:
             if wire.is_in(State.ACCEPTED):
@@ -249,12 +249,12 @@ class Handshake:
                     raise _PastRouters(error) from error
                 raise
             if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny(Raised(error))
+                await wire.deny_for_the_app(Raised(error))
             elif not isinstance(error, HandshakeDenied):
                 log_failure(passage, error)
         else:
             if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny(Raised(_no_answer(app)))
+                await wire.deny_for_the_app(Raised(_no_answer(app)))
 
     def _enter_hooks(self, hooks: tuple[Hooks, ...], endpoint_hooks: tuple[Hooks, ...]) -> None:
         """Enter the hooks of stacks, and those of an endpoint further in, to be run on admission."""
