@@ -390,11 +390,11 @@ def test_a_converter_that_fails_is_no_route():
 
     from django.urls import converters, register_converter
 
-    register_converter(Broken, "broken")
+    register_converter(Broken, "upgrade_broken")
     try:
-        assert get("/nowhere/", app=site(path("<broken:name>/", public(accept)))).status == 404
+        assert get("/nowhere/", app=site(path("<upgrade_broken:name>/", public(accept)))).status == 404
     finally:
-        del converters.REGISTERED_CONVERTERS["broken"]
+        del converters.REGISTERED_CONVERTERS["upgrade_broken"]
         converters.get_converters.cache_clear()
 
 
