@@ -17,11 +17,24 @@ from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
-from channels_wsdeny.decorators import with_hooks
+from channels_wsdeny.decorators import require, with_hooks
+from channels_wsdeny.policies import AllowAny
 from tests.clients import cookie_header, fetch
 from tests.test_stack import Wrapper
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.urls(__name__),
+    # Django's handler has a thread for each request, and never closes a connection to an in-memory database.
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """Such connections go while their warning is still ignored."""
+    yield
+    gc.collect()
 
 
 def page(request):
@@ -68,6 +81,8 @@ PLACES = {
     "wrapper, no mirror": (False, Wrapper),
     "wrapper, mirror": (True, Wrapper),
     "mirror": (True, lambda app: app),
+    "policy, no mirror": (False, require(AllowAny())),
+    "policy, mirror": (True, require(AllowAny())),
 }
 
 
