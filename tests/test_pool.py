@@ -798,6 +798,7 @@ def test_a_process_ends_on_sigint_while_a_policy_hangs():
             began.wait()
             say("hangs")
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background job ignores it.
         threading.Thread(target=tell).start()
         settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 600}
         try:
