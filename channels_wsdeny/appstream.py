@@ -11,7 +11,7 @@ from . import emitter
 from .appdenial import take_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from .types import Message, RawHeaders, Send
 
@@ -55,9 +55,24 @@ class AppStream(StreamingHttpResponse):
         """Raises `RuntimeError`: the body is still to come."""
         raise RuntimeError(_NOT_YET)
 
-    def open(self, send: Send) -> None:
-        """Send the body as the hooks rewrote it: what the application says from now on is what they read."""
+    def open(self, send: Send, on_failure: Callable[[], None]) -> None:
+        """Send the body as the hooks rewrote it: what the application says from now on is what they read.
+
+        `on_failure` is called if that fails, for the application may have nothing to say for long.
+        """
+
+        def look(pump: asyncio.Task[None]) -> None:
+            if not pump.cancelled() and pump.exception() is not None:
+                on_failure()
+
         self._pump = asyncio.create_task(emitter.send_body(self, send))
+        self._pump.add_done_callback(look)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What made sending the body fail, if it has."""
+        pump = self._pump
+        return pump.exception() if pump is not None and pump.done() and not pump.cancelled() else None
 
     async def feed(self, message: Message) -> None:
         """Take a body message of the application. Raises what the hooks' iterators and the server raise."""

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
+from django.core.exceptions import ImproperlyConfigured
 
 from . import footing, wiring
 from .conf import KEYS, MIRROR, conf, is_mirrored
-from .hooks import hooks_at
+from .hooks import hooks_at, site_hooks
 from .policies import as_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .hooks import Hook
 
 
 def check_setting_is_a_dict(**kwargs: Any) -> list[CheckMessage]:
@@ -114,21 +117,31 @@ def check_hooks_of_views(**kwargs: Any) -> list[CheckMessage]:
     """W004: hooks of the site and of stacks reach its views, by `MirrorMiddleware`."""
     if is_mirrored():
         return []
-    if conf.HOOKS:
-        whose = "CHANNELS_WSDENY['HOOKS'] has hooks"
+    missed = [hook.label for hook in _site_hooks() if "http" in hook.protocols]
+    if missed:
+        whose = "CHANNELS_WSDENY['HOOKS'] has"
         which = "on_route and on_exception hooks do not run, nor others under WSGI"
     else:
         missed = [hook.label for hook in wiring.hooks_that_views_miss()]
-        if not missed:
-            return []
-        whose, which = f"DenyMiddlewareStack has {', '.join(missed)}", "such hooks do not run"
+        whose, which = "DenyMiddlewareStack has", "such hooks do not run"
+    if not missed:
+        return []
     return [
         Warning(
-            f"{whose}, but no MirrorMiddleware is in MIDDLEWARE: on views, {which}.",
-            hint=f"Put {MIRROR!r} after AuthenticationMiddleware.",
+            f"{whose} {', '.join(missed)}, but no MirrorMiddleware is in MIDDLEWARE: on views, {which}.",
+            hint=f"Put {MIRROR!r} after AuthenticationMiddleware, or narrow them by "
+            'protocols=("websocket",).',
             id="channels_wsdeny.W004",
         )
     ]
+
+
+def _site_hooks() -> list[Hook]:
+    """The hooks of ``CHANNELS_WSDENY["HOOKS"]``, as declared; none if a registry cannot be used."""
+    try:
+        return [hook for registry in site_hooks() for hook in registry]
+    except ImproperlyConfigured:  # E004 says so.
+        return []
 
 
 def check_order_of_apps(**kwargs: Any) -> list[CheckMessage]:

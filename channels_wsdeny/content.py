@@ -42,12 +42,24 @@ def close(response: HttpResponseBase) -> Steps[None]:
         response.close()
 
 
-def discard(response: HttpResponseBase) -> Steps[None]:
-    """Let go of what a response holds open that something else goes out for, while the request goes on."""
-    if response.streaming:
-        yield Step.BLOCKING
-        for close_resource in response._resource_closers:  # type: ignore[attr-defined]
+def discard(response: HttpResponseBase, successor: HttpResponseBase | None = None) -> Steps[None]:
+    """Let go of what `response` holds open, for `successor` goes out instead, while the request goes on.
+
+    A successor that is a stream, or a template still to be rendered, may be made of the other's stream: then
+    that is closed with it.
+    """
+    closers: list[Any] = response._resource_closers  # type: ignore[attr-defined]
+    if not response.streaming or not closers or response is successor:
+        return
+    if successor is not None and (successor.streaming or not getattr(successor, "is_rendered", True)):
+        successor._resource_closers.extend(closers)  # type: ignore[attr-defined]
+        return
+    yield Step.BLOCKING
+    for close_resource in closers:
+        try:
             close_resource()
+        except Exception:  # noqa: BLE001, S110 - as Django's own `close`
+            pass
 
 
 def assert_size(size: int) -> None:

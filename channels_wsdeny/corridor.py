@@ -17,8 +17,8 @@ from . import sessions
 from .admission import admission, arrival
 from .conf import conf
 from .decisions import ALLOWED, Cause, Raised, Steps, Verdict
-from .drivers import Done, Hop, advance, drive, drive_sync
-from .log import log_failure, warn_once
+from .drivers import Done, Hop, advance, drive, drive_sync, is_being_cancelled
+from .log import log_failure
 from .refusal import leaving, logged, plain_refusal, refusal
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def refuse_sync(passage: Passage, denial: Cause) -> Refusal:
 
 async def answer(passage: Passage, response: HttpResponseBase, hop: Hop) -> Cause:
     """What goes out for the endpoint's own `response`: itself, its session saved, or what to refuse with."""
-    if _has_no_hooks(passage) and not sessions.needs_saving(passage.request):
+    if _has_no_hooks(passage) and not (sessions.needs_saving(passage.request) or passage.cookies):
         return response
     began = time.monotonic()
     try:
@@ -84,24 +84,18 @@ async def answer(passage: Passage, response: HttpResponseBase, hop: Hop) -> Caus
 
 
 async def save_session_early(passage: Passage, hop: Hop) -> None:
-    """Save what hooks have put into the session, before Django's handler loads it for itself.
+    """Save what hooks have put into the session, before an application loads it for itself.
 
-    There has to be a session to save it to: Django would know nothing of a new one.
+    A session that is new has to wait for the answer: the application has no cookie to know it by.
     """
     request: Any = passage.request
-    if not sessions.needs_saving(request):
-        return
-    if request.session.session_key is None:
-        warn_once(
-            "session-of-hooks",
-            "A hook has put something into the session of a visitor who has none yet, in front of Django's "
-            "handler, which makes its own; it is lost. Install MirrorMiddleware: then hooks and views have "
-            "one session.",
-        )
+    if not (sessions.is_modified(request) and sessions.is_the_clients(request)):
         return
     try:
-        await hop(lambda: sessions.save_session(request, HttpResponse()))
-        request.session.modified = False
+        response = HttpResponse()
+        await hop(lambda: sessions.save_session(request, response))
+        request.session.modified = not sessions.is_the_clients(request)
+        passage.cookies = response.cookies
     except Exception as error:  # noqa: BLE001 - the request itself is none the worse for it
         log_failure(passage, error)
 
@@ -116,6 +110,11 @@ async def _in_time(passage: Passage, steps: Steps[Verdict], hop: Hop) -> Verdict
         return Raised(error)
     finally:
         passage.spent += time.monotonic() - began
+
+
+def has_say_in_answer(passage: Passage) -> bool:
+    """Whether a hook, a trace or the session has a say in what goes out, whatever the denial is."""
+    return not _has_no_hooks(passage) or passage.trace is not None or sessions.needs_saving(passage.request)
 
 
 def _has_no_hooks(passage: Passage) -> bool:
@@ -148,12 +147,6 @@ async def _drive_within(seconds: float, steps: Steps[T], hop: Hop) -> T:
             raise
         # Something that was awaited had been cancelled by somebody else: that is an error like any other.
         raise RuntimeError("What a policy or response awaited was cancelled.") from error
-
-
-def is_being_cancelled() -> bool:
-    """Whether it is this task that somebody wants to end, rather than something that it awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _rest_of_timeout(passage: Passage, least: float = _LEAST) -> float:

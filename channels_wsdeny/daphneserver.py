@@ -87,9 +87,10 @@ def _load(
     """In the child process: the site, on the tests' databases, with the settings as they are `now`."""
     # A forked child has asgiref's executor, but not its thread.
     SyncToAsync.single_thread_executor = ThreadPoolExecutor(max_workers=1)
-    loaded = site(application, serve_static=serve_static)
+    # Before the site is imported, which may read them then: not every child begins as a copy of the tests.
     for name, value in now.items():
         setattr(settings, name, value)
+    loaded = site(application, serve_static=serve_static)
     for alias, name in names.items():
         connections[alias].settings_dict["NAME"] = settings.DATABASES[alias]["NAME"] = name
     return loaded

@@ -21,8 +21,10 @@ from django.views import View
 from . import http, websocket
 from .guards import Guards, add_guards, guards_of
 from .hooks import as_registries
-from .lookahead import Layer, Unseen, is_nested, look_ahead, seen_through
+from .layer import Layer, seen_through
+from .lookahead import is_nested, look_ahead
 from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
+from .sighting import Unseen
 from .views import guard_view
 
 if TYPE_CHECKING:

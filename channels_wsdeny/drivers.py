@@ -6,6 +6,7 @@ generator itself is resumed there and stays until it is done or needs the loop a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -100,6 +101,12 @@ def drive_sync(steps: Steps[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def is_being_cancelled() -> bool:
+    """Whether it is this task that somebody wants to end, rather than something that it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _sending(steps: Steps[Any], reply: Any) -> _Resume:

@@ -5,27 +5,35 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
+from channels.security.websocket import OriginValidator
+from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
+from django.urls import resolve
 
 from .log import escape
+from .names import name_of
 from .question import NoQuestion
 from .rehearsal import rehearse
 from .table import plain
-from .ways import application_of_site, ways_of_site
+from .ways import application_of_site, ways, ways_of_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .question import Question
     from .trace import Trace
-    from .types import Message
+    from .types import Message, Scope
 
 #: Characters of a body that are shown.
 _LONGEST_BODY = 2000
 #: Of a query, that is seldom of interest.
 _COLUMNS = re.compile(r"^SELECT (?:(?! FROM ).){60,}(?= FROM )")
 _COOKIE_VALUE = re.compile(r"=[^;]*")
+#: What hooks, policies and queries by the way have as their answer where a request goes on.
+_LETS_ON = frozenset({"allowed", "went on", ""})
+_TRY_HTTP = "There is a view at this path. Ask about it with: --protocol http"
 
 
 def explain(question: Question) -> Iterator[str]:
@@ -40,10 +48,18 @@ def explain(question: Question) -> Iterator[str]:
         trace, messages = rehearse(application, scope, login)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what would happen
         yield f"The application raises {escape(repr(error))}, and the server answers as it likes."
+        if _is_path_of_a_view(scope):
+            yield _TRY_HTTP
         return
     yield ""
     yield from _steps(trace)
     yield ""
+    if messages and messages[0].get("status") == 404 and _is_path_of_a_view(scope):
+        yield _TRY_HTTP
+        yield ""
+    if _is_denied_within(trace, scope, messages):
+        yield f"The policies allowed it. {_denier_within(application, trace, scope)}"
+        yield ""
     yield from _response(messages, was_reached=any(noted.kind == "endpoint" for noted in trace.noted))
 
 
@@ -76,6 +92,48 @@ def _steps(trace: Trace) -> Iterator[str]:
         for query in noted.queries:
             yield f"{'':>14}{_milliseconds(query.seconds)}  {escape(_COLUMNS.sub('SELECT …', query.sql))}"
     yield f"{trace.query_count} {'query' if trace.query_count == 1 else 'queries'}"
+
+
+def _is_path_of_a_view(scope: Scope) -> bool:
+    """Whether a handshake was asked about, and a view is what has the path."""
+    if scope["type"] != "websocket" or not getattr(settings, "ROOT_URLCONF", None):
+        return False
+    try:
+        resolve(scope["path"])
+    except Exception:  # noqa: BLE001 - no URLconf, or one that cannot be read, has nothing to suggest
+        return False
+    return True
+
+
+def _is_denied_within(trace: Trace, scope: Scope, messages: list[Message]) -> bool:
+    """Whether a handshake that the policies allowed was denied by the application, before its endpoint."""
+    if scope["type"] != "websocket" or not messages or messages[0]["type"] == "websocket.close":
+        return False
+    # What is within another answers for a part of it, and response hooks come when all is decided.
+    asked = [each for each in trace.noted if not each.depth and not each.name.startswith("on_response ")]
+    return any(each.kind == "policy" for each in asked) and all(
+        each.answer in _LETS_ON and each.kind != "endpoint" for each in asked
+    )
+
+
+def _denier_within(application: Any, trace: Trace, scope: Scope) -> str:
+    """What is known of who denied within `application`, as a sentence."""
+    headers = [value.decode("latin1") for name, value in scope["headers"] if name == b"origin"]
+    for way in ways(application, "websocket"):
+        if name_of(way.consumer_class or way.endpoint) != trace.endpoint:
+            continue
+        for app in way.apps:
+            if isinstance(app, OriginValidator) and not _allows(app, headers):
+                origin = f"the Origin {headers[-1]!r}" if headers else "a handshake without an Origin"
+                return f"{type(app).__name__}, within the application, does not allow {escape(origin)}."
+    return "The application denied it by itself, before its endpoint."
+
+
+def _allows(validator: Any, origins: list[str]) -> bool:
+    try:
+        return bool(validator.valid_origin(urlparse(origins[-1]) if origins else None))
+    except Exception:  # noqa: BLE001 - a validator of the site's may raise, and was not the one who closed
+        return True
 
 
 def _milliseconds(seconds: float | None) -> str:

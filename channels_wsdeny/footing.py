@@ -17,7 +17,7 @@ from .doors import doors
 from .hooks import site_hooks
 from .installed import AUTHENTICATION, SESSIONS, place_of
 from .names import name_of
-from .wiring import seen_ways
+from .wiring import check_application, is_left_alone, seen_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,9 @@ def check_apps(**kwargs: Any) -> list[CheckMessage]:
 
 def check_session_engine(**kwargs: Any) -> list[CheckMessage]:
     """E009: ``SESSION_ENGINE`` can be used."""
-    if not _has_stack():
+    # A wrong one may be why the application cannot be looked at: asgi.py builds Django's handler, whose
+    # SessionMiddleware imports the engine.
+    if not _has_stack() and not check_application():
         return []
     try:
         store = import_module(settings.SESSION_ENGINE).SessionStore
@@ -154,6 +156,8 @@ def _hooks() -> Iterator[Hook]:
         registries += way.guards.hooks
     for registry in registries:
         yield from registry
+    if is_left_alone():
+        return
     with suppress(Exception):  # A URLconf that is broken: Django says so.
         yield from [hook for door in doors() for hook in door.hooks]
 

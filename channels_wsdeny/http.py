@@ -1,24 +1,47 @@
-"""The HTTP door: which way a request over ``http`` takes.
+"""The HTTP door: which policies and hooks stand before which application over ``http``.
 
-`AsyncHttpConsumer` and mounted ASGI apps get an exchange of their own; for Django's handler, hooks and
-policies are left to `channels_wsdeny.middleware`.
+`AsyncHttpConsumer` and mounted ASGI apps are guarded here; for Django's handler, hooks and policies are
+left to `channels_wsdeny.middleware`. An exception before the response has started becomes a denial; later
+it reaches the server unchanged.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
 
+from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
+from . import corridor, sessions
 from .conf import conf, is_mirrored
-from .exchange import Exchange
-from .lookahead import Route, Unseen, is_nested, leads_to_django, look_ahead
+from .decisions import ALLOWED, Raised
+from .drivers import is_being_cancelled
+from .exceptions import HandshakeDenied
+from .exchange import Exchange, State
+from .handshake import AppRequest
+from .hooks import site_hooks
+from .log import log_failure
+from .lookahead import consumer_class_of, leads_to_django, look_through
+from .onion import Onion
 from .passage import Handover, Passage
-from .upgrade import lost_socket, socket_route
+from .policies import default_policy
+from .pool import hop
+from .sighting import Route, Unseen
+from .upgrade import lost_socket, socket_route, upgrade_required
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http.response import HttpResponseBase
+
+    from .decisions import Verdict
     from .guards import Guards
-    from .lookahead import Found, Layer
+    from .hooks import Hooks
+    from .layer import Layer
+    from .policies import Policy
+    from .sighting import Found
     from .types import ASGIApp, Receive, Scope, Send
 
 
@@ -27,23 +50,18 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
 
     Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
     """
-    try:
-        found: Found | Exception = look_ahead(layer, scope)
-    except Exception as error:  # noqa: BLE001 - a converter of the site's may raise anything
-        found = error
-    if found is Unseen.UNROUTED and is_nested(scope):
-        raise Resolver404({"path": scope["path_remaining"]})
-    exchange = _exchange_of(scope)
-    if exchange is not None:
-        await exchange.enter_layer(layer, found, scope, receive, send)
+    found = look_through(layer, scope)
+    visit = _visit_of(scope)
+    if visit is not None:
+        await visit.enter_layer(layer, found, scope, receive, send)
         return
     route = found if isinstance(found, Route) else None
     socket = (
         socket_route(layer, scope) if _may_lack_a_page(layer, found) else lost_socket(layer, scope, found)
     )
     if socket is not None:
-        exchange = Exchange(scope, receive, send)
-        await exchange.run(exchange.refuse_socket(socket))
+        visit = Visit(scope, receive, send)
+        await visit.exchange.run(visit.refuse_socket(socket))
         return
     if route is not None and route.is_django and not route.guards.policies:
         hooks = (*route.hooks, *route.guards.hooks)
@@ -54,18 +72,20 @@ async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) 
         if not (hooks or conf.HOOKS):
             await route.app({**scope, **route.url}, receive, send)
             return
-    exchange = Exchange(scope, receive, send)
-    await exchange.run(exchange.enter_layer(layer, found, scope, exchange.receive, exchange.send))
+    visit = Visit(scope, receive, send)
+    exchange = visit.exchange
+    await exchange.run(visit.enter_layer(layer, found, scope, exchange.receive, exchange.send))
 
 
 async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
     """Run `app` for an HTTP scope once `guards` let it; what did before is not asked again."""
-    exchange = _exchange_of(scope)
-    if exchange is None:
-        exchange = Exchange(scope, receive, send)
-        await exchange.run(exchange.enter_endpoint(app, scope, exchange.receive, exchange.send, guards))
-    else:
-        await exchange.enter_endpoint(app, scope, receive, send, guards)
+    visit = _visit_of(scope)
+    if visit is not None:
+        await visit.enter_endpoint(app, scope, receive, send, guards)
+        return
+    visit = Visit(scope, receive, send)
+    exchange = visit.exchange
+    await exchange.run(visit.enter_endpoint(app, scope, exchange.receive, exchange.send, guards))
 
 
 def _may_lack_a_page(layer: Layer, found: Found | Exception) -> bool:
@@ -75,7 +95,144 @@ def _may_lack_a_page(layer: Layer, found: Found | Exception) -> bool:
     return found is Unseen.UNROUTED or (found is Unseen.OPAQUE and leads_to_django(layer.inner))
 
 
-def _exchange_of(scope: Scope) -> Exchange | None:
+def _visit_of(scope: Scope) -> Visit | None:
     passage = scope.get("wsdeny")
-    exchange = passage.door if isinstance(passage, Passage) else None
-    return exchange if isinstance(exchange, Exchange) else None
+    visit = passage.door if isinstance(passage, Passage) else None
+    return visit if isinstance(visit, Visit) else None
+
+
+class Visit:
+    """One HTTP request on its way through layers and endpoints, from its outermost door on."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.request = AppRequest(scope)
+        self._scope = scope
+        self._onion = Onion("http")
+        self._onion.on_early_end = self._end_early
+        self.passage = Passage(self.request, self, onion=self._onion)
+        self.request.wsdeny = self.passage  # type: ignore[attr-defined]
+        self.exchange = Exchange(self.passage, receive, send)
+
+    async def enter_layer(
+        self, layer: Layer, found: Found | Exception, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run what the look-ahead found in `layer`, or `layer` itself."""
+        if layer.default_policy is not None:
+            self.passage.default_policy = layer.default_policy
+        if isinstance(found, Route):
+            app, guards, hooks = found.app, found.guards, found.hooks
+            endpoint, is_django = found.endpoint, found.is_django
+            scope = {**scope, **found.url}
+            if not is_django:
+                self._go_on_with(self.passage.within(scope))
+                url_route = scope.get("url_route")
+                self._route_to(functools.partial(found.resolver_match, url_route), url_route)
+        else:
+            endpoint = app = layer.inner
+            guards, hooks = layer.guards, layer.hooks
+            is_django = leads_to_django(app)
+        is_open = not (guards.policies or is_django or isinstance(found, Exception))
+        if is_open and conf.MIRROR_DEFAULT_POLICY:
+            guards = guards._replace(policies=self._default())
+        # What leads to Django may answer by itself: then the policy is asked as it does.
+        is_owed = found is Unseen.OPAQUE and conf.MIRROR_DEFAULT_POLICY
+        if found is Unseen.UNROUTED:
+            found, guards = Resolver404({"path": scope["path"]}), guards._replace(policies=())
+        verdict = await self._admit(hooks, guards)
+        if verdict is ALLOWED and isinstance(found, Exception):
+            verdict = Raised(found)
+        if verdict is not ALLOWED:
+            await self.exchange.deny(verdict, send)
+            return
+        if not is_django:
+            self.exchange.owed = ()
+        elif is_owed or self.exchange.owed:
+            self.exchange.owed = self._default()
+        await self._enter(app, endpoint, scope, receive, send)
+
+    async def enter_endpoint(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards
+    ) -> None:
+        """Run `app` once `guards` let it."""
+        passage = scope.get("wsdeny")
+        self._go_on_with((passage if isinstance(passage, Passage) else self.passage).within(scope))
+        if self.passage.request.resolver_match is None:
+            self._route_to(ResolverMatch(app, (), {}), None)
+        verdict = await self._admit((), guards)
+        if verdict is not ALLOWED:
+            await self.exchange.deny(verdict, send)
+            return
+        await self._enter(app, getattr(app, "__self__", app), scope, receive, send)
+
+    async def refuse_socket(self, route: Route) -> None:
+        """Answer a plain request for a socket as its guards would, or else that it needs an upgrade."""
+        self._route_to(route.resolver_match, route.url.get("url_route"))
+        guards = route.guards
+        if not guards.policies:
+            guards = guards._replace(policies=(default_policy(),))
+        verdict = await self._admit(route.hooks, guards)
+        await self.exchange.deny(upgrade_required(self._scope) if verdict is ALLOWED else verdict)
+
+    async def _admit(self, hooks: tuple[Hooks, ...], guards: Guards) -> Verdict:
+        """Run the hooks of stacks and of `guards` that were not met yet, and ask the policies."""
+        try:
+            self.request.begin()
+            self._onion.enter((*site_hooks(), *hooks))
+            self._onion.enter(guards.hooks)
+        except Exception as error:  # noqa: BLE001 - fail closed: hooks that cannot be used may have denied
+            return Raised(error)
+        return await corridor.admit(self.passage, self.passage.remaining(guards.policies), hop)
+
+    async def _enter(self, app: ASGIApp, endpoint: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request into `app`; before the response, whatever that raises is a denial."""
+        exchange, passage = self.exchange, self.passage
+        exchange.may_unwind = consumer_class_of(endpoint) is not None
+        if not exchange.may_unwind:
+            await corridor.save_session_early(passage, hop)
+        offer = passage.request.offer()  # type: ignore[attr-defined]
+        scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
+        if self._onion:
+            scope["extensions"] = _without_files(scope.get("extensions"))
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError as error:
+            if is_being_cancelled() or exchange.is_in(State.STARTED):
+                raise
+            if exchange.is_in(State.PENDING):
+                problem = RuntimeError(f"What {app!r} awaited was cancelled before it answered the request.")
+                problem.__cause__ = error
+                await exchange.deny(Raised(problem), send)
+        except Exception as error:
+            if exchange.is_in(State.STARTED):
+                raise
+            if exchange.is_in(State.PENDING):
+                sessions.forget_loaded(passage.request)
+                await exchange.keep_body(error)
+                await exchange.deny(Raised(error), send)
+            elif not isinstance(error, HandshakeDenied):
+                log_failure(passage, error)
+        else:
+            exchange.ended = exchange.ended or app  # A wrapper around it may answer yet.
+
+    def _go_on_with(self, passage: Passage) -> None:
+        self.passage = self.exchange.passage = passage
+
+    def _route_to(self, match: ResolverMatch | Callable[[], ResolverMatch], url_route: Any) -> None:
+        self.passage.request.route_to(match, url_route)  # type: ignore[attr-defined]
+
+    def _default(self) -> tuple[Policy, ...]:
+        given = self.passage.default_policy
+        return (default_policy() if given is None else given,)
+
+    def _end_early(self, end: HttpResponseBase | Exception) -> None:
+        if self.exchange.is_in(State.PENDING):
+            self.exchange.begin_denial(Raised(end) if isinstance(end, Exception) else end)
+
+
+def _without_files(extensions: Any) -> dict[str, Any]:
+    """The server's extensions without those that send files past the hooks."""
+    return {
+        name: value
+        for name, value in (extensions or {}).items()
+        if not name.endswith(("pathsend", "zerocopysend"))
+    }

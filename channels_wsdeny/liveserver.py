@@ -12,6 +12,8 @@ from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import connections
 from django.test import modify_settings
 
+from .origins import allowed_hosts_in
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
@@ -28,7 +30,8 @@ class LiveServer(ABC):
     """A context manager around a server that runs `application` (``ASGI_APPLICATION`` if None).
 
     `port`, `url` and `ws_url` are there once it has started. Static files are served as by ``runserver`` if
-    `serve_static` and ``django.contrib.staticfiles`` is installed. Its host is allowed meanwhile.
+    `serve_static` and ``django.contrib.staticfiles`` is installed. Its host is allowed meanwhile, by
+    Channels' `AllowedHostsOriginValidator` as well.
 
     The database is the test's, so what a test has written must be committed: `TransactionTestCase`, or
     ``transactional_db``.
@@ -59,6 +62,8 @@ class LiveServer(ABC):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(modify_settings(ALLOWED_HOSTS={"append": self.host}))
+            if self.application is not None:
+                stack.enter_context(allowed_hosts_in(self.application))
             stack.enter_context(self._serving())
             self._running = stack.pop_all()
         return self

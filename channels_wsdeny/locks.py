@@ -6,6 +6,8 @@ attributes on the view, classes have their bases.
 
 from __future__ import annotations
 
+import sys
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from .conf import conf, is_mirrored
@@ -17,16 +19,18 @@ from .views import guards_of_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from .policies import Policy
     from .ways import Way
 
 #: This package's decorators, a stack's ``default_policy``, the site's ``DEFAULT_POLICY``; and what others do.
-Source: TypeAlias = Literal["decorator", "stack", "default", "django", "rest_framework"]
+Source: TypeAlias = Literal["decorator", "stack", "default", "django", "admin", "rest_framework"]
 
 
 #: Decorators on a view that are looked under; past them it is something that goes round in a circle.
 _MOST_DECORATORS = 50
+_ADMIN = "django.contrib.admin.sites"
 
 
 class Lock(NamedTuple):
@@ -91,13 +95,58 @@ def _of_django(view: Callable[..., Any]) -> Iterator[Lock]:
     for base in _class_of(view).__mro__:
         if base.__module__ == "django.contrib.auth.mixins" and base.__name__ != "AccessMixin":
             yield Lock(base.__name__, "django")
-    if hasattr(view, "admin_site") or hasattr(view, "model_admin"):
-        yield Lock("AdminSite.has_permission", "django")
+    if _is_of_admin(view):
+        yield Lock("AdminSite.has_permission", "admin")
     elif hasattr(view, "login_url") and hasattr(view, "redirect_field_name"):
         # What login_required, permission_required and staff_member_required are made of.
         yield Lock("user_passes_test", "django")
     if place_of(LOGIN_REQUIRED) is not None and not _is_exempt(view):
         yield Lock("LoginRequiredMiddleware", "django")
+
+
+def _is_of_admin(view: Callable[..., Any]) -> bool:
+    """Whether `view` is an admin site's own, or, under other decorators, what `admin_view` made."""
+    admin = sys.modules.get(_ADMIN)  # Whoever has such a view has imported it.
+    if admin is None:
+        return False
+    site = getattr(view, "admin_site", None) or getattr(
+        getattr(view, "model_admin", None), "admin_site", None
+    )
+    return isinstance(site, admin.AdminSite) or _is_made_by_admin(view, admin)
+
+
+def _is_made_by_admin(view: Callable[..., Any], admin: ModuleType) -> bool:
+    seen: dict[int, Any] = {}
+    waiting: list[Any] = [view]
+    while waiting and len(seen) < _MOST_DECORATORS:
+        function = waiting.pop()
+        if id(function) in seen:
+            continue
+        seen[id(function)] = function
+        if isinstance(function, FunctionType):
+            # A name can be copied; the code cannot, nor the module that its globals are of.
+            is_inner = function.__code__.co_qualname == "AdminSite.admin_view.<locals>.inner"
+            if is_inner and function.__globals__ is vars(admin):
+                return True
+            waiting += _closed_over(function)
+        if hasattr(function, "__wrapped__"):
+            waiting.append(function.__wrapped__)
+    return False
+
+
+def _closed_over(function: FunctionType) -> Iterator[FunctionType]:
+    """The functions that one of Django's decorators keeps, the view among them.
+
+    `admin_view` has the outermost one say that it wraps the view itself, and passes over what is between.
+    """
+    if str(function.__globals__.get("__name__")).startswith("django."):
+        for cell in function.__closure__ or ():
+            try:
+                kept = cell.cell_contents
+            except ValueError:  # It is empty.
+                continue
+            if isinstance(kept, FunctionType):
+                yield kept
 
 
 def _of_nobody(view: Callable[..., Any]) -> tuple[Lock, ...]:

@@ -27,7 +27,7 @@ _warned: set[str] = set()
 
 
 def log_denial(passage: Passage, status: int, code: str) -> None:
-    """One record: a warning below 500, an error from there, mere information for a redirect.
+    """One record: a warning below 500, an error from there, mere information for a redirect. Never raises.
 
     Its extras are for machines:
 
@@ -39,49 +39,54 @@ def log_denial(passage: Passage, status: int, code: str) -> None:
     if not logger.isEnabledFor(level):
         return
     request = passage.request
-    extra = {
-        "path": escape(request_path(request)),
-        "status": status,
-        "code": escape(code),
-        "policy": passage.expression,
-        "user": getattr(known_user(request), "pk", None),
-        "client": _client(request),
-        "duration": time.monotonic() - passage.started,
-    }
-    if passage.trace is not None:
-        extra["trace"] = passage.trace.as_dict()
-    _emit(level, extra)
+    try:
+        extra = {
+            "path": escape(request_path(request)),
+            "status": status,
+            "code": escape(code),
+            "policy": passage.expression,
+            "user": getattr(known_user(request), "pk", None),
+            "client": _client(request),
+            "duration": time.monotonic() - passage.started,
+        }
+        if passage.trace is not None:
+            extra["trace"] = passage.trace.as_dict()
+        _emit(level, extra)
+    except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out
+        _report_broken_handler()
 
 
 def log_scope(scope: Scope, status: int, code: str, policy: str | None, began: float) -> None:
-    """As `log_denial`, of nobody's handshake, for which no request was made. `began`: `time.monotonic()`."""
+    """As `log_denial`, for nobody's handshake, for which no request was made. `began`: `time.monotonic()`."""
     level = _level(status)
     if not logger.isEnabledFor(level):
         return
-    client = scope.get("client")
-    path = escape(scope["path"])
-    extra = {
-        "path": path,
-        "status": status,
-        "code": code,
-        "policy": policy,
-        "user": None,
-        "client": f"{client[0]}:{client[1]}" if client else None,
-        "duration": time.monotonic() - began,
-    }
-    _emit(level, extra)
+    try:
+        client = scope.get("client")
+        extra = {
+            "path": escape(scope["path"]),
+            "status": status,
+            "code": code,
+            "policy": policy,
+            "user": None,
+            "client": f"{client[0]}:{client[1]}" if client else None,
+            "duration": time.monotonic() - began,
+        }
+        _emit(level, extra)
+    except Exception:  # noqa: BLE001 - as above
+        _report_broken_handler()
 
 
 def _emit(level: int, extra: dict[str, Any]) -> None:
     """As `Logger.log`, which would look through the stack for the caller that is known here."""
     args = (extra["path"], extra["status"], extra["code"])
-    record = logger.makeRecord(
-        logger.name, level, "log.py", 0, "Denied %s: %s %s", args, None, "log_denial", extra
-    )
+    make = logging.getLogRecordFactory()
+    record = make(logger.name, level, "log.py", 0, "Denied %s: %s %s", args, None, "log_denial")
+    vars(record).update(extra)
     logger.handle(record)
 
 
-def report_broken_handler() -> None:
+def _report_broken_handler() -> None:
     """Say that a log handler has raised, as logging itself does: that must keep no denial from going out."""
     if logging.raiseExceptions:
         traceback.print_exc()
@@ -92,14 +97,17 @@ def _level(status: int) -> int:
 
 
 def log_failure(passage: Passage, error: BaseException, status: int = 500) -> None:
-    """An exception that became a denial, or came after one, with its traceback."""
-    request_logger.error(
-        "%s: %s",
-        "Service Unavailable" if status == 503 else "Internal Server Error",
-        escape(request_path(passage.request)),
-        exc_info=error,
-        extra={"status_code": status, **_reportable(passage.request)},
-    )
+    """An exception that became a denial, or came after one, with its traceback. Never raises."""
+    try:
+        request_logger.error(
+            "%s: %s",
+            "Service Unavailable" if status == 503 else "Internal Server Error",
+            escape(request_path(passage.request)),
+            exc_info=error,
+            extra={"status_code": status, **_reportable(passage.request)},
+        )
+    except Exception:  # noqa: BLE001 - as above
+        _report_broken_handler()
 
 
 def _reportable(request: HttpRequest) -> dict[str, HttpRequest]:

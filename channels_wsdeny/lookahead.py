@@ -7,11 +7,9 @@ It sees through Channels' routers and wrappers and this package's own layers. Wh
 from __future__ import annotations
 
 import copy
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
@@ -19,56 +17,16 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.core.handlers.asgi import ASGIHandler
-from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
 from .conf import conf
-from .guards import NO_GUARDS, Guards, guards_of
+from .guards import NO_GUARDS, guards_of
+from .layer import Layer, is_seen_through
+from .sighting import NO_URL, Found, Route, Unseen
 from .types import Scope
 
 if TYPE_CHECKING:
-    from .hooks import Hooks
-    from .policies import Policy
     from .types import ASGIApp
-
-
-L = TypeVar("L", bound="Layer")
-
-
-class Layer:
-    """An app of this package around another: the look-ahead sees through it.
-
-    `guards` stand before anything further in; `default_policy` is for endpoints without policies; `hooks`
-    are those of a stack, around the guards' own.
-    """
-
-    inner: ASGIApp
-    guards: Guards = NO_GUARDS
-    default_policy: Policy | None = None
-    hooks: tuple[Hooks, ...] = ()
-
-    @property
-    def _path_routing(self) -> bool:
-        """Whether `inner` is a router, which `URLRouter` wants to know of what it routes to."""
-        return getattr(self.inner, "_path_routing", False)
-
-
-_LAYER_CALLS: set[Any] = set()
-
-
-def seen_through(layer: type[L]) -> type[L]:
-    """Declare that `layer`, as it is called here, does nothing that the look-ahead would not know."""
-    _LAYER_CALLS.add(layer.__call__)
-    return layer
-
-
-class Unseen(enum.Enum):
-    """Why there is no route to tell."""
-
-    #: No route matches: whatever runs, there is nothing at this address.
-    UNROUTED = "unrouted"
-    #: A wrapper that the look-ahead does not know decides.
-    OPAQUE = "opaque"
 
 
 #: Wrappers of Channels that neither route nor change what policies look at, and their inner app's name.
@@ -84,47 +42,6 @@ _INNER = ("inner", "application", "app")
 _AS_ASGI_CODE = AsyncConsumer.as_asgi().__code__
 
 
-@dataclass(slots=True)
-class Route:
-    """The endpoint of a scope, found without running anything.
-
-    `app` is the endpoint within the wrappers on its way; `guards` are all that stand before it; `hooks` are
-    those of the stacks on its way; `url` is what the routers would add to the scope.
-    """
-
-    app: ASGIApp
-    guards: Guards = NO_GUARDS
-    hooks: tuple[Hooks, ...] = ()
-    url: dict[str, Any] = field(default_factory=dict)
-    endpoint: Any = None
-    #: The routes on its way, from the outside in.
-    routes: tuple[Any, ...] = ()
-    #: Whether it is Django's own handler, which routes to views by itself.
-    is_django: bool = False
-    #: What the nearest stack says of such views without a policy.
-    default_policy: Policy | None = None
-
-    def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
-        """As Django's own resolver tells it. `url_route` is that of the scope, where routers came before."""
-        url_route = self.url.get("url_route") or url_route or _NO_URL
-        return ResolverMatch(
-            self.endpoint, url_route["args"], url_route["kwargs"], url_name=self.name, route=self.pattern
-        )
-
-    @property
-    def name(self) -> str | None:
-        """The name of the innermost route that has one."""
-        return next((route.name for route in reversed(self.routes) if route.name), None)
-
-    @property
-    def pattern(self) -> str:
-        """The path as it was written in the routes."""
-        return "".join(str(route.pattern) for route in self.routes)
-
-
-Found: TypeAlias = Route | Literal[Unseen.UNROUTED, Unseen.OPAQUE]
-
-
 #: Tells where a scope goes: from the scope, and from the path that is left and the route that led here,
 #: if there were routers before.
 _Sight: TypeAlias = Callable[[Scope, str | None, dict[str, Any]], Found]
@@ -136,10 +53,21 @@ def look_ahead(app: Any, scope: Scope) -> Found:
     What can be told of a layer without a scope is told once, when it is first asked.
     """
     sight = _sight_of(app)
-    return sight(scope, scope.get("path_remaining"), scope.get("url_route", _NO_URL))
+    return sight(scope, scope.get("path_remaining"), scope.get("url_route", NO_URL))
 
 
-_NO_URL: dict[str, Any] = {"args": (), "kwargs": {}}
+def look_through(layer: Layer, scope: Scope) -> Found | Exception:
+    """As `look_ahead`; or what a converter of the site's raised meanwhile, which may be anything.
+
+    Raises `Resolver404` if nothing in `layer` matches, for a router around it that may know another route.
+    """
+    try:
+        found = look_ahead(layer, scope)
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    if found is Unseen.UNROUTED and is_nested(scope):
+        raise Resolver404({"path": scope["path_remaining"]})
+    return found
 
 
 def _sight_of(app: Any) -> _Sight:
@@ -155,7 +83,7 @@ def _sight_of(app: Any) -> _Sight:
 def _sight(app: Any) -> _Sight:
     kind = type(app)
     call = getattr(kind, "__call__", None)  # noqa: B004 - whoever overrides it is not seen through
-    if isinstance(app, Layer) and call in _LAYER_CALLS:
+    if is_seen_through(app):
         return _through_layer(app)
     if kind in _KNOWN_WRAPPERS:
         return _through_wrapper(app, _KNOWN_WRAPPERS[kind])
@@ -196,15 +124,12 @@ def inner_name(app: Any) -> str | None:
     return None
 
 
-def is_seen_through(app: Any) -> bool:
+def is_known(app: Any) -> bool:
     """Whether the look-ahead knows what `app`, which is no endpoint, does with a scope."""
     kind = type(app)
     call = getattr(kind, "__call__", None)  # noqa: B004 - as above
-    return (
-        (isinstance(app, Layer) and call in _LAYER_CALLS)
-        or kind in _KNOWN_WRAPPERS
-        or call in {ProtocolTypeRouter.__call__, URLRouter.__call__}
-    )
+    is_router = call in {ProtocolTypeRouter.__call__, URLRouter.__call__}
+    return is_seen_through(app) or kind in _KNOWN_WRAPPERS or is_router
 
 
 def is_nested(scope: Scope) -> bool:
@@ -227,6 +152,8 @@ def _through_layer(layer: Layer) -> _Sight:
         layer.hooks,
         layer.default_policy,
     )
+    if guards is NO_GUARDS and not hooks and default_policy is None:
+        return inner
 
     def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
         found = inner(scope, path, outer)
@@ -294,10 +221,13 @@ def _through_urls(router: URLRouter) -> _Sight:
             if not matched:
                 continue
             remaining, args, kwargs = matched
-            url_route = {
-                "args": outer.get("args", ()) + args,
-                "kwargs": {**outer.get("kwargs", {}), **kwargs, **route.default_args},
-            }
+            if outer is NO_URL and not route.default_args:
+                url_route = {"args": args, "kwargs": kwargs}
+            else:
+                url_route = {
+                    "args": outer.get("args", ()) + args,
+                    "kwargs": {**outer.get("kwargs", {}), **kwargs, **route.default_args},
+                }
             found = inner(scope, remaining, url_route)
             if found is Unseen.UNROUTED:
                 continue

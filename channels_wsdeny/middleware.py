@@ -100,7 +100,7 @@ class MirrorMiddleware:
                 response = self.get_response(request)
             response = yield from errors.answer_in_place(passage, response)
             owed = passage.owed if passage.is_asked else _owed(passage, response)
-            if owed is not None and (response.status_code < 300 or response.status_code == 304):
+            if owed is not None and statuses.is_content(response.status_code):
                 verdict = yield from admission(passage, passage.remaining(owed))
             if verdict is not ALLOWED:
                 yield from content.discard(response)
@@ -138,9 +138,6 @@ class _Visit:
         self.request = request
         is_first = not hasattr(request, "wsdeny")
         self.passage = passage_of(request)
-        handed = handed_to(request)
-        if isinstance(handed, Passage):
-            handed.is_asked = True  # The default policy is asked here.
         self._onion = onion_of(self.passage)
         self._depth = 0 if is_first else self._onion.depth
         #: What the hooks around the request get.
@@ -164,18 +161,30 @@ class _Visit:
         """Run the response hooks of all layers from here on; what nobody renders any more is rendered."""
         response = yield from content.render(self.request, response)
         response = yield from self._onion.leave(self.passage, response, self._depth)
+        self._tell_stack(response)
         return response
+
+    def _tell_stack(self, response: HttpResponseBase) -> None:
+        """Tell a stack that nobody has to ask the default policy any more, once that has let somebody in."""
+        handed = handed_to(self.request)
+        if isinstance(handed, Passage) and statuses.is_content(response.status_code):
+            handed.is_asked = True
 
     def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
         """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""
         self._onion.cut(self._depth)
         response = yield from content.render(self.request, response)
+        if self.response is not None:
+            yield from content.discard(self.response, response)
         if statuses.is_denial(response.status_code):
             problems.seal(response)
+        self._tell_stack(response)
         return response
 
     def fail(self, error: Exception) -> Steps[HttpResponseBase]:
         """What is answered if the hooks around the request raise, or cannot be used."""
+        if self.response is not None:
+            yield from content.discard(self.response)
         denial = yield from rescue(self.passage, error)
         self._onion.cut(self._depth)
         response = yield from refuse(self.request, None, denial)
@@ -187,9 +196,9 @@ def _before_the_view(
     request: HttpRequest, view: Callable[..., Any], kwargs: dict[str, Any]
 ) -> Steps[HttpResponseBase | None]:
     passage = passage_of(request)
-    passage.is_asked = True
     policies = passage.remaining(_default_policies(passage, view))
     if not policies and not (passage.onion and passage.onion.has_route_hooks):
+        passage.is_asked = True
         return None
     decision = yield from admission(passage, policies)
     match = request.resolver_match
@@ -197,6 +206,7 @@ def _before_the_view(
         kwargs.clear()
         kwargs.update(match.kwargs)
     if decision is ALLOWED:
+        passage.is_asked = True
         return None
     response = yield from refuse(request, view, decision)
     return _told(response)

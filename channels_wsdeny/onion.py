@@ -282,9 +282,9 @@ def _replace(
     passage: Passage, response: HttpResponseBase, answer: HttpResponseBase | Deny
 ) -> Steps[HttpResponseBase]:
     """What goes out in the place of `response`: a denial, as far as its status is one."""
-    yield from content.discard(response)
     given = problems.denial_response(passage, answer)
     replaced: HttpResponseBase = yield from content.render(passage.request, given)
+    yield from content.discard(response, replaced)
     if statuses.is_denial(replaced.status_code):
         problems.seal(replaced)
     return replaced

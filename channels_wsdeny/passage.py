@@ -6,11 +6,12 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import trace
+from . import sessions, trace
 from .handshake import ScopeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.cookies import SimpleCookie
 
     from django.http import HttpRequest
 
@@ -31,6 +32,7 @@ class Passage:
         "_objects",
         "_passed",
         "_user",
+        "cookies",
         "default_policy",
         "door",
         "error",
@@ -42,7 +44,6 @@ class Passage:
         "owed",
         "policy",
         "request",
-        "saves_session",
         "spent",
         "started",
         "trace",
@@ -58,8 +59,8 @@ class Passage:
         self.door = door
         #: What is still shut for an application that nobody could see into.
         self.gate = gate
-        #: Whether the session is saved with the answer; else somebody further in does.
-        self.saves_session = True
+        #: The session's cookie, where that was saved before the application ran.
+        self.cookies: SimpleCookie | None = None
         #: Policies of a view that was called by another function, which may not have called it at all.
         self.owed: tuple[Policy, ...] | None = None
         #: Whether the default policy was thought of before the view.
@@ -104,7 +105,7 @@ class Passage:
 
     def _sibling(self, request: HttpRequest, gate: Gate | None) -> Passage:
         sibling = Passage(request, self.door, gate, self.onion)
-        sibling.saves_session, sibling.default_policy = self.saves_session, self.default_policy
+        sibling.default_policy = self.default_policy
         sibling.started, sibling.spent, sibling.trace = self.started, self.spent, self.trace
         return sibling
 
@@ -203,6 +204,7 @@ def passage_of(request: HttpRequest) -> Passage:
             passage.onion, passage.trace = stacks.onion, stacks.trace
             passage.default_policy = stacks.default_policy
             request.ctx = stacks.request.ctx  # type: ignore[attr-defined]
+            sessions.share(stacks.request, request)
         else:
             request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
     return passage

@@ -16,12 +16,18 @@ from .emitter import Refusal
 from .exceptions import Deny
 from .failures import denial_for, is_unrouted, translate
 from .handshake import HandshakeRequest, ScopeRequest
-from .log import log_denial, log_failure, report_broken_handler
+from .log import log_denial, log_failure, warn_once
 
 if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from .passage import Passage
+
+_LOST = (
+    "What was put into a session in front of an application that has a session of its own is lost: the "
+    "application has begun or ended one meanwhile. In front of Django's handler, install MirrorMiddleware: "
+    "then hooks and views have one session."
+)
 
 
 def refusal(passage: Passage, denial: Cause) -> Steps[tuple[Refusal, Deny | HttpResponseBase]]:
@@ -79,8 +85,16 @@ def resolve(passage: Passage, denial: Cause) -> Steps[Deny | HttpResponseBase]:
 
 def leaving(passage: Passage, response: HttpResponseBase) -> Steps[Cause]:
     """What goes out for the endpoint's own `response`: itself, its session saved, or what to refuse with."""
-    given = response
+    given, request = response, passage.request
+    was_loaded = sessions.is_loaded(request)
+    if not sessions.follow(request, response):
+        warn_once("session-of-hooks", _LOST)
+    if passage.cookies and not sessions.sets_cookie(response):
+        response.cookies.update(passage.cookies)
     if passage.onion:
+        if was_loaded and not sessions.is_loaded(request):
+            yield Step.BLOCKING  # Asynchronous hooks that have looked into it may do so again.
+            sessions.load(request)
         response = yield from passage.onion.leave(passage, response)
     if response is given:
         yield from _save_session(passage, response)
@@ -88,7 +102,7 @@ def leaving(passage: Passage, response: HttpResponseBase) -> Steps[Cause]:
 
 
 def _save_session(passage: Passage, response: HttpResponseBase) -> Steps[None]:
-    if passage.saves_session and sessions.needs_saving(passage.request) and response.status_code < 500:
+    if sessions.needs_saving(passage.request) and response.status_code < 500:
         yield Step.BLOCKING
         sessions.save_session(passage.request, response)  # type: ignore[arg-type]
 
@@ -104,14 +118,11 @@ def plain_refusal(passage: Passage, error: Exception) -> tuple[Refusal, Deny]:
 def logged(passage: Passage, refusal: Refusal, denial: Deny | HttpResponseBase) -> Refusal:
     """`refusal`, with its record in the log."""
     status = refusal.response.status_code
-    try:
-        if isinstance(denial, Deny) and denial.__cause__ is not None and status >= 500:
-            log_failure(passage, denial.__cause__, status)
-            # The record has the traceback. Left here, it would keep the frames of this handshake alive.
-            denial.__cause__.__traceback__ = None
-            refusal.response._has_been_logged = True
-        if statuses.is_denial(status):
-            log_denial(passage, status, refusal.code)
-    except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out
-        report_broken_handler()
+    if isinstance(denial, Deny) and denial.__cause__ is not None and status >= 500:
+        log_failure(passage, denial.__cause__, status)
+        # The record has the traceback. Left here, it would keep the frames of this handshake alive.
+        denial.__cause__.__traceback__ = None
+        refusal.response._has_been_logged = True
+    if statuses.is_denial(status):
+        log_denial(passage, status, refusal.code)
     return refusal

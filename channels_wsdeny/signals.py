@@ -8,13 +8,16 @@ nobody left to answer, and nothing is told of what an accepted socket does after
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import AsyncToSync, SyncToAsync
 from django.dispatch import Signal
 
 from .conf import conf
+from .drivers import is_being_cancelled
 from .log import escape, request_path
 from .pool import hop_aside
 
@@ -82,7 +85,9 @@ def tell(
         "policy": passage.expression,
         "duration": time.monotonic() - passage.started,
     }
-    task = asyncio.get_running_loop().create_task(_tell(blocking, asynchronous, named))
+    context = contextvars.copy_context()
+    context.run(_leave_thread)
+    task = asyncio.get_running_loop().create_task(_tell(blocking, asynchronous, named), context=context)
     _telling.add(task)
     task.add_done_callback(_telling.discard)
     return task
@@ -94,6 +99,17 @@ async def linger(task: asyncio.Task[None]) -> None:
         await asyncio.wait({task}, timeout=_LINGER)
 
 
+def _leave_thread() -> None:
+    """Have ``sync_to_async`` forget the thread that waits for the current coroutine.
+
+    That of a synchronous consumer waits in ``async_to_sync`` while its answer is sent, no longer; what a
+    receiver asks of it later, it would refuse. Thereafter calls go where those of a bare task go.
+    """
+    AsyncToSync.executors.current = None
+    # asgiref knows of a thread that is in use, and forbids to wait for it. Nobody in it waits for receivers.
+    SyncToAsync.deadlock_context.set(False)
+
+
 async def _tell(blocking: list[Receiver], asynchronous: list[Receiver], named: dict[str, Any]) -> None:
     left = [*blocking, *asynchronous]
 
@@ -101,7 +117,7 @@ async def _tell(blocking: list[Receiver], asynchronous: list[Receiver], named: d
         try:
             await receiver(**named)
         except asyncio.CancelledError as error:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             _log(receiver, named, error)  # What it awaited was cancelled by somebody else.
         except (Exception, SystemExit) as error:  # noqa: BLE001 - nobody else's business
@@ -136,11 +152,6 @@ async def _tell(blocking: list[Receiver], asynchronous: list[Receiver], named: d
             "%s had not ended %s s after %s of %s (POLICY_TIMEOUT). What takes long belongs in a task queue.",
             *(_name(receiver), conf.POLICY_TIMEOUT, *_about(named)),
         )
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _log(receiver: Receiver, named: dict[str, Any], error: BaseException) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import http, websocket
 from .conf import DENY_WITH
 from .hooks import as_registries
-from .lookahead import Layer, seen_through
+from .layer import Layer, seen_through
 from .policies import Policy
 
 if TYPE_CHECKING:

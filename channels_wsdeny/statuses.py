@@ -43,6 +43,11 @@ def is_denial(status: object) -> bool:
     return isinstance(status, int) and not isinstance(status, bool) and 300 <= status <= 599
 
 
+def is_content(status: int) -> bool:
+    """Whether a response of this status gives somebody what he asked for, or says that he has it (304)."""
+    return status < 300 or status == 304
+
+
 def wire_status(status: int) -> int:
     """The number that all servers can send for `status`: itself, or its class's x00 if unregistered."""
     try:

@@ -205,9 +205,9 @@ def begin() -> Trace | None:
     return Trace() if trace is None and settings.DEBUG else trace
 
 
-def is_on() -> bool:
-    """Whether a request that begins now is traced."""
-    return settings.DEBUG or _recorded.get() is not None
+def is_recorded() -> bool:
+    """Whether somebody wants the trace of what runs here, whatever `DEBUG` is."""
+    return _recorded.get() is not None
 
 
 def is_rehearsing() -> bool:

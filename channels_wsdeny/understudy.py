@@ -20,8 +20,9 @@ from .decorators import guard
 from .emitter import Refusal, emit_response
 from .guards import guards_of
 from .hooks import Hooks
+from .layer import Layer
 from .locks import guards_on
-from .lookahead import Layer, consumer_class_of, inner_name
+from .lookahead import consumer_class_of, inner_name
 from .names import name_of
 from .views import guard_view
 

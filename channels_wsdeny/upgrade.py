@@ -9,10 +9,12 @@ from django.urls import Resolver404, resolve
 from django.utils.translation import gettext_lazy as _
 
 from .exceptions import Deny
-from .lookahead import Route, consumer_class_of, look_ahead
+from .lookahead import consumer_class_of, look_ahead
+from .sighting import Route
 
 if TYPE_CHECKING:
-    from .lookahead import Found, Layer
+    from .layer import Layer
+    from .sighting import Found
     from .types import Scope
 
 #: A path that nobody means: a route that matches it is there for all paths.

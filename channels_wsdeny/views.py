@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import connections
 from django.http import HttpRequest
 
-from . import bodies, corridor, problems, statuses
+from . import bodies, content, corridor, problems, statuses
 from .admission import admission
 from .decisions import ALLOWED, Cause, Raised, Step, Steps, Verdict
 from .drivers import drive, drive_sync
@@ -63,9 +63,11 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
             around = call.enter(guards.hooks)
             try:
                 response = await go_around(around, request, lambda: drive(call.steps(), through_django))
-            except Deny as deny:
-                response = await drive(call.refuse(deny), through_django)
-            return call.leave(response)
+            except Exception as error:  # noqa: BLE001 - raised again, unless it answers
+                return await drive(call.fail(error), through_django)
+            return (
+                response if response is call.response else await drive(call.replace(response), through_django)
+            )
 
     else:
 
@@ -75,9 +77,9 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
             around = call.enter(guards.hooks)
             try:
                 response = go_around_sync(around, request, lambda: drive_sync(call.steps()))
-            except Deny as deny:
-                response = drive_sync(call.refuse(deny))
-            return call.leave(response)
+            except Exception as error:  # noqa: BLE001 - raised again, unless it answers
+                return drive_sync(call.fail(error))
+            return response if response is call.response else drive_sync(call.replace(response))
 
     _guarded[guarded] = _Guarded(view, guards, ref(guarded))
     return guarded
@@ -125,7 +127,8 @@ class _Call:
         self._passage = passage_of(request)
         self._onion = onion_of(self._passage)
         self._depth = self._onion.depth
-        self._response: HttpResponseBase | None = None
+        #: What the hooks around the view get.
+        self.response: HttpResponseBase | None = None
         if policies:
             self._passage.owed = None  # They are asked here.
 
@@ -166,21 +169,26 @@ class _Call:
             )
         else:
             response = yield from self._onion.leave(self._passage, response, self._depth)
-        self._response = response
+        self.response = response
         return response
 
-    def refuse(self, deny: Deny) -> Steps[HttpResponseBase]:
-        """The response to a `Deny` of an ``around`` hook."""
-        self._response = yield from refuse(self._request, self._view, denial_for(deny))
+    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
+        """The response to a `Deny` of an ``around`` hook; raises what else hook or view have raised."""
+        if self.response is not None:
+            yield from content.discard(self.response)
+        if not isinstance(error, Deny):
+            raise error
+        response = yield from refuse(self._request, self._view, denial_for(error))
         self._onion.cut(self._depth)
-        return self._response
+        return response
 
-    def leave(self, response: HttpResponseBase) -> HttpResponseBase:
-        """`response`, a denial if an ``around`` hook denies by it; the hooks in whose place are forgotten."""
-        if response is not self._response:
-            self._onion.cut(self._depth)
-            if statuses.is_denial(response.status_code):
-                problems.seal(response)
+    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
+        """What an ``around`` hook answers in the place of the view: a denial, if its status is one."""
+        if self.response is not None:
+            yield from content.discard(self.response, response)
+        self._onion.cut(self._depth)
+        if statuses.is_denial(response.status_code):
+            problems.seal(response)
         return response
 
     def _admit(self) -> Steps[Verdict]:

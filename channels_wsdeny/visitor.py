@@ -62,7 +62,7 @@ class VisitorRequest(ASGIRequest):
             own["user"] = anonymous()
         return _loaded(own.get("user"))
 
-    @property
+    @cached_property
     def _has_session_cookie(self) -> bool:
         name = settings.SESSION_COOKIE_NAME.encode()
         for key, value in self.scope.get("headers", []):

@@ -14,7 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 
 from .guards import NO_GUARDS, Guards, guards_of
-from .lookahead import Layer, consumer_class_of, inner_name, is_seen_through
+from .layer import Layer
+from .lookahead import consumer_class_of, inner_name, is_known
 from .stack import DenyMiddlewareStack
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Way:
     @property
     def unknown(self) -> tuple[Any, ...]:
         """The wrappers on the way that may change the scope, or route elsewhere, for all that is known."""
-        return tuple(app for app in self.apps[:-1] if not is_seen_through(app))
+        return tuple(app for app in self.apps[:-1] if not is_known(app))
 
     @property
     def guards(self) -> Guards:
@@ -105,11 +106,19 @@ class Way:
 def application_of_site() -> Any:
     """``ASGI_APPLICATION``; None if it is not set.
 
-    Raises what importing it does, and `ImproperlyConfigured` for what is no application.
+    Raises what importing it does, and `ImproperlyConfigured` for what is no application. So it does for an
+    `ImportError`, which it names.
     """
     if not getattr(settings, "ASGI_APPLICATION", None):
         return None
-    application = get_default_application()
+    try:
+        application = get_default_application()
+    except ImproperlyConfigured as error:
+        cause = error.__cause__ or error.__context__
+        if not isinstance(cause, ImportError):
+            raise
+        # Channels says which module it was, but not what is wrong with it.
+        raise ImproperlyConfigured(f"{error}: {type(cause).__name__}: {cause}") from cause
     if not callable(application):
         raise ImproperlyConfigured(f"ASGI_APPLICATION is {application!r}, which is no ASGI application.")
     return application

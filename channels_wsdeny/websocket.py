@@ -17,18 +17,20 @@ from django.urls.exceptions import Resolver404
 
 from . import corridor, emitter
 from .decisions import ALLOWED, Raised
+from .drivers import is_being_cancelled
 from .exceptions import HandshakeDenied
 from .gatekeeper import Gatekeeper
 from .guards import Guards
 from .handshake import HandshakeRequest
 from .hooks import site_hooks
 from .log import log_failure
-from .lookahead import Route, Unseen, consumer_class_of, is_nested, look_ahead
+from .lookahead import consumer_class_of, look_through
 from .onion import Onion
 from .passage import Gate, Passage
 from .policies import default_policy
 from .pool import hop
 from .reflex import reflex
+from .sighting import Route, Unseen
 from .wire import State, Wire
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 
     from .decisions import Cause
     from .hooks import Hooks
-    from .lookahead import Found, Layer
+    from .layer import Layer
+    from .sighting import Found
     from .types import ASGIApp, Receive, Scope, Send
 
 
@@ -50,18 +53,11 @@ async def enter_layer(
     Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
     """
     handshake = handshake_of(scope)
-    try:
-        found: Found | Exception = look_ahead(layer, scope)
-    except Exception as error:  # noqa: BLE001 - a converter of the site's may raise anything
-        found = error
-    if found is Unseen.UNROUTED and is_nested(scope):
-        raise Resolver404({"path": scope["path_remaining"]})
+    found = look_through(layer, scope)
     if handshake is not None:
         await handshake.enter_layer(layer, found, scope, receive, send)
         return
-    known = reflex(layer, found, scope, send, deny_with)
-    if known is not None:
-        await known.answer(scope, receive, send)
+    if await reflex(layer, found, scope, (receive, send), deny_with):
         return
     inside = _enter(
         Handshake(scope, receive, send, deny_with),
@@ -236,9 +232,9 @@ class Handshake:
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError as error:
-            if passage.gate is not None and passage.gate.has_denied and not corridor.is_being_cancelled():
+            if passage.gate is not None and passage.gate.has_denied and not is_being_cancelled():
                 return  # The gate unwound the application with it.
-            if corridor.is_being_cancelled() or wire.is_in(State.ACCEPTED):
+            if is_being_cancelled() or wire.is_in(State.ACCEPTED):
                 raise
             if wire.is_in(State.CONNECTING) and not wire.client_left:
                 await wire.deny_for_the_app(Raised(_cancelled(app, error)))

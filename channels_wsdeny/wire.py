@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.http import HttpResponse
 
-from . import corridor, emitter, signals
+from . import corridor, emitter, signals, stock
 from .appdenial import AppDenial, denial_of_close
 from .conf import conf
-from .exceptions import HandshakeDenied
+from .departure import Listener, disconnect, receive_from_nobody, send_while_connected
+from .exceptions import Deny, HandshakeDenied
+from .log import log_denial
 from .pool import hop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from django.http.response import HttpResponseBase
 
     from .decisions import Cause
@@ -65,9 +65,9 @@ class Wire:
         "_app_denial",
         "_connect_taken",
         "_denial",
-        "_denied",
         "_deny_with",
         "_disconnect_taken",
+        "_listener",
         "_lock",
         "_receive",
         "_scope",
@@ -89,12 +89,12 @@ class Wire:
         #: The class of the consumer that the handshake is for; None while it is not known.
         self.consumer_class: type | None = None
         self._scope, self._receive, self._send = scope, receive, send
+        self._listener = Listener(receive)
         self._deny_with = deny_with
         #: One message at a time until the handshake is answered, so that none overtakes the answer.
         self._lock = asyncio.Lock()
         self._app_denial: AppDenial | None = None
         self._denial: asyncio.Future[None] | None = None
-        self._denied: asyncio.Future[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._connect_taken = self._disconnect_taken = False
 
@@ -120,7 +120,8 @@ class Wire:
                     self._denial.cancel()
                 await self._denial
         finally:
-            self._receive, self._send = _receive_from_nobody, _send_to_nobody
+            self._listener.close()
+            self._receive, self._send = receive_from_nobody, _send_to_nobody
         if self._telling is not None and not cancelled:
             await signals.linger(self._telling)
 
@@ -130,9 +131,10 @@ class Wire:
             self._connect_taken = True
             return {"type": "websocket.connect"}
         if self.state is State.ACCEPTED:
-            return await self._receive()
-        event = await self._next_event()
+            return await (self._receive() if self._listener.pending is None else self._listener.last())
+        event = await self._listener.next() if self.state is State.CONNECTING else None
         if event is not None:
+            self.client_left = self.is_in(State.CONNECTING) and event["type"] == "websocket.disconnect"
             return event
         if self._connect_taken and not self._disconnect_taken:
             self._disconnect_taken = True
@@ -156,14 +158,15 @@ class Wire:
         if self.state is not State.CONNECTING:
             return
         self.state = State.DENIED
-        if self._denied is not None and not self._denied.done():
-            self._denied.set_result(None)
+        self._listener.end()
+        if await self._deny_from_stock(denial):
+            return
         refusal = await corridor.refuse(self.passage, denial, hop)
         how = self._deny_with or conf.DENY_WITH
         emission = self._emit(refusal, how)
         try:
             if len(refusal.response.content) > _MUCH:
-                await self._while_the_client_is_there(emission)
+                await send_while_connected(emission, self._receive)
             else:
                 await emission
             if how == "close":
@@ -174,6 +177,22 @@ class Wire:
             if not emitter.is_granian(self._send):
                 raise
             # granian's way to say the same.
+
+    async def _deny_from_stock(self, denial: Cause) -> bool:
+        """Deny with what is in stock, if nobody has a say in the answer; returns whether there was such."""
+        passage = self.passage
+        if not isinstance(denial, Deny) or corridor.has_say_in_answer(passage):
+            return False
+        kept = stock.kept(denial, self._scope, self._send, self._deny_with)
+        if kept is None:
+            return False
+        log_denial(passage, denial.status, denial.code)
+        try:
+            for message in kept.messages():
+                await self._send(message)
+        except OSError:
+            pass  # as in `deny`
+        return True
 
     async def _emit(self, refusal: Refusal, how: str) -> None:
         await emitter.emit_denial(refusal, self._scope, self._send, how)
@@ -193,47 +212,13 @@ class Wire:
             self._denial = asyncio.ensure_future(self.deny(denial))
         return self._denial
 
-    async def _while_the_client_is_there(self, emission: Coroutine[Any, Any, None]) -> None:
-        """Send a large denial, unless the client leaves: hypercorn would wait for it to read on for ever."""
-        sending = asyncio.ensure_future(emission)
-        leaving = asyncio.ensure_future(self._disconnect())
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done() or leaving.exception() is not None:
-                await sending
-        finally:
-            sending.cancel()
-            leaving.cancel()
-
     async def _await_the_end(self) -> None:
         """Give the client a moment to answer the close; some servers drop the socket when we return."""
         try:
             async with asyncio.timeout(_CLOSING):
-                await self._disconnect()
+                await disconnect(self._receive)
         except TimeoutError:
             pass
-
-    async def _disconnect(self) -> None:
-        """Wait for the server to say that the client has left."""
-        while (await self._receive())["type"] != "websocket.disconnect":
-            pass
-
-    async def _next_event(self) -> Message | None:
-        """The server's next event; None once denied, when a server need not send any."""
-        if self.state is State.DENIED:
-            return None
-        self._denied = self._denied or asyncio.get_running_loop().create_future()
-        event: asyncio.Future[Any] = asyncio.ensure_future(self._receive())
-        waiting: set[asyncio.Future[Any]] = {event, self._denied}
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if not event.done():
-                return None
-            message: Message = event.result()
-        finally:
-            event.cancel()
-        self.client_left = self.is_in(State.CONNECTING) and message["type"] == "websocket.disconnect"
-        return message
 
     async def _answer(self, message: Message) -> None:
         """Take a message that the application sent before the handshake was answered."""
@@ -279,10 +264,6 @@ class Wire:
         self.passage.is_fresh = False
         await self._send(emitter.accept_message(message, headers, self._send))
         self._tell(signals.handshake_accepted, response)
-
-
-async def _receive_from_nobody() -> Message:
-    raise HandshakeDenied("The connection is over; nothing can be received.")
 
 
 async def _send_to_nobody(message: Message) -> None:

@@ -7,8 +7,9 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
 from django.utils import translation
 
-from channels_wsdeny import signals
+from channels_wsdeny import Hooks, signals
 from tests.clients import cookie_header
+from tests.mirror import DOORS, Site
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,17 @@ def _own_receivers(request):
             signal.disconnect(otel.count_handshake)
             if hasattr(request.module, "otel") or request.module.__name__.endswith("test_otel"):
                 signal.connect(otel.count_handshake)
+
+
+@pytest.fixture
+def hooks():
+    return Hooks()
+
+
+@pytest.fixture(params=DOORS)
+def site(request, settings):
+    """A site of the test's own, through every way that Django can run it."""
+    return Site(settings, DOORS[request.param]())
 
 
 @pytest.fixture

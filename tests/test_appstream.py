@@ -37,11 +37,6 @@ def streaming(*chunks, start=START):
     return app
 
 
-@pytest.fixture
-def hooks():
-    return Hooks()
-
-
 def rewriting(hooks, transform):
     """A response hook that has every chunk go through `transform`."""
 
@@ -444,19 +439,52 @@ async def test_what_was_wrapped_before_it_was_replaced_is_gone(wrapped, hooks):
     gc.collect()
 
 
-async def test_an_application_whose_response_was_replaced_is_told_with_its_next_message(hooks):
+async def test_a_consumer_whose_response_was_replaced_is_told_with_its_next_message(hooks):
     hooks.on_response(lambda request, response: HttpResponse(b"no", status=403))
     errors = []
 
+    class Consumer(AsyncHttpConsumer):
+        async def handle(self, content):
+            await self.send_headers(status=200)
+            try:
+                await self.send_body(b"secret")
+            except HandshakeDenied as error:
+                errors.append(error)
+                raise
+
+    server = serve(public(Consumer).as_asgi(), hooks)
+    assert await server.end() is None
+    assert (len(errors), server.body) == (1, b"no")
+
+
+async def test_an_application_whose_response_was_replaced_is_not_heard_any_more(hooks):
+    """It is not told by an exception either: Django's handler would leave without `request_finished`."""
+    hooks.on_response(lambda request, response: HttpResponse(b"no", status=403))
+    events = []
+
     async def app(scope, receive, send):
         await send(START)
-        with pytest.raises(HandshakeDenied) as caught:
-            await send(body(b"secret"))
-        errors.append(caught.value)
+        await send(body(b"secret"))
+        events.append(await receive())
 
     server = serve(public(app), hooks)
     assert await server.end() is None
-    assert (len(errors), server.body) == (1, b"no")
+    assert (events, server.body) == ([{"type": "http.disconnect"}], b"no")
+
+
+async def test_an_application_that_waits_for_the_client_hears_that_its_response_was_replaced(hooks):
+    hooks.on_response(lambda request, response: HttpResponse(b"no", status=403))
+
+    async def app(scope, receive, send):
+        await receive()
+        listening = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        await send(START)
+        assert await listening == {"type": "http.disconnect"}
+
+    server = serve(public(app), hooks)
+    assert await server.end() is None
+    assert server.body == b"no"
 
 
 async def test_a_file_response_in_the_place_of_a_stream_is_closed(hooks, tmp_path):
@@ -649,9 +677,11 @@ async def endless():
 
 
 def answering_endlessly(hooks, *, late):
-    def answer():
-        return StreamingHttpResponse(endless(), status=403)
+    answering(hooks, lambda: StreamingHttpResponse(endless(), status=403), late=late)
 
+
+def answering(hooks, answer, *, late):
+    """A hook that answers by itself, before the application or while that runs."""
     if not late:
         hooks.on_request(lambda request: answer())
         return
@@ -692,6 +722,18 @@ async def test_an_endless_answer_of_a_hook_ends_when_the_server_cancels(late, ho
         server.task.cancel()
         await server.end()
         await asyncio.sleep(0.01)  # as above
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_answer_of_a_hook_that_breaks_off_is_told_to_the_server(late, hooks):
+    async def breaking():
+        yield b"a"
+        raise ZeroDivisionError
+
+    answering(hooks, lambda: StreamingHttpResponse(breaking(), status=403), late=late)
+    server = serve(waiting, hooks)
+    assert isinstance(await server.end(), ZeroDivisionError)
+    assert server.body == b"a"
 
 
 # What else would pass the hooks by.

@@ -33,11 +33,6 @@ def site(request, settings):
 
 
 @pytest.fixture
-def hooks():
-    return Hooks()
-
-
-@pytest.fixture
 def repeats(hooks):
     """Hooks that answer an exception with the body of the request."""
 

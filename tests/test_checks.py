@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
 from django.core import checks as djangos
 from django.core.asgi import get_asgi_application
 from django.core.checks.registry import registry
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.http import HttpResponse
 from django.urls import path
@@ -365,6 +366,76 @@ def test_an_application_that_cannot_be_imported_is_reported(value, settings):
     assert found(settings, ASGI_APPLICATION=value) == ["channels_wsdeny.W003"]
 
 
+@pytest.fixture
+def asgi_of(tmp_path, monkeypatch, settings):
+    """A function: the site's asgi.py is one with this source."""
+
+    def write(source):
+        (tmp_path / "asgi_of_this_test.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "asgi_of_this_test", raising=False)
+        settings.ASGI_APPLICATION = "asgi_of_this_test.application"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        (
+            "from testproject import consumerz",
+            "ImportError: cannot import name 'consumerz'",
+        ),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("raise ImportError('no luck')", "ImportError: no luck"),
+        ("1 / 0", "ZeroDivisionError('division by zero')"),
+        ("", "Cannot find 'application' in ASGI_APPLICATION module asgi_of_this_test"),
+    ],
+)
+def test_what_keeps_an_application_from_being_imported_is_named(source, cause, settings, asgi_of):
+    asgi_of(source)
+    message = message_of(settings)
+    assert message.id == "channels_wsdeny.W003"
+    assert cause in message.msg
+
+
+@pytest.mark.parametrize("arguments", [["routes"], ["explain", "/ws/"]])
+def test_the_command_names_what_keeps_an_application_from_being_imported(arguments, asgi_of):
+    asgi_of("import nowhere")
+    with pytest.raises(CommandError, match="ModuleNotFoundError: No module named 'nowhere'"):
+        call_command("wsdeny", *arguments)
+
+
+BUILDS_DJANGOS_HANDLER = """
+from django.core.asgi import get_asgi_application
+application = get_asgi_application()
+"""
+
+
+def test_a_session_engine_that_keeps_asgi_from_being_imported_is_reported(settings, asgi_of):
+    asgi_of(BUILDS_DJANGOS_HANDLER)
+    assert found(settings, SESSION_ENGINE="nowhere.sessions") == [
+        "channels_wsdeny.W003",
+        "channels_wsdeny.E009",
+    ]
+
+
+def test_an_application_that_cannot_be_imported_says_nothing_of_a_right_session_engine(settings, asgi_of):
+    asgi_of("import nowhere")
+    assert found(settings) == ["channels_wsdeny.W003"]
+
+
+def test_the_checks_before_tests_do_not_import_the_application(settings, asgi_of, monkeypatch):
+    asgi_of("import nowhere")
+    monkeypatch.setattr(sys, "argv", ["manage.py", "test", "chat"])
+    assert found(settings) == []
+
+
+def test_the_checks_before_tests_look_at_an_application_that_was_imported(settings, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["manage.py", "test", "chat"])
+    assert found(settings, ASGI_APPLICATION=f"{__name__}.bare") == ["channels_wsdeny.W002"]
+
+
 def test_the_app_has_a_name_for_people():
     assert apps.get_app_config("channels_wsdeny").verbose_name
 
@@ -521,6 +592,37 @@ def test_hooks_of_a_stack_that_views_miss_are_named(settings):
 
 def test_hooks_of_a_stack_reach_views_by_the_middleware(settings):
     assert found(settings, ASGI_APPLICATION=f"{__name__}.hooks_of_a_stack") == []
+
+
+for_sockets, for_views, empty_hooks = Hooks(), Hooks(), Hooks()
+for_sockets.on_request(protocols=("websocket",))(look)
+for_views.on_request(protocols=("http",))(look)
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [f"{__name__}.for_sockets", f"{__name__}.empty_hooks", "channels_wsdeny.contrib.otel.hooks"],
+)
+def test_hooks_that_are_not_for_views_need_no_middleware(hooks, settings):
+    assert found(settings, CHANNELS_WSDENY={"HOOKS": [hooks]}, MIDDLEWARE=[]) == []
+
+
+def test_hooks_for_views_need_the_middleware_also_beside_others(settings):
+    hooks = [f"{__name__}.for_sockets", f"{__name__}.for_views"]
+    assert found(settings, CHANNELS_WSDENY={"HOOKS": hooks}, MIDDLEWARE=[]) == ["channels_wsdeny.W004"]
+
+
+def test_hooks_of_the_site_that_views_miss_are_named(settings):
+    hooks = {"HOOKS": [f"{__name__}.for_sockets", f"{__name__}.route_hooks"]}
+    message = message_of(settings, CHANNELS_WSDENY=hooks, MIDDLEWARE=[])
+    assert message.msg.startswith(f"CHANNELS_WSDENY['HOOKS'] has on_route {__name__}.look, but no Mirror")
+
+
+def test_hooks_of_a_stack_are_looked_at_where_those_of_the_site_are_for_sockets(settings):
+    hooks = {"HOOKS": [f"{__name__}.for_sockets"]}
+    application = f"{__name__}.hooks_of_a_stack"
+    ids = found(settings, CHANNELS_WSDENY=hooks, ASGI_APPLICATION=application, MIDDLEWARE=[])
+    assert ids == ["channels_wsdeny.W004"]
 
 
 @pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file", "signed_cookies"])

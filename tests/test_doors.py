@@ -11,7 +11,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth import decorators as djangos
 from django.contrib.auth import get_user_model
@@ -23,6 +23,7 @@ from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.vary import vary_on_cookie
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
@@ -446,9 +447,85 @@ def test_views_of_the_admin_are_guarded_but_for_its_login(of_views):
     found = of_views(path("admin/", site.urls))
     assert len(found) > 10
     assert {(door.policy, door.source) for door in found if door.name != "admin:login"} == {
-        ("AdminSite.has_permission", "django")
+        ("AdminSite.has_permission", "admin")
     }
     assert [door.path for door in found if door.is_public] == ["/admin/login/"]
+
+
+class MoreViews(ModelAdmin):
+    """As Django's docs have it, and Django's own `UserAdmin`."""
+
+    def change_password(self, request, pk):
+        return HttpResponse()
+
+    def get_urls(self):
+        own = path("<int:pk>/password/", self.admin_site.admin_view(self.change_password))
+        return [own, *super().get_urls()]
+
+
+def test_a_page_that_a_model_admin_adds_is_guarded_by_the_admin(of_views):
+    site = AdminSite()
+    site.register(get_user_model(), MoreViews)
+    (door,) = (door for door in of_views(path("admin/", site.urls)) if door.path.endswith("/password/"))
+    assert guarded_by(door) == ("AdminSite.has_permission", "admin")
+
+
+class StrictSite(AdminSite):
+    """Has more to say than Django's, of which it makes use."""
+
+    def admin_view(self, view, cacheable=False):
+        return csrf_exempt(djangos.permission_required("a.b")(super().admin_view(view, cacheable)))
+
+
+@csrf_exempt
+def exempt_view(request):
+    return HttpResponse()
+
+
+BY_THE_ADMIN = {
+    "function": AdminSite().admin_view(view),
+    "cacheable": AdminSite().admin_view(view, cacheable=True),
+    "exempt": AdminSite().admin_view(exempt_view),
+    "exempt-and-cacheable": AdminSite().admin_view(exempt_view, cacheable=True),
+    "class": AdminSite().admin_view(ClassView.as_view()),
+    "under-another-decorator": vary_on_cookie(AdminSite().admin_view(view)),
+    "site-of-ones-own": type("Site", (AdminSite,), {})().admin_view(view),
+    "site-with-a-view-of-its-own": StrictSite().admin_view(view),
+}
+
+
+@pytest.mark.parametrize("guarded", BY_THE_ADMIN.values(), ids=BY_THE_ADMIN)
+def test_what_the_admin_wraps_is_guarded_by_it(guarded, of_views):
+    (door,) = of_views(path("a/", guarded))
+    assert "AdminSite.has_permission" in [lock.expression for lock in door.locks if lock.source == "admin"]
+
+
+def named_as_the_admins():
+    """A view with every name that those of the admin have, which asks nobody."""
+
+    def inner(request):
+        return HttpResponse()
+
+    inner.__module__ = AdminSite.__module__
+    inner.__qualname__ = "AdminSite.admin_view.<locals>.inner"
+    inner.__code__ = inner.__code__.replace(co_name="inner", co_qualname=inner.__qualname__)
+    inner.admin_site = inner.model_admin = "admin"
+    return inner
+
+
+def test_a_view_that_is_named_as_the_admins_is_open(of_views):
+    (door,) = of_views(path("a/", named_as_the_admins()))
+    assert door.is_open
+
+
+def test_a_view_that_holds_one_of_the_admins_is_open(of_views):
+    inner = AdminSite().admin_view(view)
+
+    def chooses(request):
+        return view(request) if request.GET else inner(request)
+
+    (door,) = of_views(path("a/", chooses))
+    assert door.is_open
 
 
 @pytest.fixture

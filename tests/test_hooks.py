@@ -44,11 +44,6 @@ def door(request):
 
 
 @pytest.fixture
-def hooks():
-    return Hooks()
-
-
-@pytest.fixture
 def ran():
     """The names of what ran, in order."""
     return []

@@ -30,11 +30,6 @@ FOREVER = 3600
 
 
 @pytest.fixture
-def hooks():
-    return Hooks()
-
-
-@pytest.fixture
 def ran():
     """The names of what ran, in order."""
     return []
@@ -305,19 +300,35 @@ async def test_what_a_hook_raises_is_logged_once(late, hooks, door, ran, caplog)
     assert [record.name for record in caplog.records] == ["django.request", "channels_wsdeny"]
 
 
-async def test_an_endpoint_that_answers_after_an_early_end_is_told_so(hooks):
+async def test_an_endpoint_that_answers_after_an_early_end_is_not_heard(hooks):
     impatient(hooks, instead)
-    errors = []
+    events = []
 
     async def app(scope, receive, send):
         await asyncio.sleep(0.15)
-        for message in ({"type": "http.response.start", "status": 200}, {"type": "http.response.body"}):
-            with pytest.raises(HandshakeDenied) as caught:
-                await send(message)
-            errors.append(caught.value)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"secret"})
+        events.append(await receive())
 
     assert (await ask("HTTP", hooks, public(app))).body == b"instead"
-    assert len(errors) == 2
+    assert events == [{"type": "http.disconnect"}]
+
+
+async def test_a_consumer_that_answers_after_an_early_end_is_told_so(hooks):
+    impatient(hooks, instead)
+    errors = []
+
+    class Consumer(AsyncHttpConsumer):
+        async def handle(self, content):
+            await asyncio.sleep(0.15)
+            try:
+                await self.send_response(200, b"secret")
+            except HandshakeDenied as error:
+                errors.append(error)
+                raise
+
+    assert (await ask("HTTP", hooks, public(Consumer).as_asgi())).body == b"instead"
+    assert len(errors) == 1
 
 
 async def test_what_an_endpoint_raises_after_an_early_end_is_logged_and_goes_no_further(hooks, door, caplog):

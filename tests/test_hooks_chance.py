@@ -25,11 +25,6 @@ from tests.test_stack import Wrapper, no_task_left
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def hooks():
-    return Hooks()
-
-
 @pytest.fixture(params=DOORS)
 def door(request):
     return request.param

@@ -35,6 +35,7 @@ FLOORS = [
         "failures",
         "problems",
         "emitter",
+        "departure",
         "content",
         "bodies",
         "requests",
@@ -46,11 +47,14 @@ FLOORS = [
     {"corridor", "admission", "refusal"},
     {
         "lookahead",
+        "layer",
+        "sighting",
         "upgrade",
         "gatekeeper",
         "websocket",
         "wire",
         "reflex",
+        "stock",
         "http",
         "exchange",
         "views",
@@ -59,7 +63,7 @@ FLOORS = [
     },
     {"stack", "routes", "decorators"},
     {"ways", "urlconf", "locks", "doors", "understudy", "rehearsal", "question", "explanation"},
-    {"wiring", "footing", "checks", "apps", "management.commands.wsdeny", ""},
+    {"origins", "wiring", "footing", "checks", "apps", "management.commands.wsdeny", ""},
     {
         "answers",
         "apprunner",
@@ -82,7 +86,7 @@ FLOORS = [
 ANNEX = {"daphne", "management"}
 #: Doors, by the modules that each is made of; the look-ahead is what they may share.
 DOORS = [
-    {"gatekeeper", "websocket", "wire", "reflex"},
+    {"gatekeeper", "websocket", "wire", "reflex", "stock"},
     {"http", "exchange"},
     {"views", "errors", "middleware"},
 ]

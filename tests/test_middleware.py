@@ -22,11 +22,9 @@ from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.policies import DenyAll
 from tests.mirror import (
-    DOORS,
     INSIDE,
     VIEWS,
     Middleware,
-    Site,
     hello,
     hello_async,
     noting,
@@ -38,16 +36,6 @@ from tests.parts import Check
 pytestmark = pytest.mark.django_db
 #: Django warns of what it serves well enough.
 SYNC_ITERATORS = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
-
-
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
-@pytest.fixture
-def hooks():
-    return Hooks()
 
 
 @pytest.fixture(params=VIEWS.values(), ids=VIEWS)

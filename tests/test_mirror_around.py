@@ -23,16 +23,6 @@ from tests.mirror import DOORS, VIEWS, Site, hello, hello_async
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
-@pytest.fixture
-def hooks():
-    return Hooks()
-
-
 @pytest.fixture(params=VIEWS.values(), ids=VIEWS)
 def view(request):
     return request.param

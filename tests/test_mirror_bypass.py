@@ -31,11 +31,6 @@ pytestmark = pytest.mark.django_db
 HOST = [(b"host", b"testserver")]
 
 
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
 @pytest.fixture
 def locked(site):
     """A function that serves URLs under the default policy, and returns the site."""
@@ -287,3 +282,39 @@ async def test_a_client_that_leaves_while_the_policy_is_asked_opens_nothing(sett
     async with asyncio.timeout(10):
         await asyncio.gather(task, return_exceptions=True)
     assert (ran, sent) == ([], [])
+
+
+# Wrappers that lose their patience while the policy is asked.
+
+
+class Stale:
+    """A cache that answers with the page it has kept when the site takes too long."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    async def __call__(self, scope, receive, send):
+        site = asyncio.ensure_future(self.inner(scope, receive, send))
+        done, _ = await asyncio.wait({site}, timeout=0.2)
+        if not done:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"secret"})
+        await site
+
+
+class Slow(Policy):
+    async def acheck(self, request):
+        await asyncio.sleep(0.5)
+        return False
+
+
+INNER = {"handler": lambda django: django, "stack": DenyMiddlewareStack, "hooks": with_hooks(Hooks())}
+
+
+@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
+async def test_what_a_wrapper_answers_while_the_policy_is_asked_is_guarded(inner, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True, "DEFAULT_POLICY": Slow()}
+    settings.ROOT_URLCONF = (path("", hello),)
+    application = DenyMiddlewareStack(Stale(inner(get_asgi_application())))
+    answer = await fetch(application, "/", headers=HOST)
+    assert (answer.status, b"secret" in answer.body) == (403, False)

@@ -26,16 +26,6 @@ from tests.mirror import DOORS, Middleware, Site, hello, page, tell
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
-@pytest.fixture
-def hooks():
-    return Hooks()
-
-
 class Lost(LookupError):
     pass
 

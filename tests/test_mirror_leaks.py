@@ -25,16 +25,6 @@ from tests.parts import AsyncCheck
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
-@pytest.fixture
-def hooks():
-    return Hooks()
-
-
 # Responses that are made once, and sent to many.
 
 

@@ -11,7 +11,7 @@ from django.http import (
 )
 from django.urls import path, re_path
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.middleware import MirrorMiddleware
 from tests.clients import fetch
 from tests.mirror import (
@@ -25,16 +25,6 @@ from tests.mirror import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
-@pytest.fixture
-def hooks():
-    return Hooks()
 
 
 class Stricter(MirrorMiddleware):

@@ -44,11 +44,6 @@ ROOT = Path(__file__).parents[1]
 HOST = [(b"host", b"testserver")]
 
 
-@pytest.fixture(params=DOORS)
-def site(request, settings):
-    return Site(settings, DOORS[request.param]())
-
-
 @pytest.fixture
 def locked(site):
     """A function that serves URLs under the default policy, and returns the site."""

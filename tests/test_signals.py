@@ -310,6 +310,45 @@ def test_a_synchronous_receiver_may_query_the_database():
     assert get_user_model().objects.filter(username="denied-403").exists()
 
 
+class Sync(WebsocketConsumer):
+    """Answers from the thread that its methods run in."""
+
+    def connect(self):
+        self.accept()
+
+
+class SyncThatDenies(WebsocketConsumer):
+    def connect(self):
+        self.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("consumer", [Sync, SyncThatDenies])
+async def test_an_asynchronous_receiver_of_a_synchronous_consumer_may_query_the_database(consumer, failures):
+    counts = []
+
+    async def hear(**kwargs):
+        await asyncio.sleep(0.01)  # By now the consumer's thread waits for nothing.
+        counts.append(await get_user_model().objects.acount())
+
+    with connected(hear):
+        await knock(open_to_all(consumer.as_asgi()), "/")
+    assert (counts, failures()) == ([0], [])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("consumer", [Sync, SyncThatDenies])
+async def test_a_receiver_of_a_synchronous_consumer_may_query_at_once(consumer, failures):
+    counts = []
+
+    async def hear(**kwargs):
+        counts.append(await get_user_model().objects.acount())
+
+    with connected(hear):
+        await knock(open_to_all(consumer.as_asgi()), "/")
+    assert (counts, failures()) == ([0], [])
+
+
 async def test_a_receiver_may_look_at_the_user(heard, headers_of):
     await knock(locked(accept), "/", headers=headers_of("alice"))
     assert (await heard[0]["request"].auser()).get_username() == "alice"
@@ -336,6 +375,23 @@ async def test_a_receiver_sees_what_a_hook_put_into_a_contextvar():
 
     with connected(hear):
         await knock(DenyMiddlewareStack(accept, default_policy=AllowAny(), hooks=hooks), "/")
+    assert seen == ["tagged"]
+
+
+async def test_a_receiver_sees_what_a_synchronous_consumer_put_into_a_contextvar():
+    variable = contextvars.ContextVar("variable", default=None)
+    seen = []
+
+    class Sets(WebsocketConsumer):
+        def connect(self):
+            variable.set("tagged")
+            self.accept()
+
+    async def hear(**kwargs):
+        seen.append(variable.get())
+
+    with connected(hear):
+        await knock(open_to_all(Sets.as_asgi()), "/")
     assert seen == ["tagged"]
 
 

@@ -11,9 +11,11 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import django
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
 from django.core.management import CommandError, call_command
 from django.http import HttpResponse
 from django.urls import path, re_path
@@ -21,7 +23,8 @@ from django.urls import path, re_path
 import testproject
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, table
 from channels_wsdeny.decorators import public, require
-from channels_wsdeny.policies import DenyAll, IsStaff
+from channels_wsdeny.management.commands.wsdeny import Command
+from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.parts import Check, accept
 
 PROJECT = Path(testproject.__file__).parent
@@ -490,6 +493,99 @@ def test_an_application_that_closes_without_a_stack_is_told(site):
     assert "HTTP 403 Forbidden, without a body: the application closes with 4001 'no'." in run("explain", "/")
 
 
+WITHIN = {
+    "policy": require(AllowAny())(Plain.as_asgi()),
+    "expression": require(IsStaff() | ~IsStaff())(Plain.as_asgi()),
+    "default": Plain.as_asgi(),
+    "public": public(type("Open", (Plain,), {})).as_asgi(),
+}
+
+
+@pytest.mark.parametrize("consumer", WITHIN.values(), ids=WITHIN)
+def test_a_foreign_origin_is_named_where_a_validator_within_the_stack_closes(consumer, site, users):
+    hosts = OriginValidator(URLRouter([path("a/", consumer)]), ["http://localhost"])
+    site(DenyMiddlewareStack(ProtocolTypeRouter({"websocket": hosts})))
+    out = run("explain", "/a/", "--user", "alice", "--header", "Origin: http://evil.example")
+    told = "OriginValidator, within the application, does not allow the Origin 'http://evil.example'."
+    assert f"\n\nThe policies allowed it. {told}\n\nHTTP 403 Forbidden\n" in out
+
+
+def test_an_origin_that_is_missing_is_named(site):
+    site(DenyMiddlewareStack(OriginValidator(public(Plain.as_asgi()), ["http://localhost"])))
+    out = run("explain", "/", "--header", "Origin:")
+    assert "OriginValidator, within the application, does not allow a handshake without an Origin." in out
+
+
+class Shuts:
+    """A wrapper that closes each handshake before its endpoint."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": "websocket.close"})
+
+
+def test_a_wrapper_within_the_stack_that_closes_is_told(site):
+    site(DenyMiddlewareStack(require(AllowAny())(Shuts(Plain.as_asgi()))))
+    out = run("explain", "/")
+    assert "The policies allowed it. The application denied it by itself, before its endpoint." in out
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        DenyMiddlewareStack(require(DenyAll())(accept)),
+        DenyMiddlewareStack(require(DenyAll())(Shuts(public(Plain.as_asgi())))),
+        DenyMiddlewareStack(OriginValidator(require(DenyAll())(accept), ["http://localhost"])),
+        DenyMiddlewareStack(require(Check(lambda request: 3))(accept)),
+        DenyMiddlewareStack(public(Plain.as_asgi())),
+        Shuts(DenyMiddlewareStack(public(Plain.as_asgi()))),
+    ],
+)
+def test_who_is_not_denied_within_is_not_told_so(application, site):
+    site(application)
+    assert "The policies allowed it" not in run("explain", "/")
+
+
+def test_a_hook_that_denied_is_not_taken_for_the_application(site):
+    hooks = Hooks()
+
+    @hooks.on_route
+    def shut(request):
+        raise Deny(403)
+
+    site(DenyMiddlewareStack(public(Plain.as_asgi()), hooks=hooks))
+    assert "The policies allowed it" not in run("explain", "/")
+
+
+def test_a_policy_that_denied_nobody_is_told(site):
+    site(DenyMiddlewareStack(sockets(a=Plain.as_asgi())))
+    assert re.search(r"policy +IsAuthenticated\(\) +denied: 401", run("explain", "/a/"))
+
+
+@pytest.mark.parametrize(
+    "application", [DenyMiddlewareStack(sockets(a=Plain.as_asgi())), sockets(a=Plain.as_asgi())]
+)
+def test_a_handshake_at_a_views_path_is_told_of_the_other_protocol(application, site, settings):
+    settings.ROOT_URLCONF = (path("page/", view),)
+    site(application)
+    assert "--protocol http" in run("explain", "/page/")
+
+
+def test_a_handshake_that_is_denied_for_another_reason_is_not_told_of_the_other_protocol(site, settings):
+    settings.ROOT_URLCONF = (path("", view),)
+    site(DenyMiddlewareStack(accept))
+    assert "--protocol http" not in run("explain", "/")
+
+
+@pytest.mark.parametrize("where", ["/nowhere/", "/a/"])
+def test_a_handshake_elsewhere_is_not_told_of_the_other_protocol(where, site, settings):
+    settings.ROOT_URLCONF = (path("a/", view),)
+    site(DenyMiddlewareStack(sockets(a=Plain.as_asgi())))
+    assert "--protocol http" not in run("explain", where)
+
+
 def test_a_policy_that_hangs_has_no_answer(site, settings):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.1}
     site(DenyMiddlewareStack(require(Check(lambda request: __import__("time").sleep(0.5)))(accept)))
@@ -564,3 +660,47 @@ def test_every_subcommand_has_its_help():
 
 def test_a_subcommand_is_needed():
     assert "subcommand" in failure()
+
+
+ELSEWHERE = {"DJANGO_SETTINGS_MODULE": "nowhere.settings"}
+
+
+@pytest.mark.parametrize("subcommand", [["routes"], ["explain", "/ws/status/"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--settings=testproject.settings"],
+        ["--settings", "testproject.settings", "--pythonpath", "."],
+        ["--settings=testproject.settings", "--traceback", "--no-color", "-v", "2"],
+        ["--settings=testproject.settings", "--force-color", "--verbosity=0"],
+    ],
+)
+def test_options_of_every_command_are_taken_on_both_sides_of_the_subcommand(subcommand, options):
+    before, after = manage(*options, *subcommand, **ELSEWHERE), manage(*subcommand, *options, **ELSEWHERE)
+    assert (before.returncode, before.stderr) == (after.returncode, after.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["--traceback", "explain", "/"], ["explain", "/", "--traceback"]])
+def test_a_traceback_is_shown_whichever_side_it_is_asked_for_on(arguments):
+    ran = manage(*arguments, "--user", "nobody", TESTPROJECT_DATABASE_NAME="/nowhere/db.sqlite3")
+    assert ran.stderr.startswith("Traceback")
+
+
+def test_what_is_given_before_the_subcommand_is_kept():
+    parser = Command().create_parser("manage.py", "wsdeny")
+    assert parser.parse_args(["-v", "3", "routes"]).verbosity == 3
+
+
+def test_what_is_given_after_the_subcommand_counts():
+    parser = Command().create_parser("manage.py", "wsdeny")
+    assert parser.parse_args(["-v", "3", "routes", "-v", "2"]).verbosity == 2
+
+
+def test_what_is_not_given_has_djangos_default():
+    parser = Command().create_parser("manage.py", "wsdeny")
+    assert parser.parse_args(["routes"]).verbosity == 1
+
+
+def test_the_version_is_told_after_a_subcommand():
+    ran = manage("routes", "--version")
+    assert (ran.returncode, ran.stdout.strip()) == (0, django.get_version())

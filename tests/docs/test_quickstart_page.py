@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.docs.pages import blocks, titled
 
 ROOT = Path(__file__).parents[2]
 FILES = titled("quickstart.md")
-INSTALL, FIRST, CURL, TEST = blocks("quickstart.md", "console")
+INSTALL, FIRST, CURL, USERS, TEST = blocks("quickstart.md", "console")
 
 #: The tutorial's site after part 3, but for Redis, and for the scripts of its templates.
 TUTORIAL = {
@@ -132,7 +134,7 @@ def site(tmp_path):
     """The tutorial's site, and the first two steps of the page."""
     site = Site(tmp_path)
     site.write({**TUTORIAL, **BEFORE})
-    site.take("mysite/settings.py", "mysite/asgi.py")
+    site.take("mysite/settings.py", "mysite/urls.py", "mysite/asgi.py")
     return site
 
 
@@ -151,6 +153,23 @@ def get(server, path, *headers):
         return read(connection)
 
 
+def status_of_handshake(server, path, *headers):
+    """The first line of the answer: an accepted socket has no end to wait for."""
+    with connect(server) as connection, connection.makefile("rb") as answer:
+        connection.sendall(
+            "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
+        )
+        return answer.readline().decode().strip()
+
+
+def post(server, path, body, *headers):
+    with connect(server) as connection:
+        kind = "Content-Type: application/x-www-form-urlencoded"
+        head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", kind, f"Content-Length: {len(body)}", *headers]
+        connection.sendall("\r\n".join([*head, "", body]).encode())
+        return read(connection)
+
+
 def handshake_of_the_page():
     """The path and headers of the curl line, and what it shows."""
     command, answer = CURL.split("\n", 1)
@@ -162,8 +181,8 @@ def handshake_of_the_page():
 
 
 def test_every_file_of_the_page_is_taken():
-    taken = {"mysite/settings.py", "mysite/asgi.py", "chat/consumers.py", "chat/views.py", "chat/tests.py"}
-    assert set(FILES) == taken
+    of_the_site = {"mysite/settings.py", "mysite/urls.py", "mysite/asgi.py"}
+    assert set(FILES) == of_the_site | {"chat/consumers.py", "chat/views.py", "chat/tests.py"}
 
 
 def test_it_installs_with_an_extra_that_exists():
@@ -209,8 +228,52 @@ def test_a_browser_is_sent_to_log_in_and_the_index_is_open(whole):
         room = get(server, "/chat/lobby/", "Accept: text/html", "Connection: close")
         index = get(server, "/chat/", "Accept: text/html", "Connection: close")
     assert room.status_line == "HTTP/1.1 302 Found"
-    assert room.all("location") == ["/admin/login/?next=/chat/lobby/"]
+    assert room.all("location") == ["/login/?next=/chat/lobby/"]
     assert index.status_line == "HTTP/1.1 200 OK"
+
+
+@pytest.fixture
+def peopled(whole):
+    """The whole site, with the users of the page, by their names with their passwords."""
+    assert whole.run("python manage.py migrate").returncode == 0
+    for command in USERS.splitlines():
+        result = whole.run(command.removeprefix("$ "))
+        assert result.returncode == 0, result.stderr
+    return whole, dict(re.findall(r"create_user\('(\w+)', password='([\w-]+)'\)", USERS))
+
+
+def log_in(server, url, name, password):
+    """Fill in the form at `url`, as a browser would; returns the answer to that."""
+    form = get(server, url, "Accept: text/html", "Connection: close")
+    assert form.status_line == "HTTP/1.1 200 OK"
+    (token,) = (line.partition(";")[0] for line in form.all("set-cookie") if line.startswith("csrftoken="))
+    fields = {"username": name, "password": password, "csrfmiddlewaretoken": token.removeprefix("csrftoken=")}
+    return post(server, url, urlencode(fields), f"Cookie: {token}", "Accept: text/html", "Connection: close")
+
+
+def cookies_of(reply):
+    return "Cookie: " + "; ".join(line.partition(";")[0] for line in reply.all("set-cookie"))
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "socket"),
+    [
+        ("bob", "HTTP/1.1 200 OK", "HTTP/1.1 101 Switching Protocols"),
+        ("eve", "HTTP/1.1 403 Forbidden", "HTTP/1.1 403 Forbidden"),
+    ],
+)
+def test_a_user_who_is_no_staff_logs_in_where_a_browser_is_sent(name, room, socket, peopled):
+    site, passwords = peopled
+    path, headers, _ = handshake_of_the_page()
+    with site.serving() as server:
+        (form,) = get(server, "/chat/lobby/", "Accept: text/html", "Connection: close").all("location")
+        logged_in = log_in(server, form, name, passwords[name])
+        assert (logged_in.status_line, logged_in.all("location")) == ("HTTP/1.1 302 Found", ["/chat/lobby/"])
+        own = cookies_of(logged_in)
+        page = get(server, "/chat/lobby/", "Accept: text/html", "Connection: close", own)
+        status = status_of_handshake(server, path, *headers, own)
+    assert page.status_line == room
+    assert status == socket
 
 
 def test_the_tests_of_the_page_pass(whole):
@@ -225,5 +288,5 @@ def test_they_fail_without_the_decorator(whole):
 
 
 def test_each_door_of_the_chat_is_guarded_in_the_end(whole):
-    result = whole.run("python manage.py wsdeny routes --fail-on-open --ignore /admin/")
+    result = whole.run("python manage.py wsdeny routes --fail-on-open")
     assert (result.returncode, result.stderr) == (0, "")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +38,40 @@ async def test_a_server_that_offers_nothing_gets_a_close_and_one_warning(caplog,
     assert len(warnings) == 1
 
 
+DENIED_BY = """
+import asyncio, django
+django.setup()
+from channels_wsdeny.testing import WebsocketClient
+assert asyncio.run(WebsocketClient().handshake("/ws/monitor/")).status_code == 401
+"""
+
+
+@pytest.mark.parametrize(
+    ("logging_setting", "shown"),
+    [({}, ""), (page.LOGGING, "Denied /ws/monitor/: 401 not_authenticated\n")],
+    ids=["djangos-default", "the-pages"],
+)
+def test_a_denial_is_shown_by_the_setting_of_the_page_and_not_by_djangos_default(
+    logging_setting, shown, tmp_path
+):
+    (tmp_path / "site_settings.py").write_text(
+        f"from testproject.settings import *\nDEBUG = True\nLOGGING = {logging_setting!r}\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", DENIED_BY],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "site_settings",
+            "PYTHONPATH": f"{tmp_path}:{DOCS.parent}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, shown)
+
+
 async def test_the_observer_tells_what_a_server_offers(capsys):
     await knock(page.Observer(page.application), "/")
     assert json.loads(capsys.readouterr().out) == ["websocket.http.response"]
@@ -44,8 +81,6 @@ async def test_the_observer_tells_what_a_server_offers(capsys):
 def test_the_command_lines_have_options_that_exist(line):
     import importlib.util
     import shlex
-    import subprocess
-    import sys
 
     words = shlex.split(line)
     module = {"python": "channels_wsdeny.daphne", "granian": "granian.cli"}.get(words[0], words[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import SUPPRESS
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class Command(BaseCommand):
 
     def _add_routes(self, subcommands: Any) -> None:
         add = subcommands.add_parser(
-            "routes", help="List every socket and view, and who guards it."
+            "routes", help="List every socket and view, and who guards it.", parents=[_everybodys_options()]
         ).add_argument
         add("--json", action="store_true", dest="as_json", help="Print JSON, for programs.")
         add("--only-open", action="store_true", help="List only the doors that nobody guards.")
@@ -55,6 +56,7 @@ class Command(BaseCommand):
     def _add_explain(self, subcommands: Any) -> None:
         add = subcommands.add_parser(
             "explain",
+            parents=[_everybodys_options()],
             help="Tell what a request would get, and why, without running the consumer or view.",
             description=(
                 "Hooks, middleware and policies run as for a real request, from 127.0.0.1; consumers and "
@@ -126,6 +128,17 @@ class Command(BaseCommand):
         except Exception as error:
             raise CommandError(f"The request cannot be explained: {error!r}") from error
         self.stdout.write("\n".join(lines))
+
+
+def _everybodys_options() -> ArgumentParser:
+    """What every command of Django's takes, for after a subcommand; it has no defaults."""
+    command = BaseCommand()
+    command.requires_system_checks = Command.requires_system_checks
+    parser = command.create_parser("manage.py", "wsdeny", add_help=False)
+    for action in parser._actions:
+        # The default of the subcommand's would take the place of what was given before the subcommand.
+        action.default = SUPPRESS
+    return parser
 
 
 def _summary(found: list[Door]) -> str:
