@@ -98,8 +98,11 @@ class Surrounding:
         return None
 
     async def leave(self, response: HttpResponseBase) -> HttpResponseBase:
-        """Give the hooks the endpoint's `response`; returns what they make of it, raises what they raise."""
-        if self._is_over:
+        """Give the hooks the endpoint's `response`; returns what they make of it, raises what they raise.
+
+        What they made of another response says nothing about this one, which is returned as it is.
+        """
+        if self._is_over or self._answer.done():
             return response
         self._on_early_end = _ignore
         if not self._task.done():

@@ -155,10 +155,15 @@ class Wire:
 
     async def deny(self, denial: Cause) -> None:
         """Deny the handshake, once and for all; it may be accepted or denied already."""
-        if self.state is not State.CONNECTING:
-            return
+        if self.state is State.CONNECTING:
+            self._close_the_door()
+            await self._answer_with(denial)
+
+    def _close_the_door(self) -> None:
         self.state = State.DENIED
         self._listener.end()
+
+    async def _answer_with(self, denial: Cause) -> None:
         if await self._deny_from_stock(denial):
             return
         refusal = await corridor.refuse(self.passage, denial, hop)
@@ -204,13 +209,18 @@ class Wire:
 
     async def deny_for_the_app(self, denial: Cause) -> None:
         """Deny while the application runs: it may cancel what it is doing, the denial must not be."""
-        await asyncio.shield(self.begin_denial(denial))
+        self.begin_denial(denial)
+        if self._denial is not None:
+            await asyncio.shield(self._denial)
 
-    def begin_denial(self, denial: Cause) -> asyncio.Future[None]:
-        """Have the handshake denied, in a task of its own; `release` waits for it."""
-        if self._denial is None:
-            self._denial = asyncio.ensure_future(self.deny(denial))
-        return self._denial
+    def begin_denial(self, denial: Cause) -> None:
+        """Have the handshake denied, in a task of its own; `release` waits for it.
+
+        No accept passes from now on, not even one that is ready to go out before that task begins.
+        """
+        if self.state is State.CONNECTING:
+            self._close_the_door()
+            self._denial = asyncio.ensure_future(self._answer_with(denial))
 
     async def _await_the_end(self) -> None:
         """Give the client a moment to answer the close; some servers drop the socket when we return."""

@@ -331,6 +331,36 @@ async def test_a_consumer_that_answers_after_an_early_end_is_told_so(hooks):
     assert len(errors) == 1
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 10])
+async def test_no_answer_passes_an_outer_hook_that_ends_while_an_inner_one_has_it(turns, hooks, door, ran):
+    has_answer = asyncio.Event()
+    inner = Hooks()
+
+    @hooks.around
+    async def end_early(request, call_next):
+        waiting = asyncio.ensure_future(call_next(request))
+        await has_answer.wait()
+        waiting.cancel()
+        return HttpResponse(status=403)
+
+    @inner.around
+    async def pass_on(request, call_next):
+        response = await call_next(request)
+        has_answer.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return response
+
+    @hooks.on_response
+    async def look(request, response):
+        ran.append(response.status_code)
+
+    async with no_task_left():
+        answer = await ask(door, hooks, with_hooks(inner)(DOORS[door][2]))
+    assert answer.status == 403
+    assert len(ran) == 1
+
+
 async def test_what_an_endpoint_raises_after_an_early_end_is_logged_and_goes_no_further(hooks, door, caplog):
     impatient(hooks, instead)
 
