@@ -90,12 +90,14 @@ class Exchange:
                 self._denial.cancel()
             raise
         finally:
-            if self.passage.onion is not None:
-                self.passage.onion.drop()
-            if self._stream is not None:
-                self._stream.abandon()
-                await hop(self._stream.close)
-            failure = await self._end_of_denial()
+            try:
+                if self._stream is not None:
+                    self._stream.abandon()
+                    await hop(self._stream.close)
+                failure = await self._end_of_denial()
+            finally:
+                if self.passage.onion is not None:  # Its hooks have their say in the denial first.
+                    self.passage.onion.drop()
             if self._stream is not None:
                 failure = failure or self._stream.failure
             self._listener.close()

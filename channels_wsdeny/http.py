@@ -189,6 +189,8 @@ class Visit:
         exchange.may_unwind = consumer_class_of(endpoint) is not None
         if not exchange.may_unwind:
             await corridor.save_session_early(passage, hop)
+        if exchange.is_in(State.DENIED):
+            return  # An around hook has ended while others were asked.
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         if self._onion:

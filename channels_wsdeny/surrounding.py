@@ -81,9 +81,9 @@ class Surrounding:
         #: Whether the hooks have no say any more: they were cancelled, or have ended early.
         self._is_over = False
         self._has_entered = False
-        self._context = contextvars.copy_context()
-        self._task = loop.create_task(surround(hooks, request, self._await_the_answer), context=self._context)
-        self._task.add_done_callback(self._tell)
+        self._outside, self._context = contextvars.copy_context(), contextvars.copy_context()
+        self._task = loop.create_task(self._run(hooks, request), context=self._context)
+        self._task.add_done_callback(_look_at)
 
     async def enter(self) -> HttpResponseBase | None:
         """Run the hooks up to the innermost `call_next`; what they put into contextvars, the caller sees.
@@ -132,17 +132,26 @@ class Surrounding:
         # A hook may give up waiting, and go on; the answer still comes.
         return await asyncio.shield(self._answer)
 
-    def _tell(self, task: asyncio.Task[HttpResponseBase]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()  # Looked at in any case, or asyncio complains that nobody did.
-        if not self._has_entered or self._on_early_end is _ignore:
-            return
-        self._is_over = True
-        if error is None:
-            self._on_early_end(task.result())
-        elif isinstance(error, Exception):
-            self._on_early_end(error)
+    async def _run(self, hooks: tuple[Hook, ...], request: HttpRequest) -> HttpResponseBase:
+        try:
+            response = await surround(hooks, request, self._await_the_answer)
+        except Exception as error:
+            self._end_with(error)
+            raise
+        self._end_with(response)
+        return response
+
+    def _end_with(self, end: HttpResponseBase | Exception) -> None:
+        """Tell of an early end before anything else can happen: the endpoint may be about to answer."""
+        if self._has_entered and self._on_early_end is not _ignore:
+            self._is_over = True
+            self._outside.run(self._on_early_end, end)
+
+
+def _look_at(task: asyncio.Task[HttpResponseBase]) -> None:
+    """Look at what `task` raised, or asyncio complains that nobody did."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _ignore(result: HttpResponseBase | Exception) -> None: ...

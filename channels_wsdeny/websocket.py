@@ -117,8 +117,10 @@ class Handshake:
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         self.passage.door = None
-        self._onion.drop()
-        await self.wire.release(cancelled=isinstance(error, asyncio.CancelledError))
+        try:
+            await self.wire.release(cancelled=isinstance(error, asyncio.CancelledError))
+        finally:
+            self._onion.drop()  # Its hooks have had their say in a denial first.
         if isinstance(error, _PastRouters):
             raise error.error from None
 
@@ -226,6 +228,8 @@ class Handshake:
     async def _run(self, app: ASGIApp, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
         wire = self.wire
+        if wire.is_in(State.DENIED):
+            return  # An around hook has ended while others were asked.
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         self._is_running = True

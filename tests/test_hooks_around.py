@@ -361,6 +361,53 @@ async def test_no_answer_passes_an_outer_hook_that_ends_while_an_inner_one_has_i
     assert len(ran) == 1
 
 
+async def inner_around(request, call_next):
+    return await call_next(request)
+
+
+async def inner_response(request, response):
+    await asyncio.sleep(0)
+
+
+def inner_sync_response(request, response): ...
+
+
+@pytest.mark.parametrize("inner", [inner_around, inner_response, inner_sync_response])
+async def test_whenever_an_outer_hook_ends_early_nothing_passes_or_begins(inner, door):
+    inside = Hooks()
+    began = []
+
+    async def endpoint(scope, receive, send):
+        began.append(bool(gave_up))
+        await DOORS[door][2].inner(scope, receive, send)
+
+    async def take_a_while(request):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return True
+
+    (inside.around if inner is inner_around else inside.on_response)(inner)
+    gave_up = []
+    for turns in range(60):
+        hooks = Hooks()
+
+        @hooks.around
+        async def give_up_after_some_turns(request, call_next, turns=turns):
+            asking = asyncio.ensure_future(call_next(request))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            gave_up.append(not asking.done())
+            if asking.done():
+                return await asking
+            asking.cancel()
+            return HttpResponse(status=403)
+
+        guarded = require(AsyncCheck(take_a_while))(endpoint)
+        status = (await ask(door, hooks, with_hooks(inside)(guarded))).status
+        assert status == (403 if gave_up.pop() else PASSES[door]), turns
+    assert set(began) == {False}
+
+
 async def test_what_an_endpoint_raises_after_an_early_end_is_logged_and_goes_no_further(hooks, door, caplog):
     impatient(hooks, instead)
 

@@ -154,8 +154,18 @@ class Chance:
                 return self.refusal()
             if what == 1:
                 raise self.random.choice([Deny(402), ValueError(), Http404()])
+            if what == 2:  # at any turn of the loop, also one at which something else ends
+                asking = asyncio.ensure_future(call_next(request))
+                try:
+                    for _ in range(self.random.randrange(40)):
+                        await asyncio.sleep(0)
+                    if not asking.done():
+                        return self.refusal()
+                    call_next = self.already(asking)
+                finally:
+                    asking.cancel()
             try:
-                async with asyncio.timeout(0.002 if what == 2 else None):
+                async with asyncio.timeout(0.002 if what == 3 else None):
                     response = await call_next(request)
             except TimeoutError:
                 await self.pause()
@@ -165,6 +175,13 @@ class Chance:
             return response if answer is None else answer
 
         return around
+
+    @staticmethod
+    def already(asking):
+        async def call_next(request):
+            return await asking
+
+        return call_next
 
     def begin(self, name):
         assert name not in self.began
