@@ -12,10 +12,10 @@ from django.urls import Resolver404, get_resolver
 from django.utils.cache import patch_vary_headers
 
 from . import problems
+from .call import refuse, rescue
 from .decisions import Raised, Steps
 from .failures import denial_for
 from .passage import Passage
-from .views import refuse, rescue
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

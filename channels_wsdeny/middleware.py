@@ -13,24 +13,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import got_request_exception
 from django.urls import Resolver404, get_resolver
 
-from . import bodies, content, errors, problems, statuses
+from . import bodies, content, errors, statuses
 from .admission import admission, arrival
+from .call import Call, answer, answer_sync, refuse, rescue, through_django
 from .conf import conf
 from .decisions import ALLOWED, Raised, Steps
 from .drivers import drive, drive_sync
 from .hooks import are_rescuing, site_hooks
 from .passage import Handover, Passage, handed_to, passage_of
 from .policies import default_policy
-from .views import (
-    go_around,
-    go_around_sync,
-    guards_of_view,
-    guards_within,
-    onion_of,
-    refuse,
-    rescue,
-    through_django,
-)
+from .views import guards_of_view, guards_within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,48 +58,8 @@ class MirrorMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """The response of the view, or of hooks and policies in its place."""
-        visit = _Visit(request)
-        if self._is_async:
-            return self._acall(visit)
-        try:
-            response = go_around_sync(visit.enter(), request, lambda: drive_sync(self._steps(visit)))
-        except Exception as error:
-            if settings.DEBUG_PROPAGATE_EXCEPTIONS:
-                raise
-            return drive_sync(visit.fail(error))  # It is an around hook's: all else was answered.
-        return response if response is visit.response else drive_sync(visit.replace(response))
-
-    async def _acall(self, visit: _Visit) -> HttpResponseBase:
-        try:
-            steps = self._steps(visit)
-            response = await go_around(visit.enter(), visit.request, lambda: drive(steps, through_django))
-        except Exception as error:
-            if settings.DEBUG_PROPAGATE_EXCEPTIONS:
-                raise
-            return await drive(visit.fail(error), through_django)  # as above
-        if response is visit.response:
-            return response
-        return await drive(visit.replace(response), through_django)
-
-    def _steps(self, visit: _Visit) -> Steps[HttpResponseBase]:
-        request, passage = visit.request, visit.passage
-        verdict = yield from arrival(passage)
-        response: HttpResponseBase
-        if verdict is ALLOWED:
-            if self._is_async:
-                response = yield lambda: self.get_response(request)
-            else:
-                response = self.get_response(request)
-            response = yield from errors.answer_in_place(passage, response)
-            owed = passage.owed if passage.is_asked else _owed(passage, response)
-            if owed is not None and statuses.is_content(response.status_code):
-                verdict = yield from admission(passage, passage.remaining(owed))
-            if verdict is not ALLOWED:
-                yield from content.discard(response)
-        if verdict is not ALLOWED:
-            response = yield from refuse(request, None, verdict)
-        visit.response = yield from visit.leave(response)
-        return visit.response
+        call = MirrorCall(request, self.get_response, is_async=self._is_async)
+        return answer(call) if self._is_async else answer_sync(call)
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -131,17 +83,17 @@ class MirrorMiddleware:
         return _told(drive_sync(refuse(request, match.func if match is not None else None, denial)))
 
 
-class _Visit:
+class MirrorCall(Call):
     """One request on its way through the middleware."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self.request = request
+    def __init__(
+        self, request: HttpRequest, get_response: Callable[[HttpRequest], Any], *, is_async: bool
+    ) -> None:
         is_first = not hasattr(request, "wsdeny")
-        self.passage = passage_of(request)
-        self._onion = onion_of(self.passage)
-        self._depth = 0 if is_first else self._onion.depth
-        #: What the hooks around the request get.
-        self.response: HttpResponseBase | None = None
+        super().__init__(request)
+        if is_first:
+            self.depth = 0
+        self._get_response, self._is_async = get_response, is_async
 
     def enter(self) -> tuple[Hook, ...]:
         """Enter the hooks of the site and of the stacks around; returns those that go around the request.
@@ -149,7 +101,7 @@ class _Visit:
         Raises `ImproperlyConfigured` for hooks that cannot be used: they may have denied.
         """
         handed = handed_to(self.request)
-        layer = self._onion.enter((*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ())))
+        layer = self.onion.enter((*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ())))
         if are_rescuing():
             bodies.record(self.request)
         if layer is None:
@@ -157,11 +109,46 @@ class _Visit:
         around, layer.around = layer.around, ()
         return around
 
-    def leave(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-        """Run the response hooks of all layers from here on; what nobody renders any more is rendered."""
+    def steps(self) -> Steps[HttpResponseBase]:
+        """The response of what is further in, or what it is refused with, as the response hooks leave it."""
+        request, passage = self.request, self.passage
+        verdict = yield from arrival(passage)
+        response: HttpResponseBase
+        if verdict is ALLOWED:
+            if self._is_async:
+                response = yield lambda: self._get_response(request)
+            else:
+                response = self._get_response(request)
+            response = yield from errors.answer_in_place(passage, response)
+            owed = passage.owed if passage.is_asked else _owed(passage, response)
+            if owed is not None and statuses.is_content(response.status_code):
+                verdict = yield from admission(passage, passage.remaining(owed))
+            if verdict is not ALLOWED:
+                yield from content.discard(response)
+        if verdict is not ALLOWED:
+            response = yield from refuse(request, None, verdict)
+        response = yield from content.render(request, response)  # Nobody else will.
+        self.response = yield from self.onion.leave(passage, response, self.depth)
+        self._tell_stack(self.response)
+        return self.response
+
+    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
+        """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""
         response = yield from content.render(self.request, response)
-        response = yield from self._onion.leave(self.passage, response, self._depth)
+        response = yield from super().replace(response)
         self._tell_stack(response)
+        return response
+
+    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
+        """What is answered if ``around`` hooks raise, or hooks cannot be used; all else was answered."""
+        if settings.DEBUG_PROPAGATE_EXCEPTIONS:
+            raise error
+        if self.response is not None:
+            yield from content.discard(self.response)
+        denial = yield from rescue(self.passage, error)
+        self.onion.cut(self.depth)
+        response = yield from refuse(self.request, None, denial)
+        response = yield from content.render(self.request, response)
         return response
 
     def _tell_stack(self, response: HttpResponseBase) -> None:
@@ -169,27 +156,6 @@ class _Visit:
         handed = handed_to(self.request)
         if isinstance(handed, Passage) and statuses.is_content(response.status_code):
             handed.is_asked = True
-
-    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-        """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""
-        self._onion.cut(self._depth)
-        response = yield from content.render(self.request, response)
-        if self.response is not None:
-            yield from content.discard(self.response, response)
-        if statuses.is_denial(response.status_code):
-            problems.seal(response)
-        self._tell_stack(response)
-        return response
-
-    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
-        """What is answered if the hooks around the request raise, or cannot be used."""
-        if self.response is not None:
-            yield from content.discard(self.response)
-        denial = yield from rescue(self.passage, error)
-        self._onion.cut(self._depth)
-        response = yield from refuse(self.request, None, denial)
-        response = yield from content.render(self.request, response)
-        return response
 
 
 def _before_the_view(

@@ -9,22 +9,17 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction
 from django.db import connections
 from django.http import HttpRequest
 
-from . import bodies, content, corridor, problems, statuses
+from . import bodies, content, corridor
 from .admission import admission
-from .decisions import ALLOWED, Cause, Raised, Step, Steps, Verdict
-from .drivers import drive, drive_sync
+from .call import Call, answer, answer_sync, refuse, rescue, through_django
+from .decisions import ALLOWED, Raised, Steps, Verdict
+from .drivers import drive_sync
 from .exceptions import Deny
 from .failures import denial_for
-from .log import log_failure
-from .onion import Onion
-from .pages import page_for
-from .passage import Passage, passage_of
-from .refusal import logged, refusal, resolve
-from .surrounding import surround
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +27,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from .guards import Guards
-    from .hooks import Hook, Hooks
-    from .policies import Policy
+    from .hooks import Hook
 
 
 class _Guarded(NamedTuple):
@@ -59,27 +53,13 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
 
         @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            call = _Call(request, view, guards.policies, args, kwargs)
-            around = call.enter(guards.hooks)
-            try:
-                response = await go_around(around, request, lambda: drive(call.steps(), through_django))
-            except Exception as error:  # noqa: BLE001 - raised again, unless it answers
-                return await drive(call.fail(error), through_django)
-            return (
-                response if response is call.response else await drive(call.replace(response), through_django)
-            )
+            return await answer(ViewCall(request, view, guards, args, kwargs))
 
     else:
 
         @functools.wraps(named)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            call = _Call(request, view, guards.policies, args, kwargs)
-            around = call.enter(guards.hooks)
-            try:
-                response = go_around_sync(around, request, lambda: drive_sync(call.steps()))
-            except Exception as error:  # noqa: BLE001 - raised again, unless it answers
-                return drive_sync(call.fail(error))
-            return response if response is call.response else drive_sync(call.replace(response))
+            return answer_sync(ViewCall(request, view, guards, args, kwargs))
 
     _guarded[guarded] = _Guarded(view, guards, ref(guarded))
     return guarded
@@ -104,14 +84,14 @@ def guards_within(view: Any) -> Guards | None:
     return None
 
 
-class _Call:
+class ViewCall(Call):
     """One call of a guarded view."""
 
     def __init__(
         self,
         request: HttpRequest,
         view: Callable[..., Any],
-        policies: tuple[Policy, ...],
+        guards: Guards,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
@@ -121,24 +101,20 @@ class _Call:
                 "must take (scope, receive, send) by these names, and a method needs "
                 "django.utils.decorators.method_decorator."
             )
-        self._request, self._view, self._policies = request, view, policies
+        super().__init__(request)
+        self._view, self._guards = view, guards
         self._args, self._kwargs = args, kwargs
         self._is_async = iscoroutinefunction(view)
-        self._passage = passage_of(request)
-        self._onion = onion_of(self._passage)
-        self._depth = self._onion.depth
-        #: What the hooks around the view get.
-        self.response: HttpResponseBase | None = None
-        if policies:
-            self._passage.owed = None  # They are asked here.
+        if guards.policies:
+            self.passage.owed = None  # They are asked here.
 
-    def enter(self, registries: tuple[Hooks, ...]) -> tuple[Hook, ...]:
+    def enter(self) -> tuple[Hook, ...]:
         """Enter the hooks of the view; returns those that go around it."""
-        layer = self._onion.enter(registries)
+        layer = self.onion.enter(self._guards.hooks)
         if layer is None:
             return ()
         if layer.exception:
-            bodies.record(self._request)
+            bodies.record(self.request)
         around, layer.around = layer.around, ()
         return around
 
@@ -149,26 +125,26 @@ class _Call:
         if decision is ALLOWED:
             try:
                 if self._is_async:
-                    response = yield lambda: self._view(self._request, *self._args, **self._kwargs)
+                    response = yield lambda: self._view(self.request, *self._args, **self._kwargs)
                 else:
-                    response = self._view(self._request, *self._args, **self._kwargs)
+                    response = self._view(self.request, *self._args, **self._kwargs)
             except Exception as error:
-                if not (isinstance(error, Deny) or self._onion.takes(error)):
+                if not (isinstance(error, Deny) or self.onion.takes(error)):
                     raise
-                decision = yield from rescue(self._passage, error)
+                decision = yield from rescue(self.passage, error)
                 if isinstance(decision, Raised):
                     raise
                 if not self._is_async:
-                    _roll_back(self._request)
+                    _roll_back(self.request)
         if decision is not ALLOWED:
-            response = yield from refuse(self._request, self._view, decision)
-        if self._onion.depth > self._depth and not getattr(response, "is_rendered", True):
+            response = yield from refuse(self.request, self._view, decision)
+        if self.onion.depth > self.depth and not getattr(response, "is_rendered", True):
             # As Django's decorator_from_middleware does: response hooks see what the template became.
             response.add_post_render_callback(  # type: ignore[attr-defined]
-                lambda rendered: drive_sync(self._onion.leave(self._passage, rendered, self._depth))
+                lambda rendered: drive_sync(self.onion.leave(self.passage, rendered, self.depth))
             )
         else:
-            response = yield from self._onion.leave(self._passage, response, self._depth)
+            response = yield from self.onion.leave(self.passage, response, self.depth)
         self.response = response
         return response
 
@@ -178,97 +154,24 @@ class _Call:
             yield from content.discard(self.response)
         if not isinstance(error, Deny):
             raise error
-        response = yield from refuse(self._request, self._view, denial_for(error))
-        self._onion.cut(self._depth)
-        return response
-
-    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-        """What an ``around`` hook answers in the place of the view: a denial, if its status is one."""
-        if self.response is not None:
-            yield from content.discard(self.response, response)
-        self._onion.cut(self._depth)
-        if statuses.is_denial(response.status_code):
-            problems.seal(response)
+        response = yield from refuse(self.request, self._view, denial_for(error))
+        self.onion.cut(self.depth)
         return response
 
     def _admit(self) -> Steps[Verdict]:
-        policies = self._passage.remaining(self._policies)
-        match = self._request.resolver_match
+        policies = self.passage.remaining(self._guards.policies)
+        match = self.request.resolver_match
         before = dict(match.kwargs) if match is not None else {}
         decision: Verdict
         if self._is_async:
-            decision = yield lambda: corridor.admit(self._passage, policies, through_django)
+            decision = yield lambda: corridor.admit(self.passage, policies, through_django)
         else:
-            decision = yield from admission(self._passage, policies)
+            decision = yield from admission(self.passage, policies)
         after = match.kwargs if match is not None else {}
         if after != before:  # A route hook changed them.
             kept = {name: value for name, value in self._kwargs.items() if name not in before}
             self._kwargs = {**kept, **after}
         return decision
-
-
-def onion_of(passage: Passage) -> Onion:
-    """The hooks that the request of a view has met."""
-    if passage.onion is None:
-        passage.onion = Onion("http")
-    return passage.onion
-
-
-def rescue(passage: Passage, error: Exception) -> Steps[Cause]:
-    """What a hook makes of an exception of a view; a `Deny` answers for itself; else `Raised`."""
-    if passage.onion is not None and passage.onion.takes(error):
-        yield Step.BLOCKING
-        bodies.give_back(passage.request)
-        try:
-            denial = yield from passage.onion.rescue(passage, error)
-        except Exception as another:  # noqa: BLE001 - a hook may well raise what should be answered
-            denial = denial_for(another)
-        if denial is not None:
-            return denial
-    return denial_for(error) if isinstance(error, Deny) else Raised(error)
-
-
-def refuse(request: HttpRequest, view: Callable[..., Any] | None, denial: Cause) -> Steps[HttpResponseBase]:
-    """The response that a request is refused with; in a browser, the site's own pages."""
-    passage = passage_of(request)
-    resolved = yield from resolve(passage, denial)
-    if (
-        isinstance(resolved, Deny)
-        and resolved.response is None
-        and problems.preferred_type(request) == problems.HTML
-    ):
-        try:
-            page = yield from page_for(request, view, resolved)
-        except Exception as error:  # noqa: BLE001 - a page that fails is no reason to say nothing
-            log_failure(passage, error)
-            page = None
-        if page is not None:
-            resolved = Deny(code=resolved.code, headers=resolved.headers, response=page)
-    made = yield from refusal(passage, resolved)
-    response: HttpResponseBase = logged(passage, *made).response
-    return response
-
-
-async def go_around(
-    hooks: tuple[Hook, ...], request: HttpRequest, inside: Callable[[], Any]
-) -> HttpResponseBase:
-    """What `inside` returns, with ``around`` hooks around it."""
-    response: HttpResponseBase = await (surround(hooks, request, inside) if hooks else inside())
-    return response
-
-
-def go_around_sync(
-    hooks: tuple[Hook, ...], request: HttpRequest, inside: Callable[[], HttpResponseBase]
-) -> HttpResponseBase:
-    """As `go_around`, in a synchronous caller."""
-    if not hooks:
-        return inside()
-    return async_to_sync(surround)(hooks, request, sync_to_async(inside, thread_sensitive=True))
-
-
-def through_django(function: Callable[[], Any]) -> Any:
-    """Through Django's own thread of the request, which has its database connections."""
-    return sync_to_async(function, thread_sensitive=True)()
 
 
 def _roll_back(request: HttpRequest) -> None:

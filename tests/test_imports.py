@@ -57,6 +57,7 @@ FLOORS = [
         "stock",
         "http",
         "exchange",
+        "call",
         "views",
         "errors",
         "middleware",
@@ -88,7 +89,7 @@ ANNEX = {"daphne", "management"}
 DOORS = [
     {"gatekeeper", "websocket", "wire", "reflex", "stock"},
     {"http", "exchange"},
-    {"views", "errors", "middleware"},
+    {"call", "views", "errors", "middleware"},
 ]
 
 

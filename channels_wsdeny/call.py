@@ -1,0 +1,132 @@
+"""The call of what Django calls, a guarded view or the mirror, and of the ``around`` hooks around it.
+
+Synchronous and asynchronous ones go the same way: `answer` and `answer_sync` differ in who drives the steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from . import bodies, content, problems, statuses
+from .decisions import Cause, Raised, Step, Steps
+from .drivers import drive, drive_sync
+from .exceptions import Deny
+from .failures import denial_for
+from .log import log_failure
+from .onion import Onion
+from .pages import page_for
+from .passage import passage_of
+from .refusal import logged, refusal, resolve
+from .surrounding import surround
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from .hooks import Hook
+    from .passage import Passage
+
+
+class Call:
+    """One request on its way through something of Django's, and the hooks that are entered there."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+        self.passage = passage_of(request)
+        if self.passage.onion is None:
+            self.passage.onion = Onion("http")
+        self.onion = self.passage.onion
+        #: How many layers of hooks are left to whoever is further out.
+        self.depth = self.onion.depth
+        #: What the ``around`` hooks get.
+        self.response: HttpResponseBase | None = None
+
+    def enter(self) -> tuple[Hook, ...]:
+        """Enter the hooks; returns those that go around `steps`."""
+        raise NotImplementedError
+
+    def steps(self) -> Steps[HttpResponseBase]:
+        """The response within the ``around`` hooks, kept as `response` too."""
+        raise NotImplementedError
+
+    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
+        """What an ``around`` hook answers in the place of `response`: a denial, if its status is one."""
+        self.onion.cut(self.depth)
+        if self.response is not None:
+            yield from content.discard(self.response, response)
+        if statuses.is_denial(response.status_code):
+            problems.seal(response)
+        return response
+
+    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
+        """What is answered if hooks cannot be entered, or raise; raises what is left to Django."""
+        raise NotImplementedError
+
+
+async def answer(call: Call) -> HttpResponseBase:
+    """The response to `call`, in an asynchronous caller. Raises what is left to Django."""
+    try:
+        hooks = call.enter()
+        response = await surround(hooks, call.request, lambda: drive(call.steps(), through_django))
+    except Exception as error:  # noqa: BLE001 - raised again, unless it answers
+        return await drive(call.fail(error), through_django)
+    return response if response is call.response else await drive(call.replace(response), through_django)
+
+
+def answer_sync(call: Call) -> HttpResponseBase:
+    """As `answer`, in a synchronous caller."""
+    try:
+        hooks = call.enter()
+        if hooks:
+            response = async_to_sync(surround)(
+                hooks, call.request, lambda: through_django(lambda: drive_sync(call.steps()))
+            )
+        else:
+            response = drive_sync(call.steps())
+    except Exception as error:  # noqa: BLE001 - raised again, unless it answers
+        return drive_sync(call.fail(error))
+    return response if response is call.response else drive_sync(call.replace(response))
+
+
+def rescue(passage: Passage, error: Exception) -> Steps[Cause]:
+    """What a hook makes of an exception of a view; a `Deny` answers for itself; else `Raised`."""
+    if passage.onion is not None and passage.onion.takes(error):
+        yield Step.BLOCKING
+        bodies.give_back(passage.request)
+        try:
+            denial = yield from passage.onion.rescue(passage, error)
+        except Exception as another:  # noqa: BLE001 - a hook may well raise what should be answered
+            denial = denial_for(another)
+        if denial is not None:
+            return denial
+    return denial_for(error) if isinstance(error, Deny) else Raised(error)
+
+
+def refuse(request: HttpRequest, view: Callable[..., Any] | None, denial: Cause) -> Steps[HttpResponseBase]:
+    """The response that a request is refused with; in a browser, the site's own pages."""
+    passage = passage_of(request)
+    resolved = yield from resolve(passage, denial)
+    if (
+        isinstance(resolved, Deny)
+        and resolved.response is None
+        and problems.preferred_type(request) == problems.HTML
+    ):
+        try:
+            page = yield from page_for(request, view, resolved)
+        except Exception as error:  # noqa: BLE001 - a page that fails is no reason to say nothing
+            log_failure(passage, error)
+            page = None
+        if page is not None:
+            resolved = Deny(code=resolved.code, headers=resolved.headers, response=page)
+    made = yield from refusal(passage, resolved)
+    response: HttpResponseBase = logged(passage, *made).response
+    return response
+
+
+def through_django(function: Callable[[], Any]) -> Any:
+    """Through Django's own thread of the request, which has its database connections."""
+    return sync_to_async(function, thread_sensitive=True)()
