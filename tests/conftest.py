@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
@@ -10,6 +11,12 @@ from django.utils import translation
 from channels_wsdeny import Hooks, signals
 from tests.clients import cookie_header
 from tests.mirror import DOORS, Site
+
+
+def pytest_collection_finish():
+    """What is there by now stays: those who collect garbage, as many tests do, need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
