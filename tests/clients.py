@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,13 @@ def http_scope(path: str, method: str = "GET", **scope: Any) -> dict[str, Any]:
     } | scope
 
 
+async def end_of(communicator: ApplicationCommunicator) -> None:
+    """Wait for an application to end by itself: its communicator ends one that hangs, and says nothing."""
+    done, _ = await asyncio.wait({communicator.future}, timeout=10)
+    assert done, "The application goes on and on."
+    await communicator.wait()
+
+
 class Handshake:
     """One handshake against an ASGI application."""
 
@@ -73,9 +81,10 @@ class Handshake:
         kind = messages[0]["type"]
         if kind == "websocket.http.response.start":
             messages.append(await self.communicator.receive_output(timeout=10))
-            await self.communicator.wait(timeout=10)
+            await self.end()
         elif kind == "websocket.close":
-            await self.communicator.wait(timeout=10)
+            await self.communicator.send_input({"type": "websocket.disconnect", "code": 1006})
+            await self.end()
         return answer_of(messages)
 
     async def next(self) -> dict[str, Any]:
@@ -86,7 +95,10 @@ class Handshake:
 
     async def leave(self) -> None:
         await self.communicator.send_input({"type": "websocket.disconnect", "code": 1000})
-        await self.communicator.wait(timeout=10)
+        await self.end()
+
+    async def end(self) -> None:
+        await end_of(self.communicator)
 
 
 def answer_of(messages: list[dict[str, Any]]) -> Answer:
@@ -119,7 +131,7 @@ async def fetch(application: Any, path: str, **scope: Any) -> Answer:
         body += messages[-1].get("body", b"")
         if not messages[-1].get("more_body"):
             break
-    await communicator.wait(timeout=10)
+    await end_of(communicator)
     return answer_of([messages[0], {"body": body}])
 
 

@@ -465,7 +465,7 @@ async def test_hooks_run_for_the_handshake_and_not_for_messages(hooks, ran):
     before = list(ran)
     await handshake.send("a")
     with pytest.raises(ZeroDivisionError):
-        await handshake.communicator.wait()
+        await handshake.end()
     assert ran == before == ["around", "request", "route", "response", "AROUND"]
 
 

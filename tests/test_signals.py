@@ -185,7 +185,7 @@ async def test_a_stream_of_an_accepted_socket_is_not_told_of(heard):
     await handshake.communicator.send_input({"type": "websocket.connect"})
     await handshake.communicator.send_input({"type": "websocket.connect"})
     assert (await handshake.next())["code"] == 4403
-    await handshake.communicator.wait()
+    await handshake.end()
     assert told(heard) == [(handshake_accepted, 101)]
 
 
@@ -621,7 +621,7 @@ async def test_a_receiver_that_hangs_keeps_no_answer_back(site, kind, hangs):
     assert hangs.ended == []
     hangs.free()
     await handshake.communicator.send_input({"type": "websocket.disconnect", "code": 1000})
-    await handshake.communicator.wait()
+    await handshake.end()
 
 
 async def test_a_receiver_that_hangs_holds_no_consumer_up(hangs):

@@ -183,7 +183,7 @@ async def test_a_resolver404_after_the_accept_does_not_run_the_next_route():
     await handshake.send("/no/such/page/")
     await handshake.send("I am in")
     with pytest.raises(Resolver404):
-        await handshake.communicator.wait()
+        await handshake.end()
     assert ran == []
 
 
@@ -570,7 +570,7 @@ async def test_an_http404_handler_around_an_accepted_consumer_sees_its_error():
     handshake = Handshake(DenyMiddlewareStack(Handler(Consumer.as_asgi())), websocket_scope("/"))
     assert (await handshake.connect()).status == 101
     await handshake.send("hello")
-    await handshake.communicator.wait()
+    await handshake.end()
     assert len(seen) == 1
 
 

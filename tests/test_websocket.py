@@ -78,7 +78,7 @@ async def outcome(app, **scope):
     """Everything that `app` sends to a client that asks and then says nothing, until `app` ends."""
     handshake = Handshake(app, websocket_scope("/", **scope))
     await handshake.communicator.send_input({"type": "websocket.connect"})
-    await handshake.communicator.wait(timeout=10)
+    await handshake.end()
     return left_over(handshake)
 
 
@@ -473,7 +473,7 @@ async def test_an_app_may_accept_before_it_takes_the_connect_event():
     assert (await handshake.next())["text"] == "websocket.connect"
     await handshake.send("hello")
     assert (await handshake.next())["text"] == "websocket.receive"
-    await handshake.communicator.wait()
+    await handshake.end()
 
 
 # A denial that the application sends itself.
@@ -645,7 +645,7 @@ async def test_a_client_that_leaves_while_its_policy_is_asked_is_no_error(caplog
         await handshake.communicator.send_input({"type": "websocket.disconnect", "code": 1001})
         await policy.asked.wait()
         policy.answers.set()
-        await handshake.communicator.wait()
+        await handshake.end()
     assert codes == [1001]
     assert errors(caplog) == []
     assert left_over(handshake) == []
@@ -909,7 +909,7 @@ async def test_after_the_accept_an_exception_reaches_the_server_unchanged(make, 
     async with no_task_left():
         assert (await handshake.connect()).status == 101
         with pytest.raises(type(error)) as caught:
-            await handshake.communicator.wait()
+            await handshake.end()
     assert caught.value is error
     assert left_over(handshake) == []
     assert errors(caplog) == []

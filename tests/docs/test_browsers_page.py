@@ -47,7 +47,7 @@ async def test_a_script_sees_the_close_of_a_denial():
     await handshake.connect()
     closed = await handshake.next()
     assert (closed["code"], closed["reason"]) == (4401, "not_authenticated")
-    await handshake.communicator.wait(timeout=10)
+    await handshake.end()
 
 
 async def test_the_first_subprotocol_is_chosen():
