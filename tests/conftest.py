@@ -13,8 +13,9 @@ from tests.clients import cookie_header
 from tests.mirror import DOORS, Site
 
 
-def pytest_collection_finish():
-    """What is there by now stays: those who collect garbage, as many tests do, need not look through it."""
+@pytest.fixture(autouse=True, scope="module")
+def _what_stays():
+    """Who collects garbage, as many tests do, need not look through what pytest keeps of all the others."""
     gc.collect()
     gc.freeze()
 
