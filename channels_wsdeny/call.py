@@ -19,7 +19,7 @@ from .onion import Onion
 from .pages import page_for
 from .passage import passage_of
 from .refusal import logged, refusal, resolve
-from .surrounding import surround
+from .surrounding import Inside, surround
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,9 @@ class Call:
         self.depth = self.onion.depth
         #: What the ``around`` hooks get.
         self.response: HttpResponseBase | None = None
+        #: Whether the ``around`` hooks have answered; they may not have waited for the steps.
+        self._is_over = False
+        self._walk = self.onion.walk
 
     def enter(self) -> tuple[Hook, ...]:
         """Enter the hooks; returns those that go around `steps`."""
@@ -52,6 +55,14 @@ class Call:
     def steps(self) -> Steps[HttpResponseBase]:
         """The response within the ``around`` hooks, kept as `response` too."""
         raise NotImplementedError
+
+    def end(self) -> None:
+        """The ``around`` hooks have answered."""
+        self._is_over = True
+
+    def go_on(self) -> None:
+        """Raise `HookError` if nothing may begin any more, for ``around`` hooks have answered already."""
+        self.onion.go_on(None if self._is_over else self._walk)
 
     def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
         """What an ``around`` hook answers in the place of `response`: a denial, if its status is one."""
@@ -70,8 +81,7 @@ class Call:
 async def answer(call: Call) -> HttpResponseBase:
     """The response to `call`, in an asynchronous caller. Raises what is left to Django."""
     try:
-        hooks = call.enter()
-        response = await surround(hooks, call.request, lambda: drive(call.steps(), through_django))
+        response = await _surround(call, call.enter(), lambda: drive(call.steps(), through_django))
     except Exception as error:  # noqa: BLE001 - raised again, unless it answers
         return await drive(call.fail(error), through_django)
     return response if response is call.response else await drive(call.replace(response), through_django)
@@ -82,14 +92,20 @@ def answer_sync(call: Call) -> HttpResponseBase:
     try:
         hooks = call.enter()
         if hooks:
-            response = async_to_sync(surround)(
-                hooks, call.request, lambda: through_django(lambda: drive_sync(call.steps()))
-            )
+            inside = sync_to_async(lambda: drive_sync(call.steps()), thread_sensitive=True)
+            response = async_to_sync(_surround)(call, hooks, inside)
         else:
             response = drive_sync(call.steps())
     except Exception as error:  # noqa: BLE001 - raised again, unless it answers
         return drive_sync(call.fail(error))
     return response if response is call.response else drive_sync(call.replace(response))
+
+
+async def _surround(call: Call, hooks: tuple[Hook, ...], inside: Inside) -> HttpResponseBase:
+    try:
+        return await surround(hooks, call.request, inside)
+    finally:
+        call.end()
 
 
 def rescue(passage: Passage, error: Exception) -> Steps[Cause]:

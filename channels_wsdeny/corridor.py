@@ -8,6 +8,7 @@ WSGI call the ``_sync`` ones. Nothing raises out of the corridor: whatever goes 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,8 +74,10 @@ async def answer(passage: Passage, response: HttpResponseBase, hop: Hop) -> Caus
     if _has_no_hooks(passage) and not (sessions.needs_saving(passage.request) or passage.cookies):
         return response
     began = time.monotonic()
+    # An error lets nobody in, and may be the answer to those who were interrupted.
+    drive_steps = _drive_within if response.status_code >= 400 else functools.partial(_undisturbed, passage)
     try:
-        return await _undisturbed(passage, _rest_of_timeout(passage), leaving(passage, response), hop)
+        return await drive_steps(_rest_of_timeout(passage), leaving(passage, response), hop)
     except TimeoutError:
         return Raised(_too_late(passage))
     except Exception as error:  # noqa: BLE001 - a response that cannot be made is no reason to let in
@@ -128,9 +131,10 @@ async def _undisturbed(passage: Passage, seconds: float, steps: Steps[T], hop: H
     """
     if _has_no_hooks(passage) or passage.onion is None:
         return await _drive_within(seconds, steps, hop)
-    passage.onion.begin()
-    result = await _drive_within(seconds, steps, hop)
-    passage.onion.end()
+    async with passage.onion.turn:
+        passage.onion.begin()
+        result = await _drive_within(seconds, steps, hop)
+        passage.onion.end()
     return result
 
 

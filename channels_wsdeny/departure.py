@@ -58,13 +58,14 @@ class Listener:
     async def next(self) -> Message | None:
         """The server's next event; None if `end` is called before there is one."""
         end = self._end = self._end or asyncio.get_running_loop().create_future()
-        event = self.pending = self.pending or asyncio.ensure_future(self._receive())
-        waiting: set[asyncio.Future[Any]] = {event, end}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if end.done():
-            return None
-        self.pending = None
-        return event.result()
+        while not end.done():
+            event = self.pending = self.pending or asyncio.ensure_future(self._receive())
+            waiting: set[asyncio.Future[Any]] = {event, end}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if event is self.pending:  # else it was for another one who listens
+                self.pending = None
+                return event.result()
+        return None
 
     async def last(self) -> Message:
         """The event that is pending, once nothing else can end the wait."""

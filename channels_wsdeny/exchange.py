@@ -64,6 +64,8 @@ class Exchange:
         self.ended: ASGIApp | None = None
         self._receive, self._send = receive, send
         self._listener = Listener(receive)
+        #: One message at a time until the response has started, so that none overtakes it.
+        self._lock = asyncio.Lock()
         #: Whether anything has gone out.
         self._has_sent = False
         #: How many messages nobody has heard.
@@ -90,6 +92,8 @@ class Exchange:
                 self._denial.cancel()
             raise
         finally:
+            if self.is_in(State.PENDING):
+                self.state = State.LEFT  # for what is left of the application: it cannot answer any more
             try:
                 if self._stream is not None:
                     self._stream.abandon()
@@ -139,21 +143,28 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """The application's ``send``: hooks and the session have their say as the response starts."""
-        if self.is_in(State.STARTED):
-            if self._stream is not None and message["type"] == "http.response.body":
-                await self._stream.feed(message)
-            else:
-                await self._send(message)
-        elif _denying.get() is self:
+        if _denying.get() is self:
             self._has_sent = True
             await self._send(message)
-        elif self.is_in(State.PENDING):
-            if message["type"] == "http.response.start":
-                await self._start(message)
-            else:
-                await self._send(message)
-        else:
+            return
+        if self.is_in(State.PENDING):
+            async with self._lock:
+                if self.is_in(State.PENDING):
+                    await self._answer(message)
+                    return
+        if not self.is_in(State.STARTED):
             await self._drop(message)
+        elif self._stream is not None and message["type"] == "http.response.body":
+            await self._stream.feed(message)
+        else:
+            await self._send(message)
+
+    async def _answer(self, message: Message) -> None:
+        """Take a message that the application sent before its response has started."""
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        else:
+            await self._send(message)
 
     async def _drop(self, message: Message) -> None:
         self._unheard += 1
@@ -171,6 +182,9 @@ class Exchange:
             if verdict is not ALLOWED:
                 await self.deny(verdict, self._send)
                 return
+        if not self.is_in(State.PENDING):
+            await self._drop(message)
+            return
         response = AppStream(message["status"], headers)
         answer = await corridor.answer(self.passage, response, hop)
         if not self.is_in(State.PENDING):  # An around hook has ended, or the client has left.
@@ -203,6 +217,8 @@ class Exchange:
     def begin_denial(self, denial: Cause, send: Send | None = None) -> asyncio.Future[None]:
         """Have the request denied; `run` waits for it."""
         self.state = State.DENIED
+        if self.passage.onion is not None:
+            self.passage.onion.overtake()
         self._listener.end()
         self._denial = asyncio.ensure_future(self._answer_with(denial, self._send if send is None else send))
         return self._denial

@@ -109,6 +109,8 @@ class Visit:
         self._scope = scope
         self._onion = Onion("http")
         self._onion.on_early_end = self._end_early
+        #: Whether ``around`` hooks have answered by themselves.
+        self._has_ended_early = False
         self.passage = Passage(self.request, self, onion=self._onion)
         self.request.wsdeny = self.passage  # type: ignore[attr-defined]
         self.exchange = Exchange(self.passage, receive, send)
@@ -175,6 +177,8 @@ class Visit:
 
     async def _admit(self, hooks: tuple[Hooks, ...], guards: Guards) -> Verdict:
         """Run the hooks of stacks and of `guards` that were not met yet, and ask the policies."""
+        if self.exchange.is_in(State.DENIED):
+            return Raised(HandshakeDenied("The request was denied already."))
         try:
             self.request.begin()
             self._onion.enter((*site_hooks(), *hooks))
@@ -189,8 +193,8 @@ class Visit:
         exchange.may_unwind = consumer_class_of(endpoint) is not None
         if not exchange.may_unwind:
             await corridor.save_session_early(passage, hop)
-        if exchange.is_in(State.DENIED):
-            return  # An around hook has ended while others were asked.
+        if exchange.is_in(State.DENIED) or self._has_ended_early:
+            return  # while others were asked
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         if self._onion:
@@ -226,9 +230,12 @@ class Visit:
         given = self.passage.default_policy
         return (default_policy() if given is None else given,)
 
-    def _end_early(self, end: HttpResponseBase | Exception) -> None:
-        if self.exchange.is_in(State.PENDING):
-            self.exchange.begin_denial(Raised(end) if isinstance(end, Exception) else end)
+    def _end_early(self, end: HttpResponseBase | Exception) -> bool:
+        self._has_ended_early = True
+        if not self.exchange.is_in(State.PENDING):
+            return False
+        self.exchange.begin_denial(Raised(end) if isinstance(end, Exception) else end)
+        return True
 
 
 def _without_files(extensions: Any) -> dict[str, Any]:

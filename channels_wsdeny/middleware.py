@@ -115,6 +115,7 @@ class MirrorCall(Call):
         verdict = yield from arrival(passage)
         response: HttpResponseBase
         if verdict is ALLOWED:
+            self.go_on()
             if self._is_async:
                 response = yield lambda: self._get_response(request)
             else:
@@ -131,6 +132,11 @@ class MirrorCall(Call):
         self.response = yield from self.onion.leave(passage, response, self.depth)
         self._tell_stack(self.response)
         return self.response
+
+    def end(self) -> None:
+        """The ``around`` hooks have answered, and no view may begin any more."""
+        super().end()
+        self.onion.overtake()
 
     def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
         """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class Layer:
 class Onion:
     """All layers of one request, the innermost last. Each hook runs once, however often it is given."""
 
-    __slots__ = ("_is_walking", "_layers", "_met", "_protocol", "on_early_end")
+    __slots__ = ("_is_walking", "_layers", "_met", "_protocol", "on_early_end", "turn", "walk")
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
@@ -48,9 +49,13 @@ class Onion:
         self._met: set[Hook] = set()
         #: Whether hooks are being run, or were when they were interrupted for good.
         self._is_walking = False
-        #: Where the endpoint answers by itself: what to do if its ``around`` hooks end before it has. Where
-        #: it is None, the door itself puts them around the endpoint.
-        self.on_early_end: Callable[[HttpResponseBase | Exception], Any] | None = None
+        #: Whose turn it is to run hooks, where several tasks of an application go on at once.
+        self.turn = asyncio.Lock()
+        #: What `overtake` replaces, for those who run hooks to `go_on` by.
+        self.walk = object()
+        #: Where the endpoint answers by itself: what to do if its ``around`` hooks end before it has; returns
+        #: whether that is the answer from now on. Where it is None, the door puts them around the endpoint.
+        self.on_early_end: Callable[[HttpResponseBase | Exception], bool] | None = None
 
     @property
     def depth(self) -> int:
@@ -92,10 +97,12 @@ class Onion:
 
     def arrive(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the request hooks of layers that were just entered; returns what one of them answered with."""
+        walk = self.walk
         for layer in list(self._layers):
             if layer.around and self.on_early_end is not None:
                 hooks, layer.around = layer.around, ()
-                early = yield from self._surround(layer, hooks, passage)
+                early = yield from self._surround(layer, hooks, passage, walk)
+                self.go_on(walk)
                 if early is not None:
                     return early
             hooks, layer.request = layer.request, ()
@@ -105,16 +112,19 @@ class Onion:
                     answer = answer if answer is None else _checked(hook, answer)
                 else:
                     answer = yield from _ask(passage, hook)
+                self.go_on(walk)
                 if answer is not None:
                     return answer
         return None
 
     def route(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the route hooks of all layers; returns what one of them answered with."""
+        walk = self.walk
         for layer in list(self._layers):
             hooks, layer.route = layer.route, ()
             for hook in hooks:
                 answer = yield from _ask(passage, hook)
+                self.go_on(walk)
                 _keep_route(passage.request)
                 if answer is not None:
                     return answer
@@ -141,11 +151,14 @@ class Onion:
     def leave(self, passage: Passage, response: HttpResponseBase, depth: int = 0) -> Steps[HttpResponseBase]:
         """Leave all layers but the outermost `depth`; returns what their hooks make of `response`.
 
-        What a hook raises is answered as if the endpoint had raised it; the others see that.
+        What a hook raises is answered as if the endpoint had raised it; the others see that. Raises
+        `HookError` once another answer has overtaken this one.
         """
+        walk = self.walk
         while len(self._layers) > depth:
             layer = self._layers[-1]
             while layer.response:
+                self.go_on(walk)
                 hook, layer.response = layer.response[0], layer.response[1:]
                 try:
                     if hook.is_quick and passage.trace is None:
@@ -159,6 +172,7 @@ class Onion:
                     layer.response = ()
                 except Exception as error:  # noqa: BLE001 - no answer of a broken hook goes out
                     response = yield from self._fail(passage, response, error)
+            self.go_on(walk)
             surrounding = layer.surrounding
             if surrounding is not None:
                 try:
@@ -167,6 +181,7 @@ class Onion:
                         response = yield from _replace(passage, response, answer)
                 except Exception as error:  # noqa: BLE001 - as above
                     response = yield from self._fail(passage, response, error)
+            self.go_on(walk)
             self.forsake(layer)
         if getattr(response, "is_denial", False):
             problems.seal(response)  # A hook may have changed what every denial carries.
@@ -190,6 +205,15 @@ class Onion:
         """Whoever waited for the hooks has their answer."""
         self._is_walking = False
 
+    def overtake(self) -> None:
+        """Another answer was decided on: whoever runs hooks for anything else runs no more of them."""
+        self.walk = object()
+
+    def go_on(self, walk: object) -> None:
+        """Raise `HookError` if the request was answered since `walk` was looked up."""
+        if self.walk is not walk:
+            raise HookError("The request was answered while others were asked.")
+
     def _fail(
         self, passage: Passage, response: HttpResponseBase, error: Exception
     ) -> Steps[HttpResponseBase]:
@@ -212,18 +236,18 @@ class Onion:
 
     def drop(self) -> None:
         """There is nobody to answer any more: end what still waits for the answer."""
+        self.overtake()
         while self._layers:
             surrounding = self._layers.pop().surrounding
             if surrounding is not None:
                 surrounding.cancel()
 
     def _surround(
-        self, layer: Layer, hooks: tuple[Hook, ...], passage: Passage
+        self, layer: Layer, hooks: tuple[Hook, ...], passage: Passage, walk: object
     ) -> Steps[HttpResponseBase | None]:
-        on_early_end = self.on_early_end
-
         async def enter() -> HttpResponseBase | None:
-            layer.surrounding = Surrounding(hooks, passage.request, on_early_end)  # type: ignore[arg-type]
+            self.go_on(walk)
+            layer.surrounding = Surrounding(hooks, passage.request, lambda end: self._end_early(layer, end))
             return await layer.surrounding.enter()
 
         try:
@@ -234,6 +258,15 @@ class Onion:
         if early is not None:
             self.forsake(layer)
         return early
+
+    def _end_early(self, layer: Layer, end: HttpResponseBase | Exception) -> bool:
+        """The ``around`` hooks of `layer` have answered: those further in have nothing to say any more."""
+        if layer in self._layers:
+            for inner in self._layers[self._layers.index(layer) + 1 :]:
+                if inner.surrounding is not None:
+                    inner.surrounding.cancel()
+                    inner.surrounding = None
+        return self.on_early_end is not None and self.on_early_end(end)
 
     def forsake(self, layer: Layer) -> None:
         """Forget a layer that was left, or that its ``around`` hooks did not let the request into."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from .hooks import Hook
 
+_CANCELLED = "An around hook was cancelled by what it awaited."
+
 #: What answers the request inside the hooks.
 Inside: TypeAlias = Callable[[], Awaitable[HttpResponseBase]]
 
@@ -65,14 +67,14 @@ class Surrounding:
     """The ``around`` hooks of one request whose endpoint answers by itself, and lives on.
 
     `on_early_end` is called if the hooks end before the endpoint has answered, with their response or
-    exception.
+    exception. It returns whether that is what the request is answered with from now on.
     """
 
     def __init__(
         self,
         hooks: tuple[Hook, ...],
         request: HttpRequest,
-        on_early_end: Callable[[HttpResponseBase | Exception], Any],
+        on_early_end: Callable[[HttpResponseBase | Exception], bool],
     ) -> None:
         loop = asyncio.get_running_loop()
         self._inside: asyncio.Future[None] = loop.create_future()
@@ -81,9 +83,11 @@ class Surrounding:
         #: Whether the hooks have no say any more: they were cancelled, or have ended early.
         self._is_over = False
         self._has_entered = False
+        #: What the hooks ended with while another answer was on its way out.
+        self._unheard: HttpResponseBase | Exception | None = None
         self._outside, self._context = contextvars.copy_context(), contextvars.copy_context()
         self._task = loop.create_task(self._run(hooks, request), context=self._context)
-        self._task.add_done_callback(_look_at)
+        self._task.add_done_callback(self._settle)
 
     async def enter(self) -> HttpResponseBase | None:
         """Run the hooks up to the innermost `call_next`; what they put into contextvars, the caller sees.
@@ -91,6 +95,8 @@ class Surrounding:
         Returns a response if a hook answers without that; raises what they raise.
         """
         await self._until(self._inside)
+        if self._task.cancelled():
+            raise RuntimeError(_CANCELLED)
         if self._task.done():
             return self._task.result()
         adopt_context(self._context)
@@ -100,15 +106,26 @@ class Surrounding:
     async def leave(self, response: HttpResponseBase) -> HttpResponseBase:
         """Give the hooks the endpoint's `response`; returns what they make of it, raises what they raise.
 
-        What they made of another response says nothing about this one, which is returned as it is.
+        What they made of another response says nothing about this one, which is returned as it is; so it is
+        if they have not let the request in, for it was denied without them.
         """
+        if isinstance(self._unheard, Exception):
+            raise self._unheard
+        if self._unheard is not None:
+            return self._unheard
         if self._is_over or self._answer.done():
             return response
+        if not self._has_entered:
+            self.cancel()
+            return response
         self._on_early_end = _ignore
-        if not self._task.done():
-            self._answer.set_result(response)
-            await self._until(self._task)
-        return self._task.result()
+        self._answer.set_result(response)
+        await self._until(self._task)
+        if not self._task.cancelled():
+            return self._task.result()
+        if self._is_over:
+            return response
+        raise RuntimeError(_CANCELLED)
 
     def cancel(self) -> None:
         """End the hooks: there is no answer that they could see."""
@@ -122,12 +139,10 @@ class Surrounding:
         except asyncio.CancelledError:
             self.cancel()
             raise
-        if self._task.cancelled():
-            raise RuntimeError("An around hook was cancelled by what it awaited.")
 
     async def _await_the_answer(self) -> HttpResponseBase:
-        if self._is_over:
-            raise asyncio.CancelledError  # A hook that swallowed its cancellation would wait for ever.
+        if self._is_over or self._task.done():
+            raise asyncio.CancelledError  # Whoever swallowed his, or was left behind, would wait for ever.
         self._inside.set_result(None)
         # A hook may give up waiting, and go on; the answer still comes.
         return await asyncio.shield(self._answer)
@@ -135,6 +150,9 @@ class Surrounding:
     async def _run(self, hooks: tuple[Hook, ...], request: HttpRequest) -> HttpResponseBase:
         try:
             response = await surround(hooks, request, self._await_the_answer)
+        except asyncio.CancelledError:
+            self._end_with(RuntimeError(_CANCELLED))
+            raise
         except Exception as error:
             self._end_with(error)
             raise
@@ -145,13 +163,15 @@ class Surrounding:
         """Tell of an early end before anything else can happen: the endpoint may be about to answer."""
         if self._has_entered and self._on_early_end is not _ignore:
             self._is_over = True
-            self._outside.run(self._on_early_end, end)
+            if not self._outside.run(self._on_early_end, end):
+                self._unheard = end
+
+    def _settle(self, task: asyncio.Task[HttpResponseBase]) -> None:
+        """Let go of those whom the hooks left waiting."""
+        self._answer.cancel()
+        if not task.cancelled():
+            task.exception()  # Looked at in any case, or asyncio complains that nobody did.
 
 
-def _look_at(task: asyncio.Task[HttpResponseBase]) -> None:
-    """Look at what `task` raised, or asyncio complains that nobody did."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _ignore(result: HttpResponseBase | Exception) -> None: ...
+def _ignore(result: HttpResponseBase | Exception) -> bool:
+    return True

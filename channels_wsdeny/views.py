@@ -123,6 +123,7 @@ class ViewCall(Call):
         response: HttpResponseBase
         decision: Verdict = yield from self._admit()
         if decision is ALLOWED:
+            self.go_on()
             try:
                 if self._is_async:
                     response = yield lambda: self._view(self.request, *self._args, **self._kwargs)

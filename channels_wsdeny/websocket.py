@@ -147,6 +147,8 @@ class Handshake:
         outermost: bool = False,
     ) -> None:
         """Run what the look-ahead found in `layer`, or `layer` itself behind a gate."""
+        if self.wire.is_in(State.DENIED):
+            return  # An around hook has ended, and nobody is asked any more.
         passage = self._passage_within(scope)
         if not isinstance(found, Route):
             self._enter_hooks(layer.hooks, layer.guards.hooks)
@@ -206,6 +208,8 @@ class Handshake:
         With `fresh`, `app` itself may trust what passed here, also after the accept. With `straight`, it is a
         consumer, and only what Channels itself may put around one is around it.
         """
+        if self.wire.is_in(State.DENIED):
+            return  # as above
         passage = self._passage_within(scope)
         if not fresh:  # The consumer is there to be asked itself.
             self.wire.consumer_class = consumer_class_of(getattr(app, "__self__", app))
@@ -229,7 +233,7 @@ class Handshake:
         """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
         wire = self.wire
         if wire.is_in(State.DENIED):
-            return  # An around hook has ended while others were asked.
+            return  # while others were asked
         offer = passage.request.offer()  # type: ignore[attr-defined]
         scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
         self._is_running = True
@@ -262,8 +266,8 @@ class Handshake:
             self._onion.enter((*self._site_hooks, *hooks))
             self._onion.enter(endpoint_hooks)
 
-    def _end_early(self, end: HttpResponseBase | Exception) -> None:
-        self.wire.begin_denial(Raised(end) if isinstance(end, Exception) else end)
+    def _end_early(self, end: HttpResponseBase | Exception) -> bool:
+        return self.wire.begin_denial(Raised(end) if isinstance(end, Exception) else end)
 
     def _passage_within(self, scope: Scope) -> Passage:
         """The passage for `scope`. After the accept each entry is asked anew, but for the one just asked."""

@@ -161,6 +161,8 @@ class Wire:
 
     def _close_the_door(self) -> None:
         self.state = State.DENIED
+        if self.passage.onion is not None:
+            self.passage.onion.overtake()
         self._listener.end()
 
     async def _answer_with(self, denial: Cause) -> None:
@@ -213,14 +215,17 @@ class Wire:
         if self._denial is not None:
             await asyncio.shield(self._denial)
 
-    def begin_denial(self, denial: Cause) -> None:
-        """Have the handshake denied, in a task of its own; `release` waits for it.
+    def begin_denial(self, denial: Cause) -> bool:
+        """Have the handshake denied, in a task of its own; returns False if it has an answer already.
 
-        No accept passes from now on, not even one that is ready to go out before that task begins.
+        `release` waits for the task. No accept passes from now on, not even one that is ready to go out
+        before the task begins.
         """
-        if self.state is State.CONNECTING:
-            self._close_the_door()
-            self._denial = asyncio.ensure_future(self._answer_with(denial))
+        if self.state is not State.CONNECTING:
+            return False
+        self._close_the_door()
+        self._denial = asyncio.ensure_future(self._answer_with(denial))
+        return True
 
     async def _await_the_end(self) -> None:
         """Give the client a moment to answer the close; some servers drop the socket when we return."""
