@@ -81,7 +81,11 @@ class Call:
 async def answer(call: Call) -> HttpResponseBase:
     """The response to `call`, in an asynchronous caller. Raises what is left to Django."""
     try:
-        response = await _surround(call, call.enter(), lambda: drive(call.steps(), through_django))
+        hooks = call.enter()
+        if hooks:
+            response = await _surround(call, hooks, lambda: drive(call.steps(), through_django))
+        else:
+            response = await drive(call.steps(), through_django)
     except Exception as error:  # noqa: BLE001 - raised again, unless it answers
         return await drive(call.fail(error), through_django)
     return response if response is call.response else await drive(call.replace(response), through_django)
