@@ -93,8 +93,9 @@ def record(request: HttpRequest) -> None:
     """Keep what will be read of the body of a Django request."""
     own = vars(request)
     stream = own.get("_stream")
-    if stream is not None and "_body" not in own and not own.get("_read_started"):
-        own["_stream"] = RecordingStream(stream)
+    if stream is None or isinstance(stream, RecordingStream) or "_body" in own or own.get("_read_started"):
+        return
+    own["_stream"] = RecordingStream(stream)
 
 
 def give_back(request: HttpRequest) -> None:

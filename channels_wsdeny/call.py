@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from . import bodies, content, problems, statuses
 from .decisions import Cause, Raised, Step, Steps
 from .drivers import drive, drive_sync
-from .exceptions import Deny
+from .exceptions import Deny, HookError
 from .failures import denial_for
 from .log import log_failure
 from .onion import Onion
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .hooks import Hook
+    from .hooks import Hook, Hooks
+    from .onion import Layer
     from .passage import Passage
 
 
@@ -41,16 +42,27 @@ class Call:
             self.passage.onion = Onion("http")
         self.onion = self.passage.onion
         #: How many layers of hooks are left to whoever is further out.
-        self.depth = self.onion.depth
+        self.depth = self._met_depth = self.onion.depth
         #: What the ``around`` hooks get.
         self.response: HttpResponseBase | None = None
         #: Whether the ``around`` hooks have answered; they may not have waited for the steps.
         self._is_over = False
         self._walk = self.onion.walk
+        self._layer: Layer | None = None
+
+    def registries(self) -> tuple[Hooks, ...]:
+        """The hooks that are entered here. Raises `ImproperlyConfigured` for some that cannot be used."""
+        raise NotImplementedError
 
     def enter(self) -> tuple[Hook, ...]:
-        """Enter the hooks; returns those that go around `steps`."""
-        raise NotImplementedError
+        """Enter the hooks; returns those that go around `steps`. Raises what `registries` does."""
+        layer = self._layer = self.onion.enter(self.registries())
+        if layer is None:
+            return ()
+        if layer.exception:
+            bodies.record(self.request)
+        around, layer.around = layer.around, ()
+        return around
 
     def steps(self) -> Steps[HttpResponseBase]:
         """The response within the ``around`` hooks, kept as `response` too."""
@@ -63,9 +75,24 @@ class Call:
     def go_on(self) -> None:
         """Raise `HookError` if nothing may begin any more, for ``around`` hooks have answered already."""
         self.onion.go_on(None if self._is_over else self._walk)
+        self._check_hooks()
+
+    def _check_hooks(self) -> None:
+        if self.passage.is_spent:
+            raise HookError("Hooks of the stack have denied this request, which cannot begin again.")
+        if self._layer is not None and self._layer not in self.onion:
+            raise HookError(
+                "Another call of the same request has left these hooks. One at a time may have any."
+            )
+
+    def forget(self) -> None:
+        """The call is refused: whoever calls again meets its hooks again."""
+        if self._layer is not None:
+            self.onion.forget(self._layer)
 
     def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
         """What an ``around`` hook answers in the place of `response`: a denial, if its status is one."""
+        self.forget()
         self.onion.cut(self.depth)
         if self.response is not None:
             yield from content.discard(self.response, response)
@@ -76,6 +103,17 @@ class Call:
     def fail(self, error: Exception) -> Steps[HttpResponseBase]:
         """What is answered if hooks cannot be entered, or raise; raises what is left to Django."""
         raise NotImplementedError
+
+    def leave(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
+        """Run the response hooks that were entered from here on."""
+        self._check_hooks()
+        is_denied = self.onion.has_unrun(self.depth)
+        left = yield from self.onion.leave(self.passage, response, self.depth)
+        if left is not response:
+            self.forget()
+        if self.depth < self._met_depth and (is_denied or left is not response):
+            self.passage.is_spent = True
+        return left
 
 
 async def answer(call: Call) -> HttpResponseBase:

@@ -8,7 +8,6 @@ WSGI call the ``_sync`` ones. Nothing raises out of the corridor: whatever goes 
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,10 +73,11 @@ async def answer(passage: Passage, response: HttpResponseBase, hop: Hop) -> Caus
     if _has_no_hooks(passage) and not (sessions.needs_saving(passage.request) or passage.cookies):
         return response
     began = time.monotonic()
+    steps = leaving(passage, response)
     # An error lets nobody in, and may be the answer to those who were interrupted.
-    drive_steps = _drive_within if response.status_code >= 400 else functools.partial(_undisturbed, passage)
+    opens = response.status_code < 400
     try:
-        return await drive_steps(_rest_of_timeout(passage), leaving(passage, response), hop)
+        return await _undisturbed(passage, _rest_of_timeout(passage), steps, hop, opens=opens)
     except TimeoutError:
         return Raised(_too_late(passage))
     except Exception as error:  # noqa: BLE001 - a response that cannot be made is no reason to let in
@@ -124,17 +124,19 @@ def _has_no_hooks(passage: Passage) -> bool:
     return passage.onion is None or passage.onion.is_over
 
 
-async def _undisturbed(passage: Passage, seconds: float, steps: Steps[T], hop: Hop) -> T:
-    """Drive `steps`, unless hooks of this request were interrupted before.
-
-    Whoever awaits them keeps the mark: in a thread they go on after he was cancelled.
-    """
+async def _undisturbed(
+    passage: Passage, seconds: float, steps: Steps[T], hop: Hop, *, opens: bool = True
+) -> T:
+    """Drive `steps`, unless others drive some; for what `opens` a door, unless hooks were interrupted."""
     if _has_no_hooks(passage) or passage.onion is None:
         return await _drive_within(seconds, steps, hop)
-    async with passage.onion.turn:
-        passage.onion.begin()
+    walk = passage.onion.begin(opens=opens)
+    try:
         result = await _drive_within(seconds, steps, hop)
-        passage.onion.end()
+    except BaseException:
+        passage.onion.interrupt(walk)
+        raise
+    passage.onion.end()
     return result
 
 

@@ -64,7 +64,7 @@ class Exchange:
         self.ended: ASGIApp | None = None
         self._receive, self._send = receive, send
         self._listener = Listener(receive)
-        #: One message at a time until the response has started, so that none overtakes it.
+        #: One message at a time until the start of the response is out, so that none overtakes it.
         self._lock = asyncio.Lock()
         #: Whether anything has gone out.
         self._has_sent = False
@@ -147,7 +147,7 @@ class Exchange:
             self._has_sent = True
             await self._send(message)
             return
-        if self.is_in(State.PENDING):
+        if self.is_in(State.PENDING) or self._lock.locked():
             async with self._lock:
                 if self.is_in(State.PENDING):
                     await self._answer(message)

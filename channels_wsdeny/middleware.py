@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .hooks import Hook
+    from .hooks import Hook, Hooks
     from .policies import Policy
 
 
@@ -95,18 +95,16 @@ class MirrorCall(Call):
             self.depth = 0
         self._get_response, self._is_async = get_response, is_async
 
-    def enter(self) -> tuple[Hook, ...]:
-        """Enter the hooks of the site and of the stacks around; returns those that go around the request.
-
-        Raises `ImproperlyConfigured` for hooks that cannot be used: they may have denied.
-        """
+    def registries(self) -> tuple[Hooks, ...]:
+        """The hooks of the site and of the stacks around."""
         handed = handed_to(self.request)
-        layer = self.onion.enter((*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ())))
+        return (*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ()))
+
+    def enter(self) -> tuple[Hook, ...]:
+        """As any call; those that rescue may also be entered further in, or were further out."""
+        around = super().enter()
         if are_rescuing():
             bodies.record(self.request)
-        if layer is None:
-            return ()
-        around, layer.around = layer.around, ()
         return around
 
     def steps(self) -> Steps[HttpResponseBase]:
@@ -127,9 +125,10 @@ class MirrorCall(Call):
             if verdict is not ALLOWED:
                 yield from content.discard(response)
         if verdict is not ALLOWED:
+            self.forget()
             response = yield from refuse(request, None, verdict)
         response = yield from content.render(request, response)  # Nobody else will.
-        self.response = yield from self.onion.leave(passage, response, self.depth)
+        self.response = yield from self.leave(response)
         self._tell_stack(self.response)
         return self.response
 
@@ -147,6 +146,7 @@ class MirrorCall(Call):
 
     def fail(self, error: Exception) -> Steps[HttpResponseBase]:
         """What is answered if ``around`` hooks raise, or hooks cannot be used; all else was answered."""
+        self.forget()
         if settings.DEBUG_PROPAGATE_EXCEPTIONS:
             raise error
         if self.response is not None:

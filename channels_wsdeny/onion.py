@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -31,26 +30,34 @@ if TYPE_CHECKING:
 class Layer:
     """The hooks of one layer that have not run yet."""
 
-    __slots__ = ("around", "exception", "request", "response", "route", "surrounding")
+    __slots__ = ("around", "exception", "hooks", "request", "response", "route", "surrounding")
 
     def __init__(self, plan: Plan) -> None:
-        self.request, self.route, self.response, self.exception, self.around = plan.kinds()
+        #: All of them, by their kinds.
+        self.hooks = plan.kinds()
+        self.request, self.route, self.response, self.exception, self.around = self.hooks
         self.surrounding: Surrounding | None = None
 
 
 class Onion:
     """All layers of one request, the innermost last. Each hook runs once, however often it is given."""
 
-    __slots__ = ("_is_walking", "_layers", "_met", "_protocol", "on_early_end", "turn", "walk")
+    __slots__ = (
+        "_is_interrupted",
+        "_is_walking",
+        "_layers",
+        "_met",
+        "_protocol",
+        "on_early_end",
+        "walk",
+    )
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._layers: list[Layer] = []
         self._met: set[Hook] = set()
-        #: Whether hooks are being run, or were when they were interrupted for good.
-        self._is_walking = False
-        #: Whose turn it is to run hooks, where several tasks of an application go on at once.
-        self.turn = asyncio.Lock()
+        #: Whether hooks are being run, and whether some were interrupted for good.
+        self._is_walking = self._is_interrupted = False
         #: What `overtake` replaces, for those who run hooks to `go_on` by.
         self.walk = object()
         #: Where the endpoint answers by itself: what to do if its ``around`` hooks end before it has; returns
@@ -72,6 +79,10 @@ class Onion:
         """Whether there are route hooks that have not run."""
         return any(layer.route for layer in self._layers)
 
+    def has_unrun(self, depth: int) -> bool:
+        """Whether request or route hooks have not run, or have answered, further in than `depth` layers."""
+        return any(layer.request or layer.route for layer in self._layers[depth:])
+
     @property
     def is_pending(self) -> bool:
         """Whether there are hooks that have to run before an endpoint."""
@@ -79,6 +90,9 @@ class Onion:
 
     def __bool__(self) -> bool:
         return bool(self._layers)
+
+    def __contains__(self, layer: Layer) -> bool:
+        return layer in self._layers
 
     def enter(self, registries: tuple[Hooks, ...]) -> Layer | None:
         """Enter a layer of those hooks of `registries` that this request has not met; None without any."""
@@ -105,8 +119,8 @@ class Onion:
                 self.go_on(walk)
                 if early is not None:
                     return early
-            hooks, layer.request = layer.request, ()
-            for hook in hooks:
+            while layer.request:
+                hook = layer.request[0]
                 if hook.is_quick and passage.trace is None:
                     answer = hook.function(passage.request)
                     answer = answer if answer is None else _checked(hook, answer)
@@ -115,19 +129,21 @@ class Onion:
                 self.go_on(walk)
                 if answer is not None:
                     return answer
+                layer.request = layer.request[1:]  # One that answers counts as not run, for who asks again.
         return None
 
     def route(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the route hooks of all layers; returns what one of them answered with."""
         walk = self.walk
         for layer in list(self._layers):
-            hooks, layer.route = layer.route, ()
-            for hook in hooks:
+            while layer.route:
+                hook = layer.route[0]
                 answer = yield from _ask(passage, hook)
                 self.go_on(walk)
                 _keep_route(passage.request)
                 if answer is not None:
                     return answer
+                layer.route = layer.route[1:]  # as above
         return None
 
     def rescue(self, passage: Passage, error: Exception) -> Steps[HttpResponseBase | Deny | None]:
@@ -190,20 +206,30 @@ class Onion:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to run, nor anything that was interrupted."""
-        return not (self._layers or self._is_walking)
+        return not (self._layers or self._is_walking or self._is_interrupted)
 
-    def begin(self) -> None:
-        """Begin to run hooks; `end` has to follow once their answer is there.
+    def begin(self, *, opens: bool = True) -> object:
+        """Begin to run hooks; `end` has to follow once their answer is there, or else `interrupt`.
 
-        Raises `HookError` if they were interrupted before: whoever tries again would pass without them.
+        Returns what `interrupt` takes. Raises `HookError` while others run some, and, for what `opens` a
+        door, if some were interrupted before: whoever tries again would pass without them.
         """
         if self._is_walking:
+            raise HookError("The hooks of this request are being run for another part of the application.")
+        if opens and self._is_interrupted:
             raise HookError("The hooks of this request were interrupted, so it cannot go on without them.")
         self._is_walking = True
+        return self.walk
 
     def end(self) -> None:
         """Whoever waited for the hooks has their answer."""
         self._is_walking = False
+
+    def interrupt(self, walk: object) -> None:
+        """Nobody waits for `walk` any more; in a thread, one of its hooks may still be running."""
+        self._is_walking, self._is_interrupted = False, True
+        if self.walk is walk:
+            self.overtake()
 
     def overtake(self) -> None:
         """Another answer was decided on: whoever runs hooks for anything else runs no more of them."""
@@ -230,9 +256,14 @@ class Onion:
         response._has_been_logged = response.status_code >= 500  # type: ignore[attr-defined]
         return response
 
+    def forget(self, layer: Layer) -> None:
+        """Have whoever enters the hooks of `layer` again meet them again: they have had their say."""
+        self._met.difference_update(*layer.hooks)
+
     def cut(self, depth: int) -> None:
         """Forget all layers but the outermost `depth`: ``around`` hooks have answered in their place."""
-        del self._layers[depth:]
+        while len(self._layers) > depth:
+            self.forsake(self._layers[-1])
 
     def drop(self) -> None:
         """There is nobody to answer any more: end what still waits for the answer."""
@@ -271,6 +302,7 @@ class Onion:
     def forsake(self, layer: Layer) -> None:
         """Forget a layer that was left, or that its ``around`` hooks did not let the request into."""
         layer.surrounding = None
+        self._met.difference_update(layer.request, layer.route)
         if layer in self._layers:
             self._layers.remove(layer)
 

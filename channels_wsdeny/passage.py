@@ -39,6 +39,7 @@ class Passage:
         "gate",
         "is_asked",
         "is_fresh",
+        "is_spent",
         "obj",
         "onion",
         "owed",
@@ -78,6 +79,8 @@ class Passage:
         self.spent = 0.0
         #: What this request went through; None where nobody wants to know.
         self.trace = trace.begin()
+        #: Whether hooks of a stack around Django have denied, so that the request cannot begin again.
+        self.is_spent = False
         #: Whether what passed was asked just now, for the very endpoint that comes next.
         self.is_fresh = False
         self._user: Any = None

@@ -95,7 +95,7 @@ class Surrounding:
         Returns a response if a hook answers without that; raises what they raise.
         """
         await self._until(self._inside)
-        if self._task.cancelled():
+        if self._is_over or self._task.cancelled():
             raise RuntimeError(_CANCELLED)
         if self._task.done():
             return self._task.result()

@@ -13,7 +13,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import connections
 from django.http import HttpRequest
 
-from . import bodies, content, corridor
+from . import content, corridor
 from .admission import admission
 from .call import Call, answer, answer_sync, refuse, rescue, through_django
 from .decisions import ALLOWED, Raised, Steps, Verdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from .guards import Guards
-    from .hooks import Hook
+    from .hooks import Hooks
 
 
 class _Guarded(NamedTuple):
@@ -108,15 +108,9 @@ class ViewCall(Call):
         if guards.policies:
             self.passage.owed = None  # They are asked here.
 
-    def enter(self) -> tuple[Hook, ...]:
-        """Enter the hooks of the view; returns those that go around it."""
-        layer = self.onion.enter(self._guards.hooks)
-        if layer is None:
-            return ()
-        if layer.exception:
-            bodies.record(self.request)
-        around, layer.around = layer.around, ()
-        return around
+    def registries(self) -> tuple[Hooks, ...]:
+        """The hooks of the view."""
+        return self._guards.hooks
 
     def steps(self) -> Steps[HttpResponseBase]:
         """The view's response, or what it is refused with; raises what the view does, if no hook takes it."""
@@ -138,19 +132,21 @@ class ViewCall(Call):
                 if not self._is_async:
                     _roll_back(self.request)
         if decision is not ALLOWED:
+            self.forget()
             response = yield from refuse(self.request, self._view, decision)
         if self.onion.depth > self.depth and not getattr(response, "is_rendered", True):
             # As Django's decorator_from_middleware does: response hooks see what the template became.
             response.add_post_render_callback(  # type: ignore[attr-defined]
-                lambda rendered: drive_sync(self.onion.leave(self.passage, rendered, self.depth))
+                lambda rendered: drive_sync(self.leave(rendered))
             )
         else:
-            response = yield from self.onion.leave(self.passage, response, self.depth)
+            response = yield from self.leave(response)
         self.response = response
         return response
 
     def fail(self, error: Exception) -> Steps[HttpResponseBase]:
         """The response to a `Deny` of an ``around`` hook; raises what else hook or view have raised."""
+        self.forget()
         if self.response is not None:
             yield from content.discard(self.response)
         if not isinstance(error, Deny):

@@ -14,10 +14,11 @@ from django.http import HttpResponse
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny
-from tests.clients import Handshake, fetch, http_scope, websocket_scope
+from tests.clients import fetch, http_scope, websocket_scope
+from tests.mirror import OUTSIDE, Middleware
 from tests.parts import AsyncCheck, Check
 from tests.test_hooks_around import DOORS, PASSES, ask
-from tests.test_stack import Wrapper, no_task_left
+from tests.test_stack import no_task_left
 
 # Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
@@ -376,38 +377,6 @@ def test_a_policy_of_a_view_that_takes_too_long_is_a_503_behind_hooks(hooks, sit
 # Applications of several tasks.
 
 
-async def test_an_application_may_listen_in_one_task_and_accept_in_another(hooks):
-    hooks.on_response(lambda request, response: None)
-
-    async def app(scope, receive, send):
-        listening = asyncio.ensure_future(receive())
-        await asyncio.sleep(0)
-        await send({"type": "websocket.accept"})
-        await listening
-        await receive()
-
-    policy = AsyncCheck(lambda request: let_in_after(5))
-    stack = DenyMiddlewareStack(Wrapper(app), hooks=hooks, default_policy=policy)
-    handshake = Handshake(stack, websocket_scope("/"))
-    assert (await handshake.connect()).status == 101
-    await handshake.leave()
-
-
-async def test_two_guarded_parts_may_be_entered_at_once(hooks):
-    hooks.on_response(lambda request, response: None)
-
-    @slowly(5)
-    async def part(scope, receive, send): ...
-
-    @public
-    async def page(scope, receive, send):
-        await asyncio.gather(part(scope, receive, send), part(scope, receive, send))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"page"})
-
-    assert (await fetch(DenyMiddlewareStack(page, hooks=hooks), "/")).body == b"page"
-
-
 @pytest.mark.parametrize("with_hooks", [True, False])
 async def test_two_that_listen_at_once_get_an_event_each(with_hooks, hooks):
     if with_hooks:
@@ -482,3 +451,130 @@ async def test_a_task_that_an_application_leaves_behind_says_nothing_to_anybody(
     await asyncio.gather(*left, return_exceptions=True)
     assert left
     assert sent == []
+
+
+async def test_a_body_waits_until_a_slow_server_has_the_start(hooks):
+    @hooks.on_response
+    def shout(request, response):
+        content = response.streaming_content
+
+        async def shouted():
+            async for chunk in content:
+                yield chunk.upper()
+
+        response.streaming_content = shouted()
+
+    @public
+    async def app(scope, receive, send):
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        starting = asyncio.ensure_future(send(start))
+        await turns(10)
+        await send({"type": "http.response.body", "body": b"page"})
+        await starting
+
+    async def slow_server(scope, receive, send):
+        async def slow_send(message):
+            await turns(50 if message["type"] == "http.response.start" else 0)
+            await send(message)
+
+        await DenyMiddlewareStack(app, hooks=hooks)(scope, receive, slow_send)
+
+    assert (await fetch(slow_server, "/")).body == b"PAGE"
+
+
+# Views that are called at once, or again. They fail closed: hooks are for one call of a request at a time.
+
+
+def denying(kind, ran):
+    hooks = Hooks()
+    if kind == "around":
+
+        @hooks.around
+        async def deny(request, call_next):
+            ran.append("asked")
+            return HttpResponse(status=503)
+
+    elif kind == "around late":
+
+        @hooks.around
+        async def deny_late(request, call_next):
+            ran.append("asked")
+            await call_next(request)
+            return HttpResponse(status=503)
+
+    else:
+
+        @getattr(hooks, f"on_{kind}")
+        def refuse(request, *response):
+            ran.append("asked")
+            return Deny(503)
+
+    return hooks
+
+
+def quick(request):
+    return HttpResponse(b"secret")
+
+
+async def quick_async(request):
+    return HttpResponse(b"secret")
+
+
+@pytest.mark.parametrize("second", [quick, quick_async])
+@pytest.mark.parametrize("kind", ["request", "response", "around", "around late"])
+def test_who_calls_a_view_again_is_denied_again(kind, second, site, ran):
+    guarded = with_hooks(denying(kind, ran))(second)
+
+    async def again_async(request):
+        assert (await guarded(request)).status_code == 503
+        return await guarded(request)
+
+    def again(request):
+        assert guarded(request).status_code == 503
+        return guarded(request)
+
+    answer = site.serve(again if second is quick else again_async).ask()
+    assert (answer.status, b"secret" in answer.body) == (503, False)
+    assert ran == ["asked"] * 2
+
+
+@pytest.mark.parametrize("view", [quick, quick_async])
+@pytest.mark.parametrize("kind", ["request", "route", "response", "around", "around late"])
+def test_middleware_that_asks_again_is_denied_again(kind, view, site, ran):
+    answer = site.serve(view, hooks=denying(kind, ran), outside=[*OUTSIDE, f"{__name__}.Repeat"]).ask()
+    # Hooks of a stack that nobody sees through are not at hand again.
+    assert answer.status == (500 if site.is_opaque and kind in {"route", "response", "around late"} else 503)
+    assert b"secret" not in answer.body
+
+
+class Repeat(Middleware):
+    """Asks again, as middleware for deadlocks of a database does."""
+
+    def __call__(self, request):
+        return self._ask_again(request) if self._is_async else self._ask(request)
+
+    def _ask(self, request):
+        self.get_response(request)
+        return self.get_response(request)
+
+    async def _ask_again(self, request):
+        await self.get_response(request)
+        return await self.get_response(request)
+
+
+@pytest.mark.parametrize("kind", ["request", "route"])
+def test_views_that_are_called_at_once_pass_none_of_their_hooks(kind, site, ran):
+    @with_hooks(Hooks())
+    async def other(request):
+        await turns(20)
+        return HttpResponse(b"other")
+
+    inside = Hooks()
+    inside.on_request(lambda request: None)  # in a thread, while the other one ends
+    guarded = with_hooks(denying(kind, ran), inside)(quick_async)
+
+    async def both(request):
+        answers = await asyncio.gather(other(request), guarded(request), return_exceptions=True)
+        return HttpResponse(b"".join(getattr(answer, "content", b"") for answer in answers))
+
+    assert b"secret" not in site.serve(both).ask().body
