@@ -47,7 +47,7 @@ class Call:
         self.response: HttpResponseBase | None = None
         #: Whether the ``around`` hooks have answered; they may not have waited for the steps.
         self._is_over = False
-        self._walk = self.onion.walk
+        self._token = self.onion.walk.token
         self._layer: Layer | None = None
 
     def registries(self) -> tuple[Hooks, ...]:
@@ -74,7 +74,7 @@ class Call:
 
     def go_on(self) -> None:
         """Raise `HookError` if nothing may begin any more, for ``around`` hooks have answered already."""
-        self.onion.go_on(None if self._is_over else self._walk)
+        self.onion.walk.go_on(None if self._is_over else self._token)
         self._check_hooks()
 
     def _check_hooks(self) -> None:

@@ -130,13 +130,14 @@ async def _undisturbed(
     """Drive `steps`, unless others drive some; for what `opens` a door, unless hooks were interrupted."""
     if _has_no_hooks(passage) or passage.onion is None:
         return await _drive_within(seconds, steps, hop)
-    walk = passage.onion.begin(opens=opens)
+    walk = passage.onion.walk
+    token = walk.begin(opens=opens)
     try:
         result = await _drive_within(seconds, steps, hop)
     except BaseException:
-        passage.onion.interrupt(walk)
+        walk.interrupt(token)
         raise
-    passage.onion.end()
+    walk.end()
     return result
 
 

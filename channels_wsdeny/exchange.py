@@ -218,7 +218,7 @@ class Exchange:
         """Have the request denied; `run` waits for it."""
         self.state = State.DENIED
         if self.passage.onion is not None:
-            self.passage.onion.overtake()
+            self.passage.onion.walk.overtake()
         self._listener.end()
         self._denial = asyncio.ensure_future(self._answer_with(denial, self._send if send is None else send))
         return self._denial

@@ -135,7 +135,7 @@ class MirrorCall(Call):
     def end(self) -> None:
         """The ``around`` hooks have answered, and no view may begin any more."""
         super().end()
-        self.onion.overtake()
+        self.onion.walk.overtake()
 
     def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
         """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""

@@ -15,6 +15,7 @@ from .handshake import ScopeRequest
 from .log import log_failure
 from .plan import plan_of
 from .surrounding import Surrounding
+from .walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,24 +43,14 @@ class Layer:
 class Onion:
     """All layers of one request, the innermost last. Each hook runs once, however often it is given."""
 
-    __slots__ = (
-        "_is_interrupted",
-        "_is_walking",
-        "_layers",
-        "_met",
-        "_protocol",
-        "on_early_end",
-        "walk",
-    )
+    __slots__ = ("_layers", "_met", "_protocol", "on_early_end", "walk")
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._layers: list[Layer] = []
         self._met: set[Hook] = set()
-        #: Whether hooks are being run, and whether some were interrupted for good.
-        self._is_walking = self._is_interrupted = False
-        #: What `overtake` replaces, for those who run hooks to `go_on` by.
-        self.walk = object()
+        #: Who runs hooks, and for which answer.
+        self.walk = Walk()
         #: Where the endpoint answers by itself: what to do if its ``around`` hooks end before it has; returns
         #: whether that is the answer from now on. Where it is None, the door puts them around the endpoint.
         self.on_early_end: Callable[[HttpResponseBase | Exception], bool] | None = None
@@ -111,12 +102,12 @@ class Onion:
 
     def arrive(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the request hooks of layers that were just entered; returns what one of them answered with."""
-        walk = self.walk
+        token = self.walk.token
         for layer in list(self._layers):
             if layer.around and self.on_early_end is not None:
                 hooks, layer.around = layer.around, ()
-                early = yield from self._surround(layer, hooks, passage, walk)
-                self.go_on(walk)
+                early = yield from self._surround(layer, hooks, passage, token)
+                self.walk.go_on(token)
                 if early is not None:
                     return early
             while layer.request:
@@ -126,7 +117,7 @@ class Onion:
                     answer = answer if answer is None else _checked(hook, answer)
                 else:
                     answer = yield from _ask(passage, hook)
-                self.go_on(walk)
+                self.walk.go_on(token)
                 if answer is not None:
                     return answer
                 layer.request = layer.request[1:]  # One that answers counts as not run, for who asks again.
@@ -134,12 +125,12 @@ class Onion:
 
     def route(self, passage: Passage) -> Steps[HttpResponseBase | Deny | None]:
         """Run the route hooks of all layers; returns what one of them answered with."""
-        walk = self.walk
+        token = self.walk.token
         for layer in list(self._layers):
             while layer.route:
                 hook = layer.route[0]
                 answer = yield from _ask(passage, hook)
-                self.go_on(walk)
+                self.walk.go_on(token)
                 _keep_route(passage.request)
                 if answer is not None:
                     return answer
@@ -170,11 +161,11 @@ class Onion:
         What a hook raises is answered as if the endpoint had raised it; the others see that. Raises
         `HookError` once another answer has overtaken this one.
         """
-        walk = self.walk
+        token = self.walk.token
         while len(self._layers) > depth:
             layer = self._layers[-1]
             while layer.response:
-                self.go_on(walk)
+                self.walk.go_on(token)
                 hook, layer.response = layer.response[0], layer.response[1:]
                 try:
                     if hook.is_quick and passage.trace is None:
@@ -188,7 +179,7 @@ class Onion:
                     layer.response = ()
                 except Exception as error:  # noqa: BLE001 - no answer of a broken hook goes out
                     response = yield from self._fail(passage, response, error)
-            self.go_on(walk)
+            self.walk.go_on(token)
             surrounding = layer.surrounding
             if surrounding is not None:
                 try:
@@ -197,7 +188,7 @@ class Onion:
                         response = yield from _replace(passage, response, answer)
                 except Exception as error:  # noqa: BLE001 - as above
                     response = yield from self._fail(passage, response, error)
-            self.go_on(walk)
+            self.walk.go_on(token)
             self.forsake(layer)
         if getattr(response, "is_denial", False):
             problems.seal(response)  # A hook may have changed what every denial carries.
@@ -206,39 +197,7 @@ class Onion:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to run, nor anything that was interrupted."""
-        return not (self._layers or self._is_walking or self._is_interrupted)
-
-    def begin(self, *, opens: bool = True) -> object:
-        """Begin to run hooks; `end` has to follow once their answer is there, or else `interrupt`.
-
-        Returns what `interrupt` takes. Raises `HookError` while others run some, and, for what `opens` a
-        door, if some were interrupted before: whoever tries again would pass without them.
-        """
-        if self._is_walking:
-            raise HookError("The hooks of this request are being run for another part of the application.")
-        if opens and self._is_interrupted:
-            raise HookError("The hooks of this request were interrupted, so it cannot go on without them.")
-        self._is_walking = True
-        return self.walk
-
-    def end(self) -> None:
-        """Whoever waited for the hooks has their answer."""
-        self._is_walking = False
-
-    def interrupt(self, walk: object) -> None:
-        """Nobody waits for `walk` any more; in a thread, one of its hooks may still be running."""
-        self._is_walking, self._is_interrupted = False, True
-        if self.walk is walk:
-            self.overtake()
-
-    def overtake(self) -> None:
-        """Another answer was decided on: whoever runs hooks for anything else runs no more of them."""
-        self.walk = object()
-
-    def go_on(self, walk: object) -> None:
-        """Raise `HookError` if the request was answered since `walk` was looked up."""
-        if self.walk is not walk:
-            raise HookError("The request was answered while others were asked.")
+        return not self._layers and self.walk.is_over
 
     def _fail(
         self, passage: Passage, response: HttpResponseBase, error: Exception
@@ -267,28 +226,33 @@ class Onion:
 
     def drop(self) -> None:
         """There is nobody to answer any more: end what still waits for the answer."""
-        self.overtake()
+        self.walk.overtake()
         while self._layers:
             surrounding = self._layers.pop().surrounding
             if surrounding is not None:
                 surrounding.cancel()
 
     def _surround(
-        self, layer: Layer, hooks: tuple[Hook, ...], passage: Passage, walk: object
+        self, layer: Layer, hooks: tuple[Hook, ...], passage: Passage, token: object
     ) -> Steps[HttpResponseBase | None]:
         async def enter() -> HttpResponseBase | None:
-            self.go_on(walk)
+            self.walk.go_on(token)
             layer.surrounding = Surrounding(hooks, passage.request, lambda end: self._end_early(layer, end))
             return await layer.surrounding.enter()
 
         try:
             early: HttpResponseBase | None = yield enter
         except Exception:
-            self.forsake(layer)
+            self._refuse(layer)
             raise
         if early is not None:
-            self.forsake(layer)
+            self._refuse(layer)
         return early
+
+    def _refuse(self, layer: Layer) -> None:
+        """The ``around`` hooks of `layer` have not let the request in: who tries again meets them again."""
+        self.forsake(layer)
+        self.forget(layer)
 
     def _end_early(self, layer: Layer, end: HttpResponseBase | Exception) -> bool:
         """The ``around`` hooks of `layer` have answered: those further in have nothing to say any more."""
@@ -300,7 +264,7 @@ class Onion:
         return self.on_early_end is not None and self.on_early_end(end)
 
     def forsake(self, layer: Layer) -> None:
-        """Forget a layer that was left, or that its ``around`` hooks did not let the request into."""
+        """Have done with a layer; its hooks that were not run, or have denied, may be met again."""
         layer.surrounding = None
         self._met.difference_update(layer.request, layer.route)
         if layer in self._layers:

@@ -162,7 +162,7 @@ class Wire:
     def _close_the_door(self) -> None:
         self.state = State.DENIED
         if self.passage.onion is not None:
-            self.passage.onion.overtake()
+            self.passage.onion.walk.overtake()
         self._listener.end()
 
     async def _answer_with(self, denial: Cause) -> None:

@@ -43,7 +43,7 @@ FLOORS = [
         "appdenial",
         "appstream",
     },
-    {"guards", "policy", "policies", "pages", "hooks", "plan", "surrounding", "onion"},
+    {"guards", "policy", "policies", "pages", "hooks", "plan", "surrounding", "walk", "onion"},
     {"corridor", "admission", "refusal"},
     {
         "lookahead",
