@@ -43,6 +43,12 @@ def hooks():
     return Hooks()
 
 
+@pytest.fixture
+def ran():
+    """The names of what ran, in order."""
+    return []
+
+
 @pytest.fixture(params=DOORS)
 def site(request, settings):
     """A site of the test's own, through every way that Django can run it."""

@@ -43,12 +43,6 @@ def door(request):
     return request.param
 
 
-@pytest.fixture
-def ran():
-    """The names of what ran, in order."""
-    return []
-
-
 async def ask(door, hooks, **scope):
     kind, endpoint = DOORS[door]
     return await kind(DenyMiddlewareStack(endpoint, hooks=hooks), "/", **scope)

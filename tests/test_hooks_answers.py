@@ -28,12 +28,6 @@ def door(request):
     return request.param
 
 
-@pytest.fixture
-def ran():
-    """The names of what ran, in order."""
-    return []
-
-
 # Ended on the way in.
 
 

@@ -29,12 +29,6 @@ pytestmark = pytest.mark.django_db
 FOREVER = 3600
 
 
-@pytest.fixture
-def ran():
-    """The names of what ran, in order."""
-    return []
-
-
 async def page(scope, receive, send):
     """An application that answers over HTTP."""
     await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -32,12 +32,6 @@ def door(request):
     return request.param
 
 
-@pytest.fixture
-def ran():
-    """The names of what ran, in order."""
-    return []
-
-
 async def turns(number):
     for _ in range(number):
         await asyncio.sleep(0)
