@@ -5,6 +5,7 @@ Synchronous and asynchronous ones go the same way: `answer` and `answer_sync` di
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .passage import Passage
 
 
-class Call:
+class Call(ABC):
     """One request on its way through something of Django's, and the hooks that are entered there."""
 
     def __init__(self, request: HttpRequest) -> None:
@@ -41,8 +42,8 @@ class Call:
         if self.passage.onion is None:
             self.passage.onion = Onion("http")
         self.onion = self.passage.onion
-        #: How many layers of hooks are left to whoever is further out.
-        self.depth = self._met_depth = self.onion.depth
+        #: How many layers of hooks there were, and how many of them are left to whoever is further out.
+        self._depth_before = self.depth = self.onion.depth
         #: What the ``around`` hooks get.
         self.response: HttpResponseBase | None = None
         #: Whether the ``around`` hooks have answered; they may not have waited for the steps.
@@ -50,9 +51,9 @@ class Call:
         self._token = self.onion.walk.token
         self._layer: Layer | None = None
 
+    @abstractmethod
     def registries(self) -> tuple[Hooks, ...]:
         """The hooks that are entered here. Raises `ImproperlyConfigured` for some that cannot be used."""
-        raise NotImplementedError
 
     def enter(self) -> tuple[Hook, ...]:
         """Enter the hooks; returns those that go around `steps`. Raises what `registries` does."""
@@ -64,9 +65,9 @@ class Call:
         around, layer.around = layer.around, ()
         return around
 
+    @abstractmethod
     def steps(self) -> Steps[HttpResponseBase]:
         """The response within the ``around`` hooks, kept as `response` too."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """The ``around`` hooks have answered."""
@@ -100,9 +101,9 @@ class Call:
             problems.seal(response)
         return response
 
+    @abstractmethod
     def fail(self, error: Exception) -> Steps[HttpResponseBase]:
         """What is answered if hooks cannot be entered, or raise; raises what is left to Django."""
-        raise NotImplementedError
 
     def leave(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
         """Run the response hooks that were entered from here on."""
@@ -111,7 +112,7 @@ class Call:
         left = yield from self.onion.leave(self.passage, response, self.depth)
         if left is not response:
             self.forget()
-        if self.depth < self._met_depth and (is_denied or left is not response):
+        if self.depth < self._depth_before and (is_denied or left is not response):
             self.passage.is_spent = True
         return left
 

@@ -216,7 +216,7 @@ async def test_response_hooks_that_begin_after_the_denial_see_the_denial(door, r
             ran.append((index, response.status_code))
             await turns(3)
 
-    for number in range(5, ALL_TURNS):
+    for number in range(5, ALL_TURNS):  # Before, the inner hooks are not there yet.
         ran.clear()
         await ask(door, giving_up(ran, number), with_hooks(inside)(DOORS[door][2]))
         after = ran[ran.index("gave up") + 1 :] if "gave up" in ran else []
