@@ -14,7 +14,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .exceptions import Deny
-    from .hooks import Hooks
+    from .hooks.registry import Hooks
     from .stack import DenyMiddlewareStack
 
 __all__ = ["Deny", "DenyMiddlewareStack", "Hooks", "__version__"]

@@ -16,9 +16,9 @@ class ChannelsWsdenyConfig(AppConfig):
 
     def ready(self) -> None:
         """Called by Django once all apps are loaded."""
-        from . import checks as our_checks  # noqa: PLC0415 - after Django's own apps are loaded
-        from .connections import remember_in_memory  # noqa: PLC0415
-        from .origins import follow_allowed_hosts, remember_allowed_hosts  # noqa: PLC0415
+        from .checks import settings as our_checks  # noqa: PLC0415 - after Django's own apps are loaded
+        from .db import remember_in_memory  # noqa: PLC0415
+        from .testing.origins import follow_allowed_hosts, remember_allowed_hosts  # noqa: PLC0415
 
         for check in our_checks.ALL:
             checks.register(check, checks.Tags.security)

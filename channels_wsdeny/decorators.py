@@ -18,21 +18,21 @@ from channels.consumer import AsyncConsumer
 from django.urls.exceptions import Resolver404
 from django.views import View
 
-from . import http, websocket
-from .guards import Guards, add_guards, guards_of
-from .hooks import as_registries
-from .layer import Layer, seen_through
-from .lookahead import is_nested, look_ahead
-from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
-from .sighting import Unseen
-from .views import guard_view
+from .handlers import http, websocket
+from .handlers.view import guard_view
+from .hooks.registry import as_registries
+from .policies.builtin import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
+from .routing.guards import Guards, add_guards, guards_of
+from .routing.match import Unseen
+from .routing.middleware import Layer, seen_through
+from .routing.resolver import is_nested, look_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from django.http import HttpRequest
 
-    from .hooks import Hooks
+    from .hooks.registry import Hooks
     from .types import ASGIApp, Receive, Scope, Send
 
 E = TypeVar("E", bound=Callable[..., Any])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import statuses
+from . import status as statuses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest
 
-from .handshake import ScopeRequest
-from .visitor import known_user
+from .http.request import ScopeRequest
+from .http.visitor import known_user
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-    from .passage import Passage
+    from .http.context import Passage
     from .types import Scope
 
 logger = logging.getLogger("channels_wsdeny")

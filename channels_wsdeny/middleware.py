@@ -13,16 +13,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import got_request_exception
 from django.urls import Resolver404, get_resolver
 
-from . import bodies, content, errors, statuses
-from .admission import admission, arrival
-from .call import Call, answer, answer_sync, refuse, rescue, through_django
+from . import status as statuses
 from .conf import conf
 from .decisions import ALLOWED, Raised, Steps
 from .drivers import drive, drive_sync
-from .hooks import are_rescuing, site_hooks
-from .passage import Handover, Passage, handed_to, passage_of
-from .policies import default_policy
-from .views import guards_of_view, guards_within
+from .handlers import errors
+from .handlers.admission import admission, arrival
+from .handlers.call import Call, answer, answer_sync, refuse, rescue, through_django
+from .handlers.view import guards_of_view, guards_within
+from .hooks.registry import are_rescuing, site_hooks
+from .http import bodies, content
+from .http.context import Handover, Passage, handed_to, passage_of
+from .policies.builtin import default_policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .hooks import Hook, Hooks
-    from .policies import Policy
+    from .hooks.registry import Hook, Hooks
+    from .policies.builtin import Policy
 
 
 class MirrorMiddleware:

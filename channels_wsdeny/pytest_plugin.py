@@ -14,8 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .client import WebsocketClient
-    from .liveserver import LiveServer
+    from .testing.client import WebsocketClient
+    from .testing.live_server import LiveServer
 
 _SERVERS = ("uvicorn", "daphne")
 #: Seconds that an earlier test's query may still take.
@@ -38,8 +38,8 @@ def ws_client(request: pytest.FixtureRequest) -> Iterator[WebsocketClient]:
     With pytest-django's ``db`` the whole asynchronous test, its own queries included, sees what synchronous
     fixtures have written, and all is rolled back at the end.
     """
-    from .client import WebsocketClient  # noqa: PLC0415
-    from .loans import Loan, in_transaction  # noqa: PLC0415
+    from .testing.client import WebsocketClient  # noqa: PLC0415
+    from .testing.database import Loan, in_transaction  # noqa: PLC0415
 
     for database in ("transactional_db", "db"):
         if database in request.fixturenames:
@@ -64,12 +64,12 @@ def ws_live_server(request: pytest.FixtureRequest, transactional_db: None) -> It
 
 def _live_server(name: str) -> LiveServer:
     if name == "daphne" or (not name and importlib.util.find_spec("uvicorn") is None):
-        from .daphneserver import DaphneServer  # noqa: PLC0415
+        from .testing.daphneserver import DaphneServer  # noqa: PLC0415
 
         return DaphneServer()
     if name and name not in _SERVERS:
         raise pytest.UsageError(f"The ini option ws_live_server is one of {_SERVERS}, found {name!r}.")
-    from .uvicornserver import UvicornServer  # noqa: PLC0415
+    from .testing.uvicornserver import UvicornServer  # noqa: PLC0415
 
     return UvicornServer()
 

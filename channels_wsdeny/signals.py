@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import AsyncToSync, SyncToAsync
 from django.dispatch import Signal
 
+from .concurrency import hop_aside
 from .conf import conf
 from .drivers import is_being_cancelled
 from .log import escape, request_path
-from .pool import hop_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http.response import HttpResponseBase
 
-    from .passage import Passage
+    from .http.context import Passage
 
     Receiver = Callable[..., Any]
 

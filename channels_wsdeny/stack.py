@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import http, websocket
 from .conf import DENY_WITH
-from .hooks import as_registries
-from .layer import Layer, seen_through
-from .policies import Policy
+from .handlers import http, websocket
+from .hooks.registry import as_registries
+from .policies.builtin import Policy
+from .routing.middleware import Layer, seen_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .hooks import Hooks
+    from .hooks.registry import Hooks
     from .types import ASGIApp, Receive, Scope, Send
 
 

@@ -22,7 +22,10 @@ from django.core.management.base import SystemCheckError
 from django.http import HttpResponse
 from django.urls import path
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks, checks, footing, wiring
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.checks import asgi as wiring
+from channels_wsdeny.checks import project as footing
+from channels_wsdeny.checks import settings as checks
 from channels_wsdeny.conf import KEYS, MIRROR
 from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.installed import AUTHENTICATION, SESSIONS

@@ -21,9 +21,9 @@ from django.db import IntegrityError, connection, connections, transaction
 from django.test import Client, TestCase, TransactionTestCase
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.concurrency import hop
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import HasPermission, IsAuthenticated
-from channels_wsdeny.pool import hop
 from tests.clients import cookie_header, knock
 from tests.parts import Check, accept
 
@@ -255,7 +255,7 @@ PROCESS = """
     from channels_wsdeny import DenyMiddlewareStack
     from channels_wsdeny.decorators import require
     from channels_wsdeny.policies import HasPermission, IsAuthenticated, Policy
-    from channels_wsdeny.pool import get_pool, hop
+    from channels_wsdeny.concurrency import get_pool, hop
     from tests.clients import cookie_header, knock
 
     async def accept(scope, receive, send):

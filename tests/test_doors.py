@@ -28,12 +28,12 @@ from django.views.decorators.vary import vary_on_cookie
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.doors import Door, doors
+from channels_wsdeny.inspection.protections import Lock
+from channels_wsdeny.inspection.report import Door, doors
 from channels_wsdeny.installed import LOGIN_REQUIRED
-from channels_wsdeny.locks import Lock
-from channels_wsdeny.lookahead import look_ahead
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from channels_wsdeny.routes import TimedRoute
+from channels_wsdeny.routing.resolver import look_ahead
 from tests.clients import websocket_scope
 
 

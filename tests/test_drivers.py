@@ -12,12 +12,12 @@ from asgiref.sync import async_to_sync
 from django.http import StreamingHttpResponse
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.concurrency import hop
 from channels_wsdeny.decisions import ALLOWED, Step
 from channels_wsdeny.decorators import require
 from channels_wsdeny.drivers import drive, drive_sync
-from channels_wsdeny.handshake import HandshakeRequest
+from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy
-from channels_wsdeny.pool import hop
 from tests.clients import knock, websocket_scope
 from tests.parts import AsyncCheck, Check, accept
 

@@ -24,7 +24,7 @@ from django.urls.exceptions import Resolver404
 from django.utils.functional import Promise
 
 from channels_wsdeny import Deny
-from channels_wsdeny.failures import denial_for, is_unrouted, translate
+from channels_wsdeny.http.exception_handler import denial_for, is_unrouted, translate
 
 
 async def error_of(application, **scope):
@@ -202,6 +202,6 @@ async def test_a_valueerror_from_behind_the_origin_validator_is_a_server_error()
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
 def test_default_texts_are_not_translated_before_somebody_asks(status):
-    from channels_wsdeny.statuses import code_for, detail_for
+    from channels_wsdeny.status import code_for, detail_for
 
     assert isinstance(detail_for(code_for(status), status), Promise)

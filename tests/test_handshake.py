@@ -29,7 +29,7 @@ from django.views.debug import ExceptionReporter
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, require
-from channels_wsdeny.handshake import AppRequest, HandshakeRequest
+from channels_wsdeny.http.request import AppRequest, HandshakeRequest
 from channels_wsdeny.policies import IsAuthenticated
 from tests.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.parts import AsyncCheck, Check

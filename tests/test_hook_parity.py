@@ -25,7 +25,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
-from channels_wsdeny.statuses import code_for
+from channels_wsdeny.status import code_for
 from tests.cases import Answers, Raises
 from tests.clients import Answer, fetch, knock
 

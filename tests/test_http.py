@@ -16,7 +16,7 @@ from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require
-from channels_wsdeny.http import Visit
+from channels_wsdeny.handlers.http import Visit
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, Policy
 from tests.cases import Answers, AsyncAnswers, Raises
 from tests.clients import answer_of, fetch, http_scope

@@ -20,9 +20,9 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
-from channels_wsdeny.lookahead import look_ahead
 from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy
-from channels_wsdeny.sighting import Route, Unseen
+from channels_wsdeny.routing.match import Route, Unseen
+from channels_wsdeny.routing.resolver import look_ahead
 from tests.clients import knock, websocket_scope
 
 # Channels' consumers close old database connections before each message.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import RequestFactory
 
-from channels_wsdeny.passage import Gate, Passage
+from channels_wsdeny.http.context import Gate, Passage
 from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff
 
 

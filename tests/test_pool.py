@@ -21,9 +21,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone, translation
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.concurrency import Pool, get_pool, hop
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy, UserPassesTest
-from channels_wsdeny.pool import Pool, get_pool, hop
 from tests.clients import knock, websocket_scope
 from tests.parts import Check, accept
 
@@ -715,7 +715,7 @@ PROCESS = """
     from channels_wsdeny import DenyMiddlewareStack
     from channels_wsdeny.decorators import require
     from channels_wsdeny.policies import Policy
-    from channels_wsdeny.pool import hop
+    from channels_wsdeny.concurrency import hop
     from django.conf import settings
     from tests.clients import knock
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.http import HttpResponse
+from django.utils.module_loading import import_string
 
 import channels_wsdeny
 from channels_wsdeny.conf import KEYS
@@ -97,7 +98,7 @@ def namespace(db):
 
 
 def test_the_policies_of_the_readme_print_as_they_are_written(namespace):
-    from channels_wsdeny.guards import guards_of
+    from channels_wsdeny.routing.guards import guards_of
 
     (policy,) = guards_of(namespace["MonitorConsumer"]).policies
     assert repr(policy) == "IsStaff() & ~InGroup('trainees') | IsSuperuser()"
@@ -137,7 +138,7 @@ def test_the_readme_lists_every_setting_with_its_default():
 
 
 def test_the_default_policy_is_what_the_readme_says():
-    assert KEYS["DEFAULT_POLICY"].default == f"{IsAuthenticated.__module__}.{IsAuthenticated.__name__}"
+    assert import_string(KEYS["DEFAULT_POLICY"].default) is IsAuthenticated
 
 
 def test_the_commands_of_the_readme_name_extras_that_exist():

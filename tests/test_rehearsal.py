@@ -25,10 +25,10 @@ from django.views import View
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.inspection.question import Question
+from channels_wsdeny.inspection.rehearsal import rehearse
 from channels_wsdeny.installed import AUTHENTICATION, SESSIONS
 from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff
-from channels_wsdeny.question import Question
-from channels_wsdeny.rehearsal import rehearse
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
 from tests.cases import CASES
 from tests.clients import answer_of, http_scope, websocket_scope
@@ -399,8 +399,8 @@ def test_afterwards_sessions_are_saved_again(settings, users):
 
 
 def test_the_session_of_a_rehearsal_is_nobodys_outside_it(users):
-    from channels_wsdeny.rehearsal import LOGIN_KEY
-    from channels_wsdeny.sessions import open_session
+    from channels_wsdeny.http.session import open_session
+    from channels_wsdeny.inspection.rehearsal import LOGIN_KEY
 
     assert open_session(LOGIN_KEY).get(SESSION_KEY) is None
 

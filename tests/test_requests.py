@@ -26,8 +26,8 @@ from django.utils.functional import cached_property
 from channels_wsdeny import Deny
 from channels_wsdeny.decorators import require, user_passes_test, with_hooks
 from channels_wsdeny.hooks import Hooks
-from channels_wsdeny.requests import RouteRequest, adopt
 from channels_wsdeny.routes import GzipRequest, GzipRoute, Route, TimedRoute
+from channels_wsdeny.routes.requests import RouteRequest, adopt
 from tests.clients import Answer, answer_of, http_scope
 from tests.parts import Check
 

@@ -19,8 +19,8 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from channels_wsdeny import Deny
-from channels_wsdeny.requests import gunzip
 from channels_wsdeny.routes import GzipRequest, GzipRoute
+from channels_wsdeny.routes.requests import gunzip
 from tests.test_requests import (
     FORM,
     LIMIT,

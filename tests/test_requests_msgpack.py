@@ -18,8 +18,8 @@ from django.test import Client, RequestFactory
 from django.urls import path
 
 import channels_wsdeny
-from channels_wsdeny.requests import adopt
 from channels_wsdeny.routes import GzipRoute, MsgpackRequest, MsgpackRoute
+from channels_wsdeny.routes.requests import adopt
 
 MSGPACK = "application/msgpack"
 DATA = {"name": "älice", "n": [1, -2.5, None, True], "in": {"a": []}}
@@ -178,7 +178,7 @@ settings.configure(ROOT_URLCONF=__name__)
 import django; django.setup()
 from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
-from channels_wsdeny.requests import adopt
+from channels_wsdeny.routes.requests import adopt
 from channels_wsdeny.routes import GzipRoute, MsgpackRequest, MsgpackRoute
 
 def view(request): ...

@@ -21,7 +21,7 @@ from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, public, require
-from channels_wsdeny.handshake import HandshakeRequest
+from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.policies import AllowAny, IsAuthenticated
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
 from tests.cases import CASES

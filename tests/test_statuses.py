@@ -5,7 +5,7 @@ from http import HTTPStatus
 import pytest
 from django.utils.functional import Promise
 
-from channels_wsdeny import statuses
+from channels_wsdeny import status as statuses
 
 REGISTERED = [status.value for status in HTTPStatus if status.value >= 300]
 

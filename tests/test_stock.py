@@ -12,10 +12,11 @@ from django.utils.safestring import mark_safe
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals, stock
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
 from channels_wsdeny.decorators import require
+from channels_wsdeny.handlers import stock
+from channels_wsdeny.inspection.rehearsal import rehearse
 from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff
-from channels_wsdeny.rehearsal import rehearse
 from tests.clients import cookie_header, knock, websocket_scope
 from tests.parts import AsyncCheck, Check, accept
 

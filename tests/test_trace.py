@@ -21,12 +21,12 @@ from django.urls import path, re_path
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import require, with_hooks
-from channels_wsdeny.handshake import HandshakeRequest
+from channels_wsdeny.http.context import Passage
+from channels_wsdeny.http.request import HandshakeRequest
+from channels_wsdeny.http.trace import Trace, told
 from channels_wsdeny.names import name_of
-from channels_wsdeny.passage import Passage
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser, Policy
-from channels_wsdeny.policy import ask
-from channels_wsdeny.trace import Trace, told
+from channels_wsdeny.policies.base import ask
 from tests.clients import fetch, knock, websocket_scope
 from tests.parts import AsyncCheck, Check, accept
 
@@ -394,9 +394,9 @@ class View:
     ("value", "name"),
     [
         (accept, "tests.parts.accept"),
-        (DenyAll, "channels_wsdeny.policies.DenyAll"),
-        (View(), "channels_wsdeny.policies.DenyAll"),
-        (DenyAll(), "channels_wsdeny.policies.DenyAll"),
+        (DenyAll, "channels_wsdeny.policies.builtin.DenyAll"),
+        (View(), "channels_wsdeny.policies.builtin.DenyAll"),
+        (DenyAll(), "channels_wsdeny.policies.builtin.DenyAll"),
     ],
 )
 def test_a_name_is_that_of_what_somebody_wrote(value, name):

@@ -21,8 +21,9 @@ from django.http import HttpResponse
 from django.urls import path, re_path
 
 import testproject
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, table
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require
+from channels_wsdeny.inspection import table
 from channels_wsdeny.management.commands.wsdeny import Command
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.parts import Check, accept

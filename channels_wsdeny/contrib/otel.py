@@ -16,8 +16,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import Deny
-from ..failures import translate
-from ..hooks import Hooks
+from ..hooks.registry import Hooks
+from ..http.exception_handler import translate
 from ..log import escape, request_path
 from ..signals import handshake_accepted, handshake_denied
 from ..version import __version__
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from ..handshake import HandshakeRequest
+    from ..http.request import HandshakeRequest
 
 #: The registry to name in the setting ``HOOKS``.
 hooks = Hooks()

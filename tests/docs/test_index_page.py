@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels_wsdeny.guards import guards_of
+from channels_wsdeny.routing.guards import guards_of
 from tests.clients import knock
 from tests.docs.pages import run
 

@@ -13,9 +13,8 @@ from django.http import Http404, HttpResponse
 from django.test import RequestFactory
 from django.urls import path
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, policies
+from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
-from channels_wsdeny.guards import guards_of
 from channels_wsdeny.policies import (
     AllowAny,
     DenyAll,
@@ -25,6 +24,8 @@ from channels_wsdeny.policies import (
     IsStaff,
     Policy,
 )
+from channels_wsdeny.policies import builtin as policies
+from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
 from tests.clients import knock
 from tests.docs.pages import DOCS, run

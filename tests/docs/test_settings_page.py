@@ -9,7 +9,8 @@ import pytest
 from django.core.checks import run_checks
 
 from channels_wsdeny.conf import KEYS, conf
-from channels_wsdeny.policies import IsStaff, default_policy
+from channels_wsdeny.policies import IsStaff
+from channels_wsdeny.policies.builtin import default_policy
 from tests.docs.pages import DOCS, run
 
 page = run("settings.md")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from channels_wsdeny.answers import HandshakeResponse
+from channels_wsdeny.testing.responses import HandshakeResponse
 from tests.docs.pages import DOCS, blocks
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.http import HttpResponse, StreamingHttpResponse
 
-from channels_wsdeny.answers import described
 from channels_wsdeny.testing import Closed, Denied, HandshakeResponse
+from channels_wsdeny.testing.responses import described
 
 PROBLEM = [(b"content-type", b"application/problem+json")]
 

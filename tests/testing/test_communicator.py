@@ -313,7 +313,7 @@ async def test_an_application_that_fails_as_it_is_cancelled_is_the_cause():
 
 
 async def test_an_application_that_takes_no_notice_of_its_cancellation_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("channels_wsdeny.apprunner.UNWINDING", 0.01)
+    monkeypatch.setattr("channels_wsdeny.testing.apprunner.UNWINDING", 0.01)
     stop = asyncio.Event()
 
     async def stubborn(scope, receive, send):

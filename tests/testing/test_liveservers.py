@@ -15,8 +15,8 @@ from django.db import connection, connections
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from channels_wsdeny.daphneserver import DaphneServer
-from channels_wsdeny.uvicornserver import UvicornServer
+from channels_wsdeny.testing.daphneserver import DaphneServer
+from channels_wsdeny.testing.uvicornserver import UvicornServer
 
 from .apps import Script, accept, body, echo, start
 
@@ -117,7 +117,7 @@ def test_daphne_cannot_see_a_database_in_memory(db):
 @pytest.fixture
 def nothing_in_memory(monkeypatch):
     """The applications of these tests need no database, so it does no harm that no process shares it."""
-    monkeypatch.setattr("channels_wsdeny.daphneserver.in_memory", lambda: ())
+    monkeypatch.setattr("channels_wsdeny.testing.daphneserver.in_memory", lambda: ())
 
 
 def test_daphne_speaks_and_denies(nothing_in_memory):

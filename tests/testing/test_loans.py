@@ -13,9 +13,9 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 from django.db import close_old_connections, connections
 
-from channels_wsdeny.loans import Loan
-from channels_wsdeny.pool import hop
+from channels_wsdeny.concurrency import hop
 from channels_wsdeny.testing import WebsocketClient
+from channels_wsdeny.testing.database import Loan
 
 from .apps import accept
 

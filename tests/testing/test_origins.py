@@ -15,9 +15,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.daphneserver import DaphneServer
 from channels_wsdeny.policies import AllowAny
-from channels_wsdeny.uvicornserver import UvicornServer
+from channels_wsdeny.testing.daphneserver import DaphneServer
+from channels_wsdeny.testing.uvicornserver import UvicornServer
 
 from .apps import echo
 
@@ -47,7 +47,7 @@ def validator(application):
 @pytest.fixture(params=[UvicornServer, DaphneServer])
 def server(request, monkeypatch):
     """Both classes of servers; the applications need no database, so it does no harm that none is shared."""
-    monkeypatch.setattr("channels_wsdeny.daphneserver.in_memory", lambda: ())
+    monkeypatch.setattr("channels_wsdeny.testing.daphneserver.in_memory", lambda: ())
     return request.param
 
 
@@ -117,7 +117,7 @@ multiprocessing.set_start_method("spawn")
 import django
 django.setup()
 from websockets.sync.client import connect
-from channels_wsdeny.daphneserver import DaphneServer
+from channels_wsdeny.testing.daphneserver import DaphneServer
 with DaphneServer() as server, connect(f"{server.ws_url}/ws/of-ones-own/", origin=server.url):
     print("open")
 """

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ... import table
-from ...doors import HEADINGS, Door, doors
-from ...explanation import explain
-from ...question import NoQuestion, Question
+from ...inspection import table
+from ...inspection.explain import explain
+from ...inspection.question import NoQuestion, Question
+from ...inspection.report import HEADINGS, Door, doors
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
