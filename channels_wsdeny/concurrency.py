@@ -1,9 +1,8 @@
-"""The pool: a bounded set of threads for the blocking part of handshakes.
+"""Threads for the blocking part of requests: sessions, users, synchronous hooks and policies.
 
-Not the one thread that `database_sync_to_async` shares with every open socket, and not a thread a
-connection. A job waits for its place in the event loop, so that a waiting handshake that gives up
-leaves nothing behind; a hung job costs its own place and no more. The threads are daemons: one that
-hangs must not keep the process from ending, as those of `concurrent.futures` would.
+Handshakes do not share the one thread of `channels.db.database_sync_to_async`, nor get a thread each: they
+use a bounded pool. Its threads are daemons, because a policy that hangs must not keep the process from
+ending, as the threads of `concurrent.futures.ThreadPoolExecutor` would.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import contextvars
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
@@ -21,195 +21,164 @@ from .conf import conf
 from .db import managed_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Threads for what runs after an answer; they start as they are needed, and each has a database connection.
+_BACKGROUND_THREADS = 4
+
+#: Whether the current code runs in a thread of a pool, or on the event loop on behalf of such a thread.
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
-
-
 _UNSET = object()
 
 
-class _Job:
-    """One function to run in a thread, and the future that somebody awaits it with."""
+class ThreadPool(Executor):
+    """At most `size` daemon threads, started as they are needed, each with managed database connections.
 
-    __slots__ = ("context", "function", "future", "loop")
+    A function that waits for a thread is dropped when its future is cancelled. One that has begun runs to its
+    end, and its result is dropped.
+    """
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.context = contextvars.copy_context()
-        self.context.run(_in_pool.set, True)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._waiting: dict[Future[Any], Callable[[], Any]] = {}
+        self._wakeup = threading.Condition()
+        self._threads = 0
+        self._idle = 0
 
-    def run(self) -> Callable[[], None]:
-        """Run the function; returns what tells whoever awaits it."""
-        result: Any = None
-        error: BaseException | None = None
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a function in a thread. Raises `ConnectionError` if the system cannot start a first thread."""
+        future: Future[T] = Future()
+        with self._wakeup:
+            self._waiting[future] = functools.partial(function, *args, **kwargs)
+            if self._idle >= len(self._waiting):
+                self._wakeup.notify()
+            elif self._threads < self.size:
+                self._start_thread()
+        future.add_done_callback(self._drop)
+        return future
+
+    def _drop(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._wakeup:
+                self._waiting.pop(future, None)
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="wsdeny-pool", daemon=True).start()
+        except RuntimeError as error:
+            if not self._threads:
+                self._waiting.clear()
+                raise ConnectionError("The pool cannot start a thread.") from error
+        else:
+            self._threads += 1
+            self._idle += 1
+
+    def _work(self) -> None:
+        while True:
+            self._run_next()  # A call of its own: an idle thread must not keep the last request alive.
+
+    def _run_next(self) -> None:
+        with self._wakeup:
+            self._wakeup.wait_for(lambda: self._waiting)
+            future = next(iter(self._waiting))
+            function = self._waiting.pop(future)
+            if not future.set_running_or_notify_cancel():
+                return
+            self._idle -= 1
         try:
             with managed_connections():
-                result = self.context.run(self.function)
-        except Exception as caught:  # noqa: BLE001 - whoever awaits the job gets it
-            error = caught
-        except BaseException as caught:  # noqa: BLE001 - a SystemExit here must not end the server
-            error = RuntimeError(f"{type(caught).__name__} was raised in a thread of the pool: {caught}")
-            error.__cause__ = caught
-        return functools.partial(self._tell, result, error)
+                settle = functools.partial(future.set_result, function())
+        except BaseException as error:  # the caller gets it
+            settle = functools.partial(future.set_exception, error)
+        # The thread is idle before the caller gets its result: a caller who asks at once for another thread
+        # gets this one, with its database connection, and not a new one.
+        with self._wakeup:
+            self._idle += 1
+        settle()
+        del future, settle  # They refer to an error, whose traceback refers to this frame.
 
-    def _tell(self, result: Any, error: BaseException | None) -> None:
+
+@functools.cache
+def _pool_for(purpose: str, size: int) -> ThreadPool:
+    """The pool of this process for "handshakes" or what follows them, "background"."""
+    return ThreadPool(size)
+
+
+# A forked child has the pools of its parent but none of their threads, and perhaps a held lock.
+os.register_at_fork(after_in_child=_pool_for.cache_clear)
+
+
+def get_pool() -> ThreadPool:
+    """The pool of this process for handshakes, of ``POOL_SIZE`` threads."""
+    return _pool_for("handshakes", conf.POOL_SIZE)
+
+
+async def run_in_threadpool(function: Callable[[], T]) -> T:
+    """Run `function` in a thread of the pool, with the caller's contextvars and asgiref Locals, both ways.
+
+    Code of a pool thread that came back to the event loop by `async_to_sync` runs in its own thread again: a
+    second thread might never come free. Returns or raises what `function` does.
+    """
+    return await _run(function, get_pool())
+
+
+async def run_in_background(function: Callable[[], T]) -> T:
+    """As `run_in_threadpool`, in other threads: for what follows an answer, and may hang."""
+    return await _run(function, _pool_for("background", _BACKGROUND_THREADS))
+
+
+async def run_in_django_thread(function: Callable[[], T]) -> T:
+    """Run `function` in the thread of the request that Django itself uses, with its database connections."""
+    return await sync_to_async(_contained(function), thread_sensitive=True)()
+
+
+async def _run(function: Callable[[], T], pool: Any) -> T:
+    if _in_pool.get():
+        return await run_in_django_thread(function)
+
+    def run() -> T:
+        _in_pool.set(True)
+        return _contained(function)()
+
+    try:
+        return await sync_to_async(run, thread_sensitive=False, executor=pool)()
+    finally:
+        _in_pool.set(False)  # asgiref gives the contextvars of the thread back to the caller.
+
+
+def _contained(function: Callable[[], T]) -> Callable[[], T]:
+    def run() -> T:
         try:
-            self.loop.call_soon_threadsafe(self._settle, result, error)
-        except RuntimeError:
-            pass  # The loop has closed: nobody awaits this any more.
+            return function()
+        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+            # A future cannot carry a StopIteration, and the others would end the server.
+            raise RuntimeError(f"{function!r} raised {type(error).__name__}.") from error
 
-    def _settle(self, result: Any, error: BaseException | None) -> None:
-        if self.future.done():
-            return  # Whoever awaited it gave up: a timeout, or the client left.
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
+    return run
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait, as in synchronous callers without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} had to wait in a synchronous caller.")
 
 
 def adopt_context(context: contextvars.Context) -> None:
-    """Set what was set in `context` here as well: what a hook puts into a contextvar, the endpoint sees."""
+    """Set the contextvars of `context` here as well."""
     for variable, value in context.items():
         if variable is not _in_pool and variable.get(_UNSET) is not value:
             variable.set(value)
 
 
-class Pool:
-    """At most `size` daemon threads, started as they are needed."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._waiting: dict[_Job, None] = {}
-        self._wakeup = threading.Condition()
-        self._threads = 0
-        self._idle = 0
-        self._closed = False
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """Run `function` in a thread with the caller's contextvars and managed database connections.
-
-        Returns or raises what it does. A caller that is cancelled while it waits for a place frees it;
-        a function that has begun is left to end by itself, and its result is dropped.
-        """
-        job = _Job(function)
-        try:
-            with self._wakeup:
-                self._waiting[job] = None
-                if self._idle >= len(self._waiting):
-                    self._wakeup.notify()
-                elif self._threads < self.size:
-                    self._start_thread()
-            result: T = await job.future
-            adopt_context(job.context)
-        finally:
-            with self._wakeup:
-                self._waiting.pop(job, None)
-        return result
-
-    def close(self) -> None:
-        """Let the threads end once nothing waits for them."""
-        with self._wakeup:
-            self._closed = True
-            self._wakeup.notify_all()
-
-    def _start_thread(self) -> None:
-        """Start one more thread; if the system has none to give, those that there are must do.
-
-        Raises `ConnectionError` (the service is unavailable) if there are none.
-        """
-        try:
-            threading.Thread(target=self._work, name="wsdeny-pool", daemon=True).start()
-        except RuntimeError as error:
-            if not self._threads:
-                raise ConnectionError("The pool cannot start a thread.") from error
-        else:
-            self._threads += 1
-
-    def _work(self) -> None:
-        settle: Callable[[], None] = _nothing
-        while True:
-            with self._wakeup:
-                # Idle before anybody hears of it: who asks at once for another place gets this thread, with
-                # its connection, and not a new one.
-                self._idle += 1
-                settle()
-                settle = _nothing
-                while not self._waiting and not self._closed:
-                    self._wakeup.wait()
-                self._idle -= 1
-                if not self._waiting:
-                    self._threads -= 1
-                    return
-                job = next(iter(self._waiting))
-                del self._waiting[job]
-            settle = job.run()
-            del job  # An idle thread must not hold on to the last request it served.
-
-
-def _nothing() -> None: ...
-
-
-#: Threads beside the pool; they start as they are needed, and each has a database connection.
-_ASIDE = 4
-
-_pool: Pool | None = None
-_aside: Pool | None = None
-_lock = threading.Lock()
-
-
-def get_pool() -> Pool:
-    """The process's pool, of ``POOL_SIZE`` threads."""
-    global _pool  # noqa: PLW0603 - one a process, replaced when the setting changes
-    pool = _pool
-    size = conf.POOL_SIZE
-    if pool is not None and pool.size == size:
-        return pool
-    with _lock:
-        if _pool is None or _pool.size != size:
-            if _pool is not None:
-                _pool.close()
-            _pool = Pool(size)
-        return _pool
-
-
-async def hop(function: Callable[[], T]) -> T:
-    """Run `function` in a thread of the process's pool; see `Pool.run`.
-
-    Code that runs there already, and came back to a loop by `async_to_sync`, stays in its thread: a second
-    place in the pool might never come free.
-    """
-    if _in_pool.get():
-        return await sync_to_async(function, thread_sensitive=True)()
-    return await get_pool().run(function)
-
-
-async def hop_aside(function: Callable[[], T]) -> T:
-    """As `hop`, in threads beside the pool: for what comes after an answer, and may hang.
-
-    It takes no place from those who wait for theirs.
-    """
-    if _in_pool.get():
-        return await sync_to_async(function, thread_sensitive=True)()
-    return await _get_aside().run(function)
-
-
-def _get_aside() -> Pool:
-    global _aside  # noqa: PLW0603 - one a process
-    with _lock:
-        if _aside is None:
-            _aside = Pool(_ASIDE)
-        return _aside
-
-
-def _forget_after_fork() -> None:
-    """A forked child has the parent's pool but none of its threads, and perhaps a held lock."""
-    global _pool, _aside, _lock
-    _pool, _aside, _lock = None, None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)
+def is_being_cancelled() -> bool:
+    """Whether the current task itself is being cancelled, rather than something that it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

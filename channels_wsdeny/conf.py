@@ -1,14 +1,15 @@
-"""The package's settings: one typed view of ``settings.CHANNELS_WSDENY``.
+"""The settings of the package, from the dict ``settings.CHANNELS_WSDENY``, and positions in ``MIDDLEWARE``.
 
-Read lazily on each access, so that ``override_settings`` works. Each default is written once, here;
-`channels_wsdeny.checks` compares what a site wrote with the types given here.
+Settings are read on each access, so that ``override_settings`` works. Each default is written here and
+nowhere else; `channels_wsdeny.checks.settings` compares what a site wrote with the types given here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from django.conf import Settings as DjangoSettings
 from django.conf import settings
@@ -20,42 +21,43 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DENY_WITH = ("response", "close")
+#: Dotted paths of middleware, for `middleware_index`.
+MIRROR = "channels_wsdeny.middleware.MirrorMiddleware"
+SESSION_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+AUTHENTICATION_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddleware"
+LOGIN_REQUIRED_MIDDLEWARE = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Key(Generic[T]):
-    """One key of ``CHANNELS_WSDENY``: its default, and what a valid value looks like."""
+    """One key of ``CHANNELS_WSDENY``: its default, and which values are valid."""
 
     default: T
     expected: str
-    valid: Callable[[Any], bool]
-    #: Whether a value that cannot be used is kept, for its default might open what it was to shut.
-    kept: bool = False
-    name: str = ""
+    is_valid: Callable[[Any], bool]
+    #: Whether an invalid value counts as the default. Where that could allow what the value was meant to
+    #: deny, the invalid value is kept, and requests that need it are answered by a 500.
+    falls_back: bool = True
+    name: str = field(init=False)
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        object.__setattr__(self, "name", name)
+    def __set_name__(self, owner: type[Settings], name: str) -> None:
+        self.name = name
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Key[T]: ...
-    @overload
-    def __get__(self, instance: Settings, owner: type) -> T: ...
-    def __get__(self, instance: Settings | None, owner: type) -> Key[T] | T:
-        if instance is None:
-            return self
-        given = instance.given()
-        if self.name not in given:
-            return self.default
-        value = given[self.name]
-        return cast("T", value) if self.kept or self.valid(value) else self.default
+    def __get__(self, instance: Settings, owner: type[Settings]) -> T:
+        value: T = instance.given().get(self.name, self.default)
+        return self.default if self.falls_back and not self.is_valid(value) else value
 
 
-def _is_positive_number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _is_policy(value: Any) -> bool:
-    return isinstance(value, str) or (hasattr(value, "decide") and not isinstance(value, type))
+    return isinstance(value, str) or (hasattr(value, "acheck") and not isinstance(value, type))
 
 
 def _are_hooks(value: Any) -> bool:
@@ -64,82 +66,81 @@ def _are_hooks(value: Any) -> bool:
     )
 
 
-def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 class Settings:
-    """Attribute access to ``CHANNELS_WSDENY``, one attribute a key."""
+    """The dict ``CHANNELS_WSDENY``, with an attribute for each key."""
 
     @staticmethod
     def given() -> dict[str, Any]:
-        """What the site has set, as it is."""
-        wrapped = settings._wrapped  # type: ignore[misc]
-        # Where the key is not set, asking `settings` for it takes longer than all the rest of a denial.
-        given = (
-            vars(wrapped).get("CHANNELS_WSDENY")
-            if type(wrapped) is DjangoSettings
-            else getattr(settings, "CHANNELS_WSDENY", None)
-        )
+        """The dict as the site wrote it; an empty one if it is missing or no dict."""
+        # `getattr(settings, name, None)` raises and catches an exception where the name is missing, which
+        # takes a third of the time of a denial.
+        wrapped = vars(settings)["_wrapped"]
+        if type(wrapped) is DjangoSettings:
+            given = vars(wrapped).get("CHANNELS_WSDENY")
+        else:
+            given = getattr(settings, "CHANNELS_WSDENY", None)
         return given if isinstance(given, dict) else {}
 
-    #: Policy for endpoints that carry none of their own, under a stack that names none: the dotted
-    #: path of a ``Policy`` (class without arguments, or instance), or a ``Policy``.
+    #: The policy of endpoints without their own, under a stack without a ``default_policy``: a `Policy`, or
+    #: the dotted path of one or of a `Policy` class that takes no arguments.
     DEFAULT_POLICY: Key[Any] = Key(
         "channels_wsdeny.policies.IsAuthenticated",
         "a Policy, or the dotted path of one",
         _is_policy,
-        kept=True,
+        falls_back=False,
     )
-    #: Whether the default policy counts on HTTP as well: for views (by ``MirrorMiddleware``) and for
-    #: everything else that a stack serves over HTTP, unless it carries a policy of its own.
+    #: Whether the default policy applies to HTTP: to views (by `MirrorMiddleware`) and a stack's other apps.
     MIRROR_DEFAULT_POLICY: Key[bool] = Key(
-        False, "True or False", lambda value: isinstance(value, bool), kept=True
+        False, "True or False", lambda value: isinstance(value, bool), falls_back=False
     )
-    #: Hooks for all requests of the site: dotted paths of ``Hooks``, or ``Hooks``.
-    HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, kept=True)
-    #: Seconds that a handshake's hooks, session, user and policies may take, waiting for a place in the
-    #: pool included; past it the client gets a 503. Stays under the servers' handshake timeouts.
-    POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_positive_number)
-    #: Threads for the blocking part of handshakes (sessions, users, synchronous policies), per process.
-    POOL_SIZE: Key[int] = Key(16, "a whole number of threads above 0", _is_positive_integer)
-    #: ``"response"``: deny with an HTTP response. ``"close"``: accept, then close with 4000 + status,
-    #: for clients in browsers, whose scripts never see a handshake's status.
+    #: Hooks for all requests of the site.
+    HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, falls_back=False)
+    #: Seconds for a handshake's hooks, session, user and policies, waiting for a thread included; then a 503.
+    POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_number)
+    #: Seconds for the answer of an application that awaits its next event before it has answered; then a 500.
+    ACCEPT_TIMEOUT: Key[float | None] = Key(
+        10.0, "a number of seconds above 0, or None", lambda value: value is None or _is_number(value)
+    )
+    #: Threads per process for sessions, users, and synchronous policies and hooks of handshakes.
+    POOL_SIZE: Key[int] = Key(16, "a whole number of threads above 0", _is_integer)
+    #: ``"response"`` denies with an HTTP response; ``"close"`` accepts and closes with 4000 + status.
     DENY_WITH: Key[Literal["response", "close"]] = Key(
         "response", "'response' or 'close'", lambda value: value in DENY_WITH
     )
-    #: Bytes of a denial's body at most; a larger one becomes a 500.
-    MAX_DENIAL_BODY: Key[int] = Key(1024 * 1024, "a whole number of bytes above 0", _is_positive_integer)
-    #: The ``WWW-Authenticate`` of a 401 (RFC 9110 section 15.5.2 demands one). No scheme is
-    #: registered for cookie sessions, and ``Basic`` would pop up a dialog.
+    #: Bytes of a denial's body at most; a larger one is replaced by a 500.
+    MAX_DENIAL_BODY: Key[int] = Key(1024 * 1024, "a whole number of bytes above 0", _is_integer)
+    #: The ``WWW-Authenticate`` of a 401, which RFC 9110 section 15.5.2 requires. No scheme is registered for
+    #: session cookies, and ``Basic`` would make browsers open a dialog.
     CHALLENGE: Key[str] = Key(
         "Session",
         "a challenge of printable ASCII, such as 'Session'",
         lambda value: isinstance(value, str) and value.isascii() and value.isprintable() and value != "",
     )
-    #: Seconds that the ``Retry-After`` of a 503 asks for.
-    RETRY_AFTER: Key[int] = Key(5, "a whole number of seconds above 0", _is_positive_integer)
+    #: Seconds in the ``Retry-After`` of a 503.
+    RETRY_AFTER: Key[int] = Key(5, "a whole number of seconds above 0", _is_integer)
 
 
 KEYS: dict[str, Key[Any]] = {name: key for name, key in vars(Settings).items() if isinstance(key, Key)}
 
 conf = Settings()
 
-MIRROR = "channels_wsdeny.middleware.MirrorMiddleware"
+
+def middleware_index(dotted_path: str) -> int | None:
+    """The position in ``MIDDLEWARE`` of the class `dotted_path` or of a subclass; None if there is none."""
+    return _middleware_index(tuple(settings.MIDDLEWARE), dotted_path)
+
+
+@lru_cache(maxsize=32)
+def _middleware_index(middleware: tuple[str, ...], dotted_path: str) -> int | None:
+    for index, path in enumerate(middleware):
+        if path == dotted_path:
+            return index
+        with suppress(Exception):  # Importing a site's module can raise anything; Django reports it.
+            if dotted_path in [f"{base.__module__}.{base.__qualname__}" for base in import_string(path).__mro__]:
+                return index
+    return None
 
 
 def is_mirrored() -> bool:
-    """Whether `MirrorMiddleware`, or a subclass, is among the site's ``MIDDLEWARE``."""
-    return _has_mirror(tuple(settings.MIDDLEWARE))
-
-
-@lru_cache(maxsize=8)
-def _has_mirror(middleware: tuple[str, ...]) -> bool:
-    return any(path == MIRROR or _is_mirror(path) for path in middleware)
-
-
-def _is_mirror(path: str) -> bool:
-    try:
-        return getattr(import_string(path), "is_wsdeny_mirror", False) is True
-    except Exception:  # noqa: BLE001 - importing a site's module can raise anything, and Django says so
-        return False
+    """Whether `MirrorMiddleware`, or a subclass, is in ``MIDDLEWARE``."""
+    return middleware_index(MIRROR) is not None

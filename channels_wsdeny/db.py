@@ -1,8 +1,8 @@
-"""Database connections in the pool's threads: cleaned up around each job, by ``CONN_MAX_AGE``.
+"""Database connections in the threads of the pool, closed around each job by ``CONN_MAX_AGE``.
 
-In-memory SQLite is the exception: such a database belongs to the connection that made it, so the
-threads borrow that connection, as Django's own live-server tests do. It is how a handshake sees the
-data of a test that runs in a transaction.
+In-memory SQLite is the exception: such a database lives in the connection that created it, so the threads
+share that connection, as Django's live-server tests do. This is how a handshake sees the data of a test that
+runs in a transaction.
 """
 
 from __future__ import annotations
@@ -17,85 +17,82 @@ from django.db import close_old_connections, connections, reset_queries
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
-_in_memory: dict[str, weakref.ref[BaseDatabaseWrapper]] = {}
-_borrowing = threading.RLock()
+_in_memory: dict[str, weakref.ref[Any]] = {}
+_shared = threading.RLock()
 
 
-def remember_in_memory(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+def remember_in_memory(connection: Any, **kwargs: Any) -> None:
     """Receiver of `connection_created`: note the first connection to an in-memory SQLite database."""
-    if connection.vendor != "sqlite" or not connection.is_in_memory_db():  # type: ignore[attr-defined]
-        return
-    known = _in_memory.get(connection.alias)
-    if known is None or known() is None:
-        _in_memory[connection.alias] = weakref.ref(connection)
+    if connection.vendor == "sqlite" and connection.is_in_memory_db():
+        known = _in_memory.get(connection.alias)
+        if known is None or known() is None:
+            _in_memory[connection.alias] = weakref.ref(connection)
 
 
-class _Turn(threading.local):
-    """Whether this thread runs a job, and whether it has its turn on the borrowed connections."""
+class _Job(threading.local):
+    """The job of this thread: whether there is one on shared connections, and whether it holds their lock."""
 
-    working = False
-    taken = False
+    is_running = False
+    has_lock = False
 
-    def take(self) -> None:
-        """Wait for the turn; it lasts until the job ends."""
-        if self.working and not self.taken:
-            _borrowing.acquire()
-            self.taken = True
+    def lock(self) -> None:
+        """Wait for the lock, which the job then holds until it ends."""
+        if self.is_running and not self.has_lock:
+            _shared.acquire()
+            self.has_lock = True
 
-    def give(self) -> None:
-        """End the job, and the turn if it was taken."""
-        self.working = False
-        if self.taken:
-            self.taken = False
-            _borrowing.release()
-
-
-_turn = _Turn()
+    def end(self) -> None:
+        """End the job, and release the lock if the job holds it."""
+        self.is_running = False
+        if self.has_lock:
+            self.has_lock = False
+            _shared.release()
 
 
-def _in_turn(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
-    """An execute wrapper: from its first query on, a job has the borrowed connections to itself.
+_job = _Job()
+
+
+def _execute_alone(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+    """An execute wrapper: a job holds the lock from its first query to its end.
 
     Python's sqlite3 mixes up the rows of threads that query one connection at the same time.
     """
-    _turn.take()
-    with _borrowing:  # the connection's own thread is no job, and has its turn for one query
+    _job.lock()
+    with _shared:  # The connection's own thread runs no job, and takes the lock for one query.
         return execute(sql, params, many, context)
 
 
 @contextmanager
 def managed_connections() -> Iterator[None]:
-    """Around one job in a thread: the thread's own stale connections are closed before it and after it."""
+    """Run a job in a thread: the thread's obsolete connections are closed before and after it."""
     reset_queries()
     close_old_connections()
-    borrowed = _borrow() if _in_memory else []
-    _turn.working = bool(borrowed)
+    shared = _share() if _in_memory else []
+    _job.is_running = bool(shared)
     try:
         yield
     finally:
-        for connection in borrowed:
+        for connection in shared:
             connection.dec_thread_sharing()
             del connections[connection.alias]
-        _turn.give()
+        _job.end()
         close_old_connections()
 
 
 def take_turn() -> None:
-    """Before what opens transactions: on a borrowed connection, those of two threads would mix."""
-    _turn.take()
+    """Wait for the lock before a transaction begins: on a shared connection, two threads' would mix."""
+    _job.lock()
 
 
-def _borrow() -> list[BaseDatabaseWrapper]:
-    borrowed = []
+def _share() -> list[Any]:
+    """Use the in-memory connections in this thread; returns them."""
+    shared = []
     for alias, reference in list(_in_memory.items()):
         connection = reference()
-        if connection is None or not connection.is_in_memory_db():  # type: ignore[attr-defined]
-            continue
-        connection.inc_thread_sharing()
-        if _in_turn not in connection.execute_wrappers:
-            connection.execute_wrappers.insert(0, _in_turn)
-        connections[alias] = connection
-        borrowed.append(connection)
-    return borrowed
+        if connection is not None and connection.is_in_memory_db():
+            connection.inc_thread_sharing()
+            if _execute_alone not in connection.execute_wrappers:
+                connection.execute_wrappers.insert(0, _execute_alone)
+            connections[alias] = connection
+            shared.append(connection)
+    return shared

@@ -1,8 +1,10 @@
-"""What is raised to deny, and what the package raises when an application goes on after a denial."""
+"""`Deny`, which a site raises, and the exceptions that the package raises."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from django.utils.functional import Promise
 
 from . import status as statuses
 
@@ -11,16 +13,20 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
+#: The members that a problem body has by itself (RFC 9457 section 3.1, and ours).
+_RESERVED = frozenset({"type", "title", "status", "detail", "instance", "code", "debug", "retry"})
+
 
 class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
-    """Deny the request with this answer. Raise it anywhere before the accept, or return it from a policy.
+    """Deny the request with this answer. Raise it anywhere before the accept, or return it from a policy or hook.
 
-    `status` is 300-599 (401 gets the site's challenge); `detail` is shown to the visitor; `code` is
-    for machines and follows from the status by default; `headers` are added to the response.
-    `response` is sent instead of a problem body: any Django response (template, redirect, file);
-    `status`, `detail` and `code` then only serve the log.
+    `status` is 300-599 (401 gets the site's challenge); `detail` is text for people; `code` is for programs and
+    follows from the status by default; `headers` are added to the response; `members` become members of the
+    problem body (RFC 9457 section 3.2). `response` is sent instead of a problem body: any Django response
+    (template, redirect, file); `status`, `detail` and `code` then only serve the log.
 
-    Raises `ValueError` for a status that cannot deny, `TypeError` for a code that is no string.
+    Raises `ValueError` for a status that cannot deny or a reserved member, `TypeError` for a code or detail that
+    is no text.
     """
 
     def __init__(
@@ -31,37 +37,46 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
         response: HttpResponseBase | None = None,
+        **members: Any,
     ) -> None:
         if response is not None:
             status = response.status_code
         if not statuses.is_denial(status):
             raise ValueError(
-                f"Deny: the status of a denial is 300-599, found {status!r}. "
-                "To let the request pass, return True from the policy instead."
+                f"Deny: the status of a denial is 300-599, found {status!r}. To let the request pass, return True "
+                "from the policy instead."
+            )
+        if not isinstance(detail, (str, Promise)):
+            raise TypeError(
+                f"Deny: the detail is text, found a {type(detail).__name__}. Give data as members of the problem "
+                "body: Deny(422, errors=[...])."
             )
         if code is not None and not isinstance(code, str):
-            raise TypeError(f"Deny: the code is a string such as 'too_young', found {code!r}.")
+            raise TypeError(f"Deny: the code is a string such as 'too_young', found a {type(code).__name__}.")
+        if not _RESERVED.isdisjoint(members):
+            raise ValueError(f"Deny: {sorted(_RESERVED & members.keys())} are members of every problem body.")
         super().__init__(status, detail)
         self.status = statuses.wire_status(status)
         self.code = code or statuses.code_for(self.status)
         self.detail = detail
         self.headers = dict(headers or {})
         self.response = response
+        self.members = members
 
     def __str__(self) -> str:
         return f"{self.status} {self.code}" + (f": {self.detail}" if self.detail else "")
 
 
 class HandshakeDenied(OSError):  # noqa: N818 - a state of the connection, as ConnectionReset
-    """The application sent a message on a WebSocket whose handshake was denied already.
+    """The application sent a message after its handshake was denied.
 
     An `OSError`, as the ASGI specification asks of ``send()`` on a closed connection.
     """
 
 
 class PolicyError(TypeError):
-    """A policy answered something that is no answer; the request is denied with a 500."""
+    """A policy gave an answer that is neither True, False nor a denial; the request is denied with a 500."""
 
 
 class HookError(TypeError):
-    """A hook returned something that is no response; the request is denied with a 500."""
+    """A hook returned something that is no response, or misused `call_next`; the request is denied with a 500."""

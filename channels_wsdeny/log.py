@@ -1,6 +1,6 @@
-"""The log: one record a denial, on the logger ``channels_wsdeny``; tracebacks go to ``django.request``.
+"""The log: one record for each denial, on the logger ``channels_wsdeny``; tracebacks go to ``django.request``.
 
-Records never carry cookies, query strings or tokens.
+Records never hold cookies, query strings or tokens.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import BadRequest
-
-from .http.request import ScopeRequest
-from .http.visitor import known_user
-
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.http import HttpRequest
 
-    from .http.context import Passage
+    from .http.context import RequestContext
     from .types import Scope
 
 logger = logging.getLogger("channels_wsdeny")
@@ -26,102 +25,82 @@ request_logger = logging.getLogger("django.request")
 _warned: set[str] = set()
 
 
-def log_denial(passage: Passage, status: int, code: str) -> None:
-    """One record: a warning below 500, an error from there, mere information for a redirect. Never raises.
+def log_denial(context: RequestContext, status: int, code: str) -> None:
+    """Log a denial: as a warning below 500, an error from there, as information for a redirect. Never raises.
 
-    Its extras are for machines:
-
-    ``path``, ``status``, ``code``, ``policy`` (the expression asked last, or None), ``user`` (primary key,
-    or None), ``client`` (host:port, or None), ``duration`` (seconds). With `DEBUG` there is ``trace`` too:
-    what the request went through, see `channels_wsdeny.trace`.
+    The record has these extras for programs: ``path``, ``status``, ``code``, ``policy`` (the expression of the
+    policy that was asked last, or None), ``user`` (its primary key, or None), ``client`` (host:port, or None)
+    and ``duration`` (seconds). With `DEBUG` there is ``trace`` too, see `channels_wsdeny.http.trace`.
     """
-    level = _level(status)
-    if not logger.isEnabledFor(level):
+    if not logger.isEnabledFor(_level(status)):
         return
-    request = passage.request
-    try:
-        extra = {
-            "path": escape(request_path(request)),
-            "status": status,
-            "code": escape(code),
-            "policy": passage.expression,
-            "user": getattr(known_user(request), "pk", None),
-            "client": _client(request),
-            "duration": time.monotonic() - passage.started,
-        }
-        if passage.trace is not None:
-            extra["trace"] = passage.trace.as_dict()
-        _emit(level, extra)
-    except Exception:  # noqa: BLE001 - a log handler that raises must not keep the denial from going out
-        _report_broken_handler()
+    with protected():
+        extra = {"policy": context.expression, "user": context.user_pk, "client": _client(context.request)}
+        if context.trace is not None:
+            if context.trace.is_dry_run:
+                return
+            extra["trace"] = context.trace.as_dict()
+        _log(request_path(context.request), status, code, context.state.started, extra)
 
 
-def log_scope(scope: Scope, status: int, code: str, policy: str | None, began: float) -> None:
-    """As `log_denial`, for nobody's handshake, for which no request was made. `began`: `time.monotonic()`."""
-    level = _level(status)
-    if not logger.isEnabledFor(level):
-        return
-    try:
-        client = scope.get("client")
-        extra = {
-            "path": escape(scope["path"]),
-            "status": status,
-            "code": code,
-            "policy": policy,
-            "user": None,
-            "client": f"{client[0]}:{client[1]}" if client else None,
-            "duration": time.monotonic() - began,
-        }
-        _emit(level, extra)
-    except Exception:  # noqa: BLE001 - as above
-        _report_broken_handler()
+def log_scope(scope: Scope, status: int, code: str, policy: str | None, started: float) -> None:
+    """As `log_denial`, for a handshake for which no request was made; `started` is of `time.monotonic()`."""
+    if logger.isEnabledFor(_level(status)):
+        with protected():
+            extra = {"policy": policy, "user": None, "client": _client_of(scope)}
+            _log(scope["path"], status, code, started, extra)
 
 
-def _emit(level: int, extra: dict[str, Any]) -> None:
-    """As `Logger.log`, which would look through the stack for the caller that is known here."""
-    args = (extra["path"], extra["status"], extra["code"])
-    make = logging.getLogRecordFactory()
+def _log(path: str, status: int, code: str, started: float, extra: dict[str, Any]) -> None:
+    path, code, duration = escape(path), escape(code), time.monotonic() - started
+    # As `Logger.log`, without its search of the stack for the caller, which is known here.
+    make, level, args = logging.getLogRecordFactory(), _level(status), (path, status, code)
     record = make(logger.name, level, "log.py", 0, "Denied %s: %s %s", args, None, "log_denial")
-    vars(record).update(extra)
+    vars(record).update(extra, path=path, status=status, code=code, duration=duration)
     logger.handle(record)
-
-
-def _report_broken_handler() -> None:
-    """Say that a log handler has raised, as logging itself does: that must keep no denial from going out."""
-    if logging.raiseExceptions:
-        traceback.print_exc()
 
 
 def _level(status: int) -> int:
     return logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
 
 
-def log_failure(passage: Passage, error: BaseException, status: int = 500) -> None:
-    """An exception that became a denial, or came after one, with its traceback. Never raises."""
+@contextmanager
+def protected() -> Iterator[None]:
+    """Log something although a log handler may raise, which must not keep a response from the client."""
     try:
+        yield
+    except Exception:  # protects the response from a log handler that raises
+        if logging.raiseExceptions:
+            traceback.print_exc()  # as logging itself does
+
+
+def log_failure(context: RequestContext, error: BaseException, status: int = 500) -> None:
+    """Log an exception that became a denial, or came after one, with its traceback. Never raises."""
+    trace = context.trace
+    if trace is not None and trace.is_dry_run:
+        trace.note_failure(error)
+        return
+    with protected():
         request_logger.error(
             "%s: %s",
             "Service Unavailable" if status == 503 else "Internal Server Error",
-            escape(request_path(passage.request)),
+            escape(request_path(context.request)),
             exc_info=error,
-            extra={"status_code": status, **_reportable(passage.request)},
+            extra={"status_code": status, **_reportable(context.request)},
         )
-    except Exception:  # noqa: BLE001 - as above
-        _report_broken_handler()
 
 
-def _reportable(request: HttpRequest) -> dict[str, HttpRequest]:
-    if not isinstance(request, ScopeRequest):
-        return {"request": request}
+def _reportable(request: Any) -> dict[str, HttpRequest]:
+    """The request for error reports, whose ``META`` they print; nothing if it cannot be parsed."""
     try:
-        request.META  # noqa: B018 - what reports print has to be there
-        return {"request": request.reportable()}
-    except BadRequest:  # It cannot even be parsed; the record's own text has to do.
+        request.META  # noqa: B018 - a request made from a scope parses its headers here
+        return {"request": request.reportable() if hasattr(request, "reportable") else request}
+    except Exception:  # the record's own text has to do
         return {}
 
 
 def warn_once(key: str, message: str) -> None:
-    """A warning on the package's logger, once a process for each `key`."""
+    """Log a warning, once in each process for each `key`."""
     if key not in _warned:
         _warned.add(key)
         logger.warning(message)
@@ -136,14 +115,45 @@ def request_path(request: HttpRequest) -> str:
 
 def _client(request: HttpRequest) -> str | None:
     scope: Any = getattr(request, "scope", None)
-    if scope is None:
-        return request.META.get("REMOTE_ADDR")
+    return request.META.get("REMOTE_ADDR") if scope is None else _client_of(scope)
+
+
+def _client_of(scope: Scope) -> str | None:
     client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else None
+    return escape(f"{client[0]}:{client[1]}") if client else None
 
 
 def escape(text: str) -> str:
-    """`text` without the line breaks and control characters that a client could forge records by."""
+    """`text` with line breaks and control characters escaped, so that a client cannot forge log records."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+# How log records, reports and traces name code and exceptions.
+
+#: Parts of the paths of files that do not belong to the site.
+_LIBRARIES = ("site-packages", "dist-packages", str(Path(__file__).parent))
+
+
+def dotted_name(code: Any) -> str:
+    """The dotted name of a function, class or class-based view; of any other object, that of its class."""
+    code = getattr(code, "view_class", getattr(code, "func", code))
+    if not hasattr(code, "__qualname__"):
+        code = type(code)
+    return f"{getattr(code, '__module__', '?')}.{code.__qualname__}"
+
+
+def source_location(error: BaseException) -> str:
+    """The file and line that raised `error`: the innermost one of the site's own code, else the innermost."""
+    frames = traceback.extract_tb(error.__traceback__)[::-1]
+    own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
+    return next((f"{frame.filename}:{frame.lineno}" for frame in own or frames), "?")
+
+
+def exception_text(error: BaseException) -> str:
+    """The message of `error`, its first 200 characters."""
+    try:
+        return str(error)[:200]
+    except Exception:  # the __str__ of a site's exception can raise anything
+        return "?"

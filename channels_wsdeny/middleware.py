@@ -8,40 +8,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import got_request_exception
 from django.urls import Resolver404, get_resolver
 
 from . import status as statuses
+from .concurrency import run_in_django_thread
 from .conf import conf
-from .decisions import ALLOWED, Raised, Steps
-from .drivers import drive, drive_sync
-from .handlers import errors
-from .handlers.admission import admission, arrival
-from .handlers.call import Call, answer, answer_sync, refuse, rescue, through_django
-from .handlers.view import guards_of_view, guards_within
-from .hooks.registry import are_rescuing, site_hooks
-from .http import bodies, content
-from .http.context import Handover, Passage, handed_to, passage_of
+from .exceptions import Deny
+from .handlers.base import authorize, authorize_sync, is_dry_run, policy_checks, skip
+from .handlers.view import DjangoHandler, guards_of_view, guards_within
+from .hooks.registry import site_hooks
+from .http.context import StackConfig, get_context, get_stack_config
+from .http.responses import discard, is_rendered, render
 from .policies.builtin import default_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .hooks.registry import Hook, Hooks
-    from .policies.builtin import Policy
+    from .policies import Policy
+    from .policies.base import Denial
+    from .policies.checks import Check
 
 
 class MirrorMiddleware:
     """Gives views the hooks, ``request.ctx``, and denials by `Deny`; and the default policy, when asked.
 
-    Synchronous and asynchronous. Under a `DenyMiddlewareStack` its hooks run here, where the real response
-    is. An exception that no hook takes stays Django's business, but clients that do not prefer HTML get
-    its status as ``application/problem+json`` (or plain text).
+    Synchronous and asynchronous. Under a `DenyMiddlewareStack` its hooks run here, around the view. The error
+    pages of the site stay as they are.
     """
 
     sync_capable = True
@@ -55,174 +51,205 @@ class MirrorMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
             if type(self).process_view is MirrorMiddleware.process_view:  # else Django adapts the subclass's
-                self.process_view = self._aprocess_view  # type: ignore[method-assign]
-        got_request_exception.connect(errors.note, dispatch_uid="channels_wsdeny.mirror")
+                vars(self)["process_view"] = self._aprocess_view
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """The response of the view, or of hooks and policies in its place."""
-        call = MirrorCall(request, self.get_response, is_async=self._is_async)
-        return answer(call) if self._is_async else answer_sync(call)
+    def __call__(self, request: HttpRequest) -> Any:
+        """The response of the view, or of hooks and policies in its place; awaitable if asynchronous."""
+        context = get_context(request)
+        if context.mirror is not None and context.mirror.is_active:  # The mirror is listed twice.
+            return self.get_response(request)
+        given = get_stack_config(request)
+        config = given if isinstance(given, StackConfig) else None
+        has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)
+        has_default = bool(conf.MIRROR_DEFAULT_POLICY)
+        if not (has_hooks or has_default or is_dry_run(context)):
+            return self.get_response(request)
+        handler = MirrorHandler(request, self.get_response, config, has_default=has_default)
+        return handler.run() if self._is_async else handler.run_sync()
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Route hooks and the default policy, before the view; called by Django."""
-        return drive_sync(_before_the_view(request, view, kwargs))
+        """Run route hooks and ask the default policy, before the view; called by Django."""
+        handler: MirrorHandler | None = get_context(request).mirror
+        if handler is None or handler.is_ready:
+            return None
+        try:
+            denial = authorize_sync(handler.context, handler.checks_before(view))
+        except Exception as error:  # fail closed
+            return _seen_by_django(handler.answer_sync(error))
+        return handler.enter(kwargs) if denial is None else _seen_by_django(handler.deny_sync(denial))
 
     async def _aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        return await drive(_before_the_view(request, view, kwargs), through_django)
+        handler: MirrorHandler | None = get_context(request).mirror
+        if handler is None or handler.is_ready:
+            return None
+        try:
+            denial = await authorize(handler.context, handler.checks_before(view))
+        except Exception as error:  # fail closed
+            return _seen_by_django(await handler.answer(error))
+        return handler.enter(kwargs) if denial is None else _seen_by_django(await handler.deny(denial))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """What hooks make of an exception of the view, or a `Deny` of itself; called by Django."""
-        passage = passage_of(request)
-        denial = drive_sync(rescue(passage, exception))
-        if isinstance(denial, Raised):
-            passage.error = exception
-            return None
         match = request.resolver_match
-        return _told(drive_sync(refuse(request, match.func if match is not None else None, denial)))
+        response = answer_exception(request, exception, None if match is None else match.func)
+        return None if response is None else _seen_by_django(response)
 
 
-class MirrorCall(Call):
-    """One request on its way through the middleware."""
+class MirrorHandler(DjangoHandler):
+    """One request in `MirrorMiddleware`."""
 
     def __init__(
-        self, request: HttpRequest, get_response: Callable[[HttpRequest], Any], *, is_async: bool
+        self,
+        request: HttpRequest,
+        get_response: Callable[[HttpRequest], Any],
+        config: StackConfig | None,
+        *,
+        has_default: bool,
     ) -> None:
-        is_first = not hasattr(request, "wsdeny")
-        super().__init__(request)
-        if is_first:
-            self.depth = 0
-        self._get_response, self._is_async = get_response, is_async
-
-    def registries(self) -> tuple[Hooks, ...]:
-        """The hooks of the site and of the stacks around."""
-        handed = handed_to(self.request)
-        return (*site_hooks(), *(handed.hooks if isinstance(handed, Handover) else ()))
-
-    def enter(self) -> tuple[Hook, ...]:
-        """As any call; those that rescue may also be entered further in, or were further out."""
-        around = super().enter()
-        if are_rescuing():
-            bodies.record(self.request)
-        return around
-
-    def steps(self) -> Steps[HttpResponseBase]:
-        """The response of what is further in, or what it is refused with, as the response hooks leave it."""
-        request, passage = self.request, self.passage
-        verdict = yield from arrival(passage)
-        response: HttpResponseBase
-        if verdict is ALLOWED:
-            self.go_on()
-            if self._is_async:
-                response = yield lambda: self._get_response(request)
-            else:
-                response = self._get_response(request)
-            response = yield from errors.answer_in_place(passage, response)
-            owed = passage.owed if passage.is_asked else _owed(passage, response)
-            if owed is not None and statuses.is_content(response.status_code):
-                verdict = yield from admission(passage, passage.remaining(owed))
-            if verdict is not ALLOWED:
-                yield from content.discard(response)
-        if verdict is not ALLOWED:
-            self.forget()
-            response = yield from refuse(request, None, verdict)
-        response = yield from content.render(request, response)  # Nobody else will.
-        self.response = yield from self.leave(response)
-        self._tell_stack(self.response)
-        return self.response
-
-    def end(self) -> None:
-        """The ``around`` hooks have answered, and no view may begin any more."""
-        super().end()
-        self.onion.walk.overtake()
-
-    def replace(self, response: HttpResponseBase) -> Steps[HttpResponseBase]:
-        """What an ``around`` hook answers in the place of the response: a denial, if its status is one."""
-        response = yield from content.render(self.request, response)
-        response = yield from super().replace(response)
-        self._tell_stack(response)
-        return response
-
-    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
-        """What is answered if ``around`` hooks raise, or hooks cannot be used; all else was answered."""
-        self.forget()
-        if settings.DEBUG_PROPAGATE_EXCEPTIONS:
-            raise error
-        if self.response is not None:
-            yield from content.discard(self.response)
-        denial = yield from rescue(self.passage, error)
-        self.onion.cut(self.depth)
-        response = yield from refuse(self.request, None, denial)
-        response = yield from content.render(self.request, response)
-        return response
-
-    def _tell_stack(self, response: HttpResponseBase) -> None:
-        """Tell a stack that nobody has to ask the default policy any more, once that has let somebody in."""
-        handed = handed_to(self.request)
-        if isinstance(handed, Passage) and statuses.is_content(response.status_code):
-            handed.is_asked = True
-
-
-def _before_the_view(
-    request: HttpRequest, view: Callable[..., Any], kwargs: dict[str, Any]
-) -> Steps[HttpResponseBase | None]:
-    passage = passage_of(request)
-    policies = passage.remaining(_default_policies(passage, view))
-    if not policies and not (passage.onion and passage.onion.has_route_hooks):
-        passage.is_asked = True
-        return None
-    decision = yield from admission(passage, policies)
-    match = request.resolver_match
-    if match is not None and match.kwargs is not kwargs:  # A route hook gave it others.
-        kwargs.clear()
-        kwargs.update(match.kwargs)
-    if decision is ALLOWED:
-        passage.is_asked = True
-        return None
-    response = yield from refuse(request, view, decision)
-    return _told(response)
-
-
-def _told(response: HttpResponseBase) -> HttpResponseBase:
-    """`response`, which Django has to see: one that is false it would take for none, and go on."""
-    if not bool(response):
-        raise ImproperlyConfigured(f"{response!r} is false (its length is 0?), so Django would not see it.")
-    return response
-
-
-def _owed(passage: Passage, response: HttpResponseBase) -> tuple[Policy, ...] | None:
-    """What nobody has asked, for middleware further in, such as a cache, has answered in a view's place."""
-    request = passage.request
-    if not conf.MIRROR_DEFAULT_POLICY or response.status_code >= 400:
-        return None
-    if request.resolver_match is None:
+        self._get_response, self._config = get_response, config
+        #: Whether the request is inside now: a second mirror there has nothing to do.
+        self.is_active = False
+        #: Whether nothing has to be asked before the view.
+        self.is_ready = False
+        #: Whether the default policy need not be asked any more.
+        self._is_asked = not has_default
+        self._has_default = has_default
+        self._route_hooks: list[Check] = []
+        self._policies: tuple[Policy, ...] = ()
+        self._error: ImproperlyConfigured | None = None
         try:
-            request.resolver_match = get_resolver(getattr(request, "urlconf", None)).resolve(
-                request.path_info
-            )
-        except Resolver404:
-            return None
-    view = request.resolver_match.func
-    guards = guards_of_view(view)
-    return (guards.policies if guards is not None else ()) or _default_policies(passage, view) or passage.owed
+            hooks = site_hooks() if config is None else (*site_hooks(), *config.hooks)
+        except ImproperlyConfigured as error:
+            hooks, self._error = (), error
+        super().__init__(request, hooks)
+        self.context.mirror = self
+
+    def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """The response of inner middleware and the view, or a denial."""
+        self._begin(route_hooks)
+        denial = authorize_sync(self.context, request_hooks) if request_hooks else None
+        if denial is not None:
+            return self.deny_sync(denial)
+        if not self.is_ready:
+            self.go_on()
+        self.is_active = True
+        try:
+            response: HttpResponseBase = self._get_response(self.context.request)
+        finally:
+            self.is_active = False
+        checks = self._checks_after(response)
+        denial = authorize_sync(self.context, checks) if checks else None
+        if denial is not None:
+            return self._withhold(response, denial)
+        self._tell_stack()
+        return render(self.context.request, response)
+
+    async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """As `get_response`, where inner middleware and the view are asynchronous."""
+        self._begin(route_hooks)
+        denial = await authorize(self.context, request_hooks) if request_hooks else None
+        if denial is not None:
+            return await self.deny(denial)
+        self.is_active = True
+        try:
+            response: HttpResponseBase = await self._get_response(self.context.request)
+        finally:
+            self.is_active = False
+        checks = self._checks_after(response)
+        denial = await authorize(self.context, checks) if checks else None
+        if denial is not None:
+            late: Denial = denial
+            return await run_in_django_thread(lambda: self._withhold(response, late))
+        self._tell_stack()
+        if is_rendered(response):
+            return response
+        return await run_in_django_thread(lambda: render(self.context.request, response))
+
+    def checks_before(self, view: Callable[..., Any]) -> list[Check]:
+        """The route hooks, and the default policy for a view without a policy of its own."""
+        self.view = view
+        route_hooks, self._route_hooks = self._route_hooks, []
+        self._policies = () if self._is_asked else self._default_policies(view)
+        return [*route_hooks, *policy_checks(self._policies)]
+
+    def enter(self, kwargs: dict[str, Any]) -> HttpResponseBase | None:
+        """The view is allowed: `kwargs` are what it is called with. In a dry run, the answer in its place."""
+        self.go_on()
+        match = self.context.request.resolver_match
+        if match is not None and match.kwargs is not kwargs:  # A route hook has replaced them.
+            kwargs.clear()
+            kwargs.update(match.kwargs)
+        self.context.mark_passed(self._policies)
+        # Decorators around a guarded view may answer in its place, such as a cache.
+        self._is_asked = self._is_asked or bool(self._policies) or guards_within(self.view) is None
+        is_skipped = is_dry_run(self.context) and guards_of_view(self.view) is None
+        return skip(self.context, self.view) if is_skipped else None
+
+    def _begin(self, route_hooks: list[Check]) -> None:
+        if self._error is not None:
+            raise self._error
+        waiting = self.context.route_hooks  # of a layer around Django's handler, which did not know the route
+        self._route_hooks = [*waiting, *route_hooks]
+        waiting.clear()
+        may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
+        self.is_ready = not (self._route_hooks or self._has_default or may_end_early or is_dry_run(self.context))
+
+    def _checks_after(self, response: HttpResponseBase) -> list[Check]:
+        """The policies that were not asked, since inner middleware or a decorator answered for the view."""
+        request: Any = self.context.request
+        if self._is_asked or not statuses.is_content(response.status_code):
+            return []
+        if request.resolver_match is None:
+            try:
+                request.resolver_match = get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
+            except Resolver404:
+                return []
+        self.view = request.resolver_match.func
+        guards = guards_of_view(self.view)
+        if guards is None or not guards.policies:
+            guards = guards_within(self.view)
+        policies = self._default_policies(self.view) if guards is None else guards.policies
+        return policy_checks(policies)
+
+    def _default_policies(self, view: Callable[..., Any]) -> tuple[Policy, ...]:
+        guards = guards_of_view(view)
+        has_own = (guards is not None and guards.policies) or guards_within(view) is not None
+        if has_own or getattr(view, "login_required", True) is False:  # by Django's `login_not_required`
+            return ()
+        given = None if self._config is None else self._config.default_policy
+        return (default_policy() if given is None else given,)
+
+    def _withhold(self, response: HttpResponseBase, denial: Denial) -> HttpResponseBase:
+        answer = self.deny_sync(denial)
+        discard(response, answer)
+        return answer
+
+    def _tell_stack(self) -> None:
+        """Tell the stack around, which would ask the default policy otherwise, that it has been asked."""
+        if self._has_default and self._config is not None:
+            self._config.asked.append(True)
 
 
-def _default_policies(passage: Passage, view: Callable[..., Any]) -> tuple[Policy, ...]:
-    """The policy for a view without one, where the site wants that."""
-    if not conf.MIRROR_DEFAULT_POLICY or not getattr(view, "login_required", True):
-        return ()
-    guards = guards_of_view(view)
-    if guards is not None and guards.policies:
-        return ()
-    handed = handed_to(passage.request)
-    given = handed.default_policy if isinstance(handed, Handover) else passage.default_policy
-    policies = (default_policy() if given is None else given,)
-    within = guards_within(view)
-    if within is None:
-        return policies
-    # Other decorators are around a guarded view. Whether they call it, and not a cache, is seen afterwards.
-    passage.owed = within.policies
-    return ()
+def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -> HttpResponseBase | None:
+    """The response to an exception of which Django makes a page: a hook's, or that of a `Deny`; else None."""
+    context = get_context(request)
+    handler: DjangoHandler = context.mirror or DjangoHandler(request)
+    answer = error if handler.runner is None else handler.runner.rescue_sync(error)
+    if answer is error and not isinstance(error, Deny):
+        return None
+    handler.view = view
+    return handler.respond(answer)
+
+
+def _seen_by_django(response: HttpResponseBase) -> HttpResponseBase:
+    """`response`. Raises `ImproperlyConfigured` for one that is false: Django would go on as without one."""
+    if not bool(response):
+        raise ImproperlyConfigured(
+            f"A {type(response).__name__} of status {response.status_code} is false (its length is 0?), so "
+            "Django would not see it."
+        )
+    return response

@@ -1,36 +1,40 @@
-"""The stack: what a site wraps around its ASGI application."""
+"""`DenyMiddlewareStack`, the ASGI middleware around the application of a site."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from .conf import DENY_WITH
+from .decorators import GuardedApp
 from .handlers import http, websocket
 from .hooks.registry import as_registries
-from .policies.builtin import Policy
-from .routing.middleware import Layer, seen_through
+from .policies import Policy
+from .routing.guards import NO_GUARDS
+from .routing.middleware import ASGIMiddleware, transparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .hooks.registry import Hooks
+    from .hooks import Hooks
     from .types import ASGIApp, Receive, Scope, Send
 
 
-@seen_through
-class DenyMiddlewareStack(Layer):
-    """Guards every WebSocket handshake that goes to `inner`, and what it serves over HTTP by itself.
+@transparent
+class DenyMiddlewareStack(ASGIMiddleware):
+    """Guards every WebSocket handshake that goes to `inner`, and the ASGI applications that it serves over HTTP.
 
-    `inner` is a `ProtocolTypeRouter`, a `URLRouter`, a consumer's ``as_asgi()`` or any ASGI app.
-    `default_policy` is for endpoints that carry no policy of their own (None: the site's
-    ``DEFAULT_POLICY``); in nested stacks the nearest one counts. `hooks` are `Hooks` (one, or several) that
-    run for every request, beside the site's own. `deny_with` is ``"response"`` or ``"close"`` (None: the
-    site's ``DENY_WITH``). Lifespan and unknown scopes pass through untouched.
+    `inner` is a `ProtocolTypeRouter`, a `URLRouter`, a consumer's ``as_asgi()`` or any ASGI application.
+    `default_policy` is for endpoints that carry no policy of their own (None: the site's ``DEFAULT_POLICY``); in
+    nested stacks the nearest one counts. `hooks` are `Hooks` (one, or several) that run for every request, beside
+    the site's own. `deny_with` is ``"response"`` or ``"close"`` (None: the site's ``DENY_WITH``). Lifespan and
+    unknown scopes pass through untouched.
 
-    Over HTTP, Django's own handler is left to `MirrorMiddleware`, which runs the hooks where the view is.
+    Over HTTP, Django's own handler is left to `MirrorMiddleware`, which runs the hooks around the view.
 
     Raises `TypeError` or `ValueError` for arguments that are none of these.
     """
+
+    is_stack = True
 
     def __init__(
         self,
@@ -48,9 +52,7 @@ class DenyMiddlewareStack(Layer):
                 f"{default_policy!r}."
             )
         if deny_with is not None and deny_with not in DENY_WITH:
-            raise ValueError(
-                f"DenyMiddlewareStack(deny_with=...) is one of {DENY_WITH}, found {deny_with!r}."
-            )
+            raise ValueError(f"DenyMiddlewareStack(deny_with=...) is one of {DENY_WITH}, found {deny_with!r}.")
         self.inner = inner
         self.default_policy = default_policy
         self.hooks = as_registries(() if hooks is None else hooks, "DenyMiddlewareStack(hooks=...)")
@@ -59,11 +61,15 @@ class DenyMiddlewareStack(Layer):
     def __repr__(self) -> str:
         return f"<DenyMiddlewareStack around {self.inner!r}>"
 
+    def guard(self, app: ASGIApp) -> ASGIApp:
+        """`app`, resolved anew when middleware of the site calls it."""
+        return GuardedApp(app, NO_GUARDS)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run `inner` for `scope`, guarded."""
+        """Run `inner` for `scope` behind hooks and policies."""
         if scope["type"] == "websocket":
-            await websocket.enter_layer(self, scope, receive, send, self.deny_with)
+            await websocket.enter_middleware(self, scope, receive, send, self.deny_with)
         elif scope["type"] == "http":
-            await http.enter_layer(self, scope, receive, send)
+            await http.enter_middleware(self, scope, receive, send)
         else:
             await self.inner(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The statuses of denials: what may go on the wire, and the code and text that go with each."""
+"""The statuses of denials, and the machine-readable code and the text of each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from http import HTTPStatus
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-#: What a denial's ``detail`` may be: a lazy translation is rendered in the visitor's language.
+#: A denial's ``detail``; a lazy translation is rendered in the language of the request.
 Text = str | Promise
 
-# Codes are part of the wire contract, so they do not follow the phrases of `http.HTTPStatus`, which
-# change with Python's version (413, 414, 416 and 422 did in 3.13).
+# Clients rely on codes, so they do not follow the phrases of `http.HTTPStatus`, which change with Python's
+# version (413, 414, 416 and 422 did in 3.13).
 _CODES = {
     400: "bad_request",
     401: "not_authenticated",
@@ -39,17 +39,17 @@ _DETAILS: dict[str, Text] = {
 
 
 def is_denial(status: object) -> bool:
-    """Whether `status` can deny: 300-599. A 1xx or 2xx cannot (on HTTP/2 a 200 *is* an accept)."""
+    """Whether `status` can deny a request: 300-599. On HTTP/2 a 200 would accept a handshake (RFC 8441)."""
     return isinstance(status, int) and not isinstance(status, bool) and 300 <= status <= 599
 
 
 def is_content(status: int) -> bool:
-    """Whether a response of this status gives somebody what he asked for, or says that he has it (304)."""
+    """Whether a response of this status discloses the resource: 1xx, 2xx, or 304, which confirms a copy."""
     return status < 300 or status == 304
 
 
 def wire_status(status: int) -> int:
-    """The number that all servers can send for `status`: itself, or its class's x00 if unregistered."""
+    """`status` if it is registered, which all servers can send; else the x00 of its class."""
     try:
         return HTTPStatus(status).value
     except ValueError:
@@ -57,8 +57,11 @@ def wire_status(status: int) -> int:
 
 
 def phrase(status: int) -> str:
-    """The reason phrase of a registered status (RFC 9110 section 15), a problem's ``title``."""
-    return HTTPStatus(status).phrase
+    """The registered reason phrase of `status`, 200-599, else the name of its class (RFC 9110 section 15)."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return {2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server Error"}[status // 100]
 
 
 def code_for(status: int) -> str:
@@ -67,5 +70,5 @@ def code_for(status: int) -> str:
 
 
 def detail_for(code: str, status: int) -> Text:
-    """The translatable default text of a denial with this code, else with this status; perhaps empty."""
+    """The translatable default text for this code, else for this status; empty if there is none."""
     return _DETAILS.get(code) or _DETAILS.get(code_for(status), "")

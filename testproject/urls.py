@@ -8,3 +8,8 @@ urlpatterns = [
     path("logout/", public(LogoutView.as_view()), name="logout"),
     path("", include("testproject.chat.urls")),
 ]
+
+handler400 = "channels_wsdeny.views.bad_request"
+handler403 = "channels_wsdeny.views.permission_denied"
+handler404 = "channels_wsdeny.views.page_not_found"
+handler500 = "channels_wsdeny.views.server_error"

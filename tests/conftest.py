@@ -9,13 +9,32 @@ from django.test import Client
 from django.utils import translation
 
 from channels_wsdeny import Hooks, signals
-from tests.clients import cookie_header
-from tests.mirror import DOORS, Site
+from tests.support.clients import cookie_header
+from tests.support.site import Site
+from tests.support.transports import DJANGO
+
+_is_marked = [True]
+
+
+def _watch(event, args):
+    """An audit hook: only a test that is marked servers starts a process, so that the others stay fast."""
+    if event in {"subprocess.Popen", "os.fork", "os.posix_spawn"} and not _is_marked[-1]:
+        raise RuntimeError("This test starts a process: mark it, @pytest.mark.servers.")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    _is_marked.append(item.get_closest_marker("servers") is not None)
+    yield
+    _is_marked.pop()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _what_stays():
-    """Who collects garbage, as many tests do, need not look through what pytest keeps of all the others."""
+    """What pytest keeps of the tests so far is left out when a test collects garbage."""
     gc.collect()
     gc.freeze()
 
@@ -29,7 +48,7 @@ def _own_language():
 
 @pytest.fixture(autouse=True)
 def _own_receivers(request):
-    """OpenTelemetry's receivers, which importing them connects, hear the tests alone that are about them."""
+    """Importing `contrib.otel` connects its receivers; only the tests that are about them keep them."""
     otel = sys.modules.get("channels_wsdeny.contrib.otel")
     if otel is not None:
         for signal in (signals.handshake_accepted, signals.handshake_denied):
@@ -49,19 +68,17 @@ def ran():
     return []
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=DJANGO)
 def site(request, settings):
     """A site of the test's own, through every way that Django can run it."""
-    return Site(settings, DOORS[request.param]())
+    return Site(settings, DJANGO[request.param]())
 
 
 @pytest.fixture
 def users(db):
     """alice, bob and staff (who is staff), by name."""
     model = get_user_model()
-    return {
-        name: model.objects.create_user(name, is_staff=name == "staff") for name in ("alice", "bob", "staff")
-    }
+    return {name: model.objects.create_user(name, is_staff=name == "staff") for name in ("alice", "bob", "staff")}
 
 
 @pytest.fixture

@@ -1,24 +1,16 @@
-"""The decorators hold, with the stack and without it, on everything they go on and on all subclasses."""
+"""The decorators hold, with the stack and without it, on everything that they go on and on all subclasses."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 
-import django
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.generic.http import AsyncHttpConsumer
-from channels.generic.websocket import (
-    AsyncJsonWebsocketConsumer,
-    AsyncWebsocketConsumer,
-    JsonWebsocketConsumer,
-    WebsocketConsumer,
-)
+from channels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AnonymousUser
 from django.core.asgi import get_asgi_application
 from django.http import HttpResponse
 from django.test import RequestFactory
@@ -26,109 +18,48 @@ from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
-from django.views.generic import TemplateView
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, user_passes_test
-from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy, UserPassesTest
-from tests.clients import fetch, knock
+from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy
+from tests.support.clients import fetch, knock
+from tests.support.policies import AsyncCheck, accept, alice, anonymous, boss
+from tests.support.wrappers import Wrapper
 
 # Channels' consumers close old database connections before each message.
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
-alice = get_user_model()(pk=1, username="alice")
-boss = get_user_model()(pk=2, username="boss", is_staff=True)
-nobody = AnonymousUser()
-
-
-class Wrapper:
-    """A wrapper that the look-ahead does not know."""
-
-    def __init__(self, inner):
-        self.inner = inner
-
-    async def __call__(self, scope, receive, send):
-        await self.inner(scope, receive, send)
-
-
-class Counts(Policy):
-    """Allows, and counts."""
-
-    def __init__(self):
-        self.asked = 0
-
-    async def acheck(self, request):
-        self.asked += 1
-        return True
-
-
-# Without the stack, behind it, and behind it where it cannot see.
+urlpatterns = []
+#: What an anonymous visitor, a user and a member of staff get behind IsStaff().
+GUARDED, VIEWED = [401, 403, 101], [401, 403, 200]
 SITES = {
     "alone": lambda app: app,
     "routed": lambda app: URLRouter([path("", app)]),
     "stack": DenyMiddlewareStack,
     "stack and wrapper": lambda app: DenyMiddlewareStack(Wrapper(app)),
 }
+staff_only = require(IsStaff())
+or_anonymous = user_passes_test(lambda user: user.is_anonymous or user.is_staff)
 
 
-@pytest.fixture(params=SITES)
-def site(request):
-    return SITES[request.param]
+async def statuses(app, ask=knock):
+    return [(await ask(app, "/", user=user)).status for user in (anonymous, alice, boss)]
 
 
-async def statuses(app):
-    """What a visitor, a user and a member of staff get."""
-    return [(await knock(app, "/", user=user)).status for user in (nobody, alice, boss)]
+async def assert_guarded(app, expected=GUARDED):
+    for name, site in SITES.items():
+        assert await statuses(site(app)) == expected, name
 
 
-# Consumers and apps.
+# Consumers and applications.
 
 
-@pytest.mark.parametrize(
-    "base",
-    [AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer, WebsocketConsumer, JsonWebsocketConsumer],
-)
-async def test_a_decorated_consumer_is_guarded_with_the_stack_and_without(base, site):
-    consumer = require(IsStaff())(type("Consumer", (base,), {}))
-    assert await statuses(site(consumer.as_asgi())) == [401, 403, 101]
-
-
-@pytest.mark.parametrize("base", [AsyncConsumer, SyncConsumer])
-async def test_a_denied_raw_consumer_runs_nothing(base, site):
-    @login_required
-    class Raw(base):
-        def websocket_connect(self, message):
-            raise AssertionError("This should not have run.")
-
-    assert (await knock(site(Raw.as_asgi()), "/")).status == 401
-
-
-async def test_a_consumer_instance_may_be_decorated(site):
-    assert await statuses(site(require(IsStaff())(AsyncWebsocketConsumer()))) == [401, 403, 101]
-
-
-async def test_what_as_asgi_returned_may_be_decorated(site):
-    app = require(IsStaff())(AsyncWebsocketConsumer.as_asgi())
-    assert await statuses(site(app)) == [401, 403, 101]
-
-
-async def test_decorating_one_app_of_a_consumer_leaves_its_other_apps_alone():
-    require(IsStaff())(AsyncWebsocketConsumer.as_asgi())
-    assert await statuses(AsyncWebsocketConsumer.as_asgi()) == [101, 101, 101]
-
-
-async def accept(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
+class Shut:
+    def websocket_connect(self, message):
+        raise AssertionError("This should not have run.")
 
 
 class App:
-    async def __call__(self, scope, receive, send):
-        await accept(scope, receive, send)
-
-
-class AppWithMore:
     async def __call__(self, scope, receive, send, more=None):
         await accept(scope, receive, send)
 
@@ -138,87 +69,48 @@ async def wrapping(*args):
     await accept(*args)
 
 
-@pytest.mark.parametrize(
-    "app",
-    [
-        accept,
-        App(),
-        AppWithMore(),
-        App().__call__,
-        wrapping,
-        functools.partial(App.__call__, App()),
-        URLRouter([path("", accept)]),
-        ProtocolTypeRouter({"websocket": accept}),
-        DenyMiddlewareStack(accept, default_policy=AllowAny()),
-        login_required(accept),
-    ],
-    ids=[
-        "function",
-        "object",
-        "more",
-        "method",
-        "wraps",
-        "partial",
-        "router",
-        "protocols",
-        "stack",
-        "guarded",
-    ],
-)
-async def test_an_asgi_app_may_be_decorated(app, site):
-    assert await statuses(site(require(IsStaff())(app))) == [401, 403, 101]
+APPS = {
+    "consumer": staff_only(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi(),
+    "sync consumer": staff_only(type("Consumer", (WebsocketConsumer,), {})).as_asgi(),
+    "JSON consumer": staff_only(type("Consumer", (JsonWebsocketConsumer,), {})).as_asgi(),
+    "instance": staff_only(AsyncWebsocketConsumer()),
+    "as_asgi": staff_only(AsyncWebsocketConsumer.as_asgi()),
+    "function": staff_only(accept),
+    "object": staff_only(App()),
+    "method": staff_only(App().__call__),
+    "wraps": staff_only(wrapping),
+    "partial": staff_only(functools.partial(App.__call__, App())),
+    "router": staff_only(URLRouter([path("", accept)])),
+    "protocols": staff_only(ProtocolTypeRouter({"websocket": accept})),
+    "stack": staff_only(DenyMiddlewareStack(accept, default_policy=AllowAny())),
+    "guarded": login_required(staff_only(accept)),
+    "two policies": or_anonymous(login_required(type("Consumer", (AsyncWebsocketConsumer,), {}))).as_asgi(),
+    "public outside": public(staff_only(type("Consumer", (AsyncWebsocketConsumer,), {}))).as_asgi(),
+}
 
 
-async def test_decorators_stack_and_all_must_pass(site):
-    @user_passes_test(lambda user: user.username != "boss")
-    @login_required
-    @require(IsStaff())
-    class Consumer(AsyncWebsocketConsumer):
-        pass
-
-    assert await statuses(site(Consumer.as_asgi())) == [401, 403, 403]
+@pytest.mark.parametrize("name", APPS)
+async def test_a_decorated_application_is_guarded_with_the_stack_and_without(name):
+    await assert_guarded(APPS[name])
 
 
-async def test_the_outermost_decorator_answers_first():
-    @require(UserPassesTest(lambda user: True))
-    @require(IsStaff())
-    @user_passes_test(lambda user: False)
-    class Consumer(AsyncWebsocketConsumer):
-        pass
-
-    stricter = require(Denies(418))(Consumer)
-    assert await statuses(stricter.as_asgi()) == [418, 418, 418]
+async def test_a_denied_consumer_runs_nothing_and_an_undecorated_one_is_left_alone():
+    for base in (AsyncConsumer, SyncConsumer):
+        assert (await knock(login_required(type("Raw", (Shut, base), {})).as_asgi(), "/")).status == 401
+    assert await statuses(AsyncWebsocketConsumer.as_asgi()) == [101, 101, 101]
 
 
-class Denies(Policy):
-    def __init__(self, status):
-        self.status = status
+async def test_each_policy_is_asked_once_the_outermost_first(ran):
+    def deny(status):
+        return require(AsyncCheck(lambda request: ran.append(status) or Deny(status)))
 
-    async def acheck(self, request):
-        return Deny(self.status)
-
-
-async def test_public_above_another_policy_does_not_lift_it(site):
-    @public
-    @login_required
-    class Consumer(AsyncWebsocketConsumer):
-        pass
-
-    assert await statuses(site(Consumer.as_asgi())) == [401, 101, 101]
-
-
-async def test_each_policy_is_asked_once_a_handshake(site):
-    counts = Counts()
-
-    @require(counts)
-    class Consumer(AsyncWebsocketConsumer):
-        pass
-
-    assert (await knock(site(Consumer.as_asgi()), "/")).status == 101
-    assert counts.asked == 1
-
-
-# Consumers that speak HTTP.
+    let_in = require(AsyncCheck(lambda request: ran.append("asked") is None))
+    app = let_in(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    for site in SITES.values():
+        assert (await knock(site(app), "/")).status == 101
+    assert ran == ["asked"] * len(SITES)
+    stricter = deny(418)(let_in(deny(402)(type("Consumer", (AsyncWebsocketConsumer,), {}))))
+    assert ((await knock(stricter.as_asgi(), "/")).status, ran[len(SITES) :]) == (418, [418])
 
 
 class Hello(AsyncHttpConsumer):
@@ -226,643 +118,270 @@ class Hello(AsyncHttpConsumer):
         await self.send_response(200, b"hello " + body)
 
 
-async def http_statuses(app):
-    return [(await fetch(app, "/", user=user)).status for user in (nobody, alice, boss)]
+async def test_applications_that_speak_http_are_guarded():
+    guarded = staff_only(type("Consumer", (Hello,), {})).as_asgi()
+    router = staff_only(URLRouter([path("", Hello.as_asgi())]))
+    for app in (guarded, Wrapper(guarded), URLRouter([path("", guarded)]), router):
+        assert await statuses(app, fetch) == VIEWED
+    assert await statuses(staff_only(get_asgi_application()), fetch) == [401, 403, 404]
 
 
-@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, lambda app: URLRouter([path("", app)])])
-async def test_a_decorated_http_consumer_is_guarded(wrap):
-    consumer = require(IsStaff())(type("Consumer", (Hello,), {}))
-    assert await http_statuses(wrap(consumer.as_asgi())) == [401, 403, 200]
-
-
-async def test_a_decorated_router_is_guarded_over_http_too():
-    app = require(IsStaff())(URLRouter([path("", Hello.as_asgi())]))
-    assert await http_statuses(app) == [401, 403, 200]
-
-
-async def test_an_http_consumer_on_a_decorated_route_has_its_own_kwargs():
-    slugs = []
-
-    @permission_required("view", obj=lambda request: slugs.append(request.resolver_match.kwargs) or True)
-    class Page(Hello):
-        pass
-
-    router = URLRouter([path("<org>/", login_required(URLRouter([path("<slug>/", Page.as_asgi())])))])
-    await fetch(router, "/acme/lobby/", user=alice)
-    assert slugs == [{"org": "acme", "slug": "lobby"}]
-
-
-async def test_over_http_a_decorated_router_without_a_match_leaves_the_next_route_its_turn():
+async def test_a_decorated_router_leaves_the_next_route_its_turn_and_the_route_its_arguments(ran):
+    permission = permission_required("x.y", obj=lambda request: ran.append(dict(request.resolver_match.kwargs)) or 7)
+    nested = login_required(URLRouter([path("<slug>/", permission(type("Page", (Hello,), {})).as_asgi())]))
     inner = login_required(URLRouter([path("a/", Hello.as_asgi())]))
-    app = URLRouter([path("", inner), path("b/", Hello.as_asgi())])
-    assert (await fetch(app, "/b/")).status == 200
-    assert (await fetch(app, "/a/")).status == 401
+    app = URLRouter([path("", inner), path("b/", Hello.as_asgi()), path("<org>/", nested)])
+    assert [(await fetch(app, url)).status for url in ("/a/", "/b/")] == [401, 200]
+    assert ((await fetch(app, "/acme/lobby/", user=alice)).status, ran) == (403, [{"org": "acme", "slug": "lobby"}])
 
 
-@pytest.mark.urls(__name__)
-async def test_django_may_be_decorated_as_one_app():
-    assert await http_statuses(require(IsStaff())(get_asgi_application())) == [401, 403, 404]
-
-
-urlpatterns = []
-
-
-async def test_lifespan_passes_a_decorated_app():
-    seen = []
-
+async def test_lifespan_passes_and_a_scope_without_a_request_is_an_error(ran):
+    @login_required
     async def app(scope, receive, send):
-        seen.append(scope)
+        ran.append(scope["type"])
 
-    scope = {"type": "lifespan"}
-    await login_required(app)(scope, None, None)
-    assert seen == [scope]
-
-
-async def test_a_scope_that_policies_cannot_be_asked_about_is_an_error():
+    await app({"type": "lifespan"}, None, None)
     with pytest.raises(ValueError, match=r"IsAuthenticated.*'channel'"):
-        await login_required(accept)({"type": "channel"}, None, None)
+        await app({"type": "channel"}, None, None)
+    assert ran == ["lifespan"]
+
+
+def test_a_decorated_application_keeps_its_name_and_attributes():
+    @login_required
+    class Chat(AsyncWebsocketConsumer):
+        """Talk."""
+
+    assert {(each.__name__, each.__doc__) for each in (Chat, Chat.as_asgi())} == {("Chat", "Talk.")}
+    router = URLRouter([path("", accept)])
+    guarded = login_required(router)
+    assert iscoroutinefunction(guarded)
+    assert (guarded.routes is router.routes, guarded._path_routing) == (True, True)
+    assert "IsAuthenticated()" in repr(guarded)
+    with pytest.raises(AttributeError):
+        guarded.nothing  # noqa: B018 - reading it is what raises
 
 
 # Subclasses of consumers.
 
 
 async def own_call(self, scope, receive, send):
-    """Accepts whoever comes, without a thought for the base."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
+    """Accepts everyone, without a thought for the base."""
+    await accept(scope, receive, send)
 
 
-@pytest.fixture
-def base():
-    """A guarded consumer class, anew for each test."""
+class Rude:
+    """Keeps the base classes from hearing of a subclass."""
 
-    @require(IsStaff())
-    class Base(AsyncWebsocketConsumer):
+    def __init_subclass__(cls, **kwargs):
         pass
 
-    return Base
+
+async def own_call_again(self, scope, receive, send):
+    await own_call(self, scope, receive, send)
 
 
-GUARDED = [401, 403, 101]
+def made(name="Sub", *bases, **attributes):
+    return type(name, bases, attributes)
 
 
-async def test_a_plain_subclass_is_guarded(base, site):
-    class Sub(base):
-        pass
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+async def super_call(self, scope, receive, send):
+    await super(type(self), self).__call__(scope, receive, send)
 
 
-async def test_a_subclass_that_overrides_call_is_guarded(base, site):
-    class Sub(base):
-        __call__ = own_call
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+async def unwrapped_call(self, scope, receive, send):
+    await inspect.unwrap(type(self).__mro__[1].__call__)(self, scope, receive, send)
 
 
-async def test_a_subclass_that_overrides_call_and_calls_super_is_guarded(base, site):
-    class Sub(base):
-        async def __call__(self, scope, receive, send):
-            self.noted = True
-            await super().__call__(scope, receive, send)
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+async def accept_connect(self, message):
+    await self.accept()
 
 
-async def test_a_subclass_that_wraps_the_call_it_overrides_is_guarded(base, site):
-    class Sub(base):
-        @functools.wraps(base.__call__)
-        async def __call__(self, scope, receive, send):
-            await own_call(self, scope, receive, send)
+def own_as_asgi(cls, **kwargs):
+    async def app(scope, receive, send):
+        await cls(**kwargs)(scope, receive, send)
 
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+    return app
 
 
-async def test_a_subclass_that_calls_what_the_guarded_call_wraps_is_guarded(base, site):
-    class Sub(base):
-        async def __call__(self, scope, receive, send):
-            await inspect.unwrap(base.__call__)(self, scope, receive, send)
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+def diamond(base):
+    root = made("Root", AsyncWebsocketConsumer)
+    left, right = login_required(made("Left", root)), staff_only(made("Right", root))
+    return made("Both", left, right, __call__=own_call)
 
 
-async def test_a_subclass_that_overrides_dispatch_is_guarded(base, site):
-    class Sub(base):
-        async def dispatch(self, message):
-            if message["type"] == "websocket.connect":
-                await self.accept()
-            else:
-                await super().dispatch(message)
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+def made_before(base):
+    early = made("Base", AsyncWebsocketConsumer)
+    sub = made("Sub", early, __call__=own_call)
+    staff_only(early)
+    return sub
 
 
-async def test_a_subclass_that_overrides_connect_is_guarded(base, site):
-    class Sub(base):
-        async def websocket_connect(self, message):
-            await self.accept()
+def wrapped_outside(base):
+    inner = base.__call__
 
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+    @functools.wraps(inner)
+    async def __call__(self, scope, receive, send):
+        await inner(self, scope, receive, send)
 
-
-async def test_a_subclass_that_overrides_as_asgi_is_guarded(base, site):
-    class Sub(base):
-        @classmethod
-        def as_asgi(cls, **kwargs):
-            async def app(scope, receive, send):
-                await cls(**kwargs)(scope, receive, send)
-
-            return app
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+    base.__call__ = __call__
+    return base
 
 
-async def test_a_mixin_placed_first_that_defines_call_is_guarded(base, site):
-    class Mixin:
-        __call__ = own_call
+SUBCLASSES = {
+    "plain": lambda base: made("Sub", base),
+    "own call": lambda base: made("Sub", base, __call__=own_call),
+    "call that calls super": lambda base: made("Sub", base, __call__=super_call),
+    "call that wraps": lambda base: made("Sub", base, __call__=functools.wraps(base.__call__)(own_call_again)),
+    "call that unwraps": lambda base: made("Sub", base, __call__=unwrapped_call),
+    "connect": lambda base: made("Sub", base, websocket_connect=accept_connect),
+    "as_asgi": lambda base: made("Sub", base, as_asgi=classmethod(own_as_asgi)),
+    "mixin first": lambda base: made("Sub", made("Mixin", __call__=own_call), base),
+    "rude mixin": lambda base: made("Sub", Rude, base, __call__=own_call),
+    "rude base": lambda base: made("Sub", made("Middle", base, **vars(Rude)), __call__=own_call),
+    "decorated rude base": lambda base: made("Sub", login_required(made("Middle", Rude, base)), __call__=own_call),
+    "diamond": diamond,
+    "open side of a diamond": lambda base: made("Both", made("Open", AsyncWebsocketConsumer, __call__=own_call), base),
+    "made before the decorator": made_before,
+    "policies of both": lambda base: or_anonymous(made("Sub", login_required(made("Base", AsyncWebsocketConsumer)))),
+    "public": lambda base: public(made("Sub", base)),
+    "wrapped outside": wrapped_outside,
+}
 
-    class Sub(Mixin, base):
-        pass
 
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-
-
-async def test_a_mixin_whose_init_subclass_calls_no_super_is_guarded(base, site):
-    class Rude:
-        def __init_subclass__(cls, **kwargs):
-            pass
-
-    class Sub(Rude, base):
-        __call__ = own_call
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-
-
-async def test_an_instance_whose_mixin_calls_no_super_is_guarded(base, site):
-    class Rude:
-        def __init_subclass__(cls, **kwargs):
-            pass
-
-    class Sub(Rude, base):
-        __call__ = own_call
+@pytest.mark.parametrize("name", SUBCLASSES)
+async def test_a_subclass_of_a_decorated_consumer_is_guarded(name):
+    base = staff_only(made("Base", AsyncWebsocketConsumer))
+    cls = SUBCLASSES[name](base)
+    await assert_guarded(cls.as_asgi())
 
     async def app(scope, receive, send):
-        await Sub()(scope, receive, send)
+        await cls()(scope, receive, send)
 
-    assert await statuses(site(app)) == GUARDED
+    await assert_guarded(app)
 
 
-async def test_an_instance_is_made_with_the_arguments_of_its_class(base, site):
-    class Named(base):
+async def test_a_decorated_subclass_leaves_its_base_and_other_bases_as_they_were(ran):
+    base = login_required(made("Base", AsyncWebsocketConsumer))
+    staff_only(made("Sub", base))
+    assert await statuses(base.as_asgi()) == [401, 101, 101]
+
+    async def audited(self, scope, receive, send):
+        ran.append("audited")
+        await AsyncWebsocketConsumer.__call__(self, scope, receive, send)
+
+    chat = made(
+        "Chat", public(made("Plain", AsyncWebsocketConsumer)), made("Audited", AsyncWebsocketConsumer, __call__=audited)
+    )
+    assert ((await knock(chat.as_asgi(), "/")).status, ran) == (101, ["audited"])
+
+
+async def test_classes_keep_their_own_new_and_init_subclass(ran):
+    @staff_only
+    class Base(AsyncWebsocketConsumer):
+        def __init_subclass__(cls, *, name, **kwargs):
+            super().__init_subclass__(**kwargs)
+            ran.append(name)
+
         def __new__(cls, name):
-            made = super().__new__(cls)
-            made.name = name
-            return made
+            instance = super().__new__(cls)
+            instance.name = name
+            return instance
 
         def __init__(self, name):
             super().__init__()
 
-    assert Named("lobby").name == "lobby"
-    assert await statuses(site(Named.as_asgi(name="lobby"))) == GUARDED
-
-
-async def test_a_diamond_is_guarded_by_both_sides(site):
-    class Root(AsyncWebsocketConsumer):
-        pass
-
-    @login_required
-    class Left(Root):
-        pass
-
-    @require(IsStaff())
-    class Right(Root):
-        pass
-
-    class Both(Left, Right):
-        __call__ = own_call
-
-    assert await statuses(site(Both.as_asgi())) == GUARDED
-
-
-async def test_one_undecorated_side_of_a_diamond_opens_nothing(base, site):
-    class Open(AsyncWebsocketConsumer):
-        __call__ = own_call
-
-    class Both(Open, base):
-        pass
-
-    assert await statuses(site(Both.as_asgi())) == GUARDED
-
-
-async def test_decorating_a_class_leaves_the_call_of_its_other_bases_in_place():
-    ran = []
-
-    class Audited(AsyncWebsocketConsumer):
-        async def __call__(self, scope, receive, send):
-            ran.append("audited")
-            await super().__call__(scope, receive, send)
-
-    @public
-    class Plain(AsyncWebsocketConsumer):
-        pass
-
-    class Chat(Plain, Audited):
-        pass
-
-    assert (await knock(Chat.as_asgi(), "/")).status == 101
-    assert ran == ["audited"]
-
-
-async def test_a_subclass_with_an_init_subclass_of_its_own_is_guarded(base, site):
-    made = []
-
-    class Middle(base):
-        def __init_subclass__(cls, *, name, **kwargs):
-            super().__init_subclass__(**kwargs)
-            made.append(name)
-
-    class Sub(Middle, name="sub"):
-        __call__ = own_call
-
-    assert made == ["sub"]
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-
-
-async def test_a_subclass_with_an_init_subclass_that_calls_no_super_is_guarded(base, site):
-    class Middle(base):
-        def __init_subclass__(cls, **kwargs):
-            pass
-
-    class Sub(Middle):
-        __call__ = own_call
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-
-
-async def test_a_decorated_class_keeps_its_own_init_subclass(site):
-    made = []
-
-    @require(IsStaff())
-    class Base(AsyncWebsocketConsumer):
-        def __init_subclass__(cls, *, name, **kwargs):
-            super().__init_subclass__(**kwargs)
-            made.append((cls.__name__, name))
-
     class Sub(Base, name="sub"):
         __call__ = own_call
 
-    assert made == [("Sub", "sub")]
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+    assert (ran, Sub("lobby").name) == (["sub"], "lobby")
+    await assert_guarded(Sub.as_asgi(name="lobby"))
 
 
-async def test_a_decorated_subclass_with_a_rude_init_subclass_is_guarded(base, site):
-    @login_required
-    class Middle(base):
-        def __init_subclass__(cls, **kwargs):
-            pass
-
-    class Sub(Middle):
-        __call__ = own_call
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
+# Views: more of them in tests/handlers/test_view.py.
 
 
-async def test_a_subclass_made_before_the_decorator_came_is_guarded(site):
-    class Base(AsyncWebsocketConsumer):
-        pass
-
-    class Sub(Base):
-        __call__ = own_call
-
-    require(IsStaff())(Base)
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-
-
-async def test_a_decorated_subclass_of_a_decorated_class_has_the_policies_of_both(site):
-    @login_required
-    class Base(AsyncWebsocketConsumer):
-        pass
-
-    @user_passes_test(lambda user: user.is_anonymous or user.is_staff)
-    class Sub(Base):
-        pass
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-    assert await statuses(site(Base.as_asgi())) == [401, 101, 101]
-
-
-async def test_public_on_a_subclass_does_not_open_a_guarded_base(base, site):
-    @public
-    class Sub(base):
-        pass
-
-    assert await statuses(site(Sub.as_asgi())) == GUARDED
-
-
-async def test_a_class_decorator_further_out_may_wrap_the_call(base, site):
-    def noting(cls):
-        inner = cls.__call__
-
-        @functools.wraps(inner)
-        async def __call__(self, scope, receive, send):
-            await inner(self, scope, receive, send)
-
-        cls.__call__ = __call__
-        return cls
-
-    assert await statuses(site(noting(base).as_asgi())) == GUARDED
-
-
-def test_a_decorated_consumer_keeps_its_name_and_doc():
-    @login_required
-    class Chat(AsyncWebsocketConsumer):
-        """Talk."""
-
-    assert (Chat.__name__, Chat.__doc__) == ("Chat", "Talk.")
-    assert (Chat.as_asgi().__name__, Chat.as_asgi().__doc__) == ("Chat", "Talk.")
-    assert iscoroutinefunction(Chat.__call__)
-
-
-def test_a_decorated_app_is_a_coroutine_function_with_the_attributes_of_its_own():
-    router = URLRouter([path("", accept)])
-    guarded = login_required(router)
-    assert iscoroutinefunction(guarded)
-    assert guarded.routes is router.routes
-    assert guarded._path_routing is True
-    assert "IsAuthenticated()" in repr(guarded)
-    with pytest.raises(AttributeError):
-        guarded.nothing  # noqa: B018
-
-
-# Views.
-
-
-def request_of(user, **headers):
-    request = RequestFactory().get("/page/", headers=headers)
+def request_of(user):
+    request = RequestFactory().get("/page/")
     request.user = user
     return request
 
 
-def view_statuses(view):
-    ask = async_to_sync(view) if iscoroutinefunction(view) else view
-    return [ask(request_of(user)).status_code for user in (nobody, alice, boss)]
-
-
-def sync_view(request):
-    """Says hello."""
-    return HttpResponse("hello")
-
-
-async def async_view(request):
-    """Says hello."""
-    return HttpResponse("hello")
-
-
-class SyncView(View):
+class Page(View):
     """Says hello."""
 
     def get(self, request):
         return HttpResponse("hello")
 
 
-class AsyncView(View):
-    """Says hello."""
-
-    async def get(self, request):
-        return HttpResponse("hello")
+def view_set(cls, actions=None, **initkwargs):
+    """As that of Django REST framework."""
+    return lambda request: HttpResponse(str(actions))
 
 
-VIEWED = [401, 403, 200]
+def guarded_page():
+    return staff_only(made("Base", Page))
 
 
-@pytest.mark.parametrize("view", [sync_view, async_view, SyncView.as_view(), AsyncView.as_view()])
-def test_a_decorated_view_function_is_guarded(view):
-    assert view_statuses(require(IsStaff())(view)) == VIEWED
+VIEWS = {
+    "class": lambda: guarded_page().as_view(),
+    "view set": lambda: staff_only(made("Set", View, as_view=classmethod(view_set))).as_view({"get": "list"}),
+    "dispatch": lambda: method_decorator(staff_only, name="dispatch")(made("Own", Page)).as_view(),
+    "method": lambda: made("Own", View, get=method_decorator(staff_only)(Page.get)).as_view(),
+    "own dispatch": lambda: made("Sub", guarded_page(), dispatch=lambda self, r: HttpResponse()).as_view(),
+    "own as_view": lambda: made("Sub", guarded_page(), as_view=classmethod(view_set)).as_view(),
+    "mixin first": lambda: made("Sub", made("Mixin", as_view=classmethod(view_set)), guarded_page()).as_view(),
+    "policies of both": lambda: or_anonymous(made("Sub", login_required(made("Base", Page)))).as_view(),
+    "public": lambda: public(made("Sub", guarded_page())).as_view(),
+}
 
 
-@pytest.mark.parametrize("base", [SyncView, AsyncView])
-def test_a_decorated_view_class_is_guarded(base):
-    assert view_statuses(require(IsStaff())(type("Page", (base,), {})).as_view()) == VIEWED
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_decorated_view_class_and_its_subclasses_are_guarded(name):
+    view = VIEWS[name]()
+    assert [view(request_of(user)).status_code for user in (anonymous, alice, boss)] == VIEWED
 
 
-def test_a_view_class_decorated_by_method_decorator_is_guarded():
-    @method_decorator(require(IsStaff()), name="dispatch")
-    class Page(SyncView):
-        pass
-
-    assert view_statuses(Page.as_view()) == VIEWED
+def test_a_diamond_of_decorated_views_asks_each_policy_once(ran):
+    sides = [require(AsyncCheck(lambda request, n=n: ran.append(n) is None))(made("Side", Page)) for n in "ab"]
+    assert (made("Both", *sides).as_view()(request_of(anonymous)).status_code, ran) == (200, ["a", "b"])
 
 
-def test_a_method_decorated_by_method_decorator_is_guarded():
-    class Page(View):
-        @method_decorator(require(IsStaff()))
-        def get(self, request):
-            return HttpResponse("hello")
-
-    assert view_statuses(Page.as_view()) == VIEWED
-
-
-@pytest.mark.skipif(django.VERSION < (6, 0), reason="method_decorator knows no coroutines before Django 6.0.")
-def test_an_async_method_decorated_by_method_decorator_is_guarded():
-    class Page(View):
-        @method_decorator(require(IsStaff()))
-        async def get(self, request):
-            return HttpResponse("hello")
-
-    assert view_statuses(Page.as_view()) == VIEWED
-
-
-def test_decorators_stack_on_views():
-    assert view_statuses(login_required(user_passes_test(lambda user: user.is_staff)(sync_view))) == VIEWED
-
-
-def test_a_views_keyword_arguments_arrive():
-    @public
-    def room(request, pk, *, mode):
-        return HttpResponse(f"{pk} {mode}")
-
-    assert room(request_of(nobody), 7, mode="x").content == b"7 x"
-
-
-@pytest.mark.parametrize("view", [sync_view, async_view])
-@pytest.mark.parametrize("decorators", [(login_required, csrf_exempt), (csrf_exempt, login_required)])
-def test_a_decorated_view_keeps_its_attributes(view, decorators):
-    outer, inner = decorators
-    guarded = outer(inner(view))
-    assert guarded.csrf_exempt is True
-    assert (guarded.__name__, guarded.__doc__) == (view.__name__, "Says hello.")
-    assert iscoroutinefunction(guarded) is iscoroutinefunction(view)
-
-
-@pytest.mark.parametrize("base", [SyncView, AsyncView])
-def test_the_view_of_a_decorated_class_keeps_its_attributes(base):
-    page = csrf_exempt_class(require(IsStaff())(type("Page", (base,), {"__doc__": "Says hello."})))
-    view = page.as_view()
-    assert view.view_class is page
-    assert view.csrf_exempt is True
-    assert view.__doc__ == "Says hello."
-    assert iscoroutinefunction(view) is (base is AsyncView)
-
-
-csrf_exempt_class = method_decorator(csrf_exempt, name="dispatch")
-
-
-def test_as_view_takes_its_init_arguments():
-    view = public(type("Page", (TemplateView,), {})).as_view(template_name="a.html")
-    assert view.view_initkwargs == {"template_name": "a.html"}
-
-
-def test_as_view_takes_positional_arguments():
-    class ViewSet(View):
-        """As those of Django REST framework."""
-
-        @classmethod
-        def as_view(cls, actions=None, **initkwargs):
-            return lambda request: HttpResponse(str(actions))
-
-    view = require(IsStaff())(ViewSet).as_view({"get": "list"})
-    assert view_statuses(view) == VIEWED
-
-
-@pytest.fixture
-def view_base():
-    return require(IsStaff())(type("Page", (SyncView,), {}))
-
-
-def test_a_subclass_of_a_decorated_view_is_guarded(view_base):
-    class Sub(view_base):
-        def dispatch(self, request, *args, **kwargs):
-            return HttpResponse("mine")
-
-    assert view_statuses(Sub.as_view()) == VIEWED
-
-
-def test_a_subclass_of_a_decorated_view_that_overrides_as_view_is_guarded(view_base):
-    class Sub(view_base):
-        @classmethod
-        def as_view(cls, **initkwargs):
-            return csrf_exempt(super().as_view(**initkwargs))
-
-    assert view_statuses(Sub.as_view()) == VIEWED
-
-
-def test_a_subclass_of_a_decorated_view_that_overrides_as_view_without_super_is_guarded(view_base):
-    class Sub(view_base):
-        @classmethod
-        def as_view(cls, **initkwargs):
-            return lambda request: cls().get(request)
-
-    assert view_statuses(Sub.as_view()) == VIEWED
-
-
-def test_a_mixin_placed_first_that_overrides_as_view_is_guarded(view_base):
-    class Mixin:
-        @classmethod
-        def as_view(cls, **initkwargs):
-            return View.as_view.__func__(cls, **initkwargs)
-
-    class Sub(Mixin, view_base):
-        pass
-
-    assert view_statuses(Sub.as_view()) == VIEWED
-
-
-def test_a_decorated_subclass_of_a_decorated_view_has_the_policies_of_both():
-    base = login_required(type("Base", (SyncView,), {}))
-    sub = user_passes_test(lambda user: user.is_anonymous or user.is_staff)(type("Sub", (base,), {}))
-    assert view_statuses(sub.as_view()) == VIEWED
-    assert view_statuses(base.as_view()) == [401, 200, 200]
-
-
-def test_public_on_a_subclass_does_not_open_a_guarded_view(view_base):
-    assert view_statuses(public(type("Sub", (view_base,), {})).as_view()) == VIEWED
-
-
-def test_a_diamond_of_decorated_views_asks_each_policy_once():
-    left, right = Counts(), Counts()
-    bases = tuple(require(policy)(type("Side", (SyncView,), {})) for policy in (left, right))
-    view = type("Both", bases, {}).as_view()
-    assert view(request_of(nobody)).status_code == 200
-    assert (left.asked, right.asked) == (1, 1)
-
-
-def test_a_view_is_asked_again_when_the_request_has_another_user():
-    request = request_of(boss)
-    view = require(IsStaff())(sync_view)
-    assert view(request).status_code == 200
-    request.user = alice
-    assert view(request).status_code == 403
-
-
-@pytest.mark.parametrize("view", [sync_view, async_view])
-def test_a_browser_that_has_to_log_in_is_sent_there(view, settings):
-    settings.LOGIN_URL = "/log-in/"
-    guarded = login_required(view)
-    ask = async_to_sync(guarded) if iscoroutinefunction(guarded) else guarded
-    response = ask(request_of(nobody, accept="text/html"))
-    assert (response.status_code, response["Location"]) == (302, "/log-in/?next=/page/")
-
-
-def test_a_browser_that_lacks_a_permission_is_not_sent_to_log_in():
-    response = require(IsStaff())(sync_view)(request_of(alice, accept="text/html"))
-    assert response.status_code == 403
+def test_the_view_of_a_decorated_class_keeps_its_attributes():
+    page = method_decorator(csrf_exempt, name="dispatch")(staff_only(made("Own", Page, __doc__="Says hello.")))
+    view = page.as_view(http_method_names=["get"])
+    assert (view.view_class, view.csrf_exempt, view.__doc__) == (page, True, "Says hello.")
+    assert view.view_initkwargs == {"http_method_names": ["get"]}
 
 
 # What cannot be decorated.
 
 
 @pytest.mark.parametrize(
-    "endpoint", [path("a/", sync_view), include([path("a/", sync_view)]), "app.views.page", None, 42]
+    ("decorate", "message"),
+    [
+        *(
+            (lambda endpoint=endpoint: login_required(endpoint), r"IsAuthenticated\(\) can guard.*decorate the view")
+            for endpoint in (
+                path("a/", Page.as_view()),
+                include([path("a/", Page.as_view())]),
+                "app.views.page",
+                None,
+                42,
+            )
+        ),
+        *((lambda cls=cls: login_required(cls), "classes of consumers and views") for cls in (dict, Policy, URLRouter)),
+        (lambda: require(IsStaff), r"IsStaff\(\)"),
+        (lambda: require("IsStaff"), r"IsAuthenticated\(\)"),
+        (lambda: permission_required(AsyncWebsocketConsumer), "A permission is"),
+        (lambda: require(IsAuthenticated() and IsStaff()), "&"),
+        (lambda: made("Page", View, get=login_required(Page.get)).as_view()(request_of(alice)), "method_decorator"),
+        (lambda: async_to_sync(login_required(odd))({"type": "websocket", "path": "/"}, None, None), "by these names"),
+    ],
 )
-def test_what_is_no_endpoint_is_told(endpoint):
-    with pytest.raises(TypeError, match=r"IsAuthenticated\(\) can guard.*decorate the view rather than path"):
-        login_required(endpoint)
+def test_what_cannot_be_decorated_is_refused(decorate, message):
+    with pytest.raises(TypeError, match=message):
+        decorate()
 
 
-@pytest.mark.parametrize("cls", [dict, Policy, URLRouter])
-def test_a_class_that_is_neither_consumer_nor_view_is_told(cls):
-    with pytest.raises(TypeError, match="classes of consumers and views"):
-        login_required(cls)
-
-
-@pytest.mark.parametrize(
-    ("policy", "hint"),
-    [(IsStaff, r"IsStaff\(\)"), ("IsStaff", r"IsAuthenticated\(\)"), (None, r"IsAuthenticated\(\)")],
-)
-def test_what_is_no_policy_is_told(policy, hint):
-    with pytest.raises(TypeError, match=hint):
-        require(policy)
-
-
-def test_a_method_decorated_without_method_decorator_is_told():
-    class Page(View):
-        @login_required
-        def get(self, request):
-            return HttpResponse("hello")
-
-    with pytest.raises(TypeError, match="method_decorator"):
-        Page.as_view()(request_of(alice))
-
-
-async def test_an_asgi_app_with_other_names_is_told_and_stays_shut():
-    @login_required
-    async def app(s, r, send):
-        raise AssertionError("This should not have run.")
-
-    with pytest.raises(TypeError, match="by these names"):
-        await app({"type": "websocket", "path": "/"}, None, None)
-
-
-def test_a_decorator_without_its_policy_is_told():
-    with pytest.raises(TypeError, match="A permission is"):
-
-        @permission_required
-        class Consumer(AsyncWebsocketConsumer):
-            pass
-
-
-def test_policies_are_not_joined_by_pythons_and():
-    with pytest.raises(TypeError, match="&"):
-        require(IsAuthenticated() and IsStaff())
+async def odd(s, r, send):
+    raise AssertionError("This should not have run.")

@@ -1,76 +1,39 @@
-"""What users import needs neither configured settings nor Daphne."""
+"""What users import, and what importing it needs."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import channels_wsdeny
+from tests.support.processes import run_python
 
-ROOT = Path(channels_wsdeny.__file__).parent
-
-REFUSING = """
-import sys
-
-class Refusing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"daphne", "twisted", "autobahn"}:
-            raise ModuleNotFoundError(f"{name} is not installed", name=name)
-
-sys.meta_path.insert(0, Refusing())
-"""
+WITHOUT_DAPHNE = ["daphne", "twisted", "autobahn"]
 
 
-def run_python(source, **environ):
-    environ = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"} | environ
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", REFUSING + source],
-        env=environ,
-        cwd=ROOT.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.mark.servers
+def test_what_users_import_needs_neither_settings_nor_daphne():
+    assert "daphne is not installed" in run_python("import daphne", without=WITHOUT_DAPHNE)[1]
+    modules = [f"channels_wsdeny{name}" for name in ("", ".policies", ".decorators", ".routes", ".testing")]
+    code = f"import {', '.join(modules)}\nfrom django.conf import settings\nprint(settings.configured)"
+    assert run_python(code, without=WITHOUT_DAPHNE) == ("False", "")
 
 
-def test_the_refusing_finder_refuses():
-    assert "daphne is not installed" in run_python("import daphne").stderr
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "channels_wsdeny",
-        "channels_wsdeny.policies",
-        "channels_wsdeny.decorators",
-        "channels_wsdeny.routes",
-        "channels_wsdeny.testing",
-    ],
-)
-def test_what_users_import_needs_neither_settings_nor_daphne(module):
-    ran = run_python(f"import {module}\nfrom django.conf import settings\nprint(settings.configured)")
-    assert (ran.stdout, ran.stderr) == ("False\n", "")
-
-
+@pytest.mark.servers
 def test_a_site_without_daphne_starts():
-    ran = run_python(
-        "from django.conf import settings\n"
-        "settings.configure(INSTALLED_APPS=['channels_wsdeny'])\n"
-        "import django; django.setup()\n"
-        "from django.core import checks\n"
-        "print(checks.run_checks())\n"
-    )
-    assert (ran.stdout, ran.stderr) == ("[]\n", "")
+    code = """
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["channels_wsdeny"])
+import django; django.setup()
+from django.core import checks
+print(checks.run_checks())
+"""
+    assert run_python(code, without=WITHOUT_DAPHNE) == ("[]", "")
 
 
 def test_the_package_exports_what_it_says():
-    for name in channels_wsdeny.__all__:
-        assert hasattr(channels_wsdeny, name)
+    assert [name for name in channels_wsdeny.__all__ if not hasattr(channels_wsdeny, name)] == []
+    with pytest.raises(AttributeError, match="'channels_wsdeny' has no attribute 'nothing'"):
+        _ = channels_wsdeny.nothing
 
 
 @pytest.mark.parametrize(
@@ -79,7 +42,7 @@ def test_the_package_exports_what_it_says():
         ("channels_wsdeny", "DenyMiddlewareStack Deny Hooks"),
         (
             "channels_wsdeny.policies",
-            "Policy AllowAny DenyAll IsAuthenticated IsStaff IsSuperuser InGroup HasPermission "
+            "Policy UserPolicy AllowAny DenyAll IsAuthenticated IsStaff IsSuperuser InGroup HasPermission "
             "UserPassesTest",
         ),
         (

@@ -1,559 +1,782 @@
-"""Hooks on views, through `MirrorMiddleware`, in every way that Django can run it."""
+"""The mirror: hooks, denials and the default policy for Django's views, in whatever way Django runs them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
+import gc
 import io
+import logging
+import threading
+import weakref
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import User
+from django.core.asgi import get_asgi_application
+from django.core.cache import cache
+from django.core.signals import got_request_exception
 from django.http import (
     FileResponse,
     HttpResponse,
     HttpResponseRedirect,
     JsonResponse,
-    StreamingHttpResponse,
 )
-from django.template import engines
 from django.template.response import TemplateResponse
-from django.urls import include, path
+from django.test import AsyncClient
+from django.urls import include, path, re_path
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import cache_page
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
 
-from channels_wsdeny import Deny, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
-from channels_wsdeny.decorators import require, with_hooks
-from channels_wsdeny.policies import DenyAll
-from tests.mirror import (
-    INSIDE,
-    VIEWS,
-    Middleware,
-    hello,
-    hello_async,
-    noting,
-    page,
-    tell,
-)
-from tests.parts import Check
+from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.http.trace import Trace, recording
+from channels_wsdeny.middleware import MirrorMiddleware
+from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
+from tests.support.clients import fetch
+from tests.support.mirror import HOST, made
+from tests.support.policies import AsyncCheck, Check, raising
+from tests.support.site import OUTSIDE, VIEWS, Site, hello, hello_async, noting, page, tell
+from tests.support.transports import DJANGO, Middleware, SyncOnly, Wrapper
 
 pytestmark = pytest.mark.django_db
-#: Django warns of what it serves well enough.
-SYNC_ITERATORS = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
+SYNC_INSIDE = f"{SyncOnly.__module__}.SyncOnly"
 
 
-@pytest.fixture(params=VIEWS.values(), ids=VIEWS)
-def view(request):
-    return request.param
+@pytest.fixture
+def one(settings):
+    """A site on one transport: behind a stack, under ASGI."""
+    return Site(settings, DJANGO["stack"]())
 
 
-@pytest.fixture(params=[hello, hello_async], ids=["sync-view", "async-view"])
-def either(request):
-    return request.param
+@pytest.fixture
+def locked(one):
+    """A function that serves URLs under the default policy, and returns the site."""
+    return functools.partial(one.serve, MIRROR_DEFAULT_POLICY=True)
 
 
-def run_as(kind, function):
-    """`function` as a hook: synchronous, on the loop, or a coroutine function."""
-    if kind != "async":
-        return function
-
-    async def hook(*arguments):
-        await asyncio.sleep(0)
-        return function(*arguments)
-
-    return hook
+class Lost(LookupError):
+    pass
 
 
-@pytest.fixture(params=["sync", "light", "async"])
-def add(request, hooks):
-    """A function that adds a hook of some kind to `hooks`, blocking, light or async."""
-
-    def add(kind, function):
-        options = {"blocking": False} if request.param == "light" else {}
-        getattr(hooks, kind)(**options)(run_as(request.param, function))
-
-    return add
+def failing(*arguments):
+    raise ZeroDivisionError("secret")
 
 
-# Hooks of each kind, on views of each kind.
+async def failing_around(request, call_next):
+    await call_next(request)
+    raise ZeroDivisionError("secret")
 
 
-def test_a_request_hook_runs_before_a_view(site, hooks, add):
-    add("on_request", lambda request: setattr(request.ctx, "marked", True))
-    add("on_response", tell("X-Marked", lambda request, response: request.ctx.marked))
-    assert site.serve(hello, hooks=hooks).ask().headers["x-marked"] == "True"
+# The same on every transport
 
 
-def test_a_request_hook_may_answer_in_the_views_place(site, hooks, add, either):
-    add("on_request", lambda request: HttpResponse("early", status=202))
-    answer = site.serve(either, hooks=hooks).ask()
-    assert (answer.status, answer.body) == (202, b"early")
+async def shout(request, call_next):
+    response = await call_next(request)
+    response.content = response.content.upper()
+    return response
 
 
-def test_a_request_hook_may_return_a_deny(site, hooks, add, either):
-    add("on_request", lambda request: Deny(429))
-    assert site.serve(either, hooks=hooks).ask().code == "throttled"
+async def denies_around(request, call_next):
+    await call_next(request)
+    raise Deny(429)
 
 
-def test_a_request_hook_may_raise_a_deny(site, hooks, add):
-    def deny(request):
-        raise Deny(402, code="pay")
-
-    add("on_request", deny)
-    assert site.serve(hello, hooks=hooks).ask().code == "pay"
+async def early(request, *arguments):
+    return HttpResponse("early", status=202)
 
 
-def test_a_request_hook_that_fails_opens_no_view(site, hooks, add):
-    def fail(request):
-        raise ZeroDivisionError("secret")
+def name_error(request, error):
+    return HttpResponse(type(error).__name__, status=418)
+
+
+def denies(*arguments):
+    return Deny(429)
+
+
+SAW = tell("X-Saw", lambda request, response: response.status_code)
+LOCKED_SITE = {"MIRROR_DEFAULT_POLICY": True}
+#: Hooks, view, and the status, code or body that is answered; perhaps options of the site.
+SITUATIONS = {
+    "no hooks": (None, hello, 200, b"hello world"),
+    "early response": (made("request", early), hello, 202, b"early"),
+    "early response, async view": (made("request", early), hello_async, 202, b"early"),
+    "request hook denies": (made("request", denies), hello, 429, "throttled"),
+    "request hook raises": (made("request", raising(lambda: Deny(402))), hello, 402, "payment_required"),
+    "request hook fails": (made("request", failing), hello, 500, "server_error"),
+    "request hook returns text": (made("request", lambda request: "no"), hello, 500, "server_error"),
+    "request hook returns the request": (
+        made("request", lambda request: request),
+        hello,
+        500,
+        "server_error",
+    ),
+    "route hook answers": (made("route", early), hello, 202, b"early"),
+    "response hook sees a denial": (
+        made("response", SAW),
+        require(DenyAll())(hello),
+        403,
+        "permission_denied",
+    ),
+    "response hook sees a 500": (made("response", SAW), raising(Lost), 500, None),
+    "response hook sees a template": (made("response", SAW), lambda request: page("hello"), 200, b"hello"),
+    "response hook replaces": (made("response", lambda *_: JsonResponse({})), hello_async, 200, b"{}"),
+    "response hook denies": (made("response", denies), hello, 429, "throttled"),
+    "response hook fails": (made("response", failing), hello_async, 500, "server_error"),
+    "exception hook": (made("exception", name_error, types=(Lost,)), raising(Lost), 418, b"Lost"),
+    "exception hook, guarded": (made("exception", name_error), public(raising(Lost)), 418, b"Lost"),
+    "exception hook fails": (made("exception", failing), raising(Lost), 500, "server_error"),
+    "around hook changes": (made("around", shout), hello, 200, b"HELLO WORLD"),
+    "around hook changes, async view": (made("around", shout), hello_async, 200, b"HELLO WORLD"),
+    "around hook answers": (made("around", early), raising(Lost), 202, b"early"),
+    "around hook denies": (made("around", denies_around), hello, 429, "throttled"),
+    "around hook fails": (made("around", failing_around), hello, 500, "server_error"),
+    "view denies": (None, raising(lambda: Deny(409)), 409, "conflict"),
+    "template of a hook": (made("request", lambda request: page("early")), hello, 200, b"early"),
+    "hooks that cannot be used": (None, hello, 500, "server_error", {"HOOKS": ["nowhere.hooks"]}),
+    "hooks for sockets": (made("request", failing, protocols=("websocket",)), hello, 200, b"hello world"),
+    "locked": (None, hello, 401, "not_authenticated", LOCKED_SITE),
+    "locked, async view": (None, hello_async, 401, "not_authenticated", LOCKED_SITE),
+    "public": (None, public(hello), 200, b"hello world", LOCKED_SITE),
+    "no policy": (None, hello, 500, "server_error", {**LOCKED_SITE, "DEFAULT_POLICY": "no.policy"}),
+}
+
+
+def test_every_situation_is_answered_alike_on_every_transport(site):
+    wrong = {}
+    for name, (hooks, view, status, answered, *options) in SITUATIONS.items():
+        answer = site.serve(view, hooks=hooks, **dict(*options)).ask()
+        found = answer.code if isinstance(answered, str) else answer.body
+        saw = answer.headers.get("x-saw", str(status))
+        if (answer.status, saw) != (status, str(status)) or answered not in {None, found}:
+            wrong[name] = answer
+        assert b"secret" not in answer.body, name
+    assert wrong == {}
+
+
+ORDER = ["in", "request", "route", "response", "out"]
+
+
+def test_hooks_of_site_and_view_enclose_one_another_and_run_once_on_every_transport(site, ran):
+    for view in (hello, hello_async):
+        ran.clear()
+        site.serve(with_hooks(noting(ran, "view"))(view), HOOKS=[noting(ran, "site")]).ask()
+        before, after = ["in", "request", "route"], ["response", "out"]
+        assert ran == [
+            *(f"site {kind}" for kind in before),
+            *(f"view {kind}" for kind in (*before, *after)),
+            *(f"site {kind}" for kind in after),
+        ]
+        ran.clear()
+        hooks = noting(ran, "it")
+        site.serve(with_hooks(hooks)(view), hooks=hooks, HOOKS=[hooks], mirror=[MIRROR, MIRROR]).ask()
+        assert [name.removeprefix("it ") for name in ran] == ORDER
+
+
+def test_a_view_behind_hooks_is_guarded_for_every_user_on_every_transport(site, users):
+    site.serve(hello, hooks=noting([], "it"), MIRROR_DEFAULT_POLICY=True, DEFAULT_POLICY=IsStaff())
+    assert site.ask().status == 401
+    assert [site.log_in(users[name]).ask().status for name in ("alice", "staff")] == [403, 200]
+    assert site.log_out().ask().status == 401
+
+
+# Route hooks
+
+
+def test_a_route_hook_may_change_the_arguments_of_every_kind_of_view(one):
+    def change(request):
+        match = request.resolver_match
+        if "replace" in request.GET:
+            match.kwargs = {"name": "other"}
+        elif "remove" in request.GET:
+            match.kwargs.clear()
+        else:
+            match.kwargs["name"] = f"{match.route} {match.url_name}"
+
+    urls = [path(f"{index}/<name>/", view, name="it") for index, view in enumerate(VIEWS.values())]
+    one.serve(*urls, hooks=made("route", change))
+    for index in range(len(VIEWS)):
+        bodies = [one.ask(f"/{index}/you/{query}").body for query in ("", "?replace", "?remove")]
+        assert bodies == [b"hello %d/<name>/ it" % index, b"hello other", b"hello world"]
+
+
+def test_a_route_hook_changes_nothing_for_the_next_request(one):
+    change = made("route", lambda request: request.resolver_match.kwargs.update(name="other"))
+    urls = [path("", hello, {"name": "default"})]
+    assert one.serve(*urls, hooks=change).ask().body == b"hello other"
+    assert one.serve(*urls, hooks=Hooks()).ask().body == b"hello default"
+
+
+def test_route_hooks_come_before_policies_and_not_for_unrouted_paths(one, ran):
+    hooks = made("route", lambda request: ran.append("route") or request.resolver_match.kwargs.update(name="b"))
+    is_b = Check(lambda request: request.resolver_match.kwargs["name"] == "b")
+    urls = [path("own/<name>/", require(is_b)(hello)), path("<name>/", hello)]
+    one.serve(*urls, hooks=hooks, MIRROR_DEFAULT_POLICY=True, DEFAULT_POLICY=is_b)
+    assert [one.ask(url).body for url in ("/own/a/", "/a/")] == [b"hello b", b"hello b"]
+    assert (one.ask("/no/such/path/").status, ran) == (404, ["route", "route"])
+
+
+# request.ctx, priorities, contexts
+
+
+def test_ctx_goes_from_hooks_to_the_view_and_back_and_each_request_has_its_own(one, hooks):
+    hooks.on_request(lambda request: setattr(request.ctx, "steps", [request.GET["id"]]))
+    hooks.on_response(tell("X-Steps", lambda request, response: " ".join(request.ctx.steps)))
 
     def view(request):
-        raise AssertionError
-
-    add("on_request", fail)
-    answer = site.serve(view, hooks=hooks).ask()
-    assert answer.code == "server_error"
-    assert b"secret" not in answer.body
-
-
-def test_a_request_hook_that_returns_something_else_opens_no_view(site, hooks, add):
-    def view(request):
-        raise AssertionError
-
-    add("on_request", lambda request: "yes")
-    assert site.serve(view, hooks=hooks).ask().code == "server_error"
-
-
-def test_a_response_hook_changes_the_response_of_a_view(site, hooks, view):
-    hooks.on_response(tell("X-Hook", lambda request, response: "1"))
-    answer = site.serve(view, hooks=hooks).ask()
-    assert (answer.body, answer.headers["x-hook"]) == (b"hello world", "1")
-
-
-def test_a_response_hook_may_replace_the_response_of_a_view(site, hooks, add, either):
-    add("on_response", lambda request, response: JsonResponse({"was": response.content.decode()}))
-    assert site.serve(either, hooks=hooks).ask().body == b'{"was": "hello world"}'
-
-
-def test_a_response_hook_may_deny_after_all(site, hooks, add):
-    add("on_response", lambda request, response: Deny(410))
-    assert site.serve(hello, hooks=hooks).ask().code == "gone"
-
-
-def test_a_response_hook_that_fails_lets_no_response_out(site, hooks, add):
-    def fail(request, response):
-        raise ZeroDivisionError("secret")
-
-    add("on_response", fail)
-    answer = site.serve(hello, hooks=hooks).ask()
-    assert answer.code == "server_error"
-    assert b"hello" not in answer.body
-
-
-def test_a_response_hook_sees_a_denial(site, hooks, add, either):
-    add("on_response", tell("X-Saw", lambda request, response: response.status_code))
-    assert site.serve(require(DenyAll())(either), hooks=hooks).ask().headers["x-saw"] == "403"
-
-
-def test_a_response_hook_sees_an_early_response(site, hooks, add):
-    hooks.on_request(lambda request: HttpResponse("early"))
-    add("on_response", tell("X-Saw", lambda request, response: response.status_code))
-    assert site.serve(hello, hooks=hooks).ask().headers["x-saw"] == "200"
-
-
-def test_a_response_hook_sees_the_404_of_an_unrouted_path(site, hooks, add):
-    add("on_response", tell("X-Saw", lambda request, response: response.status_code))
-    assert site.serve(path("x/", hello), hooks=hooks).ask("/nowhere/").headers["x-saw"] == "404"
-
-
-def test_a_response_hook_sees_the_500_of_a_view(site, hooks, add):
-    def view(request):
-        raise ZeroDivisionError
-
-    add("on_response", tell("X-Saw", lambda request, response: response.status_code))
-    assert site.serve(view, hooks=hooks).ask().headers["x-saw"] == "500"
-
-
-def test_a_response_hook_sees_a_redirect(site, hooks, add):
-    add("on_response", tell("X-Saw", lambda request, response: response.status_code))
-    answer = site.serve(lambda request: HttpResponseRedirect("/there/"), hooks=hooks).ask()
-    assert (answer.headers["x-saw"], answer.headers["location"]) == ("302", "/there/")
-
-
-def test_a_cookie_of_a_response_hook_goes_out(site, hooks, add):
-    add("on_response", lambda request, response: response.set_cookie("seen", "1"))
-    assert site.serve(hello, hooks=hooks).ask().cookies["seen"].value == "1"
-
-
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"])
-def test_hooks_run_for_every_method(site, hooks, method):
-    hooks.on_response(tell("X-Hook", lambda request, response: request.method))
-    assert site.serve(hello, hooks=hooks).ask(method=method).headers["x-hook"] == method
-
-
-def test_hooks_for_sockets_do_not_run_on_views(site, hooks):
-    hooks.on_request(protocols=("websocket",))(lambda request: HttpResponse("never"))
-    hooks.on_request(protocols=("http",))(lambda request: setattr(request.ctx, "seen", True))
-    site.serve(lambda request: HttpResponse(str(request.ctx.seen)), hooks=hooks)
-    assert site.ask().body == b"True"
-
-
-# What hooks see of special responses.
-
-
-def test_a_response_hook_sees_a_template_response_rendered(site, hooks, add):
-    def notes(request, response):
-        response["X-Saw"] = response.rendered_content if response.is_rendered else "nothing"
-
-    add("on_response", notes)
-    site.serve(lambda request: page("Hello {{ who }}", who="you"), hooks=hooks)
-    assert site.ask().headers["x-saw"] == "Hello you"
-
-
-def test_a_response_hook_may_change_what_was_rendered(site, hooks, add):
-    add("on_response", lambda request, response: setattr(response, "content", response.content.upper()))
-    assert site.serve(lambda request: page("hello"), hooks=hooks).ask().body == b"HELLO"
-
-
-@pytest.mark.parametrize("kind", ["on_request", "on_route", "on_response", "on_exception", "around"])
-@pytest.mark.parametrize("of", ["site", "view"])
-def test_a_template_response_of_a_hook_is_rendered(site, hooks, kind, of):
-    def answer(*arguments):
-        return page("of a hook")
-
-    async def around(request, call_next):
-        return page("of a hook")
-
-    def view(request):
-        if kind == "on_exception":
-            raise KeyError
+        request.ctx.steps.append("view")
         return HttpResponse()
 
-    getattr(hooks, kind)(around if kind == "around" else answer)
-    if of == "site":
-        site.serve(view, hooks=hooks)
-    else:
-        site.serve(with_hooks(hooks)(view))
-    assert site.ask().body == b"of a hook"
+    one.serve(view, hooks=hooks)
+    assert [one.ask(f"/?id={name}").headers["x-steps"] for name in "ab"] == ["a view", "b view"]
+    assert one.serve(lambda request: HttpResponse(str(vars(request.ctx)))).ask().body == b"{}"
 
 
-def test_a_template_response_for_an_unrouted_path_is_rendered(site, hooks):
-    hooks.on_exception(lambda request, error: page("of a hook"))
-    assert site.serve(path("x/", hello), hooks=hooks).ask("/nowhere/").body == b"of a hook"
+def test_what_a_hook_puts_into_a_contextvar_the_view_sees(site):
+    variable = contextvars.ContextVar("variable", default="nothing")
+
+    async def view(request):
+        return HttpResponse(variable.get())
+
+    async def set_in_hook(request):
+        variable.set("given")
+
+    async def set_around(request, call_next):
+        variable.set("given")
+        return await call_next(request)
+
+    for hooks in (made("request", set_in_hook), made("around", set_around)):
+        for seen in (view, lambda request: HttpResponse(variable.get())):
+            assert site.serve(seen, hooks=hooks).ask().body == b"given"
 
 
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync-view", "async-view"])
-def test_a_views_own_response_hook_sees_a_template_response_rendered(site, add, hooks, is_async):
-    def notes(request, response):
-        response["X-Saw"] = response.content.decode()
+def test_hooks_run_where_the_view_does_share_its_transaction_and_may_cross_to_loops_and_back(site, hooks):
+    threads = []
+
+    async def count():
+        return await User.objects.acount()
+
+    @hooks.on_request
+    def write(request):
+        User.objects.create_user("written")
+        threads.append(threading.get_ident())
+        assert async_to_sync(count)() == 1
+
+    @hooks.around
+    async def around(request, call_next):
+        await sync_to_async(User.objects.count)()
+        return await call_next(request)
+
+    async def deep():
+        return await sync_to_async(lambda: async_to_sync(count)())()
 
     def view(request):
-        return page("Hello {{ who }}", who="you")
+        threads.append(threading.get_ident())
+        return HttpResponse(str(async_to_sync(deep)()))
 
-    async def view_async(request):
-        return page("Hello {{ who }}", who="you")
-
-    add("on_response", notes)
-    site.serve(with_hooks(hooks)(view_async if is_async else view))
-    assert site.ask().headers["x-saw"] == "Hello you"
+    assert site.serve(view, hooks=hooks).ask().body == b"1"
+    assert len(set(threads)) == 1
 
 
-def test_a_views_own_response_hook_may_replace_what_was_rendered(site, hooks, add):
-    add("on_response", lambda request, response: HttpResponse(response.content.upper()))
-    assert site.serve(with_hooks(hooks)(lambda request: page("hello"))).ask().body == b"HELLO"
+# Exceptions
 
 
-class AddsContext(Middleware):
-    def process_template_response(self, request, response):
-        response.context_data["who"] = "you"
+def test_of_several_exception_hooks_the_most_specific_is_asked_first_and_each_once(one, hooks, ran):
+    for taken in (Exception, LookupError, Lost):
+        hooks.on_exception(taken)(lambda request, error, taken=taken: ran.append(taken.__name__))
+    own = made("exception", lambda request, error: ran.append("view"))
+    one.serve(with_hooks(own)(raising(Lost)), hooks=hooks, mirror=[MIRROR] * 2)
+    assert (one.ask().status, ran) == (500, ["view", "Lost", "LookupError", "Exception"])
+
+
+def test_only_what_no_hook_answers_is_reported_and_logged_by_django(one, hooks, ran, caplog):
+    got_request_exception.connect(report := lambda **_: ran.append("reported"))  # noqa: F841 - kept alive
+    hooks.on_exception(Lost)(lambda request, error: HttpResponse("taken"))
+    for view, logged in ((raising(Lost), []), (raising(Deny), []), (raising(KeyError), ["reported"])):
+        caplog.clear()
+        one.serve(view, hooks=hooks).ask()
+        errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        assert (ran, errors) == (logged, ["Internal Server Error: /"] * len(logged))
+
+
+# Places in MIDDLEWARE
+
+
+class Answers(Middleware):
+    def come(self, request):
+        return HttpResponse("alone")
+
+
+class Copies(Middleware):
+    def go(self, request, response):
+        response["X-Copy"] = response.get("X-Hook", "none")
         return response
 
 
-def test_middleware_for_template_responses_runs_before_a_views_own_response_hooks(site, hooks):
-    hooks.on_response(tell("X-Saw", lambda request, response: response.content.decode()))
-
-    view = with_hooks(hooks)(lambda request: TemplateResponse(request, TEMPLATE, {"who": "nobody"}))
-    site.serve(view, inside=[*INSIDE, f"{__name__}.AddsContext"])
-    assert site.ask().headers["x-saw"] == "Hello you"
-
-
-TEMPLATE = engines["django"].from_string("Hello {{ who }}")
+def test_the_mirror_may_stand_anywhere_among_other_middleware(one, ran):
+    for outside, inside in (([], OUTSIDE), (OUTSIDE, []), ([], [])):
+        ran.clear()
+        one.serve(hello, hooks=noting(ran, "it"), outside=outside, inside=inside).ask()
+        assert [name.removeprefix("it ") for name in ran] == ORDER
 
 
-@SYNC_ITERATORS
-def test_a_streaming_response_stays_a_stream(site, hooks):
-    seen = []
-
-    def chunks():
-        seen.append("read")
-        yield b"a"
-        yield b"b"
-
-    @hooks.on_response
-    def note(request, response):
-        seen.append("hook")
-        response["X-Streaming"] = str(response.streaming)
-
-    answer = site.serve(lambda request: StreamingHttpResponse(chunks()), hooks=hooks).ask()
-    assert (answer.body, answer.headers["x-streaming"], seen) == (b"ab", "True", ["hook", "read"])
+def test_hooks_see_the_answer_of_inner_middleware_and_outer_middleware_sees_theirs(one, hooks, ran):
+    hooks.on_response(tell("X-Hook", lambda request, response: response.content.decode()))
+    one.serve(hello, hooks=hooks, outside=[f"{__name__}.Copies"], inside=[f"{__name__}.Answers"])
+    assert one.ask().headers["x-copy"] == "alone"
+    one.serve(hello, hooks=noting(ran, "it"), outside=[f"{__name__}.Answers"])
+    assert (one.ask().body, ran) == (b"alone", [])
 
 
-def test_a_response_hook_may_wrap_an_asynchronous_stream(site, hooks):
-    async def chunks():
-        yield b"a"
-        await asyncio.sleep(0)
-        yield b"b"
-
-    async def view(request):
-        return StreamingHttpResponse(chunks())
-
-    @hooks.on_response
-    async def shout(request, response):
-        inner = response.streaming_content
-
-        async def upper():
-            async for chunk in inner:
-                yield chunk.upper()
-
-        response.streaming_content = upper()
-
-    site.serve(view, hooks=hooks)
-    if not site.is_async:
-        pytest.skip("Django warns of an asynchronous iterator that is consumed synchronously")
-    assert site.ask().body == b"AB"
-
-
-@SYNC_ITERATORS
-def test_a_file_response_goes_out(site, hooks):
-    hooks.on_response(tell("X-Hook", lambda request, response: "1"))
-    site.serve(lambda request: FileResponse(io.BytesIO(b"x" * 100_000), filename="a.bin"), hooks=hooks)
-    answer = site.ask()
-    assert (len(answer.body), answer.headers["x-hook"]) == (100_000, "1")
-
-
-def test_a_file_of_a_response_that_a_hook_replaced_can_be_closed_by_it(site, hooks):
-    file = io.BytesIO(b"file")
-
-    @hooks.on_response
-    def replace(request, response):
-        if response.streaming:
-            response.close()
-        return HttpResponse("instead")
-
-    assert site.serve(lambda request: FileResponse(file), hooks=hooks).ask().body == b"instead"
-    assert file.closed
-
-
-# on_route.
-
-
-def test_a_route_hook_knows_the_route(site, hooks, add):
-    def note(request):
-        match = request.resolver_match
-        request.ctx.route = f"{match.route} {match.url_name} {match.kwargs} {match.func.__name__}"
-
-    add("on_route", note)
-    site.serve(
-        path("<name>/", lambda request, name: HttpResponse(request.ctx.route), name="greet"), hooks=hooks
-    )
-    assert site.ask("/you/").body == b"<name>/ greet {'name': 'you'} <lambda>"
-
-
-def test_a_route_hook_may_change_an_argument_in_place(site, hooks, view):
-    @hooks.on_route
-    def underscore(request):
-        kwargs = request.resolver_match.kwargs
-        kwargs["name"] = kwargs["name"].replace("-", "_")
-
-    assert site.serve(path("<name>/", view), hooks=hooks).ask("/foo-bar-baz/").body == b"hello foo_bar_baz"
-
-
-def test_a_route_hook_may_replace_all_arguments(site, hooks, view):
-    hooks.on_route(lambda request: setattr(request.resolver_match, "kwargs", {"name": "other"}))
-    assert site.serve(path("<slug>/", view), hooks=hooks).ask("/you/").body == b"hello other"
-
-
-def test_a_route_hook_may_remove_an_argument(site, hooks, view):
-    hooks.on_route(lambda request: request.resolver_match.kwargs.clear())
-    assert site.serve(path("<name>/", view), hooks=hooks).ask("/you/").body == b"hello world"
-
-
-def test_a_views_own_route_hook_may_change_an_argument(site, hooks, add, either):
-    add("on_route", lambda request: request.resolver_match.kwargs.update(name="other"))
-    site.serve(path("<name>/", with_hooks(hooks)(either)))
-    assert site.ask("/you/").body == b"hello other"
-
-
-def test_a_route_hook_changes_nothing_for_the_next_request(site, hooks):
-    hooks.on_route(lambda request: request.resolver_match.kwargs.update(name=request.GET.get("as", "nobody")))
-    site.serve(path("", hello, {"name": "default"}), hooks=hooks)
-    assert [site.ask("/?as=a").body, site.ask("/").body] == [b"hello a", b"hello nobody"]
-
-
-def test_default_arguments_of_a_route_are_not_changed_for_good(site):
-    changing = Hooks()
-    changing.on_route(lambda request: request.resolver_match.kwargs.update(name="other"))
-    urls = [path("", hello, {"name": "default"})]
-    site.serve(*urls, hooks=changing).ask()
-    assert site.serve(*urls, hooks=Hooks()).ask().body == b"hello default"
-
-
-def test_a_route_hook_comes_before_the_policy_of_a_view(site, hooks):
-    hooks.on_route(lambda request: request.resolver_match.kwargs.update(name="allowed"))
-    policy = Check(lambda request: request.resolver_match.kwargs["name"] == "allowed")
-    site.serve(path("<name>/", require(policy)(hello)), hooks=hooks)
-    assert site.ask("/you/").body == b"hello allowed"
-
-
-def test_a_route_hook_may_answer_in_the_views_place(site, hooks, add):
-    add("on_route", lambda request: HttpResponse("early"))
-    assert site.serve(hello, hooks=hooks).ask().body == b"early"
-
-
-def test_a_route_hook_does_not_run_for_an_unrouted_path(site, hooks):
-    hooks.on_route(lambda request: HttpResponse("never"))
-    assert site.serve(path("x/", hello), hooks=hooks).ask("/nowhere/").status == 404
-
-
-def test_a_route_hook_runs_within_an_include(site, hooks):
-    hooks.on_route(lambda request: request.resolver_match.kwargs.update(name=request.resolver_match.route))
-    site.serve(path("in/", include([path("<name>/", hello)])), hooks=hooks)
-    assert site.ask("/in/x/").body == b"hello in/<name>/"
-
-
-class Looks(Middleware):
+class Stricter(MirrorMiddleware):
     def process_view(self, request, view, args, kwargs):
-        request.ctx.looked = dict(kwargs)
+        if request.GET.get("key") != "1":
+            return HttpResponse("own check", status=403)
+        return super().process_view(request, view, args, kwargs)
 
 
-def test_later_middleware_sees_what_a_route_hook_changed(site, hooks):
-    hooks.on_route(lambda request: setattr(request.resolver_match, "kwargs", {"name": "other"}))
-    hooks.on_response(tell("X-Saw", lambda request, response: request.ctx.looked))
-    site.serve(path("<name>/", hello), hooks=hooks, inside=[f"{__name__}.Looks"])
-    assert site.ask("/you/").headers["x-saw"] == "{'name': 'other'}"
+def make_mirror(get_response):
+    return MirrorMiddleware(get_response)
 
 
-# request.ctx.
+def test_a_subclass_of_the_mirror_and_one_that_a_function_makes_work_as_it_does(site, ran):
+    routed = made("route", lambda request: HttpResponse("routed"))
+    site.serve(hello, hooks=routed, mirror=[f"{__name__}.Stricter"])
+    assert [site.ask(url).body for url in ("/", "/?key=1")] == [b"own check", b"routed"]
+    site.serve(hello, hooks=noting(ran, "it"), mirror=[f"{__name__}.make_mirror"]).ask()
+    assert [name.removeprefix("it ") for name in ran] == ORDER
 
 
-def test_ctx_goes_from_hooks_to_the_view_and_on_to_hooks(site, hooks, either):
+def test_hooks_of_stacks_reach_views_through_what_the_resolver_knows_and_run_once(one, ran):
+    one.serve(hello)
+    http = URLRouter([re_path("", AuthMiddlewareStack(get_asgi_application()))])
+    inner = DenyMiddlewareStack(ProtocolTypeRouter({"http": http}), hooks=noting(ran, "inner"))
+    nested = DenyMiddlewareStack(inner, hooks=[outer := noting(ran, "outer"), outer])
+    for application in (nested, with_hooks(outer)(nested)):
+        ran.clear()
+        assert async_to_sync(fetch)(application, "/", headers=HOST).body == b"hello world"
+        assert [name for name in ran if "re" in name] == [
+            "outer request",
+            "inner request",
+            "inner response",
+            "outer response",
+        ]
+
+
+def test_without_the_mirror_a_stacks_hooks_do_not_reach_views(one, ran):
+    one.serve(hello, hooks=noting(ran, "it"), mirror=())
+    assert (one.ask().body, ran) == (b"hello world", [])
+
+
+def test_hooks_run_once_where_a_layer_does_not_know_that_it_leads_to_django(one, ran):
+    one.serve(hello)
+    django = get_asgi_application()
+
+    async def hiding(scope, receive, send):
+        await django(scope, receive, send)
+
+    application = DenyMiddlewareStack(hiding, hooks=noting(ran, "it"))
+    assert async_to_sync(fetch)(application, "/", headers=HOST).body == b"hello world"
+    assert sorted(ran) == sorted(f"it {kind}" for kind in ORDER)
+
+
+class Retries(Middleware):
+    def __call__(self, request):
+        response = self.get_response(request)
+        return self.get_response(request) if response.status_code >= 403 else response
+
+
+def test_a_request_that_middleware_repeats_meets_hooks_again_only_after_a_denial(settings, ran):
+    site = Site(settings, DJANGO["wsgi"]())
+    answers = iter([404, 200])
+    view = lambda request: HttpResponse(status=next(answers))  # noqa: E731 - a view
+    site.serve(view, hooks=noting(ran, "it"), outside=[*OUTSIDE, f"{__name__}.Retries"])
+    assert (site.ask().status, ran.count("it request")) == (200, 1)
+    ran.clear()
+    site.serve(require(DenyAll())(hello), hooks=noting(ran, "it"), outside=[*OUTSIDE, f"{__name__}.Retries"])
+    assert (site.ask().status, ran.count("it request")) == (403, 2)
+    site.serve(hello, outside=[*OUTSIDE, f"{__name__}.Retries"], MIRROR_DEFAULT_POLICY=True)
+    assert site.ask().status == 401
+
+
+class Impatient(Middleware):
+    async def _acall(self, request):
+        try:
+            async with asyncio.timeout(0.05):
+                return await self.get_response(request)
+        except TimeoutError:
+            return await self.get_response(request)
+
+
+@pytest.mark.parametrize("kind", ["request", "route", "response", "around"])
+def test_middleware_that_gives_up_during_a_hook_and_tries_again_does_not_pass_without_it(settings, kind):
+    async def slow(request, *arguments):
+        await asyncio.sleep(0.2)
+        return Deny(403)
+
+    site = Site(settings, DJANGO["asgi"]())
+    site.serve(hello, hooks=made(kind, slow), outside=[f"{__name__}.Impatient"])
+    assert site.ask().status in {403, 500}
+
+
+# The default policy
+
+
+class Secret(View):
+    def get(self, request):
+        return HttpResponse("secret")
+
+
+class Slotted:
+    __slots__ = ()
+    __hash__ = None
+
+    def __call__(self, request):
+        return HttpResponse("secret")
+
+
+def by_token(view):
+    @functools.wraps(view)
+    def with_user(request):
+        request.user = User.objects.get(username=request.headers.get("X-Token", "bob"))
+        return view(request)
+
+    return with_user
+
+
+def forged(view, called=hello):
+    """A function that names itself after `view`, and does not call it."""
+
+    @functools.wraps(view)
+    def outer(request):
+        called(request)
+        return HttpResponse("secret")
+
+    return outer
+
+
+def forged_without_a_trace(view):
+    outer = forged(view)
+    del outer.__wrapped__
+    return outer
+
+
+LOCKED = {
+    "function": lambda request: HttpResponse("secret"),
+    "class": Secret.as_view(),
+    "slotted": Slotted(),
+    "hooks alone": with_hooks(Hooks())(lambda request: HttpResponse("secret")),
+    "hooks alone inside": csrf_exempt(with_hooks(Hooks())(lambda request: HttpResponse("secret"))),
+    "named after a guarded view": forged(login_required(hello)),
+    "named after a public view": forged_without_a_trace(public(hello)),
+    "calls a public view, then answers": forged(login_required(hello), public(hello)),
+    "cached": cache_page(60)(Secret.as_view()),
+}
+OPEN = {
+    "public": public(hello),
+    "public class": public(type("Open", (Secret,), {})).as_view(),
+    "public inside": csrf_exempt(public(hello)),
+    "public outside": public(csrf_exempt(hello)),
+    "not required": login_not_required(lambda request: HttpResponse("open")),
+    "not required class": method_decorator(login_not_required, name="dispatch")(type("Other", (Secret,), {})).as_view(),
+}
+
+
+def test_the_default_policy_is_for_views_without_a_policy_of_their_own(locked, users):
+    urls = [path(f"{name.replace(' ', '-')}/", view) for name, view in {**LOCKED, **OPEN}.items()]
+    site = locked(*urls, path("in/", include([path("side/", hello)])))
+    statuses = {name: site.ask(f"/{name.replace(' ', '-')}/").status for name in {**LOCKED, **OPEN}}
+    assert statuses == dict.fromkeys(LOCKED, 401) | dict.fromkeys(OPEN, 200)
+    assert site.ask("/in/side/").status == 401
+    site.log_in(users["alice"])
+    assert {site.ask(f"/{name.replace(' ', '-')}/").status for name in {**LOCKED, **OPEN}} == {200}
+
+
+def test_a_view_with_a_policy_of_its_own_answers_to_that_alone(locked, users):
+    urls = [path("own/", login_required(hello)), path("token/", by_token(require(IsStaff())(hello)))]
+    site = locked(*urls, path("default/", hello), DEFAULT_POLICY=IsStaff()).log_in(users["alice"])
+    assert [site.ask(url).status for url in ("/own/", "/default/", "/token/")] == [200, 403, 403]
+    assert site.ask("/token/", X_Token="staff").status == 200
+
+
+def test_the_default_policy_counts_only_where_the_site_asks_for_it(one):
+    assert one.serve(hello, DEFAULT_POLICY=DenyAll()).ask().status == 200
+    for switch in (1, "yes", ["on"]):
+        assert one.serve(hello, MIRROR_DEFAULT_POLICY=switch).ask().status == 401
+
+
+def test_the_policy_of_a_stack_counts_before_that_of_the_site(locked):
+    for default, other, status in ((DenyAll(), AllowAny(), 403), (AllowAny(), DenyAll(), 200)):
+        site = locked(path("", hello), path("open/", public(hello)), DEFAULT_POLICY=other)
+        Site.stack = {"default_policy": default}
+        assert [site.ask("/").status, site.ask("/open/").status] == [status, 200]
+
+
+def test_the_default_policy_is_asked_once_for_each_request(locked, ran):
+    answers = iter([True, False, True])
+    for kind in (Check, AsyncCheck):
+        policy = kind(lambda request: ran.append(1) or True)
+        locked(hello, mirror=[MIRROR, MIRROR], DEFAULT_POLICY=policy).ask()
+    assert ran == [1, 1]
+    site = locked(hello, DEFAULT_POLICY=Check(lambda request: next(answers)))
+    assert [site.ask().status for _ in range(3)] == [200, 403, 200]
+
+
+class Falsy(HttpResponse):
+    def __len__(self):
+        return len(self.content)
+
+
+class LooksAtViews(Middleware):
+    def process_view(self, request, view, args, kwargs):
+        return None
+
+
+def test_a_denial_that_django_would_not_see_lets_nothing_through(locked):
+    inside = [f"{__name__}.LooksAtViews"]
+    policy = Check(lambda request: Falsy(status=403))
+    assert locked(raising(AssertionError), inside=inside, DEFAULT_POLICY=policy).ask().status in {403, 500}
+
+
+# What answers in the place of a view
+
+
+FROM_OFFICE = Check(lambda request: request.headers.get("X-Office") == "1")
+
+
+@pytest.fixture
+def cached(settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    cache.clear()
+
+
+SITE_CACHE = {
+    "outside": ["django.middleware.cache.UpdateCacheMiddleware", *OUTSIDE],
+    "inside": ["django.middleware.cache.FetchFromCacheMiddleware"],
+}
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_cached_page_is_not_served_past_a_policy(locked):
+    by_name = Check(lambda request: FROM_OFFICE.check(request) and request.resolver_match.kwargs["name"] == "x")
+    for view, options in (
+        (cache_page(60)(require(by_name)(hello)), {"DEFAULT_POLICY": AllowAny()}),
+        (hello, {"DEFAULT_POLICY": by_name, **SITE_CACHE}),
+        (require(by_name)(hello), {"DEFAULT_POLICY": AllowAny(), **SITE_CACHE}),
+    ):
+        cache.clear()
+        site = locked(path("<name>/", view), **options)
+        assert [site.ask("/x/", X_Office="1").status, site.ask("/x/").status] == [200, 403]
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_cached_view_keeps_what_its_own_hooks_made_of_it_and_no_denial_is_cached(one, hooks):
+    hooks.on_response(tell("X-Own", lambda request, response: "1"))
+    view = cache_page(60)(with_hooks(hooks)(lambda request: TemplateResponse(request, "403_csrf.html")))
+    own = cache_page(60)(with_hooks(hooks)(lambda request: page("hello")))
+    one.serve(path("own/", own), path("view/", view))
+    assert [one.ask("/own/").headers.get("x-own") for _ in range(2)] == ["1", "1"]
+    answers = iter([False, True])
+    one.serve(require(Check(lambda request: next(answers)))(hello), **SITE_CACHE)
+    assert [one.ask().status, one.ask().status] == [403, 200]
+
+
+class Redirects(Middleware):
+    def come(self, request):
+        return HttpResponseRedirect("https://sso.example.com/") if request.path == "/" else None
+
+
+class CallsTheView(Middleware):
+    def process_view(self, request, view, args, kwargs):
+        return view(request, *args, **kwargs)
+
+
+def test_only_content_is_withheld_from_a_client_that_was_not_asked_about(locked):
+    assert locked(hello, inside=[f"{__name__}.Redirects"]).ask().status == 302
+    assert locked(require_POST(login_required(hello))).ask().status == 405
+    assert locked(path("x/", hello)).ask("/nowhere/").status == 404
+    for options in (
+        {"inside": [f"{__name__}.CallsTheView"]},
+        {"outside": [*OUTSIDE, f"{__name__}.CallsTheView"]},
+    ):
+        assert locked(hello, **options).ask().status == 401
+
+
+def test_a_response_that_is_withheld_is_closed(locked):
+    file = io.BytesIO(b"secret")
+    view = functools.wraps(login_required(hello))(lambda request: FileResponse(file))
+    assert (locked(view).ask().status, file.closed) == (401, True)
+
+
+class Fork(Wrapper):
+    """Serves an API by itself, and Django elsewhere."""
+
+    async def __call__(self, scope, receive, send):
+        if not scope["path"].startswith("/api/"):
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"secret"})
+
+
+async def test_what_a_wrapper_serves_beside_django_is_locked(locked):
+    locked(path("open/", public(hello)), path("locked/", hello))
+    stack = DenyMiddlewareStack(ProtocolTypeRouter({"http": Fork(get_asgi_application())}))
+    answers = [await fetch(stack, url, headers=HOST) for url in ("/open/", "/locked/", "/api/")]
+    assert [answer.status for answer in answers] == [200, 401, 401]
+
+
+class Stale(Wrapper):
+    """Answers with a page that it has kept, when the site takes too long."""
+
+    async def __call__(self, scope, receive, send):
+        site = asyncio.ensure_future(self.app(scope, receive, send))
+        done, _ = await asyncio.wait({site}, timeout=0.05)
+        if not done:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"secret"})
+        await asyncio.gather(site, return_exceptions=True)
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack])
+async def test_what_a_wrapper_answers_while_the_policy_is_asked_is_guarded(wrap, settings):
+    settings.CHANNELS_WSDENY = {
+        "MIRROR_DEFAULT_POLICY": True,
+        "DEFAULT_POLICY": AsyncCheck(lambda request: asyncio.sleep(0.2, False)),
+    }
+    settings.ROOT_URLCONF = (path("", hello),)
+    answer = await fetch(DenyMiddlewareStack(Stale(wrap(get_asgi_application()))), "/", headers=HOST)
+    assert (answer.status, b"secret" in answer.body) == (403, False)
+
+
+# Nothing is left behind, and nothing shared is changed
+
+
+class Names(Middleware):
+    """Puts the name of the client on each response, as sessions do."""
+
+    def go(self, request, response):
+        response.set_cookie(request.headers["X-Visitor"], "1")
+        return response
+
+
+def test_a_response_that_is_sent_to_many_keeps_nothing_of_one(one):
+    shared = HttpResponse("shared", status=403)
+    give = lambda *arguments: shared  # noqa: E731 - a hook of each kind
+
+    async def around(request, call_next):
+        return shared
+
+    sources = [made(kind, give) for kind in ("request", "route", "response", "exception")]
+    views = [require(Check(give))(hello), raising(lambda: Deny(response=shared))]
+    for hooks, view in [(hooks, raising(Lost)) for hooks in (*sources, made("around", around))] + [
+        (None, view) for view in views
+    ]:
+        one.serve(view, hooks=hooks, outside=[f"{__name__}.Names", *OUTSIDE])
+        cookies = [list(one.ask(X_Visitor=name).cookies) for name in ("alice", "bob")]
+        assert cookies == [["alice"], ["bob"]]
+    assert (len(shared.cookies), list(shared.headers)) == (0, ["Content-Type"])
+
+
+@pytest.fixture
+def quiet():
+    """Records keep requests alive, and pytest keeps records."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def busy_urls():
+    own = made("exception", lambda request, error: HttpResponse("taken", status=418), types=(KeyError,))
+    views = [
+        hello,
+        hello_async,
+        raising(ZeroDivisionError),
+        raising(Lost),
+        with_hooks(own)(raising(KeyError)),
+        public(raising(lambda: Deny(409))),
+        require(DenyAll())(hello),
+        lambda request: page("hello"),
+    ]
+    return [path(f"{index}/", view) for index, view in enumerate(views)]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_nothing_of_a_request_is_kept_alive(one, hooks):
+    alive = []
+
     @hooks.on_request
     def begin(request):
-        request.ctx.steps = ["request"]
+        request.ctx.token = type("Token", (), {})()
+        alive.append(weakref.ref(request.ctx.token))
 
-    @hooks.on_route
-    async def go_on(request):
-        request.ctx.steps.append("route")
-
-    @hooks.on_response
-    def end(request, response):
-        response["X-Steps"] = " ".join(request.ctx.steps)
-
-    def view(request):
-        request.ctx.steps.append("view")
-        return either(request)
-
-    async def view_async(request):
-        request.ctx.steps.append("view")
-        return await either(request)
-
-    site.serve(view_async if either is hello_async else view, hooks=hooks)
-    assert site.ask().headers["x-steps"] == "request route view"
+    shared = Deny(409)
+    urls = busy_urls()
+    one.serve(*urls, path("shared/", raising(lambda: shared)), hooks=hooks)
+    for url in [f"/{index}/" for index in range(len(urls) + 1)] + ["/shared/"] * 2:
+        one.ask(url)
+    one.ask("/0/")
+    gc.collect()
+    assert [token() for token in alive[:-1]] == [None] * (len(urls) + 3)
+    assert shared.__traceback__ is None
 
 
-def test_ctx_is_there_without_hooks(site):
-    site.serve(lambda request: HttpResponse(str(vars(request.ctx))))
-    assert site.ask().body == b"{}"
+@pytest.mark.parametrize("inside", [[], [SYNC_INSIDE]])
+async def test_a_request_that_is_cancelled_in_an_around_hook_leaves_no_task(settings, hooks, inside, ran):
+    entered = asyncio.Event()
+
+    @hooks.around
+    async def around(request, call_next):
+        try:
+            return await call_next(request)
+        finally:
+            ran.append("ended")
+
+    async def view(request):
+        entered.set()
+        await asyncio.sleep(60)
+
+    Site(settings, DJANGO["asgi"]()).serve(view, hooks=hooks, inside=inside)
+    task = asyncio.create_task(AsyncClient().get("/"))
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
+    for _ in range(50):
+        if asyncio.all_tasks() == {asyncio.current_task()}:
+            break
+        await asyncio.sleep(0.02)
+    assert (ran, asyncio.all_tasks()) == (["ended"], {asyncio.current_task()})
 
 
-def test_each_request_has_a_ctx_of_its_own(site, hooks):
-    hooks.on_request(lambda request: setattr(request.ctx, "seen", getattr(request.ctx, "seen", 0) + 1))
-    site.serve(lambda request: HttpResponse(str(request.ctx.seen)), hooks=hooks)
-    assert [site.ask().body, site.ask().body] == [b"1", b"1"]
+# The dry run
 
 
-def test_ctx_is_there_for_the_page_of_an_error(site, hooks):
-    hooks.on_request(lambda request: setattr(request.ctx, "id", "42"))
-
-    def not_found(request, exception):
-        return HttpResponse(f"404 of {request.ctx.id}", status=404)
-
-    site.serve(path("x/", hello), hooks=hooks, handlers={"handler404": not_found})
-    assert site.browse("/nowhere/").body == b"404 of 42"
-
-
-# Order, and how often.
-
-
-def test_hooks_of_the_site_and_of_a_view_enclose_one_another(site, either):
-    notes = []
-    site.serve(with_hooks(noting(notes, "view"))(either), HOOKS=[noting(notes, "site")])
-    site.ask()
-    assert notes == [
-        "site in",
-        "site request",
-        "site route",
-        "view in",
-        "view request",
-        "view route",
-        "view response",
-        "view out",
-        "site response",
-        "site out",
-    ]
-
-
-def test_hooks_of_the_site_are_around_those_of_the_stack(site):
-    if not site.has_stack:
-        pytest.skip("there is no stack")
-    notes = []
-    site.serve(hello, hooks=noting(notes, "stack"), HOOKS=[noting(notes, "site")]).ask()
-    names = ["request", "route"]
-    around_first = ["site in", "stack in", *(f"{who} {name}" for name in names for who in ("site", "stack"))]
-    assert notes == [*around_first, "stack response", "site response", "stack out", "site out"]
-
-
-def test_priorities_order_hooks_of_a_view(site, hooks):
-    notes = []
-    for name, priority in [("low", -1), ("first", 0), ("high", 5), ("second", 0)]:
-        hooks.on_request(priority=priority)(lambda request, name=name: notes.append(name))
-        hooks.on_response(priority=priority)(lambda request, response, name=name: notes.append(name.upper()))
-    site.serve(hello, hooks=hooks).ask()
-    assert notes == ["high", "first", "second", "low", "LOW", "SECOND", "FIRST", "HIGH"]
-
-
-def test_a_hook_that_is_given_everywhere_runs_once(site, either):
-    notes = []
-    everywhere = noting(notes, "it")
-    site.serve(with_hooks(everywhere)(with_hooks(everywhere)(either)), hooks=everywhere, HOOKS=[everywhere])
-    site.ask()
-    assert sorted(notes) == ["it in", "it out", "it request", "it response", "it route"]
-
-
-def test_hooks_run_once_under_a_mirror_that_is_listed_twice(site):
-    notes = []
-    site.serve(hello, hooks=noting(notes, "it"), mirror=[MIRROR, MIRROR]).ask()
-    assert notes == ["it in", "it request", "it route", "it response", "it out"]
-
-
-def test_an_early_response_ends_hooks_of_its_kind(site, hooks):
-    notes = []
-    hooks.on_request(lambda request: HttpResponse("early"))
-    hooks.on_request(lambda request: notes.append("never"))
-    hooks.on_route(lambda request: notes.append("never"))
-    site.serve(hello, hooks=hooks).ask()
-    assert notes == []
-
-
-def test_views_hooks_do_not_run_on_other_views(site, hooks):
-    hooks.on_response(tell("X-Hook", lambda request, response: "1"))
-    site.serve(path("with/", with_hooks(hooks)(hello)), path("without/", hello))
-    assert "x-hook" not in site.ask("/without/").headers
-
-
-def test_a_views_own_hooks_come_before_its_policies(site, hooks):
-    hooks.on_request(lambda request: setattr(request.ctx, "open", True))
-    policy = Check(lambda request: request.ctx.open)
-    assert site.serve(with_hooks(hooks)(require(policy)(hello))).ask().status == 200
-    assert site.serve(require(policy)(with_hooks(hooks)(hello))).ask().status == 200
-
-
-def test_a_views_own_response_hooks_see_its_denial(site, hooks):
-    hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
-    assert site.serve(with_hooks(hooks)(require(DenyAll())(hello))).ask().headers["x-saw"] == "403"
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_in_a_dry_run_hooks_and_policies_run_and_no_view_does(settings, kind, ran, caplog):
+    site = Site(settings, DJANGO[kind]())
+    views = {
+        "plain": raising(AssertionError),
+        "guarded": require(AllowAny())(raising(AssertionError)),
+        "inside": csrf_exempt(require(AllowAny())(raising(AssertionError))),
+        "denied": require(DenyAll())(raising(AssertionError)),
+    }
+    urls = [path(f"{name}/", view) for name, view in views.items()]
+    for hooks in (None, noting(ran, "it")):
+        for name, status in {"plain": 200, "guarded": 200, "inside": 200, "denied": 403}.items():
+            site.serve(*urls, hooks=hooks)
+            with recording(trace := Trace(is_dry_run=True)):
+                assert site.ask(f"/{name}/").status == status
+            endpoints = [(noted.name, noted.answer) for noted in trace.noted if noted.kind == "endpoint"]
+            assert [answer for _, answer in endpoints] == ["not run"] * (status == 200)
+            assert trace.route == f"{name}/"
+    assert ran.count("it request") == 4
+    assert not [record for record in caplog.records if record.name == "channels_wsdeny"]

@@ -1,1 +1,47 @@
-"""System checks: what people get wrong when they set the package up, each with an id and a remedy."""
+"""System checks: mistakes in the set-up of a site, each with an id, a message and a hint.
+
+`asgi` looks at ``ASGI_APPLICATION``, `project` at everything else. A check is a generator of pairs of a message and a
+hint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core import checks
+
+from . import asgi, project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: The checks by the ids of their messages: E for an error, W for a warning.
+CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+    "E001": project.check_dict,
+    "E002": project.check_keys,
+    "E003": project.check_values,
+    "E004": project.check_dotted_paths,
+    "E005": project.check_mirror_of_default_policy,
+    "E006": asgi.check_routed_classes,
+    "E007": asgi.check_decorated_bases,
+    "W001": project.check_order_of_apps,
+    "W002": asgi.check_stack,
+    "W003": asgi.check_application,
+    "W004": project.check_mirror_of_hooks,
+    "W006": project.check_order_of_middleware,
+    "W007": asgi.check_needless_auth,
+}
+
+
+def check_site(**kwargs: Any) -> list[checks.CheckMessage]:
+    """All messages about the site; called by Django."""
+    return [
+        (checks.Error if number.startswith("E") else checks.Warning)(message, hint=hint, id=f"channels_wsdeny.{number}")
+        for number, check in CHECKS.items()
+        for message, hint in check()
+    ]
+
+
+def register_checks() -> None:
+    """Register the checks with Django, under the tag ``security``."""
+    checks.register(check_site, checks.Tags.security)

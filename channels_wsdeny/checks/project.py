@@ -1,174 +1,119 @@
-"""System checks of what the package stands on: the site's apps, sessions, middleware, and hooks."""
+"""System checks of ``CHANNELS_WSDENY``, and of the site's apps and middleware."""
 
 from __future__ import annotations
 
-import inspect
+import difflib
 from contextlib import suppress
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
 
-from ..conf import MIRROR
-from ..hooks.registry import site_hooks
-from ..inspection.report import doors
-from ..installed import AUTHENTICATION, SESSIONS, place_of
-from ..names import name_of
-from .asgi import check_application, is_left_alone, seen_ways
+from ..conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE, conf, is_mirrored, middleware_index
+from ..hooks.registry import hooks_at, site_hooks
+from ..policies.builtin import as_policy
+from .asgi import ways
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from ..hooks.registry import Hook, Hooks
-
-#: What hooks are called with.
-_ARGUMENTS = {
-    "request": ("request",),
-    "route": ("request",),
-    "response": ("request", "response"),
-    "exception": ("request", "exception"),
-    "around": ("request", "call_next"),
-}
-_WRITTEN_TWICE = ("load", "save", "create", "delete", "exists")
+    from ..hooks.registry import Hooks
 
 
-def check_apps(**kwargs: Any) -> list[CheckMessage]:
-    """E010: the apps that know users and sessions are installed."""
-    if not _has_stack():
-        return []
-    needed = ["django.contrib.auth"]
-    if any(base.__module__ == "django.contrib.sessions.backends.db" for base in _engine_mro()):
-        needed.append("django.contrib.sessions")
-    return [
-        Error(
-            f"DenyMiddlewareStack needs {name!r}, which is not in INSTALLED_APPS: handshakes get a 500.",
-            hint=f"Add {name!r} to INSTALLED_APPS, and run migrate.",
-            id="channels_wsdeny.E010",
+def check_dict() -> Iterator[tuple[str, str]]:
+    """``CHANNELS_WSDENY`` is a dict."""
+    value = getattr(settings, "CHANNELS_WSDENY", {})
+    if not isinstance(value, dict):
+        yield (
+            f"CHANNELS_WSDENY must be a dict, found {value!r}.",
+            'Write CHANNELS_WSDENY = {"POLICY_TIMEOUT": 4}, or leave it out: every key has a default.',
         )
-        for name in needed
-        if not apps.is_installed(name)
-    ]
 
 
-def check_session_engine(**kwargs: Any) -> list[CheckMessage]:
-    """E009: ``SESSION_ENGINE`` can be used."""
-    # A wrong one may be why the application cannot be looked at: asgi.py builds Django's handler, whose
-    # SessionMiddleware imports the engine.
-    if not _has_stack() and not check_application():
-        return []
-    try:
-        store = import_module(settings.SESSION_ENGINE).SessionStore
-        problem = "" if issubclass(store, SessionBase) else f"its SessionStore is {store!r}, no SessionBase"
-    except Exception as error:  # noqa: BLE001 - importing a site's module can raise anything
-        problem = repr(error)
-    if not problem:
-        return []
-    return [
-        Error(
-            f"SESSION_ENGINE = {settings.SESSION_ENGINE!r} cannot be used: {problem}.",
-            hint="Give the dotted path of a module with a SessionStore, such as "
-            "'django.contrib.sessions.backends.db'.",
-            id="channels_wsdeny.E009",
-        )
-    ]
-
-
-def check_asynchronous_sessions(**kwargs: Any) -> list[CheckMessage]:
-    """W009: a session engine does the same for coroutines, which consumers are, as for everybody else."""
-    if not _has_stack():
-        return []
-    mro = _engine_mro()
-    messages: list[CheckMessage] = []
-    for name in _WRITTEN_TWICE:
-        own, twin = _definer(mro, name), _definer(mro, f"a{name}")
-        # Those of SessionBase itself call the synchronous ones.
-        if own is None or twin is None or twin is SessionBase or mro.index(own) >= mro.index(twin):
-            continue
-        messages.append(
-            Warning(
-                f"SESSION_ENGINE = {settings.SESSION_ENGINE!r}: {name_of(own)} has its own {name}(), but "
-                f"a{name}() is that of {name_of(twin)}, so what consumers await of the session passes it by.",
-                hint=f"Give it an a{name}() too, or write a{name} = SessionBase.a{name}.",
-                id="channels_wsdeny.W009",
+def check_keys() -> Iterator[tuple[str, str]]:
+    """Every key exists."""
+    for name in conf.given():
+        if name not in KEYS:
+            close = difflib.get_close_matches(str(name), KEYS, n=1)
+            meant = f"Did you mean {close[0]!r}? " if close else ""
+            yield (
+                f"CHANNELS_WSDENY has the key {name!r}, which does not exist.",
+                f"{meant}The keys are: {', '.join(KEYS)}.",
             )
+
+
+def check_values() -> Iterator[tuple[str, str]]:
+    """Every value is valid for its key."""
+    for name, value in conf.given().items():
+        if name in KEYS and not KEYS[name].is_valid(value):
+            yield (
+                f"CHANNELS_WSDENY[{name!r}] must be {KEYS[name].expected}, found {value!r}.",
+                f"The default is {KEYS[name].default!r}.",
+            )
+
+
+def check_dotted_paths() -> Iterator[tuple[str, str]]:
+    """Every dotted path can be imported, and names a policy or hooks."""
+    hooks = conf.given().get("HOOKS")
+    paths = [("DEFAULT_POLICY", conf.given().get("DEFAULT_POLICY"))]
+    paths += [("HOOKS", path) for path in hooks] if isinstance(hooks, (list, tuple)) else []
+    for name, path in paths:
+        load: Callable[[str], object] = hooks_at if name == "HOOKS" else as_policy
+        try:
+            if isinstance(path, str):
+                load(path)
+        except Exception as error:  # importing a site's module can raise anything
+            yield (
+                f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}",
+                "Give the dotted path of Hooks, or of a Policy or a Policy class that takes no arguments.",
+            )
+
+
+def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:
+    """With ``MIRROR_DEFAULT_POLICY`` there is a `MirrorMiddleware`, which asks the policy for views."""
+    if conf.MIRROR_DEFAULT_POLICY is True and not is_mirrored():
+        yield (
+            "CHANNELS_WSDENY['MIRROR_DEFAULT_POLICY'] is True, but MIDDLEWARE has no MirrorMiddleware, so "
+            "views without a decorator are open to everybody.",
+            f"Put {MIRROR!r} after AuthenticationMiddleware.",
         )
-    return messages
 
 
-def check_place_of_mirror(**kwargs: Any) -> list[CheckMessage]:
-    """W006: `MirrorMiddleware` comes after what gives requests their session and user."""
-    mirror = place_of(MIRROR)
-    if mirror is None:
-        return []
-    late = [name for name in (SESSIONS, AUTHENTICATION) if (place_of(name) or 0) > mirror]
-    if not late:
-        return []
-    names = " and ".join(name.rpartition(".")[2] for name in late)
-    return [
-        Warning(
-            f"MirrorMiddleware comes before {names} in MIDDLEWARE, so hooks that look at request.session or "
-            "request.user fail on views.",
-            hint=f"Put {MIRROR!r} after {late[-1]!r}.",
-            id="channels_wsdeny.W006",
+def check_order_of_apps() -> Iterator[tuple[str, str]]:
+    """``"channels_wsdeny"`` comes before ``"daphne"``, whose ``runserver`` would be used otherwise."""
+    names = [config.name for config in apps.get_app_configs()]
+    if "daphne" in names and names.index("daphne") < names.index("channels_wsdeny"):
+        yield (
+            "'channels_wsdeny' comes after 'daphne' in INSTALLED_APPS, so `runserver` is stock Daphne, "
+            "which cannot send a denial response.",
+            "Put 'channels_wsdeny' before 'daphne'.",
         )
-    ]
 
 
-def check_arguments_of_hooks(**kwargs: Any) -> list[CheckMessage]:
-    """E008: every hook takes what it is called with."""
-    return [
-        Error(
-            f"The hook {hook.name} takes {inspect.signature(hook.function)}, but "
-            f"{hook.label.partition(' ')[0]} hooks are called with ({', '.join(_ARGUMENTS[hook.kind])}).",
-            hint=f"Write it as {hook.name.rpartition('.')[2]}({', '.join(_ARGUMENTS[hook.kind])}).",
-            id="channels_wsdeny.E008",
-        )
-        for hook in dict.fromkeys(_hooks())
-        if not _takes(hook)
-    ]
+def check_order_of_middleware() -> Iterator[tuple[str, str]]:
+    """`MirrorMiddleware` comes after the middleware that sets the session and the user of a request."""
+    mirror = middleware_index(MIRROR)
+    for path in (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE):
+        if mirror is not None and (middleware_index(path) or 0) > mirror:
+            yield (
+                f"MirrorMiddleware comes before {path.rpartition('.')[2]} in MIDDLEWARE, so hooks that use "
+                "request.session or request.user fail on views.",
+                f"Put {MIRROR!r} after {path!r}.",
+            )
 
 
-def _has_stack() -> bool:
-    return any(way.has_stack for way in seen_ways("websocket"))
-
-
-def _engine_mro() -> tuple[type[Any], ...]:
-    try:
-        store = import_module(settings.SESSION_ENGINE).SessionStore
-    except Exception:  # noqa: BLE001 - importing a site's module can raise anything; E009 says so
-        return ()
-    return getattr(store, "__mro__", ())
-
-
-def _definer(mro: tuple[type[Any], ...], name: str) -> type[Any] | None:
-    return next((base for base in mro if name in vars(base)), None)
-
-
-def _hooks() -> Iterator[Hook]:
+def check_mirror_of_hooks() -> Iterator[tuple[str, str]]:
+    """Hooks of the site and of stacks that are for HTTP reach Django's views, by `MirrorMiddleware`."""
     registries: list[Hooks] = []
-    with suppress(Exception):  # E004 says so
+    with suppress(Exception):  # Importing a site's module can raise anything; that is E004.
         registries += site_hooks()
-    for way in (*seen_ways("websocket"), *seen_ways("http")):
-        registries += [hooks for layer in way.layers for hooks in layer.hooks]
-        registries += way.guards.hooks
-    for registry in registries:
-        yield from registry
-    if is_left_alone():
-        return
-    with suppress(Exception):  # A URLconf that is broken: Django says so.
-        yield from [hook for door in doors() for hook in door.hooks]
-
-
-def _takes(hook: Hook) -> bool:
-    try:
-        signature = inspect.signature(hook.function)
-    except (TypeError, ValueError):  # Of something that is not written in Python.
-        return True
-    try:
-        signature.bind(*_ARGUMENTS[hook.kind])
-    except TypeError:
-        return False
-    return True
+    registries += [hooks for way in ways("http") if way.is_django for layer in way.layers for hooks in layer.hooks]
+    missed = dict.fromkeys(hook.label for hooks in registries for hook in hooks if "http" in hook.protocols)
+    if missed and not is_mirrored():
+        yield (
+            "MIDDLEWARE has no MirrorMiddleware, by which alone hooks reach Django's views (ASGI and WSGI). "
+            "These hooks of CHANNELS_WSDENY['HOOKS'] or of a DenyMiddlewareStack do not run for views: "
+            f"{', '.join(missed)}.",
+            f"Put {MIRROR!r} after AuthenticationMiddleware. Hooks that are not meant for views take "
+            'protocols=("websocket",).',
+        )

@@ -1,1 +1,1 @@
-"""Integrations with what a site may or may not have installed."""
+"""Integrations with optional packages."""

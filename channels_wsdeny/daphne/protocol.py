@@ -1,43 +1,182 @@
-"""One WebSocket connection: Daphne's, with a handshake that ends in exactly one answer.
+"""One WebSocket connection: Daphne's, with a handshake that gets exactly one answer.
 
-An application that gives a bad answer, none, or none in time is answered for (500, 500, 503). Every
-answer but the accept goes through `WebSocketProtocol.deny`.
+An application that sends a malformed answer, or ends without one, gets its client a 500; one that takes too
+long or is cancelled, a 503. Every answer but the accept is sent by `WebSocketProtocol.deny`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import re
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote
 
 from autobahn.websocket.types import ConnectionDeny
 from daphne.ws_protocol import WebSocketProtocol as DaphneWebSocketProtocol
 from twisted.internet.interfaces import ISSLTransport
 
-from .close import close_payload
-from .handshake import Acceptance, Handshake
-from .response import Response
+from ..headers import check_headers
+from ..status import phrase
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
-    from ..types import Message
+    from ..types import Message, RawHeaders
 
 logger = logging.getLogger(__name__)
 
-_ANSWERS = frozenset({"websocket.accept", "websocket.http.response.start", "websocket.http.response.body"})
+#: What Autobahn takes for an accept: the subprotocol as the client spelled it, and headers.
+Accept: TypeAlias = tuple[str | None, dict[str, list[str]]]
+
+_DENIAL = frozenset({"websocket.http.response.start", "websocket.http.response.body"})
+#: Close codes below 3000 that an endpoint may send, by RFC 6455 section 7.4.1 and IANA's list. 1004 has no
+#: meaning; 1005, 1006 and 1015 are never sent.
+_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+#: Bytes of a close reason: what a control frame has left beside the code (RFC 6455 section 5.5).
+_LONGEST_REASON = 123
+#: Statuses that end with their headers (RFC 9110 sections 6.4.1 and 8.6).
+_BODILESS = frozenset({204, 304})
+#: Headers of a body, which a 101 does not have (RFC 9110 section 8.6, RFC 9112 section 6.1).
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+#: Headers of a denial that the server sets itself (RFC 9112 sections 6 and 9).
+_CONNECTION = _FRAMING | {b"connection", b"keep-alive"}
+#: Headers of a 101 that the server sets itself (RFC 6455 section 4.2.2).
+_HANDSHAKE = frozenset({b"connection", b"upgrade"})
 
 
-class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
-    """Daphne's protocol, plus ASGI's denial response, accept headers and close reasons.
+@dataclass
+class Response:
+    """A denial. It always ends the connection.
+
+    `headers` are the application's; `encode` adds and corrects those that the server sets. `phrase` is by
+    default the registered one of `status`, a number from 200 to 599.
+    """
+
+    status: int
+    headers: RawHeaders = field(default_factory=list)
+    body: bytes = b""
+    phrase: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status in _BODILESS:
+            self.body = b""
+
+    def encode(self, server_name: str) -> bytes:
+        """The bytes on the wire (RFC 9112). `server_name` is Daphne's ``--server-name``, perhaps empty."""
+        given = {name.lower() for name, _ in self.headers}
+        headers = [header for header in self.headers if header[0].lower() not in _CONNECTION]
+        if b"date" not in given:
+            headers.insert(0, (b"date", formatdate(usegmt=True).encode()))
+        if server_name and b"server" not in given:
+            headers.insert(0, (b"server", server_name.encode()))
+        if self.status not in _BODILESS:
+            headers.append((b"content-length", str(len(self.body)).encode()))
+        # A 426 must name its Upgrade header here (RFC 9110 section 7.8).
+        headers.append((b"connection", b"upgrade, close" if b"upgrade" in given else b"close"))
+        # Some reasons of Autobahn's quote the client's request.
+        reason = re.sub(r"[^ -~]", "?", self.phrase or phrase(self.status))
+        lines = [f"HTTP/1.1 {self.status} {reason}".encode()]
+        lines += [name + b": " + value for name, value in headers]
+        return b"\r\n".join([*lines, b"", self.body])
+
+
+def accept_headers(message: Message, server_name: str) -> dict[str, list[str]]:
+    """The headers of a ``websocket.accept`` as Autobahn takes them, a list of values for each name.
+
+    `server_name`, perhaps empty, is added unless the application gives a ``Server`` of its own. Headers that
+    frame a body are left out. Autobahn encodes values as UTF-8; bytes that are not UTF-8 are replaced.
+
+    Raises what `check_headers` raises, and `ValueError` for a header of the handshake itself.
+    """
+    headers: dict[str, list[str]] = {}
+    for raw_name, value in check_headers(message):
+        name = raw_name.lower()
+        if name == b"sec-websocket-protocol":
+            raise ValueError(f"websocket.accept has the header {raw_name!r}: give it as 'subprotocol'.")
+        if name in _HANDSHAKE or name.startswith(b"sec-websocket-"):
+            raise ValueError(f"websocket.accept has the header {raw_name!r}: leave it to the server.")
+        if name not in _FRAMING:
+            headers.setdefault(raw_name.decode("ascii"), []).append(value.decode(errors="replace"))
+    if server_name and not any(name.lower() == "server" for name in headers):
+        headers["Server"] = [server_name]
+    return headers
+
+
+class Handshake:
+    """A pending handshake, whose client offered the subprotocols `offered`.
+
+    A denial of ASGI's extension ``websocket.http.response`` is a start and one or more parts of a body, which
+    are kept until the last one is there.
+    """
+
+    def __init__(self, offered: Iterable[str], server_name: str) -> None:
+        # Daphne's scope has them unquoted.
+        self._offered: dict[object, str] = {unquote(name): name for name in offered}
+        self._server_name = server_name
+        self._start: tuple[int, RawHeaders] | None = None
+        self._parts: list[bytes] = []
+
+    def answer(self, message: Message) -> Accept | Response | None:
+        """The answer to the client once `message` completes it; None while a denial is incomplete.
+
+        Raises `ValueError` for a message out of turn, and `TypeError` or `ValueError` for a malformed one.
+        """
+        kind = message["type"]
+        if kind == "websocket.http.response.body":
+            return self._add_body(message)
+        if self._start is not None:
+            raise ValueError(
+                f"{kind} came after websocket.http.response.start: finish that denial with "
+                "websocket.http.response.body."
+            )
+        if kind == "websocket.accept":
+            return self._subprotocol(message), accept_headers(message, self._server_name)
+        if kind == "websocket.close":
+            return Response(403, phrase="Access denied")
+        status = message.get("status")
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise ValueError(f"{kind} has the status {status!r}: give one from 200 to 599.")
+        # Autobahn takes the number itself, not a member of HTTPStatus.
+        self._start = int(status), check_headers(message)
+        return None
+
+    def _add_body(self, message: Message) -> Response | None:
+        kind, body = message["type"], message.get("body", b"")
+        if self._start is None:
+            raise ValueError(f"{kind} came before websocket.http.response.start: send that first.")
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise TypeError(f"{kind} has a body of {type(body).__name__}: give bytes.")
+        self._parts.append(bytes(body))
+        if message.get("more_body", False):
+            return None
+        return Response(*self._start, b"".join(self._parts))
+
+    def _subprotocol(self, message: Message) -> str | None:
+        chosen = message.get("subprotocol")
+        if chosen is None:
+            return None
+        if chosen not in self._offered:
+            raise ValueError(
+                f"websocket.accept has the subprotocol {chosen!r}, but the client offered "
+                f"{list(self._offered)}: choose from the scope's 'subprotocols', or None."
+            )
+        return self._offered[chosen]
+
+
+class WebSocketProtocol(DaphneWebSocketProtocol):
+    """Daphne's protocol, with ASGI's denial response, accept headers and close reasons.
 
     Names in camel case are Daphne's, Autobahn's and Twisted's.
     """
 
-    #: What a trusted proxy said: Daphne sets it only where there is one.
+    #: The scheme that a trusted proxy names; Daphne sets it only where there is one.
     client_scheme: str | None = None
     #: The application's side of the handshake, once the client's request is read and valid.
     handshake: Handshake | None = None
-    #: What a client that gets no socket gets.
+    #: The denial, once there is one.
     response: Response | None = None
 
     @property
@@ -47,7 +186,7 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
 
     @property
     def scheme(self) -> str:
-        """The scope's ``scheme``, ``ws`` or ``wss``: a trusted proxy's word, or the transport's."""
+        """The scope's ``scheme``, ``ws`` or ``wss``: a trusted proxy's, else the transport's."""
         if self.client_scheme:
             secure = self.client_scheme.split(",")[0].strip().lower() in {"https", "wss"}
         else:
@@ -59,15 +198,15 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
     def handle_reply(self, message: Message) -> None:
         """Act on a message (ASGI's WebSocket specification and its denial extension).
 
-        Raises `ValueError` for an unknown message or one out of turn, and `TypeError` or
-        `ValueError` for a malformed one. Of a bad answer the client gets a 500.
+        Raises `ValueError` for an unknown message or one out of turn, and `TypeError` or `ValueError` for a
+        malformed one. A malformed answer denies the handshake with a 500.
         """
         kind = message["type"]
         if kind == "websocket.send":
             super().handle_reply(message)
         elif kind == "websocket.close" and not self.pending:
             self.sendCloseFrame(*close_payload(message))
-        elif kind in _ANSWERS or kind == "websocket.close":
+        elif kind in _DENIAL or kind in {"websocket.accept", "websocket.close"}:
             self._answer(message)
         else:
             raise ValueError(f"A WebSocket application sent {kind!r}: there is no such message.")
@@ -80,25 +219,21 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
         except (TypeError, ValueError):
             self.deny(Response(500))
             raise
-        if isinstance(answer, Acceptance):
-            # Daphne hands its argument on as it is, and Autobahn takes a pair too.
-            self.serverAccept(tuple(answer))
-        elif answer is not None:
+        if isinstance(answer, Response):
             self.deny(answer)
+        elif answer is not None:
+            # Daphne passes its argument on unchanged, and Autobahn takes a pair as well.
+            self.serverAccept(answer)
 
     def application_ended(self, application: asyncio.Future[None]) -> None:
-        """Answer for an application that has returned, raised or, at shutdown, been cancelled without.
+        """Deny a handshake whose application has returned, raised or been cancelled without an answer.
 
-        What it raised is logged by the server's poll, up to a second later.
+        The server's poll logs what it raised, up to a second later.
         """
-        if not self.pending:
-            return
-        if application.cancelled():
-            self.deny(Response(503))
-            return
-        if application.exception() is None:
-            logger.error("The application returned without answering the handshake of %s", self)
-        self.deny(Response(500))
+        if self.pending:
+            if not application.cancelled() and application.exception() is None:
+                logger.error("The application returned without answering the handshake of %s", self)
+            self.deny(Response(503 if application.cancelled() else 500))
 
     def handle_exception(self, exception: BaseException) -> None:
         """Called by the server's poll, and where the application could not even be started."""
@@ -107,8 +242,8 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
         elif self.state == self.STATE_OPEN:
             super().handle_exception(exception)
 
-    def applicationCreateFailed(self, failure: Any) -> None:  # noqa: N802
-        """Log the failure, which Daphne returns to nobody, and answer."""
+    def applicationCreateFailed(self, failure: Any) -> None:
+        """Log the failure, and deny the handshake, which Daphne does not."""
         super().applicationCreateFailed(failure)
         # Daphne makes the handshake's Deferred only after this.
         self.factory.reactor.callLater(0, self.handle_exception, failure.value)
@@ -118,10 +253,10 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
     def deny(self, response: Response) -> None:
         """End a pending handshake with `response`, and the connection once it is flushed.
 
-        The application gets its ``websocket.disconnect`` at once: a slow client does not hold it.
+        The application gets its ``websocket.disconnect`` at once, however slow the client reads.
         """
         self.response = response
-        denial = ConnectionDeny(response.status, response.phrase)  # type: ignore[no-untyped-call]
+        denial = ConnectionDeny(response.status, response.phrase)
         self.handshake_deferred.errback(denial)
         self.server.protocol_disconnected(self)
         if hasattr(self, "application_queue"):
@@ -129,7 +264,7 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
             self.application_queue.put_nowait({"type": "websocket.disconnect", "code": code})
         self.muted = True
         details = {
-            # Without the query, where tokens are: as Daphne logs handshakes.
+            # Without the query string, which may hold a token: as Daphne logs handshakes.
             "path": self.request.path,
             "status": response.status,
             "method": "GET",
@@ -139,40 +274,35 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
         }
         self.server.log_action("http", "complete", details)
 
-    def sendHttpErrorResponse(  # noqa: N802
-        self,
-        code: int,
-        reason: str,
-        responseHeaders: Any = None,  # noqa: N803
-    ) -> None:
-        """Write the response; where Autobahn refuses a malformed request itself, its `reason`."""
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        """Write the denial; where Autobahn refuses a malformed request itself, one with its `reason`."""
         if self.response is None:
             headers = [(name.encode(), value.encode()) for name, value in responseHeaders or ()]
             if code == 405:
-                # RFC 9110 section 15.5.6 demands it.
+                # RFC 9110 section 15.5.6 requires it.
                 headers.append((b"allow", b"GET"))
             # The reason of a 500 quotes an exception.
             self.response = Response(code, headers, phrase=reason if code < 500 else "")
-        self.sendData(self.response.encode(self.factory.server))
+        self.sendData(self.response.encode(self.factory.server_class.server_name))
 
     # From Twisted and Autobahn
 
-    def onConnect(self, request: Any) -> Any:  # noqa: N802
+    def onConnect(self, request: Any) -> Any:
         """Start the application on a valid `request`."""
-        self.handshake = Handshake(request.protocols)
+        self.handshake = Handshake(request.protocols, self.factory.server_class.server_name)
         return super().onConnect(request)
 
-    def processHandshake(self) -> None:  # noqa: N802
+    def processHandshake(self) -> None:
         """Read the request, once: what a client sends before its answer is no second request."""
         if self.handshake is None:
             super().processHandshake()
 
-    def onClose(self, wasClean: bool, code: int, reason: str) -> None:  # noqa: N802, N803
-        """Tell server and application, if the handshake got as far as them."""
+    def onClose(self, wasClean: bool, code: int, reason: str) -> None:
+        """Report the end to the server and the application, if the handshake has reached them."""
         if self.handshake is not None:
             super().onClose(wasClean, code, reason)
 
-    def onOpenHandshakeTimeout(self) -> None:  # noqa: N802
+    def onOpenHandshakeTimeout(self) -> None:
         """Autobahn's timer, which would reset the connection."""
         if self.pending:
             self._time_out()
@@ -189,3 +319,21 @@ class WebSocketProtocol(DaphneWebSocketProtocol):  # type: ignore[misc]
     def _time_out(self) -> None:
         logger.warning("The application did not answer the handshake of %s in time", self)
         self.deny(Response(503))
+
+
+def close_payload(message: Message) -> tuple[int, bytes | None]:
+    """The code and the UTF-8 reason of a ``websocket.close``; without a code it is 1000.
+
+    A long reason is cut at a character. Raises `TypeError` for a reason that is not a string, and
+    `ValueError` for a code that an endpoint must not send.
+    """
+    code, reason = message.get("code"), message.get("reason")
+    if code is None:
+        code = 1000
+    if type(code) is not int or not (code in _CLOSE_CODES or 3000 <= code <= 4999):
+        raise ValueError(f"websocket.close has the code {code!r}: give 1000-1003, 1007-1014 or 3000-4999.")
+    if not reason:
+        return code, None
+    if not isinstance(reason, str):
+        raise TypeError(f"websocket.close has a reason of {type(reason).__name__}: give a string.")
+    return code, reason.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 import sys
 import traceback
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from daphne.testing import DaphneProcess as StockDaphneProcess
 
 
-class DaphneProcess(StockDaphneProcess):  # type: ignore[misc]
+class DaphneProcess(StockDaphneProcess):
     """For live tests::
 
         class ChatTests(ChannelsLiveServerTestCase):
@@ -40,18 +39,7 @@ class DaphneProcess(StockDaphneProcess):  # type: ignore[misc]
         try:
             super().run()
         except BaseException as error:
-            # Daphne loads the application outside its own net.
-            self.errors.put((_portable(error), traceback.format_exc()))
+            # Daphne puts here only what its server raises. As text, for the queue would lose an exception
+            # that cannot be pickled.
+            self.errors.put((RuntimeError(repr(error)), traceback.format_exc()))
             raise
-        if getattr(self, "_server", None) is not None and self._server.abort_start:
-            message = f"Daphne could not listen on {', '.join(self._server.endpoints)}."
-            self.errors.put((OSError(message), message))
-
-
-def _portable(error: BaseException) -> BaseException:
-    # A queue pickles in a thread of its own, where an exception that cannot be is lost.
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301
-    except Exception:  # noqa: BLE001 - whatever pickling runs into
-        return RuntimeError(repr(error))
-    return error

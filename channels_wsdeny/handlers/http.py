@@ -1,248 +1,589 @@
-"""The HTTP door: which policies and hooks stand before which application over ``http``.
+"""HTTP requests to ASGI applications that are not Django's: an `AsyncHttpConsumer`, a mounted framework.
 
-`AsyncHttpConsumer` and mounted ASGI apps are guarded here; for Django's handler, hooks and policies are
-left to `channels_wsdeny.middleware`. An exception before the response has started becomes a denial; later
-it reaches the server unchanged.
+The endpoint is resolved without running anything, hooks run, policies are asked, the application is called.
+Response hooks see the status and headers of its response, and may change them; its body streams through.
+Django's own handler is left to `MirrorMiddleware`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from channels.middleware import BaseMiddleware
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch
+from django.urls import resolve as resolve_url
 from django.urls.exceptions import Resolver404
+from django.utils.translation import gettext_lazy as _
 
-from ..concurrency import hop
-from ..conf import conf, is_mirrored
-from ..decisions import ALLOWED, Raised
-from ..drivers import is_being_cancelled
-from ..exceptions import HandshakeDenied
-from ..hooks.onion import Onion
+from .. import status as statuses
+from ..concurrency import run_in_threadpool
+from ..conf import conf
+from ..exceptions import Deny, HandshakeDenied
+from ..headers import check_headers
 from ..hooks.registry import site_hooks
-from ..http import session as sessions
-from ..http.context import Handover, Passage
+from ..hooks.runner import HookRunner, enclosing_runner, make_runner
+from ..http.context import RequestContext, StackConfig
+from ..http.exception_handler import translate
+from ..http.messages import (
+    EncodedDenial,
+    Listener,
+    encode_headers,
+    send_response,
+    send_while_connected,
+    take_headers,
+)
 from ..http.request import AppRequest
-from ..log import log_failure
+from ..http.responses import add_denial_headers, discard
+from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy
-from ..routing.match import Route, Unseen
-from ..routing.resolver import consumer_class_of, leads_to_django, look_through
-from . import corridor
-from .exchange import Exchange, State
-from .upgrade import lost_socket, socket_route, upgrade_required
+from ..policies.checks import ClientLeft, LoadUser
+from ..routing.match import NOT_FOUND, UNRESOLVABLE, EndpointMatch
+from ..routing.resolver import consumer_class_of, leads_to_django, resolve, resolve_within
+from .base import (
+    LEAST_SECONDS,
+    authorize,
+    code_of,
+    context_within,
+    denial_blocks,
+    due_default,
+    is_dry_run,
+    make_denial,
+    policy_checks,
+    save_session,
+    scope_for_application,
+    skip,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from django.http.response import HttpResponseBase
-
-    from ..decisions import Verdict
-    from ..hooks.registry import Hooks
-    from ..policies.builtin import Policy
+    from ..hooks import Hooks
+    from ..policies import Policy
+    from ..policies.base import Denial
+    from ..policies.checks import Check
     from ..routing.guards import Guards
-    from ..routing.match import Found
-    from ..routing.middleware import Layer
-    from ..types import ASGIApp, Receive, Scope, Send
+    from ..routing.match import Match
+    from ..routing.middleware import ASGIMiddleware
+    from ..types import ASGIApp, Message, Receive, Scope, Send
+
+#: Seconds that an application has to end once its request was denied.
+_GRACE = 1.0
+#: What an application sends of its response after the start.
+_AFTER_START = {
+    "http.response.body",
+    "http.response.pathsend",
+    "http.response.trailers",
+    "http.response.zerocopysend",
+}
+#: A path that no route names: one that matches it matches every path.
+_NOWHERE = "/\0"
 
 
-async def enter_layer(layer: Layer, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run `layer`, a stack, for an HTTP scope.
+@dataclass(slots=True)
+class Target:
+    """An application, and what stands before it at one layer."""
+
+    app: ASGIApp
+    policies: tuple[Policy, ...] = ()
+    #: The registries of the stacks, and those of the endpoint.
+    hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
+    endpoint: Any = None
+    #: The default policy of the nearest stack.
+    default_policy: Policy | None = None
+    #: Whether a default policy is asked where there is no other.
+    owes_default: bool = True
+    #: Whether what is inside is not known. Route hooks wait until it is.
+    is_late: bool = False
+    #: Whether that is resolved anew, and asks the default policy by itself.
+    asks_inside: bool = False
+    #: Whether it leads to Django's handler, whose hooks and default policy are left to `MirrorMiddleware`.
+    is_django: bool = False
+    url: dict[str, Any] = field(default_factory=dict)
+    #: The route, given ``url_route`` of Channels.
+    resolver_match: Callable[[dict[str, Any] | None], ResolverMatch] | None = None
+    #: What is raised in place of running the application.
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
+        """The target of `middleware`, by what its application was resolved to."""
+        if isinstance(match, EndpointMatch):
+            is_django = match.is_django or (match.is_late and leads_to_django(match.endpoint))
+            return cls(
+                match.app,
+                match.guards.policies,
+                (match.hooks, match.guards.hooks),
+                endpoint=match.endpoint,
+                default_policy=match.default_policy,
+                is_late=match.is_late,
+                asks_inside=match.is_late and isinstance(match.endpoint, BaseMiddleware),
+                is_django=is_django,
+                url=match.url,
+                resolver_match=None if is_django else match.resolver_match,
+            )
+        hooks = middleware.hooks, middleware.guards.hooks
+        if match is UNRESOLVABLE:
+            return cls(
+                middleware.inner,
+                middleware.guards.policies,
+                hooks,
+                endpoint=middleware.inner,
+                default_policy=middleware.default_policy,
+                is_late=True,
+                is_django=leads_to_django(middleware.inner),
+            )
+        error = Resolver404({"path": scope["path"]}) if match is NOT_FOUND else match
+        return cls(middleware.inner, hooks=hooks, is_late=True, error=error)
+
+
+# The middleware of this package and decorated endpoints call these. They compose as ASGI applications do.
+
+
+async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run `middleware`, a stack or a guarded application, for an HTTP scope.
 
     Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
     """
-    found = look_through(layer, scope)
-    visit = _visit_of(scope)
-    if visit is not None:
-        await visit.enter_layer(layer, found, scope, receive, send)
-        return
-    route = found if isinstance(found, Route) else None
-    socket = (
-        socket_route(layer, scope) if _may_lack_a_page(layer, found) else lost_socket(layer, scope, found)
-    )
-    if socket is not None:
-        visit = Visit(scope, receive, send)
-        await visit.exchange.run(visit.refuse_socket(socket))
-        return
-    if route is not None and route.is_django and not route.guards.policies:
-        hooks = (*route.hooks, *route.guards.hooks)
-        if is_mirrored():
-            scope = {**scope, **route.url, "wsdeny": Handover(hooks, route.default_policy)}
-            await route.app(scope, receive, send)
+    match = resolve_within(middleware, scope)
+    outer = _context_of(scope)
+    if outer is None:
+        socket = _match_of_socket(middleware, match, scope)
+        if socket is not None:
+            await _enter(_target_of_socket(socket, scope), None, scope, receive, send)
             return
-        if not (hooks or conf.HOOKS):
-            await route.app({**scope, **route.url}, receive, send)
+    target = Target.of(middleware, match, scope)
+    if target.is_django:
+        config = _config_for_mirror(target, outer, scope)
+        scope = {**scope, **target.url, "wsdeny": config}
+        is_late = target.is_late and conf.MIRROR_DEFAULT_POLICY and not config.asked
+        if not (target.policies or is_late):
+            await target.app(scope, receive, send)
             return
-    visit = Visit(scope, receive, send)
-    exchange = visit.exchange
-    await exchange.run(visit.enter_layer(layer, found, scope, exchange.receive, exchange.send))
+    await _enter(target, outer, scope, receive, send)
 
 
 async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
-    """Run `app` for an HTTP scope once `guards` let it; what did before is not asked again."""
-    visit = _visit_of(scope)
-    if visit is not None:
-        await visit.enter_endpoint(app, scope, receive, send, guards)
-        return
-    visit = Visit(scope, receive, send)
-    exchange = visit.exchange
-    await exchange.run(visit.enter_endpoint(app, scope, exchange.receive, exchange.send, guards))
+    """Run `app`, a decorated consumer, once `guards` allow it.
+
+    Hooks that outer layers have run, and policies that they have asked, are not run and asked again.
+    """
+    endpoint = getattr(app, "__self__", app)
+    target = Target(app, guards.policies, ((), guards.hooks), endpoint=endpoint, owes_default=False)
+    await _enter(target, _context_of(scope), scope, receive, send)
 
 
-def _may_lack_a_page(layer: Layer, found: Found | Exception) -> bool:
-    """Whether nobody but Django, whose URLconf can be asked, may have something at the path of a socket."""
-    if isinstance(found, Route):
-        return found.is_django
-    return found is Unseen.UNROUTED or (found is Unseen.OPAQUE and leads_to_django(layer.inner))
+async def _enter(target: Target, outer: RequestContext | None, scope: Scope, receive: Receive, send: Send) -> None:
+    scope = {**scope, **target.url}
+    context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope)
+    await HttpHandler(context, outer, scope, receive, send).run(target)
 
 
-def _visit_of(scope: Scope) -> Visit | None:
-    passage = scope.get("wsdeny")
-    visit = passage.door if isinstance(passage, Passage) else None
-    return visit if isinstance(visit, Visit) else None
+def _context_of(scope: Scope) -> RequestContext | None:
+    config = scope.get("wsdeny")
+    if isinstance(config, StackConfig):
+        return config.outer
+    return config if isinstance(config, RequestContext) else None
 
 
-class Visit:
-    """One HTTP request on its way through layers and endpoints, from its outermost door on."""
+def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scope) -> StackConfig:
+    """What the stacks around Django's handler leave to `MirrorMiddleware`."""
+    given = scope.get("wsdeny")
+    hooks, default, asked = target.hooks[0] + target.hooks[1], target.default_policy, []
+    if isinstance(given, StackConfig):
+        hooks, asked = given.hooks + hooks, given.asked
+        default = given.default_policy if default is None else default
+    if default is None and outer is not None:
+        default = outer.pending_default
+    return StackConfig(hooks, default, asked, outer)
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.request = AppRequest(scope)
-        self._scope = scope
-        self._onion = Onion("http")
-        self._onion.on_early_end = self._end_early
-        #: Whether ``around`` hooks have answered by themselves.
-        self._has_ended_early = False
-        self.passage = Passage(self.request, self, onion=self._onion)
-        self.request.wsdeny = self.passage  # type: ignore[attr-defined]
-        self.exchange = Exchange(self.passage, receive, send)
 
-    async def enter_layer(
-        self, layer: Layer, found: Found | Exception, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Run what the look-ahead found in `layer`, or `layer` itself."""
-        if layer.default_policy is not None:
-            self.passage.default_policy = layer.default_policy
-        if isinstance(found, Route):
-            app, guards, hooks = found.app, found.guards, found.hooks
-            endpoint, is_django = found.endpoint, found.is_django
-            scope = {**scope, **found.url}
-            if not is_django:
-                self._go_on_with(self.passage.within(scope))
-                url_route = scope.get("url_route")
-                self._route_to(functools.partial(found.resolver_match, url_route), url_route)
-        else:
-            endpoint = app = layer.inner
-            guards, hooks = layer.guards, layer.hooks
-            is_django = leads_to_django(app)
-        is_open = not (guards.policies or is_django or isinstance(found, Exception))
-        if is_open and conf.MIRROR_DEFAULT_POLICY:
-            guards = guards._replace(policies=self._default())
-        # What leads to Django may answer by itself: then the policy is asked as it does.
-        is_owed = found is Unseen.OPAQUE and conf.MIRROR_DEFAULT_POLICY
-        if found is Unseen.UNROUTED:
-            found, guards = Resolver404({"path": scope["path"]}), guards._replace(policies=())
-        verdict = await self._admit(hooks, guards)
-        if verdict is ALLOWED and isinstance(found, Exception):
-            verdict = Raised(found)
-        if verdict is not ALLOWED:
-            await self.exchange.deny(verdict, send)
-            return
-        if not is_django:
-            self.exchange.owed = ()
-        elif is_owed or self.exchange.owed:
-            self.exchange.owed = self._default()
-        await self._enter(app, endpoint, scope, receive, send)
+# A plain request for a socket
 
-    async def enter_endpoint(
-        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards
-    ) -> None:
-        """Run `app` once `guards` let it."""
-        passage = scope.get("wsdeny")
-        self._go_on_with((passage if isinstance(passage, Passage) else self.passage).within(scope))
-        if self.passage.request.resolver_match is None:
-            self._route_to(ResolverMatch(app, (), {}), None)
-        verdict = await self._admit((), guards)
-        if verdict is not ALLOWED:
-            await self.exchange.deny(verdict, send)
-            return
-        await self._enter(app, getattr(app, "__self__", app), scope, receive, send)
 
-    async def refuse_socket(self, route: Route) -> None:
-        """Answer a plain request for a socket as its guards would, or else that it needs an upgrade."""
-        self._route_to(route.resolver_match, route.url.get("url_route"))
-        guards = route.guards
-        if not guards.policies:
-            guards = guards._replace(policies=(default_policy(),))
-        verdict = await self._admit(route.hooks, guards)
-        await self.exchange.deny(upgrade_required(self._scope) if verdict is ALLOWED else verdict)
+def _match_of_socket(middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> EndpointMatch | None:
+    """The WebSocket route that a plain request has reached; None if HTTP has something at its path."""
+    if isinstance(match, EndpointMatch) and not match.is_django:
+        consumer_class = consumer_class_of(match.endpoint)
+        if consumer_class is None or hasattr(consumer_class, "http_request"):
+            return None
+        return _resolve_socket(middleware, scope)  # a consumer for sockets alone, without a protocol router
+    may_be_page = match is UNRESOLVABLE and not leads_to_django(middleware.inner)
+    if may_be_page or isinstance(match, Exception) or scope.get("method") not in {"GET", "HEAD"}:
+        return None
+    socket = _resolve_socket(middleware, scope)
+    if socket is None or "url_route" not in socket.url or _is_routed_by_django(scope):
+        return None
+    nowhere = {**scope, "path": scope.get("root_path", "") + _NOWHERE}
+    return None if _resolve_socket(middleware, nowhere) is not None else socket
 
-    async def _admit(self, hooks: tuple[Hooks, ...], guards: Guards) -> Verdict:
-        """Run the hooks of stacks and of `guards` that were not met yet, and ask the policies."""
-        if self.exchange.is_in(State.DENIED):
-            return Raised(HandshakeDenied("The request was denied already."))
-        try:
-            self.request.begin()
-            self._onion.enter((*site_hooks(), *hooks))
-            self._onion.enter(guards.hooks)
-        except Exception as error:  # noqa: BLE001 - fail closed: hooks that cannot be used may have denied
-            return Raised(error)
-        return await corridor.admit(self.passage, self.passage.remaining(guards.policies), hop)
 
-    async def _enter(self, app: ASGIApp, endpoint: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request into `app`; before the response, whatever that raises is a denial."""
-        exchange, passage = self.exchange, self.passage
-        exchange.may_unwind = consumer_class_of(endpoint) is not None
-        if not exchange.may_unwind:
-            await corridor.save_session_early(passage, hop)
-        if exchange.is_in(State.DENIED) or self._has_ended_early:
-            return  # while others were asked
-        offer = passage.request.offer()  # type: ignore[attr-defined]
-        scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
-        if self._onion:
-            scope["extensions"] = _without_files(scope.get("extensions"))
-        try:
-            await app(scope, receive, send)
-        except asyncio.CancelledError as error:
-            if is_being_cancelled() or exchange.is_in(State.STARTED):
-                raise
-            if exchange.is_in(State.PENDING):
-                problem = RuntimeError(f"What {app!r} awaited was cancelled before it answered the request.")
-                problem.__cause__ = error
-                await exchange.deny(Raised(problem), send)
-        except Exception as error:
-            if exchange.is_in(State.STARTED):
-                raise
-            if exchange.is_in(State.PENDING):
-                sessions.forget_loaded(passage.request)
-                await exchange.keep_body(error)
-                await exchange.deny(Raised(error), send)
-            elif not isinstance(error, HandshakeDenied):
-                log_failure(passage, error)
-        else:
-            exchange.ended = exchange.ended or app  # A wrapper around it may answer yet.
+def _resolve_socket(middleware: ASGIMiddleware, scope: Scope) -> EndpointMatch | None:
+    try:
+        match = resolve(middleware, {**scope, "type": "websocket"})
+    except Exception:  # a converter of the site's may raise anything; then it is no route
+        return None
+    return match if isinstance(match, EndpointMatch) else None
 
-    def _go_on_with(self, passage: Passage) -> None:
-        self.passage = self.exchange.passage = passage
 
-    def _route_to(self, match: ResolverMatch | Callable[[], ResolverMatch], url_route: Any) -> None:
-        self.passage.request.route_to(match, url_route)  # type: ignore[attr-defined]
-
-    def _default(self) -> tuple[Policy, ...]:
-        given = self.passage.default_policy
-        return (default_policy() if given is None else given,)
-
-    def _end_early(self, end: HttpResponseBase | Exception) -> bool:
-        self._has_ended_early = True
-        if not self.exchange.is_in(State.PENDING):
-            return False
-        self.exchange.begin_denial(Raised(end) if isinstance(end, Exception) else end)
+def _is_routed_by_django(scope: Scope) -> bool:
+    path_info: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return False
+    try:
+        resolve_url(path_info)
+    except Resolver404:
+        return False
+    except Exception:  # a URLconf that is broken: Django says so itself
         return True
+    return True
 
 
-def _without_files(extensions: Any) -> dict[str, Any]:
-    """The server's extensions without those that send files past the hooks."""
-    return {
-        name: value
-        for name, value in (extensions or {}).items()
-        if not name.endswith(("pathsend", "zerocopysend"))
-    }
+def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
+    """What answers as the guards of the socket would, or else that it needs an upgrade.
+
+    See RFC 9110 section 15.5.22.
+    """
+    policies = match.guards.policies
+    if match.default_policy is not None:
+        policies = (*policies, match.default_policy)
+    elif not policies:
+        policies = (default_policy(),)
+    # HTTP/2 knows no upgrade, and forbids the header (RFC 9113 section 8.2.2).
+    is_http1 = scope.get("http_version", "1.1") in {"1.0", "1.1"}
+    headers = {"Upgrade": "websocket", "Connection": "upgrade"} if is_http1 else {}
+    return Target(
+        match.app,
+        policies,
+        (match.hooks, match.guards.hooks),
+        url=match.url,
+        resolver_match=match.resolver_match,
+        error=Deny(426, _("This address is a WebSocket."), headers=headers),
+    )
+
+
+class AppResponse(HttpResponseBase):
+    """The beginning of an application's response, for response hooks: its status, headers and cookies."""
+
+    streaming = is_async = True
+
+    def __init__(self, start: Message) -> None:
+        super().__init__(status=start["status"])
+        self.start = start
+        take_headers(self, check_headers(start))
+
+    @property
+    def content(self) -> bytes:
+        """Raises `AttributeError`: the body is still to come, and streams through."""
+        raise AttributeError("The body of an ASGI application's response streams through; hooks see no content.")
+
+    streaming_content = content
+
+
+class HttpHandler:
+    """Runs an application, and hooks around its response. `receive` and `send` are what the application gets.
+
+    The application runs in a task of its own, because hooks return while its body is sent.
+    """
+
+    def __init__(
+        self,
+        context: RequestContext,
+        outer: RequestContext | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.context = context
+        self.scope, self._outer, self._receive, self._send = scope, outer, receive, send
+        self._runner: HookRunner | None = None
+        self._listener = Listener(receive)
+        #: The beginning of the application's response.
+        self._answer: asyncio.Future[AppResponse] = asyncio.get_running_loop().create_future()
+        #: Set once that has been sent, or a denial in its place.
+        self._decided = asyncio.Event()
+        self._is_started = self._is_denied = self._is_over = self._has_left = False
+        #: Whether the application was waiting for an event as it was denied: the disconnect ends it.
+        self._is_listening = False
+        self._task: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None
+
+    async def run(self, target: Target) -> None:
+        """Run hooks, ask policies, run the application, and send its response or a denial."""
+        request: Any = self.context.request
+        try:
+            request.begin()
+            request.describes(self.scope, adopting=True)  # the route of a router around the endpoint
+            hooks = () if target.is_django else ((*site_hooks(), *target.hooks[0]), target.hooks[1])
+            self._route(target)
+            self._runner = make_runner(self, hooks, "http", enclosing_runner(self.context))
+        except Exception as error:  # malformed, or hooks that might have denied cannot be used
+            await self._deny(make_denial(self.context, error))
+            return
+        try:
+            response = await self._in_time(self._respond(target))
+            if self._has_left:
+                discard(response)
+            elif isinstance(response, AppResponse):
+                await self._start(response)
+            else:
+                await self._deny(response)
+        except ClientLeft:
+            pass
+        finally:
+            await self._end_app()
+
+    def _route(self, target: Target) -> None:
+        """Set the route of the request, as far as it is known."""
+        context: Any = self.context
+        request = context.request
+        request.wsdeny = context
+        if target.resolver_match is not None:
+            url_route = target.url.get("url_route") or request.url_route
+            request.route_to(partial(target.resolver_match, url_route), url_route)
+        elif request.resolver_match is None and not target.is_django:
+            request.route_to(ResolverMatch(target.endpoint, (), {}), None)
+        if context.trace is not None:
+            context.trace.note_route(request.resolver_match)
+
+    async def _in_time(self, responding: Coroutine[Any, Any, HttpResponseBase]) -> HttpResponseBase:
+        """The response, if hooks take no longer than ``POLICY_TIMEOUT``; the application may."""
+        try:
+            async with asyncio.timeout(conf.POLICY_TIMEOUT + LEAST_SECONDS) as self._limit:
+                response = await responding
+        except Exception as error:  # some answer must be sent, and it must let nothing through
+            return make_denial(self.context, error)
+        if self._limit.expired():  # A hook has swallowed its cancellation.
+            late = TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
+            return make_denial(self.context, late)
+        return response
+
+    def _reschedule(self, seconds: float | None) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+    async def _respond(self, target: Target) -> HttpResponseBase:
+        get_response = partial(self._get_response, target)
+        if self._runner is not None:
+            return await self._runner.run(get_response)
+        try:
+            return await get_response([], [])
+        except Exception as error:  # fail closed
+            return await HookRunner(self, outer=enclosing_runner(self.context)).answer(error)
+
+    async def _get_response(
+        self, target: Target, request_hooks: list[Check], route_hooks: list[Check]
+    ) -> HttpResponseBase:
+        """The beginning of the application's response, or a denial. Raises what the application does."""
+        context = self.context
+        policies, late = self._policies(target)
+        waiting = context.route_hooks
+        waiting += route_hooks
+        checks = [*request_hooks]
+        if not target.is_late:
+            checks += waiting
+            waiting.clear()
+        checks += policy_checks(policies)
+        if target.error is None and not target.is_django:
+            checks.append(LoadUser())
+        denial = await authorize(context, checks)
+        if denial is not None:
+            return await self._deny_by_check(denial)
+        if target.error is not None:
+            raise target.error
+        scope = self.scope if target.is_django else scope_for_application(context, self.scope)
+        context.mark_passed(policies)
+        if is_dry_run(context) and not target.is_django:
+            return skip(context, target.endpoint)
+        passed = len(context.state.passed)
+        response = await self._call_app(target, scope)
+        is_asked = len(context.state.passed) > passed
+        if target.is_django:
+            is_asked = bool(self.scope["wsdeny"].asked)
+        if late and not is_asked and statuses.is_content(response.status_code):
+            denial = await authorize(context, policy_checks(late))
+            if denial is not None:
+                return await self._deny_by_check(denial)
+        return response
+
+    def _policies(self, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+        """The policies to ask first, and those to ask if a wrapper answers and nothing inside was asked."""
+        due = self._due_default(target)
+        if due is None:
+            return target.policies, ()
+        if target.is_django or target.asks_inside:
+            return target.policies, (due,)
+        return (*target.policies, due), ()
+
+    def _due_default(self, target: Target) -> Policy | None:
+        if target.error is not None or not (conf.MIRROR_DEFAULT_POLICY and target.owes_default):
+            return None
+        if not target.is_django:
+            return due_default(self.context, target.policies, target.default_policy)
+        if not target.is_late:
+            return None  # The mirror asks.
+        default: Policy | None = self.scope["wsdeny"].default_policy
+        return default_policy() if default is None else default
+
+    async def _deny_by_check(self, denial: Denial) -> HttpResponseBase:
+        if self._runner is not None:
+            self._runner.forget()
+        if denial_blocks(denial):
+            return await run_in_threadpool(lambda: self.respond(denial))
+        return self.respond(denial)
+
+    # What the runner of the hooks calls
+
+    def respond(self, denial: Denial) -> HttpResponseBase:
+        """The response that a denial is sent as."""
+        return make_denial(self.context, denial)
+
+    def respond_blocks(self, denial: Denial | Exception) -> bool:
+        """Whether that may block."""
+        return denial_blocks(denial)
+
+    def fail(self, error: Exception) -> HttpResponseBase:
+        """The response to an error that no hook answers."""
+        return make_denial(self.context, error)
+
+    # The application
+
+    async def _call_app(self, target: Target, scope: Scope) -> AppResponse:
+        """The beginning of the application's response; it may take as long as it likes."""
+        self._reschedule(None)
+        self._task = asyncio.create_task(_run(target.app, scope, self.receive, self.send))
+        waiting: set[asyncio.Future[Any]] = {self._task, self._answer}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # A hook has given up, or the server.
+            await self._end_app()
+            raise
+        self._reschedule(max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds))
+        if self._answer.done():
+            return self._answer.result()
+        endpoint = target.endpoint or target.app
+        try:
+            self._task.result()
+        except asyncio.CancelledError as error:
+            raise RuntimeError(f"Something that {endpoint!r} awaited was cancelled before it answered.") from error
+        if self._has_left:
+            raise ClientLeft
+        raise ImproperlyConfigured(f"{endpoint!r} ended without a response to the request.")
+
+    async def receive(self) -> Message:
+        """The application's ``receive``."""
+        event: Message | None = None
+        if not self._is_denied:
+            event = await (self._listener.last() if self._is_started else self._listener.next())
+        if event is None:
+            return {"type": "http.disconnect"}
+        if event["type"] == "http.disconnect":
+            self._has_left = True
+        return event
+
+    async def send(self, message: Message) -> None:
+        """The application's ``send``: the start of its response waits for the response hooks.
+
+        Raises `HandshakeDenied`, an `OSError`, once the request is denied or answered.
+        """
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._answer.done() or self._is_denied:
+                await self._until_decided()
+                raise HandshakeDenied("The request has been answered already; its response cannot start again.")
+            self._answer.set_result(AppResponse(message))
+            await self._until_decided()
+            return
+        if kind in _AFTER_START:
+            if not self._answer.done():
+                raise RuntimeError(f"Expected 'http.response.start' first, found {kind!r}.")
+            await self._until_decided()
+            if self._is_over:
+                raise HandshakeDenied(f"The request has been answered already; {kind!r} cannot be sent.")
+            has_trailers = self._answer.result().start.get("trailers")
+            self._is_over = kind == "http.response.body" and not message.get("more_body") and not has_trailers
+        await self._send(message)
+
+    async def _until_decided(self) -> None:
+        """Wait until the start of the application's response has been sent. Raises if it was denied."""
+        await self._decided.wait()
+        if self._is_listening:  # Django's handler cancels what sends its response, and closes the response.
+            await asyncio.get_running_loop().create_future()
+        if not self._is_started:
+            raise HandshakeDenied("The request was denied; its response cannot be sent.")
+
+    async def _start(self, response: AppResponse) -> None:
+        """Send the start of the application's response, as the hooks left it, and wait for its end."""
+        try:
+            await self._save_session(response)
+            headers = encode_headers(response)
+        except Exception as error:  # of the session, or headers of hooks that cannot be sent
+            await self._deny(make_denial(self.context, error))
+            return
+        await self._send({**response.start, "status": response.status_code, "headers": headers})
+        self._is_started = True
+        self._decided.set()
+        task: Any = self._task
+        await asyncio.wait({task})
+        if not self._is_over or not (task.cancelled() or isinstance(task.exception(), HandshakeDenied)):
+            task.result()  # From the start on, its errors are the server's.
+
+    async def _deny(self, response: Any) -> None:
+        """Send a response in place of the application's."""
+        self._stop_listening()
+        try:
+            if statuses.is_denial(response.status_code):
+                add_denial_headers(response)
+            await self._save_session(response)
+            headers = encode_headers(response)
+        except Exception as error:  # some answer must be sent, and it must let nothing through
+            response = make_denial(self.context, translate(error))
+            headers = encode_headers(response)
+        denial = EncodedDenial(response, headers, code_of(response))
+        if statuses.is_denial(response.status_code):
+            log_denial(self.context, response.status_code, denial.code)
+        try:
+            sending = send_response(denial, self._send)
+            await (send_while_connected(sending, self._receive) if response.streaming else sending)
+        except OSError:
+            pass  # The client has left, and the server says so as ASGI asks.
+
+    async def _save_session(self, response: HttpResponseBase) -> None:
+        """Save the session; one that is that of the layer around is saved there."""
+        own = vars(self.context.request).get("session")
+        if self._outer is None or own is not vars(self._outer.request).get("session"):
+            await save_session(self.context, response)
+
+    def _stop_listening(self) -> None:
+        """The application is not heard any more; what waits for an event gets a disconnect."""
+        if not self._is_denied:
+            self._is_denied, self._is_listening = True, self._listener.pending is not None
+            self._listener.end()
+
+    async def _end_app(self) -> None:
+        """Have the application end, if it is still running: by its disconnect, or by a cancellation."""
+        task = self._task
+        if task is None:
+            return
+        if not self._is_started:
+            self._stop_listening()
+            self._decided.set()
+            if not task.done() and (self._is_listening or self._answer.done()):
+                await asyncio.wait({task}, timeout=_GRACE)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_GRACE)
+        if task.done() and not task.cancelled():
+            error = task.exception()
+            is_news = not self._is_started and self._answer.done()  # else it is answered, or raised to the server
+            if is_news and error is not None and not isinstance(error, HandshakeDenied):
+                log_failure(self.context, error)
+
+
+async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)

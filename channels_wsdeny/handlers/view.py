@@ -1,6 +1,7 @@
-"""The view door: hooks and policies on Django views, synchronous and asynchronous, under WSGI and ASGI.
+"""Guarded Django views, synchronous and asynchronous, under WSGI and ASGI.
 
-The view's own exceptions stay Django's business, unless a hook takes them; but for `Deny`.
+A view is called once its hooks and policies allow the request. What it raises itself is left to Django, but
+for a `Deny` and what a hook answers.
 """
 
 from __future__ import annotations
@@ -10,34 +11,63 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from asgiref.sync import iscoroutinefunction
+from django.conf import settings, urls
+from django.core.exceptions import BadRequest, ImproperlyConfigured, PermissionDenied
+from django.core.handlers.exception import get_exception_response
 from django.db import connections
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.template.loader import get_template
+from django.urls import NoReverseMatch, get_callable, get_resolver, get_urlconf
 
-from ..decisions import ALLOWED, Raised, Steps, Verdict
-from ..drivers import drive_sync
-from ..exceptions import Deny
-from ..http import content
-from ..http.exception_handler import denial_for
-from . import corridor
-from .admission import admission
-from .call import Call, answer, answer_sync, refuse, rescue, through_django
+from .. import status as statuses
+from ..concurrency import run_in_django_thread
+from ..hooks.runner import HookRunner, enclosing_runner, make_runner
+from ..http.context import get_context
+from ..http.responses import HTML, is_rendered, preferred_type
+from ..log import log_denial, log_failure
+from ..policies import AllowAny
+from .base import (
+    authorize,
+    authorize_sync,
+    code_of,
+    denial_blocks,
+    is_dry_run,
+    make_denial,
+    policy_checks,
+    skip,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http.response import HttpResponseBase
 
-    from ..hooks.registry import Hooks
+    from ..exceptions import Deny
+    from ..hooks import Hooks
+    from ..http.context import RequestContext
+    from ..policies.base import Denial
+    from ..policies.checks import Check
     from ..routing.guards import Guards
 
 
 class _Guarded(NamedTuple):
-    """What is behind a guarded view."""
-
     view: Callable[..., Any]
     guards: Guards
     itself: Callable[[], Any]
 
+
+class _LoginNotRequired:
+    """What `public` sets as ``login_required``: false for Django's `LoginRequiredMiddleware`.
+
+    It is not the False of Django's `login_not_required`: `functools.wraps` copies it to functions that do not
+    call the view.
+    """
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_LOGIN_NOT_REQUIRED = _LoginNotRequired()
 
 # By identity: an attribute would travel with functools.wraps() to functions that check nothing.
 _guarded: WeakKeyDictionary[Callable[..., Any], _Guarded] = WeakKeyDictionary()
@@ -54,14 +84,24 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
 
         @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            return await answer(ViewCall(request, view, guards, args, kwargs))
+            handler = ViewHandler(request, view, guards, args, kwargs)
+            try:
+                return handler.finish(await handler.run())
+            finally:
+                handler.raised = None
 
     else:
 
         @functools.wraps(named)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            return answer_sync(ViewCall(request, view, guards, args, kwargs))
+            handler = ViewHandler(request, view, guards, args, kwargs)
+            try:
+                return handler.finish(handler.run_sync())
+            finally:
+                handler.raised = None
 
+    if guards.policies and all(isinstance(policy, AllowAny) for policy in guards.policies):
+        vars(guarded)["login_required"] = _LOGIN_NOT_REQUIRED  # Django's attribute
     _guarded[guarded] = _Guarded(view, guards, ref(guarded))
     return guarded
 
@@ -70,14 +110,14 @@ def guards_of_view(view: Any) -> Guards | None:
     """The guards of a view that is guarded itself, not by something that it may call; None if it is not."""
     try:
         found = _guarded.get(view)
-    except TypeError:  # Not hashable, or not to be referenced weakly: none of ours.
+    except TypeError:  # Not hashable, or not to be referenced weakly: not made here.
         return None
     # Views may compare as they like, and this is about the very one.
     return found.guards if found is not None and found.itself() is view else None
 
 
 def guards_within(view: Any) -> Guards | None:
-    """The guards of the view that other decorators say they are around (``__wrapped__``); None without."""
+    """The guards of the view that other decorators name as what they wrap (``__wrapped__``); None without."""
     while (view := getattr(view, "__wrapped__", None)) is not None:
         found = guards_of_view(view)
         if found is not None and found.policies:
@@ -85,7 +125,110 @@ def guards_within(view: Any) -> Guards | None:
     return None
 
 
-class ViewCall(Call):
+class DjangoHandler:
+    """A Django request at one layer: a guarded view, or `MirrorMiddleware`.
+
+    A subclass gives `get_response` and `aget_response`: the response inside the hooks of the layer.
+    """
+
+    #: The view that the request is for, if that is known.
+    view: Any = None
+
+    def __init__(self, request: HttpRequest, registries: tuple[Hooks, ...] = ()) -> None:
+        self.context: RequestContext = get_context(request)
+        self.outer = enclosing_runner(self.context)
+        self.runner = make_runner(self, (registries,), "http", self.outer) if registries else None
+
+    def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """The response, after these hooks have run."""
+        raise NotImplementedError
+
+    async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """As `get_response`, for an asynchronous request."""
+        raise NotImplementedError
+
+    def run_sync(self) -> HttpResponseBase:
+        """The response as the hooks leave it. Raises what is left to Django."""
+        if self.runner is not None:
+            return self.runner.run_sync(self.get_response)
+        try:
+            return self.get_response([], [])
+        except Exception as error:  # fail closed: a policy that fails denies
+            return self.answer_sync(error)
+
+    async def run(self) -> HttpResponseBase:
+        """As `run_sync`, for an asynchronous request."""
+        if self.runner is not None:
+            return await self.runner.run(self.aget_response)
+        try:
+            return await self.aget_response([], [])
+        except Exception as error:  # as in run_sync()
+            return await self.answer(error)
+
+    def answer_sync(self, error: Exception) -> HttpResponseBase:
+        """The response to an error: a hook's, or a denial. Raises what is left to Django."""
+        return self._runner_for_errors.answer_sync(error)
+
+    async def answer(self, error: Exception) -> HttpResponseBase:
+        """As `answer_sync`, for an asynchronous request."""
+        return await self._runner_for_errors.answer(error)
+
+    @property
+    def _runner_for_errors(self) -> HookRunner:
+        return HookRunner(self, outer=self.outer) if self.runner is None else self.runner
+
+    def deny_sync(self, denial: Denial) -> HttpResponseBase:
+        """The response that a check denies with; for a caller that tries again the hooks run again."""
+        if self.runner is not None:
+            self.runner.forget()
+        return self.respond(denial)
+
+    async def deny(self, denial: Denial) -> HttpResponseBase:
+        """As `deny_sync`, for an asynchronous request."""
+        if self.respond_blocks(denial):
+            return await run_in_django_thread(lambda: self.deny_sync(denial))
+        return self.deny_sync(denial)
+
+    def go_on(self) -> None:
+        """Raise `HookError` if around hooks have answered already: no view begins after that."""
+        runner = self.runner or self.outer
+        if runner is not None:
+            runner.go_on()
+
+    # What the runner of the hooks calls
+
+    def respond(self, denial: Denial | Exception) -> HttpResponseBase:
+        """The response of a denial or an error, logged; for a browser the site's page, if there is one."""
+        response = make_denial(self.context, denial, self._page_for)
+        if statuses.is_denial(response.status_code):
+            if self.context.trace is not None:
+                self.context.trace.note_route(self.context.request.resolver_match)
+            log_denial(self.context, response.status_code, code_of(response))
+        return response
+
+    def respond_blocks(self, denial: Denial | Exception) -> bool:
+        """Whether that may block: pages are rendered."""
+        is_page = isinstance(denial, Exception) and preferred_type(self.context.request) == HTML
+        return is_page or denial_blocks(denial)
+
+    def fail(self, error: Exception) -> HttpResponseBase:
+        """The response to an error of a hook or policy. Raises it with ``DEBUG_PROPAGATE_EXCEPTIONS``."""
+        if settings.DEBUG_PROPAGATE_EXCEPTIONS:
+            raise error
+        return self.respond(error)
+
+    def _page_for(self, denial: Deny) -> HttpResponseBase | None:
+        request = self.context.request
+        if denial.response is not None or preferred_type(request) != HTML:
+            return None
+        try:
+            return page_for(request, self.view, denial)
+        except Exception as error:  # the denial is sent without the site's page if that fails
+            log_failure(self.context, error)
+            return None
+
+
+class ViewHandler(DjangoHandler):
     """One call of a guarded view."""
 
     def __init__(
@@ -98,85 +241,152 @@ class ViewCall(Call):
     ) -> None:
         if not isinstance(request, HttpRequest):
             raise TypeError(
-                f"{view!r} is guarded as a view, which takes a request first; found {request!r}. An ASGI app "
-                "must take (scope, receive, send) by these names, and a method needs "
-                "django.utils.decorators.method_decorator."
+                f"{view!r} is guarded as a view, which takes a request first, found a "
+                f"{type(request).__name__}. An ASGI app must take (scope, receive, send) by these names, and "
+                "a method needs django.utils.decorators.method_decorator."
             )
-        super().__init__(request)
-        self._view, self._guards = view, guards
-        self._args, self._kwargs = args, kwargs
-        self._is_async = iscoroutinefunction(view)
-        if guards.policies:
-            self.passage.owed = None  # They are asked here.
+        super().__init__(request, guards.hooks)
+        self.view, self._policies, self._args, self._kwargs = view, guards.policies, args, kwargs
+        #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
+        self.raised: Exception | None = None
 
-    def registries(self) -> tuple[Hooks, ...]:
-        """The hooks of the view."""
-        return self._guards.hooks
+    def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """The view's response, or a denial."""
+        before = self._kwargs_of_route()
+        denial = authorize_sync(self.context, self._checks(request_hooks, route_hooks))
+        if denial is not None:
+            return self.deny_sync(denial)
+        self._enter(before)
+        if is_dry_run(self.context):
+            return skip(self.context, self.view)
+        try:
+            response: HttpResponseBase = self.view(self.context.request, *self._args, **self._kwargs)
+        except Exception as error:
+            self.raised = error
+            raise
+        return self._with_hooks(response)
 
-    def steps(self) -> Steps[HttpResponseBase]:
-        """The view's response, or what it is refused with; raises what the view does, if no hook takes it."""
-        response: HttpResponseBase
-        decision: Verdict = yield from self._admit()
-        if decision is ALLOWED:
-            self.go_on()
-            try:
-                if self._is_async:
-                    response = yield lambda: self._view(self.request, *self._args, **self._kwargs)
-                else:
-                    response = self._view(self.request, *self._args, **self._kwargs)
-            except Exception as error:
-                if not (isinstance(error, Deny) or self.onion.takes(error)):
-                    raise
-                decision = yield from rescue(self.passage, error)
-                if isinstance(decision, Raised):
-                    raise
-                if not self._is_async:
-                    _roll_back(self.request)
-        if decision is not ALLOWED:
-            self.forget()
-            response = yield from refuse(self.request, self._view, decision)
-        if self.onion.depth > self.depth and not getattr(response, "is_rendered", True):
-            # As Django's decorator_from_middleware does: response hooks see what the template became.
-            response.add_post_render_callback(  # type: ignore[attr-defined]
-                lambda rendered: drive_sync(self.leave(rendered))
-            )
-        else:
-            response = yield from self.leave(response)
-        self.response = response
-        return response
+    async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """As `get_response`, of a view that is a coroutine function."""
+        before = self._kwargs_of_route()
+        denial = await authorize(self.context, self._checks(request_hooks, route_hooks))
+        if denial is not None:
+            return await self.deny(denial)
+        self._enter(before)
+        if is_dry_run(self.context):
+            return skip(self.context, self.view)
+        try:
+            response: HttpResponseBase = await self.view(self.context.request, *self._args, **self._kwargs)
+        except Exception as error:
+            self.raised = error
+            raise
+        return self._with_hooks(response)
 
-    def fail(self, error: Exception) -> Steps[HttpResponseBase]:
-        """The response to a `Deny` of an ``around`` hook; raises what else hook or view have raised."""
-        self.forget()
-        if self.response is not None:
-            yield from content.discard(self.response)
-        if not isinstance(error, Deny):
+    def fail(self, error: Exception) -> HttpResponseBase:
+        """The response to an error of a hook or policy. Raises what the view itself has raised."""
+        if error is self.raised:
             raise error
-        response = yield from refuse(self.request, self._view, denial_for(error))
-        self.onion.cut(self.depth)
+        return super().fail(error)
+
+    def finish(self, response: HttpResponseBase) -> HttpResponseBase:
+        """`response`. If it answers an exception of the view, it does not commit the view's transaction."""
+        if self.raised is not None:
+            _roll_back(self.context.request)
         return response
 
-    def _admit(self) -> Steps[Verdict]:
-        policies = self.passage.remaining(self._guards.policies)
-        match = self.request.resolver_match
-        before = dict(match.kwargs) if match is not None else {}
-        decision: Verdict
-        if self._is_async:
-            decision = yield lambda: corridor.admit(self.passage, policies, through_django)
-        else:
-            decision = yield from admission(self.passage, policies)
+    def _checks(self, request_hooks: list[Check], route_hooks: list[Check]) -> list[Check]:
+        return [*request_hooks, *route_hooks, *policy_checks(self._policies)]
+
+    def _kwargs_of_route(self) -> dict[str, Any]:
+        match = self.context.request.resolver_match
+        return dict(match.kwargs) if self.runner is not None and match is not None else {}
+
+    def _enter(self, before: dict[str, Any]) -> None:
+        """The request is allowed: take over what a route hook has changed."""
+        self.context.mark_passed(self._policies)
+        self.go_on()
+        if self.runner is None:
+            return
+        match = self.context.request.resolver_match
         after = match.kwargs if match is not None else {}
-        if after != before:  # A route hook changed them.
+        if after != before:
             kept = {name: value for name, value in self._kwargs.items() if name not in before}
             self._kwargs = {**kept, **after}
-        return decision
+
+    def _with_hooks(self, response: HttpResponseBase) -> HttpResponseBase:
+        """`response`; the hooks of the view enclose the rendering of its template, which Django does then."""
+        if self.runner is None or is_rendered(response):
+            return response
+        template: Any = response
+        finish = self.runner.hold_response_hooks()
+        template.add_post_render_callback(finish)  # A cache around the view keeps what the hooks make of it.
+
+        def render() -> Any:
+            del template.render  # Caches pickle the response.
+            try:
+                return template.render()
+            except Exception as error:  # a hook may answer it; else it is raised by fail()
+                self.raised = error
+                try:
+                    return finish(error)
+                finally:
+                    self.raised = None
+
+        template.render = render
+        return response
 
 
 def _roll_back(request: HttpRequest) -> None:
-    """What any other exception of the view does under ATOMIC_REQUESTS, whose transaction is around us."""
+    """Undo what the view has written under ``ATOMIC_REQUESTS``, as any other exception of it does."""
     match = request.resolver_match
     exempt = getattr(match.func, "_non_atomic_requests", ()) if match is not None else ()
     for connection in connections.all(initialized_only=True):
         is_atomic = connection.settings_dict["ATOMIC_REQUESTS"] and connection.alias not in exempt
         if is_atomic and connection.in_atomic_block:
             connection.set_rollback(True)
+
+
+# Pages for browsers
+
+#: Statuses for which Django has an error view of the site's, and the exception that it shows.
+_ERROR_PAGES = {400: BadRequest, 403: PermissionDenied, 404: Http404}
+
+
+def page_for(request: HttpRequest, view: Any, denial: Deny) -> HttpResponseBase | None:
+    """What a browser gets: a redirect to ``LOGIN_URL``, or the site's page for the status; may block."""
+    if denial.status == 401:
+        user = getattr(request, "user", None)
+        return None if user is not None and user.is_authenticated else _redirect_to_login(request, view)
+    if denial.status not in _ERROR_PAGES or settings.DEBUG:
+        return None
+    resolver = get_resolver(get_urlconf())
+    if not _has_page(resolver, denial.status):
+        return None
+    page: Any = get_exception_response(request, resolver, denial.status, _ERROR_PAGES[denial.status](denial.detail))
+    if not is_rendered(page):
+        page = page.render()
+    return page if page.status_code == denial.status else None
+
+
+def _has_page(resolver: Any, status: int) -> bool:
+    """Whether the site has a template or view of its own for errors of this status."""
+    try:
+        handler = resolver.resolve_error_handler(status)
+        if handler is not get_callable(getattr(urls, f"handler{status}")) and not hasattr(handler, "is_wsdeny"):
+            return True
+        get_template(f"{status}.html")
+    except Exception:  # without a template, or with a broken URLconf, a problem body is sent
+        return False
+    return True
+
+
+def _redirect_to_login(request: HttpRequest, view: Any) -> HttpResponseBase | None:
+    # Imported here: it needs loaded apps, and decorators are imported before that.
+    from django.contrib.auth.middleware import LoginRequiredMiddleware  # noqa: PLC0415
+
+    middleware: Any = LoginRequiredMiddleware
+    try:
+        redirect: HttpResponseBase = middleware(lambda request: None).handle_no_permission(request, view)
+    except (ImproperlyConfigured, NoReverseMatch):
+        return None  # A site without a log-in page.
+    return redirect

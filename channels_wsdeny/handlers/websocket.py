@@ -1,312 +1,938 @@
-"""The websocket door: which policies stand before which application, and who lets it through.
+"""A WebSocket handshake, from top to bottom.
 
-Where the look-ahead sees the endpoint, all is decided before anything runs. Where it does not, a gate
-stands before the application until an endpoint within has decided, or the application wants something.
+The connect event is taken, the endpoint resolved without running anything, hooks run, policies are asked, the
+application is called; its first answer passes the response hooks, and goes out as an accept or as a denial.
+
+The application runs in the task of the server, as in any ASGI middleware. Only where a request has around hooks it
+runs in a task of its own, for then hooks have to return while the consumer lives on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from typing import TYPE_CHECKING, Any
+import contextvars
+import enum
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.core.exceptions import ImproperlyConfigured
-from django.http import Http404
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
-from ..concurrency import hop
-from ..decisions import ALLOWED, Raised
-from ..drivers import is_being_cancelled
-from ..exceptions import HandshakeDenied
-from ..hooks.onion import Onion
+from .. import signals
+from ..concurrency import adopt_context, is_being_cancelled, run_in_threadpool
+from ..conf import conf
+from ..exceptions import Deny, HandshakeDenied, HookError
+from ..headers import check_headers
 from ..hooks.registry import site_hooks
-from ..http import messages as emitter
-from ..http.context import Gate, Passage
+from ..hooks.runner import make_runner
+from ..http.context import RequestContext, RequestState
+from ..http.messages import (
+    Closed,
+    DenialFromApplication,
+    EncodedDenial,
+    accept_headers,
+    close_message,
+    is_connect,
+)
 from ..http.request import HandshakeRequest
-from ..log import log_failure
-from ..policies.builtin import default_policy
-from ..routing.guards import Guards
-from ..routing.match import Route, Unseen
-from ..routing.resolver import consumer_class_of, look_through
-from . import corridor
-from .gatekeeper import Gatekeeper
-from .reflex import reflex
-from .wire import State, Wire
+from ..http.servers import is_granian
+from ..log import log_denial, log_failure
+from ..policies.checks import ClientLeft, LoadUser
+from ..routing.match import NOT_FOUND, EndpointMatch
+from ..routing.resolver import resolve_within
+from .base import (
+    LEAST_SECONDS,
+    SaveSession,
+    authorize,
+    context_within,
+    denial_blocks,
+    due_default,
+    finalize_error,
+    finalize_response,
+    make_denial,
+    policy_checks,
+    save_session,
+    scope_for_application,
+)
+from .connection import Connection
+from .fast_denial import deny_anonymous, encoded_denial
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from django.http.response import HttpResponseBase
+    from ..hooks import Hooks
+    from ..hooks.runner import HookRunner
+    from ..policies import Policy
+    from ..policies.base import Denial
+    from ..policies.checks import Check
+    from ..routing.guards import Guards
+    from ..routing.match import Match
+    from ..routing.middleware import ASGIMiddleware
+    from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
-    from ..decisions import Cause
-    from ..hooks.registry import Hooks
-    from ..routing.match import Found
-    from ..routing.middleware import Layer
-    from ..types import ASGIApp, Receive, Scope, Send
+#: Seconds that a denied application has to end by itself, and then once it is cancelled.
+_GRACE = 1.0
+
+#: The handler of the layer whose policies have allowed the code that runs now: they count for it and those around it.
+_decided: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_decided", default=None)
+#: The outermost handler of the handshake that the code which runs now belongs to.
+_handshake: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_handshake", default=None)
 
 
-async def enter_layer(
-    layer: Layer, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None
+class State(enum.Enum):
+    """Where a handshake is. It stays accepted or denied."""
+
+    CONNECTING = "connecting"
+    ACCEPTED = "accepted"
+    DENIED = "denied"
+
+
+class _Accept(NamedTuple):
+    """The response of an accept, and the headers that go out with it."""
+
+    response: HttpResponseBase
+    headers: RawHeaders
+
+
+class _Raised(NamedTuple):
+    """What the application raised before it answered: exception hooks are asked about it."""
+
+    error: Exception
+
+
+@dataclass(slots=True)
+class Target:
+    """An application, and the hooks and policies before it at one layer."""
+
+    app: ASGIApp
+    policies: tuple[Policy, ...] = ()
+    #: The registries of the stacks, and those of the endpoint.
+    hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
+    endpoint: Any = None
+    #: The consumer (its class, while it is not made), if it is known.
+    consumer: Any = None
+    default_policy: Policy | None = None
+    #: Whether a default policy is asked where there is no other.
+    owes_default: bool = True
+    #: Whether the application is unresolvable: the default policy is asked when it calls ``receive`` or accepts.
+    is_late: bool = False
+    url: dict[str, Any] = field(default_factory=dict)
+    #: The route, given ``url_route`` of Channels.
+    resolver_match: Callable[[dict[str, Any] | None], ResolverMatch] | None = None
+    #: What is raised in place of running the application.
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
+        """The target of `middleware`, by what its application was resolved to."""
+        if isinstance(match, EndpointMatch):
+            return cls(
+                match.app,
+                match.guards.policies,
+                (match.hooks, match.guards.hooks),
+                endpoint=match.endpoint,
+                consumer=match.consumer_class,
+                default_policy=match.default_policy,
+                is_late=match.is_late,
+                url=match.url,
+                resolver_match=match.resolver_match,
+            )
+        error = match if isinstance(match, Exception) else None
+        return cls(
+            middleware.inner,
+            middleware.guards.policies,
+            (middleware.hooks, middleware.guards.hooks),
+            default_policy=middleware.default_policy,
+            is_late=True,
+            error=Resolver404({"path": scope["path"]}) if match is NOT_FOUND else error,
+        )
+
+
+# Ways in: the middleware of this package and decorated endpoints call these. They compose as ASGI applications do.
+
+
+async def enter_middleware(
+    middleware: ASGIMiddleware, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None
 ) -> None:
-    """Run `layer` for a websocket scope: a stack, or an ASGI app with policies of its own.
+    """Run `middleware`, a stack or a guarded application, for a websocket scope.
 
     Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
     """
-    handshake = handshake_of(scope)
-    found = look_through(layer, scope)
-    if handshake is not None:
-        await handshake.enter_layer(layer, found, scope, receive, send)
+    outer = _context_of(scope)
+    match = resolve_within(middleware, scope)
+    if outer is None and await deny_anonymous(middleware, match, scope, receive, send, deny_with):
         return
-    if await reflex(layer, found, scope, (receive, send), deny_with):
-        return
-    inside = _enter(
-        Handshake(scope, receive, send, deny_with),
-        lambda it: it.enter_layer(layer, found, scope, it.wire.receive, it.wire.send, outermost=True),
-    )
-    await (asyncio.create_task(inside) if emitter.is_granian(send) else inside)
+    await _enter(Target.of(middleware, match, scope), outer, scope, receive, send, deny_with)
 
 
 async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
-    """Run `app` for a websocket scope once `guards` let it."""
-    handshake = handshake_of(scope)
-    if handshake is not None:
-        await handshake.enter_endpoint(app, scope, receive, send, guards)
-        return
-    inside = _enter(
-        Handshake(scope, receive, send),
-        lambda it: it.enter_endpoint(app, scope, it.wire.receive, it.wire.send, guards),
-    )
-    await (asyncio.create_task(inside) if emitter.is_granian(send) else inside)
-
-
-async def _enter(handshake: Handshake, go_on: Callable[[Handshake], Awaitable[None]]) -> None:
-    """Take a handshake through its outermost door.
-
-    On granian in a task of its own, whose frames hold the handshake but none of the server's callables:
-    granian keeps a denied connection for as long as any frame holds those.
-    """
-    async with handshake:
-        if await handshake.begin():
-            await go_on(handshake)
-
-
-def handshake_of(scope: Scope) -> Handshake | None:
-    """The handshake that `scope` is a part of already; None at its outermost door."""
-    passage = scope.get("wsdeny")
-    return passage.door if isinstance(passage, Passage) else None
-
-
-class Handshake:
-    """One handshake on its way through layers and endpoints, from its outermost door on."""
-
-    __slots__ = ("_is_running", "_onion", "_site_hooks", "_straight", "passage", "wire")
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None) -> None:
-        request = HandshakeRequest(scope)
-        self._onion = Onion("websocket")
-        self._onion.on_early_end = self._end_early
-        self.passage = Passage(request, self, onion=self._onion)
-        request.wsdeny = self.passage  # type: ignore[attr-defined]
-        self.wire = Wire(self.passage, scope, receive, send, deny_with)
-        self._is_running = False
-        #: The passage of a consumer that is about to be called, with nothing left to ask.
-        self._straight: Passage | None = None
-
-    async def __aenter__(self) -> Handshake:
-        return self
-
-    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
-        self.passage.door = None
-        try:
-            await self.wire.release(cancelled=isinstance(error, asyncio.CancelledError))
-        finally:
-            self._onion.drop()  # Its hooks have had their say in a denial first.
-        if isinstance(error, _PastRouters):
-            raise error.error from None
-
-    async def begin(self) -> bool:
-        """Begin the handshake; returns False if it is over already."""
-        if not await self.wire.take_connect():
-            return False
-        try:
-            self.passage.request.begin()  # type: ignore[attr-defined]
-            self._site_hooks = site_hooks()
-        except Exception as error:  # noqa: BLE001 - malformed, or hooks that might have denied cannot be used
-            await self.wire.deny(Raised(error))
-            return False
-        return True
-
-    async def enter_layer(
-        self,
-        layer: Layer,
-        found: Found | Exception,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        outermost: bool = False,
-    ) -> None:
-        """Run what the look-ahead found in `layer`, or `layer` itself behind a gate."""
-        if self.wire.is_in(State.DENIED):
-            return  # An around hook has ended, and nobody is asked any more.
-        passage = self._passage_within(scope)
-        if not isinstance(found, Route):
-            self._enter_hooks(layer.hooks, layer.guards.hooks)
-            decision = await corridor.arrive(passage, hop)
-            if decision is ALLOWED and isinstance(found, Exception):
-                decision = Raised(found)
-            elif decision is ALLOWED and found is Unseen.UNROUTED:
-                decision = Raised(Resolver404({"path": scope["path"]}))
-            if decision is not ALLOWED:
-                await self._deny_here(passage, decision, send)
-                return
-            policy = layer.default_policy
-            if policy is None and (outermost or self.wire.is_in(State.ACCEPTED)):
-                policy = default_policy()
-            if policy is not None:
-                gate = Gate(policy, passage.gate)
-                passage = passage.behind(gate)
-                deny = functools.partial(self._deny_here, passage, send=send)
-                keeper = Gatekeeper(gate, passage, self.wire, (receive, send), deny)
-                receive, send = keeper.receive, keeper.send
-            await self._run(layer.inner, passage, scope, receive, send)
-        else:
-            scope = {**scope, **found.url}
-            if "url_route" in found.url:
-                self.wire.passage = passage = passage.within(scope)
-            url_route = scope.get("url_route")
-            match = functools.partial(found.resolver_match, url_route)
-            passage.request.route_to(match, url_route)  # type: ignore[attr-defined]
-            self.wire.consumer_class = consumer_class_of(found.endpoint)
-            self._enter_hooks(found.hooks, found.guards.hooks)
-            policies = found.guards.policies
-            if not policies and passage.gate is not None:
-                policies = () if passage.gate.is_open and passage.has_passed else (passage.gate.policy,)
-            elif not policies and (outermost or self.wire.is_in(State.ACCEPTED)):
-                policies = (default_policy(),)
-            passage.is_fresh = True
-            scope = {**scope, "wsdeny": passage}
-            is_consumer = self.wire.consumer_class is not None
-            goes_straight = is_consumer and self.wire.is_in(State.CONNECTING)
-            await self.enter_endpoint(
-                found.app, scope, receive, send, Guards(policies), fresh=True, straight=goes_straight
-            )
-
-    async def enter_endpoint(
-        self,
-        app: ASGIApp,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        guards: Guards,
-        *,
-        fresh: bool = False,
-        straight: bool = False,
-    ) -> None:
-        """Run `app` once `guards` let it; what did before is not asked again.
-
-        With `fresh`, `app` itself may trust what passed here, also after the accept. With `straight`, it is a
-        consumer, and only what Channels itself may put around one is around it.
-        """
-        if self.wire.is_in(State.DENIED):
-            return  # as above
-        passage = self._passage_within(scope)
-        if not fresh:  # The consumer is there to be asked itself.
-            self.wire.consumer_class = consumer_class_of(getattr(app, "__self__", app))
-        self._enter_hooks((), guards.hooks)
-        expected, self._straight = self._straight, None
-        if passage is expected and not (passage.remaining(guards.policies) or self._onion.is_pending):
-            await app(scope, receive, send)  # `_run` is around it already, and nothing is in between.
-            return
-        request: Any = passage.request
-        if self._onion and request.resolver_match is None:
-            request.route_to(ResolverMatch(app, (), {}), None)
-        decision = await corridor.admit(passage, passage.remaining(guards.policies), hop)
-        if decision is not ALLOWED:
-            await self._deny_here(passage, decision, send)
-            return
-        passage.is_fresh = fresh
-        self._straight = passage if straight else None
-        await self._run(app, passage, scope, receive, send)
-
-    async def _run(self, app: ASGIApp, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run `app`; before the accept, whatever it raises is a denial, and stays below any router."""
-        wire = self.wire
-        if wire.is_in(State.DENIED):
-            return  # while others were asked
-        offer = passage.request.offer()  # type: ignore[attr-defined]
-        scope = {**offer, **scope, "session": offer["session"], "user": offer["user"], "wsdeny": passage}
-        self._is_running = True
-        try:
+    """Run `app`, a decorated consumer, once `guards` allow it; what outer layers have asked is not asked again."""
+    outer = _context_of(scope)
+    consumer = getattr(app, "__self__", app)
+    if outer is not None and (outer.consumer is consumer or outer.consumer is type(consumer)):
+        if (
+            outer.request.describes(scope, adopting=False)  # type: ignore[attr-defined] # made from a scope
+            and all(map(outer.has_passed, guards.policies))
+            and set(guards.hooks) <= set(outer.handler.entered)
+        ):
+            outer.consumer = consumer
             await app(scope, receive, send)
-        except asyncio.CancelledError as error:
-            if passage.gate is not None and passage.gate.has_denied and not is_being_cancelled():
-                return  # The gate unwound the application with it.
-            if is_being_cancelled() or wire.is_in(State.ACCEPTED):
-                raise
-            if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny_for_the_app(Raised(_cancelled(app, error)))
-            # Else it is the cancellation that `receive` unwound the application with.
-        except Exception as error:
-            if wire.is_in(State.ACCEPTED):
-                if isinstance(error, Resolver404):
-                    raise _PastRouters(error) from error
-                raise
-            if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny_for_the_app(Raised(error))
-            elif not isinstance(error, HandshakeDenied):
-                log_failure(passage, error)
-        else:
-            if wire.is_in(State.CONNECTING) and not wire.client_left:
-                await wire.deny_for_the_app(Raised(_no_answer(app)))
+            return
+        outer = context_within(outer, scope)
+        scope = {**scope, "wsdeny": outer}
+    target = Target(app, guards.policies, ((), guards.hooks), app, consumer, owes_default=False)
+    await _enter(target, outer, scope, receive, send)
 
-    def _enter_hooks(self, hooks: tuple[Hooks, ...], endpoint_hooks: tuple[Hooks, ...]) -> None:
-        """Enter the hooks of stacks, and those of an endpoint further in, to be run on admission."""
-        if self.wire.is_in(State.CONNECTING):
-            self._onion.enter((*self._site_hooks, *hooks))
-            self._onion.enter(endpoint_hooks)
 
-    def _end_early(self, end: HttpResponseBase | Exception) -> bool:
-        return self.wire.begin_denial(Raised(end) if isinstance(end, Exception) else end)
+async def _enter(
+    target: Target,
+    outer: RequestContext | None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    deny_with: str | None = None,
+) -> None:
+    if outer is None:
+        running = WebSocketHandler(scope, receive, send, deny_with).run_outermost(target)
+        # granian keeps a denied connection for as long as any frame holds its callables.
+        await (asyncio.create_task(running) if is_granian(send) else running)
+        return
+    state = outer.handler.outermost.state
+    if outer.consumer is not None or state is State.ACCEPTED:
+        await _enter_stream(target, outer, scope, receive, send)
+    elif state is State.CONNECTING:
+        await _enter_within(target, outer, scope, receive, send)
 
-    def _passage_within(self, scope: Scope) -> Passage:
-        """The passage for `scope`. After the accept each entry is asked anew, but for the one just asked."""
-        passage = scope.get("wsdeny")
-        if not isinstance(passage, Passage):
-            passage = self.passage
-        if self.wire.is_in(State.ACCEPTED):
-            if not passage.is_fresh:
-                return passage.anew(scope)
-            passage.is_fresh = False
-            return passage.within(scope)
-        self.wire.passage = passage = passage.within(scope)
-        return passage
 
-    async def _deny_here(self, passage: Passage, denial: Cause, send: Send) -> None:
-        """Deny the handshake, or the stream of an endpoint that was reached after the accept."""
-        if self.wire.is_in(State.ACCEPTED):
-            refusal = await corridor.refuse(passage, denial, hop)
-            await send(emitter.close_message(refusal))
-        elif self._is_running:
-            await self.wire.deny_for_the_app(denial)
-        else:
-            await self.wire.deny(denial)
+def _context_of(scope: Scope) -> RequestContext | None:
+    """The context of the layer around; None for a scope that has none, or the one of another handshake."""
+    context = scope.get("wsdeny")
+    if not isinstance(context, RequestContext) or not isinstance(context.handler, WebSocketHandler):
+        return None
+    return context if context.handler.outermost is _handshake.get() else None
+
+
+async def _enter_within(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
+    around: WebSocketHandler = outer.handler
+    context = context_within(outer, {**scope, **target.url})
+    _route(context, target)
+    handler = WebSocketHandler(scope, receive, send, None, around)
+    handler.context = context
+    try:
+        runner = make_runner(handler, target.hooks, "websocket", around.innermost_runner)
+    except HookError as error:
+        await around.deny_from_within(_Raised(error), context)
+        return
+    policies, late = _policies(context, target)
+    if runner is None and not late:
+        await _run_within(target, context, policies, scope, receive, send)
+        return
+    context.handler = handler
+    try:
+        await handler.run(target, runner)
+    finally:
+        handler.release()
+
+
+async def _run_within(
+    target: Target,
+    context: RequestContext,
+    policies: tuple[Policy, ...],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """As `WebSocketHandler.run`, for a layer without hooks: it needs no handler of its own."""
+    around: WebSocketHandler = context.handler
+    try:
+        if target.error is not None:
+            raise target.error
+        denial = await authorize(context, _checks(context, target, [], [], policies))
+        around.context.policy = context.policy
+        if denial is not None:
+            await around.deny_from_within(denial, context)
+            return
+        app_scope = scope_for_application(context, {**scope, **target.url})
+        context.mark_passed(policies)
+        context.consumer = target.consumer
+        if around.outermost.state is not State.CONNECTING:
+            return
+        token = _decided.set(around) if policies else None
+        try:
+            await target.app(app_scope, receive, send)
+        finally:
+            if token is not None:
+                _decided.reset(token)
+    except HandshakeDenied:
+        raise
+    except Exception as error:  # before the accept it is a denial; after it, it is the server's
+        if around.outermost.state is State.ACCEPTED:
+            raise _past_routers(error) from error
+        await around.deny_from_within(_Raised(error), context)
+
+
+async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
+    request = outer.request.sibling({**scope, **target.url})  # type: ignore[attr-defined] # made from a scope
+    context = RequestContext(request, RequestState(), outer)
+    context.handler, context.guarded = outer.handler, None
+    _route(context, target)
+    denial: Denial | Exception | None
+    try:
+        if target.error is not None:
+            raise target.error
+        policies, late = _policies(context, target)
+        denial = await authorize(context, [*policy_checks((*policies, *late)), LoadUser()])
+        if denial is None:
+            context.consumer = target.consumer or True
+            context.mark_passed(policies)
+            await target.app(scope_for_application(context, {**scope, **target.url}), receive, send)
+            return
+    except (Deny, PermissionDenied, Http404) as error:
+        denial = error
+    except Exception as error:
+        if context.consumer is not None:
+            raise
+        denial = error
+    await send(await _closing(context, denial))
+
+
+# What the layers share
+
+
+def _route(context: RequestContext, target: Target) -> None:
+    """Set the route and the consumer of the request, as far as they are known."""
+    request: Any = context.request
+    request.wsdeny = context
+    if target.consumer is not None:
+        is_class = isinstance(target.consumer, type)
+        context.state.consumer_class = target.consumer if is_class else type(target.consumer)
+    if target.resolver_match is not None:
+        url_route = target.url.get("url_route") or request.url_route
+        request.route_to(partial(target.resolver_match, url_route), url_route)
+    elif request.resolver_match is None and target.endpoint is not None:
+        request.route_to(ResolverMatch(target.endpoint, (), {}), None)
+    if context.state.trace is not None:
+        context.state.trace.note_route(request.resolver_match)
+
+
+def _policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+    """The policies to ask before `target`, and those to ask when it first calls ``receive`` or accepts."""
+    policies = target.policies
+    default = due_default(context, policies, target.default_policy) if target.owes_default else None
+    if default is None:
+        return policies, ()
+    return (policies, (default,)) if target.is_late else ((*policies, default), ())
+
+
+def _checks(
+    context: RequestContext,
+    target: Target,
+    request_hooks: list[Check],
+    route_hooks: list[Check],
+    policies: tuple[Policy, ...],
+) -> list[Check]:
+    """What runs before `target`. Route hooks wait in the state of the request until the endpoint is known."""
+    waiting = context.route_hooks
+    waiting += route_hooks
+    checks = [*request_hooks]
+    if waiting and not target.is_late and context.request.resolver_match is not None:
+        checks += waiting
+        waiting.clear()
+    if target.error is not None:
+        return checks
+    return [*checks, *policy_checks(policies), LoadUser()]
+
+
+async def _closing(context: RequestContext, denial: Denial | Exception) -> Message:
+    """The close that stands for a denial of an open socket or stream; its reason is the detail, if there is one."""
+    response = await _respond(context, denial)
+    reason = str(denial.detail) if isinstance(denial, Deny) else ""
+    return close_message(await finalize_response(context, response), reason)
+
+
+async def _respond(context: RequestContext, denial: Denial | Exception) -> HttpResponseBase:
+    if denial_blocks(denial):
+        return await run_in_threadpool(lambda: make_denial(context, denial, strict=True))
+    return make_denial(context, denial, strict=True)
 
 
 class _PastRouters(Http404):
     """Carries a `Resolver404` out of an accepted socket: a router would take it for "try the next route"."""
 
-    def __init__(self, error: Resolver404) -> None:
-        super().__init__(str(error))
-        self.error = error
+
+def _past_routers(error: Exception) -> Exception:
+    return _PastRouters(str(error)) if isinstance(error, Resolver404) else error
 
 
-def _no_answer(app: ASGIApp) -> Exception:
-    return ImproperlyConfigured(f"{app!r} ended without an answer to the handshake. It must accept or close.")
+class WebSocketHandler:
+    """Runs an application, and hooks around its first answer. `receive` and `send` are what the application gets.
+
+    `around` is the handler of the enclosing layer, by which this one answers; None for the outermost.
+    """
+
+    __slots__ = (
+        "_accept",
+        "_answered",
+        "_app_denial",
+        "_app_limit",
+        "_connect_taken",
+        "_connection",
+        "_disconnect_taken",
+        "_endpoint",
+        "_first",
+        "_is_answering",
+        "_late",
+        "_limit",
+        "_opens",
+        "_runner",
+        "_sender",
+        "accepting",
+        "around",
+        "context",
+        "entered",
+        "outermost",
+        "state",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        deny_with: str | None = None,
+        around: WebSocketHandler | None = None,
+    ) -> None:
+        self._connection = Connection(scope, receive, send, deny_with)
+        self.around = around
+        self.outermost: WebSocketHandler = self if around is None else around.outermost
+        self.state = State.CONNECTING
+        self.context: RequestContext
+        #: The registries of the endpoint whose hooks run here.
+        self.entered: tuple[Hooks, ...] = ()
+        self._endpoint: Any = None
+        self._runner: HookRunner | None = None
+        self._app_denial: DenialFromApplication | None = None
+        #: The policies to ask when an unresolvable application first calls ``receive``, or accepts.
+        self._late: tuple[Policy, ...] = ()
+        #: Whether policies were asked here, so that the handlers around need not ask their default policy.
+        self._opens = False
+        #: Whether the first answer is on its way; set by an event once it is out, if a caller waits for that.
+        self._is_answering = False
+        self._answered: asyncio.Event | None = None
+        #: Ends an application that was denied, or does not answer.
+        self._app_limit: asyncio.Timeout | None = None
+        #: The application's accept, and its response: an accept is recognised by the identity of that.
+        self._accept: Message = {}
+        self.accepting: HttpResponse | None = None
+        #: With around hooks alone: the first answer of the application, the context that it was sent in, and the
+        #: time limit of the hooks.
+        self._first: asyncio.Future[Any] | None = None
+        self._sender: contextvars.Context | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._connect_taken = self._disconnect_taken = False
+
+    def _is_in(self, state: State) -> bool:
+        """Whether the handshake is in `state` now, perhaps other than before the last await."""
+        return self.state is state
+
+    @property
+    def innermost_runner(self) -> HookRunner | None:
+        """The runner of the innermost hooks, of this handler or one around it."""
+        if self._runner is not None:
+            return self._runner.innermost
+        return None if self.around is None else self.around.innermost_runner
+
+    # From top to bottom
+
+    async def run_outermost(self, target: Target) -> None:
+        """Take the connect event, and take the handshake to its answer and the application to its end."""
+        if not is_connect(await self._connection.receive()):
+            return
+        request = HandshakeRequest(self._connection.scope)
+        self.context = context = RequestContext(request)
+        context.handler = self
+        request.wsdeny = context  # type: ignore[attr-defined] # as on a view
+        try:
+            request.begin()
+            hooks = site_hooks()
+            if "url_route" in self._connection.scope:  # of a router around the stack
+                request.describes(self._connection.scope, adopting=True)
+        except Exception as error:  # malformed, or hooks that might have denied cannot be used
+            await self._emit(finalize_error(context, error))
+            self.release()
+            return
+        _route(context, target)
+        layers = (*hooks, *target.hooks[0]), target.hooks[1]
+        runner = make_runner(self, layers, "websocket", last=SaveSession(context)) if any(layers) else None
+        token = _handshake.set(self)
+        try:
+            await self.run(target, runner)
+            await self._connection.finish()
+        finally:
+            _handshake.reset(token)
+            self.release()
+        await self._connection.wait_for_receivers()
+
+    async def run(self, target: Target, runner: HookRunner | None) -> None:
+        """Admit the request and run the application, or deny."""
+        self.entered, self._runner = target.hooks[1], runner
+        found: dict[str, Any] | Denial | _Raised
+        try:
+            if runner is not None and runner.has_around:
+                await self._run_around(target, runner)
+                return
+            found = await self.admit(target, *([], []) if runner is None else runner.checks())
+        except ClientLeft:
+            self.state = State.DENIED
+            return
+        except Exception as error:
+            if self._is_answering:
+                raise
+            found = _Raised(error)
+        if isinstance(found, dict):
+            app, target, runner = target.app, None, None  # type: ignore[assignment] # an open socket keeps nothing of them
+            await self.run_app(app, found)
+        else:
+            await self._answer(found)
+
+    async def admit(self, target: Target, request_hooks: list[Check], route_hooks: list[Check]) -> Any:
+        """Run hooks and ask policies: the scope for the application, or what the request is denied with.
+
+        Raises what hooks and policies raise.
+        """
+        context = self.context
+        policies: tuple[Policy, ...] = ()
+        if target.error is None:
+            policies, self._late = _policies(context, target)
+        checks = _checks(context, target, request_hooks, route_hooks, policies)
+        denial = await authorize(context, checks, self._connection if self.around is None else None)
+        if denial is not None:
+            return denial
+        if target.error is not None:
+            return _Raised(target.error)
+        if self.outermost.state is not State.CONNECTING or self._is_answering:
+            raise HandshakeDenied("The handshake was answered while policies were asked.")
+        scope = scope_for_application(context, {**self._connection.scope, **target.url})
+        context.mark_passed(policies)
+        context.consumer = target.consumer
+        self._endpoint = target.endpoint or target.app
+        self._opens = bool(policies) and not self._late
+        return scope
+
+    async def run_app(self, app: ASGIApp, scope: Scope) -> None:
+        """Run the application to its end, which is its answer if it has given none."""
+        token = _decided.set(self) if self._opens else None
+        answer: Exception | None = None
+        is_late = False
+        try:
+            async with asyncio.timeout(None) as self._app_limit:
+                await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if self.state is State.ACCEPTED or is_being_cancelled():
+                raise
+            answer = RuntimeError(f"Something that {self._endpoint!r} awaited was cancelled before it answered.")
+        except Exception as error:  # before the accept it is a denial; after it the socket is closed
+            if self.state is State.ACCEPTED:
+                if not isinstance(error, (Deny, PermissionDenied, Http404)):
+                    raise
+                await self._close_with(error)
+                return
+            answer = error
+        finally:
+            if self._app_limit is not None:
+                is_late = self._app_limit.expired()
+                self._app_limit = None
+            if token is not None:
+                _decided.reset(token)
+        await self._app_ended(answer, is_late)
+
+    async def _app_ended(self, answer: Exception | None, is_late: bool) -> None:
+        """The application has ended by itself. The client gets `answer` if it has none yet."""
+        if self._is_answering or self.outermost.state is not State.CONNECTING:
+            if not is_being_cancelled():  # Channels' consumers swallow a cancellation while they end.
+                await self._until_answered()
+            if answer is not None and not isinstance(answer, (HandshakeDenied, RuntimeError, TimeoutError)):
+                log_failure(self.context, answer)
+        elif self._connection.has_left:
+            self.state = State.DENIED
+            if self._first is not None and not self._first.done():
+                self._first.set_exception(ClientLeft())
+        else:
+            if answer is None or is_late:
+                answer = self._silence(is_late)
+            await self._answer(_Raised(answer))
+
+    def _silence(self, is_late: bool) -> Exception:
+        late = f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)"
+        what = late if is_late else "ended without an answer to"
+        return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
+
+    async def _close_with(self, error: Exception) -> None:
+        """Close an accepted socket with a denial that its application raised."""
+        if self.around is not None:
+            raise _past_routers(error) from error
+        await self._connection.send(await _closing(self.context, error))
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close an accepted socket from outside; the server tells the application."""
+        await self._connection.send({"type": "websocket.close", "code": code, "reason": reason})
+
+    # The first answer
+
+    async def _answer(self, answer: HttpResponse | Denial | _Raised) -> None:
+        """Take the first answer: response hooks see it, and it goes out."""
+        self._is_answering = True
+        self._end_app_in(None)
+        if self._first is not None:  # Around hooks wait for it.
+            if self._first.done():  # They have given up, and end the application.
+                raise asyncio.CancelledError
+            self._sender = contextvars.copy_context()
+            self._first.set_result(answer)
+            await self._until_answered()
+            return
+        if self.context.state.is_interrupted:
+            answer = _Raised(HookError("Response hooks of this request were interrupted."))
+        if isinstance(answer, Deny) and await self._deny_fast(answer):
+            return
+        request: Any = self.context.request
+        if answer is self.accepting and self._runner is None and not request.has_unsaved_session:
+            await self._emit(_Accept(answer, []))
+            return
+        seconds = max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds)
+        try:
+            decision = await self._decide(self._finish(answer), seconds)
+        except asyncio.CancelledError:  # by the application, which may try again
+            self.context.state.is_interrupted, self._is_answering = True, False
+            self._wake()
+            raise
+        await self._emit(decision)
+
+    async def _finish(self, answer: HttpResponse | Denial | _Raised) -> HttpResponseBase:
+        response = await self._as_response(answer)
+        if self._runner is not None:
+            return await self._runner.finish(response)
+        return await _respond(self.context, response) if isinstance(response, Exception) else response
+
+    async def _as_response(self, answer: HttpResponse | Denial | _Raised) -> HttpResponseBase | Exception:
+        if isinstance(answer, _Raised):
+            return answer.error
+        if isinstance(answer, HttpResponseBase) and answer is self.accepting:
+            return answer
+        return await _respond(self.context, answer)
+
+    async def _decide(
+        self, making: Awaitable[HttpResponseBase], seconds: float
+    ) -> EncodedDenial | HttpResponseBase | _Accept:
+        """What goes out for the response that hooks make within `seconds`: an accept with its headers, or a denial."""
+        try:
+            async with asyncio.timeout(seconds) as self._limit:
+                response = await making
+                decision: EncodedDenial | HttpResponseBase | _Accept = response
+                if response is self.accepting and response.status_code == 101:
+                    await self._save_session(response)
+                    decision = _Accept(response, accept_headers(response))
+                elif self.around is None:
+                    decision = await finalize_response(self.context, response)
+            if self._limit.expired():
+                raise TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
+        except Exception as error:  # some answer must be sent, and it must let nothing through
+            if self.around is None:
+                return finalize_error(self.context, error)
+            return make_denial(self.context, error, strict=True)
+        finally:
+            self._limit = None
+        return decision
+
+    async def _save_session(self, response: HttpResponseBase) -> None:
+        """Save the session; one that is that of the layer around is saved there."""
+        own = vars(self.context.request).get("session")
+        if self.around is None or own is not vars(self.around.context.request).get("session"):
+            await save_session(self.context, response)
+
+    async def _emit(self, decision: EncodedDenial | HttpResponseBase | _Accept) -> None:
+        """Send an accept or a denial: the handshake is answered, once and for all."""
+        self._runner = None
+        try:
+            if isinstance(decision, _Accept):
+                await self._send_accept(*decision)
+                return
+            self.state = State.DENIED
+            if isinstance(decision, EncodedDenial):
+                await self._connection.deny(decision, self.context)
+            elif self.around is not None:
+                await self.around.deny_from_within(decision, self.context)
+            self._end_denied_app()
+        finally:
+            self._forget_answer()
+
+    def _end_denied_app(self) -> None:
+        self._connection.listener.end()  # The application gets its disconnect.
+        self._end_app_in(_GRACE)
+
+    def _forget_answer(self) -> None:
+        self._wake()
+        self.accepting = self._first = None
+        self._accept = {}
+
+    def _end_app_in(self, seconds: float | None) -> None:
+        if self._app_limit is not None and not self._app_limit.expired():
+            self._app_limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+    async def _send_accept(self, response: HttpResponseBase, headers: RawHeaders) -> None:
+        self.state = State.ACCEPTED
+        token = _decided.set(self) if self.around is not None and self._opens else None
+        await self._connection.accept(self._accept, headers)
+        if token is not None:
+            _decided.reset(token)
+        if self.around is None:
+            self._connection.send_signal(signals.handshake_accepted, self.context, response)
+
+    async def _deny_fast(self, deny: Deny) -> bool:
+        """Deny by a kept denial, if nothing else can change the answer; returns whether it was sent."""
+        context = self.context
+        if (
+            self.around is not None
+            or self._runner is not None
+            or context.trace is not None
+            or context.request.has_unsaved_session  # type: ignore[attr-defined] # a handshake
+        ):
+            return False
+        connection = self._connection
+        messages = encoded_denial(deny, connection.scope, connection.send, connection.deny_with)
+        if messages is None:
+            return False
+        log_denial(context, deny.status, deny.code)
+        self.state = State.DENIED
+        try:
+            await connection.deny_encoded(messages)
+            self._end_denied_app()
+        finally:
+            self._forget_answer()
+        return True
+
+    async def deny_from_within(self, denial: HttpResponse | Denial | _Raised, context: RequestContext) -> None:
+        """Deny for an inner layer; returns once that is sent."""
+        await self._until_answered()
+        if self._is_in(State.CONNECTING):
+            self.context.policy = context.policy
+            await self._answer(denial)
+
+    async def _until_answered(self) -> None:
+        """Wait until the answer that is on its way is sent, or given up."""
+        while self._is_answering and self.state is State.CONNECTING:
+            if self._answered is None:
+                self._answered = asyncio.Event()  # A future would be cancelled with a caller that waits for it.
+            await self._answered.wait()
+
+    def _wake(self) -> None:
+        if self._answered is not None:
+            self._answered.set()
+        self._answered = None
+
+    def release(self) -> None:
+        """Let go of the server; what is left of the application cannot answer any more."""
+        if self.state is State.CONNECTING:
+            self.state = State.DENIED
+        self._wake()
+        self._connection.release()
+
+    # What the runners of hooks call
+
+    def respond(self, denial: Denial) -> HttpResponseBase:
+        """The response that a denial is sent as."""
+        return make_denial(self.context, denial, strict=True)
+
+    def respond_blocks(self, denial: Denial | Exception) -> bool:
+        """Whether that may block."""
+        return denial_blocks(denial)
+
+    def fail(self, error: Exception) -> HttpResponseBase:
+        """The response to an error that no hook answers."""
+        return make_denial(self.context, error, strict=True)
+
+    # With around hooks, which await the first answer of the application
+
+    async def _run_around(self, target: Target, runner: HookRunner) -> None:
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            making = runner.run(partial(self._get_response, target, tasks))
+            decision = await self._decide(making, conf.POLICY_TIMEOUT + LEAST_SECONDS)
+            del target, runner, making
+            self._is_answering = True
+            await self._emit(decision)
+            del decision
+            if self.state is State.ACCEPTED:
+                await tasks[0]
+            elif tasks:
+                await asyncio.wait(tasks, timeout=2 * _GRACE)
+        finally:
+            await _end(tasks)
+
+    async def _get_response(
+        self, target: Target, tasks: list[asyncio.Task[None]], request_hooks: list[Check], route_hooks: list[Check]
+    ) -> HttpResponseBase | Exception:
+        """What the innermost around hook awaits: the first answer of the application, unless a check denies."""
+        found = await self.admit(target, request_hooks, route_hooks)
+        if not isinstance(found, dict):
+            return await self._as_response(found)
+        first = self._first = asyncio.get_running_loop().create_future()
+        tasks.append(asyncio.create_task(self.run_app(target.app, found)))
+        self._reschedule(None)
+        try:
+            answer = await first
+        except asyncio.CancelledError:  # A hook has given up.
+            await _end(tasks)
+            raise
+        self._reschedule(max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds))
+        if self._sender is not None:
+            # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which
+            # waits for this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.
+            decided = _decided.get()
+            adopt_context(self._sender)
+            _decided.set(decided)
+            self._sender = None
+        return await self._as_response(answer)
+
+    def _reschedule(self, seconds: float | None) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+    # What the application calls
+
+    async def receive(self) -> Message:
+        """The application's ``receive``."""
+        if self._late and not self._is_open():
+            await self._ask_late()
+        if self.around is not None and self._opens:
+            token = _decided.set(self)
+            try:
+                return await self._next_event()
+            finally:
+                _decided.reset(token)
+        return await self._next_event()
+
+    async def _next_event(self) -> Message:
+        if self.state is State.ACCEPTED and (self._connect_taken or self.around is not None):
+            return await self._connection.next_event()
+        is_denying = self._is_answering and not self._accept
+        if self.state is State.ACCEPTED or (self.state is State.CONNECTING and not is_denying):
+            if not self._connect_taken:
+                self._connect_taken = True
+                if self.around is None:
+                    return {"type": "websocket.connect"}
+            elif self.around is None and not self._is_answering:
+                self._limit_app()
+            event = await self._connection.listener.next()
+            if event is not None:
+                if self.state is State.CONNECTING and event["type"] == "websocket.disconnect":
+                    self._connection.has_left = self._disconnect_taken = True
+                return event
+        if self.state is State.CONNECTING:
+            await self._until_answered()
+        if self._connect_taken and not self._disconnect_taken:
+            self._disconnect_taken = True
+            return {"type": "websocket.disconnect", "code": 1006}
+        raise asyncio.CancelledError  # A plain exception would leave other tasks of the consumer pending.
+
+    def _limit_app(self) -> None:
+        """The application waits for the client before it has answered: from then on `ACCEPT_TIMEOUT` counts."""
+        if conf.ACCEPT_TIMEOUT is not None and self._app_limit is not None and self._app_limit.when() is None:
+            self._end_app_in(conf.ACCEPT_TIMEOUT)
+
+    async def send(self, message: Message) -> None:
+        """The application's ``send``."""
+        kind = message.get("type")
+        is_data = self.state is State.ACCEPTED and kind != "websocket.close"
+        if self._late and not self._is_open() and (kind == "websocket.accept" or is_data):
+            await self._ask_late()
+        if self._is_answering and self.state is State.CONNECTING:
+            await self._until_answered()
+            if self._is_in(State.DENIED) and kind == "websocket.close":
+                return
+        if self.state is State.ACCEPTED:
+            if kind == "websocket.accept":
+                raise ValueError("'websocket.accept' was sent twice.")
+            await self._connection.send(message)
+            return
+        if self.state is State.DENIED:
+            raise HandshakeDenied(f"The handshake was denied already; {kind!r} cannot be sent.")
+        answer = self._answer_of(message)
+        if answer is not None:
+            await self._answer(answer)
+
+    def _answer_of(self, message: Message) -> HttpResponse | Deny | None:
+        """The answer that a message of the application gives; None if more of it is to come.
+
+        Raises `ValueError` for a message out of turn, or that no server could send.
+        """
+        kind = message.get("type")
+        if kind == "websocket.accept":
+            if self._app_denial is not None:
+                raise ValueError("'websocket.accept' was sent after 'websocket.http.response.start'.")
+            check_headers(message)
+            self._accept = message
+            self.accepting = HttpResponse(status=101)
+            del self.accepting["Content-Type"]
+            self._opens = self._opens or self._is_open()
+            return self.accepting
+        if kind == "websocket.close":
+            return Closed(message)
+        if kind == "websocket.http.response.start":
+            if self._app_denial is not None:
+                raise ValueError(f"{kind!r} was sent twice.")
+            self._app_denial = DenialFromApplication(message)
+            return None
+        if kind == "websocket.http.response.body":
+            if self._app_denial is None:
+                raise ValueError(f"{kind!r} was sent before 'websocket.http.response.start'.")
+            return self._app_denial.add(message)
+        raise ValueError(
+            f"Found the message {kind!r} before the handshake was answered. Send 'websocket.accept' or "
+            "'websocket.close' first."
+        )
+
+    def _is_open(self) -> bool:
+        """Whether policies of this layer, or of one inside it, have allowed the code that runs now."""
+        handler = _decided.get()
+        while handler is not None and handler is not self:
+            handler = handler.around
+        return handler is self
+
+    async def _ask_late(self) -> None:
+        """Ask the default policy for an application that is not known; a denial ends that with a cancellation.
+
+        Route hooks that still wait run before, if there is a route.
+        """
+        late, context = self._late, self.context
+        hooks = [*context.route_hooks] if context.request.resolver_match is not None else []
+        denial: Denial | _Raised | None
+        try:
+            denial = await authorize(context, [*hooks, *policy_checks(late)])
+        except Exception as error:  # fail closed
+            denial = _Raised(error)
+        if denial is None:
+            self._late, self._opens = (), True
+            context.route_hooks = context.route_hooks[len(hooks) :]
+            context.mark_passed(late)
+            return
+        if self.state is State.ACCEPTED:
+            reason = denial.error if isinstance(denial, _Raised) else denial
+            await self._connection.send(await _closing(context, reason))
+        else:
+            await self.deny_from_within(denial, context)
+        raise asyncio.CancelledError
 
 
-def _cancelled(app: ASGIApp, error: BaseException) -> Exception:
-    problem = RuntimeError(f"What {app!r} awaited was cancelled before it answered the handshake.")
-    problem.__cause__ = error
-    return problem
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel the task of the application, if there is one."""
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait(tasks, timeout=_GRACE)
+        if task.done() and not task.cancelled():
+            task.exception()  # Retrieved, so that asyncio does not log it.

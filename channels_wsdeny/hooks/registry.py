@@ -1,30 +1,48 @@
-"""Hooks: functions of the site that run around every request, the same for sockets and views."""
+"""The registry of a site's hooks, and the order in which they run."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, overload
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
+from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
 from ..conf import conf
+from ..exceptions import Deny, HookError
+from ..http.context import is_recorded, noting
+from ..http.request import ScopeRequest
 from ..types import Protocol
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from ..policies.base import Denial
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Kind = Literal["request", "route", "response", "exception", "around"]
 
+#: The arguments that hooks are called with.
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "request": ("request",),
+    "route": ("request",),
+    "response": ("request", "response"),
+    "exception": ("request", "exception"),
+    "around": ("request", "call_next"),
+}
 _PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Hook:
-    """One registration of a function: what was added twice runs twice, and each once per request."""
+    """One registration of a function. A function that was registered twice runs twice."""
 
     kind: Kind
     function: Callable[..., Any]
@@ -35,15 +53,12 @@ class Hook:
     #: The exceptions that a hook of the kind ``exception`` takes.
     types: tuple[type[Exception], ...] = ()
     is_async: bool = field(init=False)
-    #: Whether it may run here and now, wherever that is.
-    is_quick: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_async", _is_async(self.function))
-        object.__setattr__(self, "is_quick", not self.is_async and not self.blocking)
 
     def __repr__(self) -> str:
-        return f"<on_{self.kind} hook {self.name}>"
+        return f"<{self.label}>"
 
     @property
     def name(self) -> str:
@@ -53,37 +68,91 @@ class Hook:
 
     @property
     def label(self) -> str:
-        """What it was added by, and its name: ``on_request chat.hooks.tag``."""
-        return f"{'around' if self.kind == 'around' else f'on_{self.kind}'} {self.name}"
+        """The method that registered the hook, and its name: ``on_request chat.hooks.tag``."""
+        return f"{_method(self.kind)} {self.name}"
+
+    # What a hook is to `run_checks`
+
+    def needs_loop(self) -> bool:
+        return self.is_async
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return self.blocking
+
+    def run(self, *arguments: Any) -> Denial | None:
+        """Call the function where it may block. Raises `HookError` for an answer that is no denial."""
+        function = async_to_sync(self.function) if self.is_async else self.function
+        if not is_recorded(arguments[0]):  # Most are not, and then a hook costs little.
+            return self._denial(function(*arguments), arguments)
+        with noting(arguments[0], "hook", self) as note:
+            answer = self._denial(function(*arguments), arguments)
+            note(answer)
+        return answer
+
+    async def arun(self, *arguments: Any) -> Denial | None:
+        """As `run`, of a coroutine function, on the event loop."""
+        with noting(arguments[0], "hook", self) as note:
+            answer = self._denial(await self.function(*arguments), arguments)
+            note(answer)
+        return answer
+
+    def _denial(self, answer: object, arguments: tuple[Any, ...]) -> Denial | None:
+        if self.kind == "route" and isinstance(arguments[0], ScopeRequest):
+            arguments[0].keep_route()
+        if answer is None or (self.kind == "response" and answer is arguments[1]):  # changed in place
+            return None
+        return self.checked(answer)
+
+    def checked(self, answer: object) -> Denial:
+        """`answer`, if a hook may give it. Raises `HookError` otherwise."""
+        if isinstance(answer, (HttpResponseBase, Deny)):
+            return answer
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise HookError(f"{self!r} returned a {type(answer).__name__}. A hook returns None, a response or a Deny.")
 
     def distance(self, error: Exception) -> int | None:
-        """How far the nearest type that this hook takes is from that of `error`; None without one."""
+        """The position of the first type that this hook takes in the MRO of `error`; None if it takes none of them."""
         mro = type(error).__mro__
         return min((mro.index(taken) for taken in self.types if taken in mro), default=None)
 
 
-#: What to call when hooks are added to any registry.
-_on_change: list[Callable[[], None]] = []
+class HookDecorator:
+    """Registers functions as hooks of one kind: as a decorator, bare or with arguments, or as a plain call."""
 
+    def __init__(self, hooks: Hooks, kind: Kind) -> None:
+        self._hooks, self._kind = hooks, kind
 
-def on_change(function: F) -> F:
-    """Have `function` called when hooks are added to any registry."""
-    _on_change.append(function)
-    return function
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self,
+        function: None = None,
+        /,
+        *,
+        priority: float = 0,
+        protocols: Iterable[str] | None = None,
+        blocking: bool = True,
+    ) -> Callable[[F], F]: ...
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+        """Register `function`, and return it."""
+        if function is None:
+            return lambda decorated: self._hooks.register(decorated, self._kind, **options)
+        return self._hooks.register(function, self._kind, **options)
 
 
 class Hooks:
-    """A registry of hooks. Each method works as a decorator, bare or with arguments, and as a plain call.
+    """A registry of hooks.
 
-    `priority`: higher ones come first on the way in and last on the way out; equal ones as declared.
-    `protocols`: ``("websocket",)`` or ``("http",)`` narrows a hook; by default it runs for both.
-    `blocking=False` says of a synchronous hook that it only touches the request and the response, and so
-    may run on the event loop.
+    `priority`: hooks of a higher one run earlier for the request and later for the response; of the same one, as
+    declared. `protocols`: ``("websocket",)`` or ``("http",)`` narrows a hook; by default it runs for both.
+    `blocking=False` says that a synchronous hook only touches the request and the response, and so may run on
+    the event loop.
 
-    Registries are given to a site (``CHANNELS_WSDENY["HOOKS"]``), to a `DenyMiddlewareStack`, or to one
-    endpoint (`channels_wsdeny.decorators.with_hooks`). Hooks may be added at any time before they are needed.
-
-    The methods raise `TypeError` or `ValueError` for what is no function, priority or protocol.
+    Registries are given to a site (``CHANNELS_WSDENY["HOOKS"]``), to a `DenyMiddlewareStack`, or to one endpoint
+    (`channels_wsdeny.decorators.with_hooks`). Hooks may be added at any time before they are needed. Registering
+    raises `TypeError` or `ValueError` for what is no function, priority or protocol.
     """
 
     def __init__(self) -> None:
@@ -91,10 +160,98 @@ class Hooks:
 
     def __iter__(self) -> Iterator[Hook]:
         """All hooks as declared, those of included registries in the place of their inclusion."""
-        return iter(_flat(self, ()))
+        for entry in self._entries:
+            if isinstance(entry, Hook):
+                yield entry
+            else:
+                yield from entry
 
     def __repr__(self) -> str:
         return f"<Hooks: {len(list(self))}>"
+
+    @property
+    def on_request(self) -> HookDecorator:
+        """Register ``function(request)``, which runs first; a response or `Deny` that it returns is the answer."""
+        return HookDecorator(self, "request")
+
+    @property
+    def on_route(self) -> HookDecorator:
+        """Register ``function(request)``, which runs once the endpoint is known, before its policies.
+
+        ``request.resolver_match`` is the route; its ``kwargs`` may be changed. A response or `Deny` that the
+        function returns is the answer.
+        """
+        return HookDecorator(self, "route")
+
+    @property
+    def on_response(self) -> HookDecorator:
+        """Register ``function(request, response)``; response hooks run in the reverse order of request hooks.
+
+        It may change the response, or return another one or a `Deny`; then no other response hook runs. An
+        accepted handshake has a response of status 101; any other response denies it after all.
+        """
+        return HookDecorator(self, "response")
+
+    @property
+    def around(self) -> HookDecorator:
+        """Register ``async def function(request, call_next)``, which encloses the other hooks and the endpoint.
+
+        ``await call_next(request)`` returns the response: of a handshake the 101 or the denial, and the consumer
+        runs on after the hook has returned. The function awaits it itself, once, with its own request, and
+        returns a response or a `Deny`.
+        """
+        return HookDecorator(self, "around")
+
+    def on_exception(self, *types: Any, **options: Any) -> Any:
+        """Register ``function(request, exception)``, which may return a response or `Deny` for an exception.
+
+        It is asked about exceptions of these types (without types: every `Exception`). Of several hooks that
+        with the most specific type is asked first; one that returns None leaves the exception to the next, and
+        at last to the table of statuses.
+        """
+        if len(types) == 1 and not isinstance(types[0], type) and callable(types[0]):
+            return self.register(types[0], "exception", types=(Exception,), **options)
+        for taken in types:
+            if not (isinstance(taken, type) and issubclass(taken, Exception)):
+                raise TypeError(f"Hooks.on_exception() takes subclasses of Exception, found {taken!r}.")
+        taken = types or (Exception,)
+        return lambda decorated: self.register(decorated, "exception", types=taken, **options)
+
+    def middleware(self, kind: Any = "request") -> Any:
+        """Register a hook as in Sanic: ``@hooks.middleware`` or ``@hooks.middleware("response")``."""
+        return self.register(kind, "request") if callable(kind) else HookDecorator(self, kind)()
+
+    def register(
+        self,
+        function: F,
+        kind: Kind,
+        *,
+        priority: float = 0,
+        protocols: Iterable[str] | None = None,
+        blocking: bool = True,
+        types: tuple[type[Exception], ...] = (),
+    ) -> F:
+        """Register `function` as a hook of `kind`, and return it; the same as the methods, as a call."""
+        if kind not in _ARGUMENTS:
+            raise ValueError(f"Hooks.register(kind=...) is one of {[*_ARGUMENTS]}, found {kind!r}.")
+        method = _method(kind)
+        arguments = _ARGUMENTS[kind]
+        if not callable(function) or isinstance(function, type) or not _takes(function, arguments):
+            called = f"It is called with ({', '.join(arguments)})."
+            raise TypeError(f"Hooks.{method}() takes a function, found {function!r}. {called}")
+        if not isinstance(priority, (int, float)) or isinstance(priority, bool) or math.isnan(priority):
+            raise TypeError(f"Hooks.{method}(priority=...) is a number, found {priority!r}.")
+        if protocols is None:
+            protocols = _PROTOCOLS
+        named = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+        if not named or not set(named) <= set(_PROTOCOLS):
+            raise ValueError(f"Hooks.{method}(protocols=...) names some of {_PROTOCOLS}, found {protocols!r}.")
+        if kind == "around" and not _is_async(function):
+            raise TypeError(f"Hooks.around() takes a coroutine function, found {function!r}.")
+        if kind == "exception" and not types:
+            types = (Exception,)
+        self._add(Hook(kind, function, priority, named, blocking, types))  # type: ignore[arg-type] # checked above
+        return function
 
     def include(self, other: Hooks) -> Hooks:
         """Add all hooks of `other`, also those that it gets later; returns this registry.
@@ -103,157 +260,59 @@ class Hooks:
         """
         if not isinstance(other, Hooks):
             raise TypeError(f"Hooks.include() takes another Hooks, found {other!r}.")
-        if self is other or self in _registries(other):
+        if self is other or self in other._included():
             raise ValueError("Hooks.include(): the other registry includes this one already.")
         self._add(other)
         return self
 
-    @overload
-    def on_request(self, function: F, /) -> F: ...
-    @overload
-    def on_request(
-        self,
-        function: None = None,
-        /,
-        *,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Callable[[F], F]: ...
-    def on_request(
-        self,
-        function: Any = None,
-        /,
-        *,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Any:
-        """``function(request)`` runs on the way in; a response or `Deny` it returns ends it there."""
-        options = {"priority": priority, "protocols": protocols, "blocking": blocking}
-        return self._register("request", function, **options)
-
-    @overload
-    def on_route(self, function: F, /) -> F: ...
-    @overload
-    def on_route(
-        self,
-        function: None = None,
-        /,
-        *,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Callable[[F], F]: ...
-    def on_route(
-        self,
-        function: Any = None,
-        /,
-        *,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Any:
-        """``function(request)`` runs once the endpoint is known, before its policy.
-
-        ``request.resolver_match`` tells the route; its ``kwargs`` may be changed. A response (or `Deny`)
-        that the function returns ends the request there.
-        """
-        options = {"priority": priority, "protocols": protocols, "blocking": blocking}
-        return self._register("route", function, **options)
-
-    @overload
-    def on_response(self, function: F, /) -> F: ...
-    @overload
-    def on_response(
-        self,
-        function: None = None,
-        /,
-        *,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Callable[[F], F]: ...
-    def on_response(
-        self,
-        function: Any = None,
-        /,
-        *,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Any:
-        """``function(request, response)`` runs on the way out, in the reverse order of request hooks.
-
-        It may change the response, or return another one; then no further response hook runs. For a
-        handshake that is accepted, the response has the status 101; any other denies it after all.
-        """
-        options = {"priority": priority, "protocols": protocols, "blocking": blocking}
-        return self._register("response", function, **options)
-
-    def on_exception(
-        self,
-        *types: Any,
-        priority: float = 0,
-        protocols: Iterable[str] | None = None,
-        blocking: bool = True,
-    ) -> Any:
-        """``function(request, exception)`` may return a response for an exception of these types.
-
-        Of several hooks the one with the most specific type is asked first; one that returns None leaves
-        the exception to the next, and at last to the table of statuses. Without types it takes every
-        `Exception`.
-        """
-        options = {"priority": priority, "protocols": protocols, "blocking": blocking}
-        if len(types) == 1 and not isinstance(types[0], type) and callable(types[0]):
-            return self._register("exception", types[0], types=(Exception,), **options)
-        for taken in types:
-            if not (isinstance(taken, type) and issubclass(taken, Exception)):
-                raise TypeError(f"Hooks.on_exception() takes subclasses of Exception, found {taken!r}.")
-        return self._register("exception", None, types=types or (Exception,), **options)
-
-    @overload
-    def around(self, function: F, /) -> F: ...
-    @overload
-    def around(
-        self, function: None = None, /, *, priority: float = 0, protocols: Iterable[str] | None = None
-    ) -> Callable[[F], F]: ...
-    def around(
-        self, function: Any = None, /, *, priority: float = 0, protocols: Iterable[str] | None = None
-    ) -> Any:
-        """``await function(request, call_next)`` encloses the other hooks and the endpoint.
-
-        ``await call_next(request)`` returns the response; for a socket the 101 or the denial, and the
-        consumer lives on after the hook has returned. The function must be a coroutine function.
-        """
-        options = {"priority": priority, "protocols": protocols}
-        return self._register("around", function, **options)
-
-    def _register(self, kind: Kind, function: Any, **options: Any) -> Any:
-        if function is None:
-            return lambda decorated: self._register(kind, decorated, **options)
-        self._add(_hook(kind, function, **options))
-        return function
+    def _included(self) -> Iterator[Hooks]:
+        for entry in self._entries:
+            if isinstance(entry, Hooks):
+                yield entry
+                yield from entry._included()
 
     def _add(self, entry: Hook | Hooks) -> None:
         self._entries.append(entry)
-        for changed in _on_change:
-            changed()
+        ordered_hooks.cache_clear()
 
 
-def are_rescuing() -> bool:
-    """Whether any registry has hooks for exceptions, who may want to see the body of a request again."""
-    return _rescuing
+class OrderedHooks(NamedTuple):
+    """The hooks of some registries for one protocol, in the order in which they run."""
+
+    request: tuple[Hook, ...] = ()
+    route: tuple[Hook, ...] = ()
+    response: tuple[Hook, ...] = ()
+    exception: tuple[Hook, ...] = ()
+    around: tuple[Hook, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+    def all(self) -> tuple[Hook, ...]:
+        """The hooks, kind by kind."""
+        return self.request + self.route + self.response + self.exception + self.around
+
+    def without(self, hooks: set[Hook]) -> OrderedHooks:
+        """The ordered hooks without those in `hooks`."""
+        return OrderedHooks(*(tuple(hook for hook in kind if hook not in hooks) for kind in self))
 
 
-_rescuing = False
+NO_HOOKS = OrderedHooks()
+
+
+@lru_cache(maxsize=256)
+def ordered_hooks(registries: tuple[Hooks, ...], protocol: Protocol) -> OrderedHooks:
+    """The hooks of `registries`, the outermost first, for `protocol`; kept until a hook is added."""
+    declared = dict.fromkeys(hook for registry in registries for hook in registry if protocol in hook.protocols)
+    ordered = sorted(declared, key=lambda hook: -hook.priority)  # stable: equal ones as declared
+    kinds = {kind: tuple(hook for hook in ordered if hook.kind == kind) for kind in _ARGUMENTS}
+    return OrderedHooks(**{**kinds, "response": kinds["response"][::-1]})
 
 
 def as_registries(value: object, where: str) -> tuple[Hooks, ...]:
     """`value`, one `Hooks` or several, as a tuple; raises `TypeError` for anything else."""
-    found = (
-        (value,) if isinstance(value, Hooks) else tuple(value) if isinstance(value, Iterable) else (value,)
-    )
+    found: tuple[Any, ...]
+    found = tuple(value) if isinstance(value, Iterable) and not isinstance(value, Hooks) else (value,)
     for registry in found:
         if not isinstance(registry, Hooks):
             raise TypeError(f"{where} takes Hooks, found {registry!r}.")
@@ -280,47 +339,21 @@ def hooks_at(path: str | Hooks) -> Hooks:
     return found
 
 
-def _flat(registry: Hooks, around: tuple[Hooks, ...]) -> Iterator[Hook]:
-    for entry in registry._entries:
-        if isinstance(entry, Hook):
-            yield entry
-        else:
-            yield from _flat(entry, (*around, registry))
+def _method(kind: Kind) -> str:
+    return "around" if kind == "around" else f"on_{kind}"
 
 
-def _registries(registry: Hooks) -> Iterator[Hooks]:
-    for entry in registry._entries:
-        if isinstance(entry, Hooks):
-            yield entry
-            yield from _registries(entry)
+def _is_async(function: Any) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
-def _hook(
-    kind: Kind,
-    function: Any,
-    *,
-    priority: float = 0,
-    protocols: Iterable[str] | None = None,
-    blocking: bool = True,
-    types: tuple[type[Exception], ...] = (),
-) -> Hook:
-    name = "around" if kind == "around" else f"on_{kind}"
-    if not callable(function) or isinstance(function, type):
-        raise TypeError(f"Hooks.{name}() takes a function, found {function!r}.")
-    if not isinstance(priority, (int, float)) or isinstance(priority, bool) or math.isnan(priority):
-        raise TypeError(f"Hooks.{name}(priority=...) is a number, found {priority!r}.")
-    named = (
-        _PROTOCOLS if protocols is None else (protocols,) if isinstance(protocols, str) else tuple(protocols)
-    )
-    if not named or not set(named) <= set(_PROTOCOLS):
-        raise ValueError(f"Hooks.{name}(protocols=...) names some of {_PROTOCOLS}, found {protocols!r}.")
-    if kind == "around" and not _is_async(function):
-        raise TypeError(f"Hooks.around() takes a coroutine function, found {function!r}.")
-    if kind == "exception":
-        global _rescuing  # noqa: PLW0603 - once there is one, it stays
-        _rescuing = True
-    return Hook(kind, function, priority, named, blocking, types)  # type: ignore[arg-type]
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+def _takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # Functions that are not written in Python may have none.
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True

@@ -1,183 +1,216 @@
-"""A passage: what the corridor notes about one request on its way through."""
+"""The context of a request: ``scope["wsdeny"]``, or ``request.wsdeny`` on a view."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from . import session as sessions
+from django.conf import settings
+from django.utils.functional import LazyObject
+
 from . import trace
-from .request import ScopeRequest
+from .request import ScopeRequest, known_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from http.cookies import SimpleCookie
+    from collections.abc import Callable, Iterator
 
     from django.http import HttpRequest
 
-    from ..hooks.onion import Onion
-    from ..hooks.registry import Hooks
-    from ..policies.base import Policy
-    from ..types import Scope
+    from ..hooks import Hooks
+    from ..hooks.registry import Hook
+    from ..policies import Policy
 
 
-class Passage:
-    """One request on its way through the corridor: ``scope["wsdeny"]``, or ``request.wsdeny`` on a view.
+class Subject(NamedTuple):
+    """The request, user, session and URL arguments that a decision is about. It does not hold for another subject."""
 
-    `request` is the Django request that the policies saw. `obj` is what the ``obj`` resolver of the
-    innermost policy returned (None without one), so that the endpoint needs no second query.
-    """
+    request: HttpRequest
+    user: Any
+    session: Any
+    kwargs: dict[str, Any] | None
+
+    def is_same(self, other: Subject) -> bool:
+        """Whether both are the very request, user and session, with equal arguments of the URL."""
+        are_known = self.request is other.request and self.user is other.user and self.session is other.session
+        return are_known and self.kwargs == other.kwargs
+
+
+class RequestState:
+    """The state of one request, which its contexts at all layers share."""
 
     __slots__ = (
-        "_objects",
-        "_passed",
-        "_user",
-        "cookies",
-        "default_policy",
-        "door",
-        "error",
-        "gate",
-        "is_asked",
-        "is_fresh",
-        "is_spent",
-        "obj",
-        "onion",
-        "owed",
-        "policy",
-        "request",
-        "spent",
+        "consumer_class",
+        "hooks_begun",
+        "hooks_run",
+        "is_interrupted",
+        "objects",
+        "passed",
+        "seconds",
         "started",
         "trace",
     )
 
+    def __init__(self) -> None:
+        #: When the request began, in seconds of `time.monotonic`.
+        self.started = time.monotonic()
+        #: Seconds that hooks and policies have taken.
+        self.seconds = 0.0
+        #: The class of the consumer that a handshake is for, as far as it is known.
+        self.consumer_class: type | None = None
+        #: Whether response hooks were interrupted: an application that answers again must not pass without them.
+        self.is_interrupted = False
+        #: The hooks whose run has begun, and is not over: perhaps it was interrupted.
+        self.hooks_begun: set[Hook] = set()
+        #: The hooks that have run. Each runs once for a request, unless it or a later one denied.
+        self.hooks_run: set[Hook] = set()
+        #: Which policy has allowed which subject.
+        self.passed: list[tuple[Policy, Subject]] = []
+        #: What the ``obj`` resolvers of policies returned for which subject.
+        self.objects: list[tuple[Callable[..., Any], Subject, Any]] = []
+        #: What the request went through: the recorded trace, else one of its own with `DEBUG`, else None.
+        self.trace = trace.recorded.get()
+        if self.trace is None and settings.DEBUG:
+            self.trace = trace.Trace()
+
+
+class RequestContext:
+    """A request at one layer: a stack, a decorated endpoint, or `MirrorMiddleware`.
+
+    `request` is the Django request that hooks and policies see. `obj` is what the ``obj`` resolver of the
+    innermost policy returned (None without one), so that the endpoint needs no second query.
+    """
+
+    __slots__ = (
+        "consumer",
+        "guarded",
+        "handler",
+        "mirror",
+        "obj",
+        "pending_default",
+        "policy",
+        "request",
+        "route_hooks",
+        "state",
+    )
+
     def __init__(
-        self, request: HttpRequest, door: Any = None, gate: Gate | None = None, onion: Onion | None = None
+        self, request: HttpRequest, state: RequestState | None = None, outer: RequestContext | None = None
     ) -> None:
         self.request = request
-        #: The hooks that this request has met; None where there are none to meet.
-        self.onion = onion
-        #: The door that this passage goes through, where it has to be found again further in.
-        self.door = door
-        #: What is still shut for an application that nobody could see into.
-        self.gate = gate
-        #: The session's cookie, where that was saved before the application ran.
-        self.cookies: SimpleCookie | None = None
-        #: Policies of a view that was called by another function, which may not have called it at all.
-        self.owed: tuple[Policy, ...] | None = None
-        #: Whether the default policy was thought of before the view.
-        self.is_asked = False
-        #: For views that carry no policy: what the nearest stack says.
-        self.default_policy: Policy | None = None
+        self.state = RequestState() if state is None else state
+        #: The handler of this layer.
+        self.handler: Any = None
+        #: The handler of `MirrorMiddleware`, where there is one.
+        self.mirror: Any = None
+        #: The nearest default policy, for endpoints that carry no policy of their own.
+        self.pending_default: Policy | None = None if outer is None else outer.pending_default
+        #: For whom the policies of an outer layer have been asked.
+        self.guarded: Subject | None = None if outer is None else outer.guarded
+        #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.
+        self.route_hooks: list[Any] = [] if outer is None else [*outer.route_hooks]
+        #: The consumer that was admitted (its class, until it is made): what it enters is a stream.
+        self.consumer: Any = None
         self.obj: Any = None
-        #: What Django is making a response of, further in, if it is an exception.
-        self.error: Exception | None = None
-        #: The policy that is being asked, or was asked last; for the log.
+        #: The policy that was asked last, for the log.
         self.policy: Policy | None = None
-        #: When the passage began, in seconds of `time.monotonic`.
-        self.started = time.monotonic()
-        #: Seconds that policies have taken so far.
-        self.spent = 0.0
-        #: What this request went through; None where nobody wants to know.
-        self.trace = trace.begin()
-        #: Whether hooks of a stack around Django have denied, so that the request cannot begin again.
-        self.is_spent = False
-        #: Whether what passed was asked just now, for the very endpoint that comes next.
-        self.is_fresh = False
-        self._user: Any = None
-        self._objects: tuple[tuple[Callable[..., Any], Any], ...] = ()
-        self._passed: tuple[Policy, ...] = ()
-
-    def within(self, scope: Scope) -> Passage:
-        """The passage for `scope`: this one, or one of its own if wrappers changed the user or the route.
-
-        What was decided for one user and one route says nothing about another.
-        """
-        request: Any = self.request
-        if request.describes(scope, adopting=not self._passed):
-            return self
-        return self._sibling(request.sibling(scope), self.gate)
-
-    def anew(self, scope: Scope) -> Passage:
-        """A passage of its own for `scope`: nothing that was decided before counts."""
-        request: Any = self.request
-        return Passage(request.sibling(scope), self.door)
-
-    def behind(self, gate: Gate) -> Passage:
-        """A passage of the same request, behind `gate`."""
-        return self._sibling(self.request, gate)
-
-    def _sibling(self, request: HttpRequest, gate: Gate | None) -> Passage:
-        sibling = Passage(request, self.door, gate, self.onion)
-        sibling.default_policy = self.default_policy
-        sibling.started, sibling.spent, sibling.trace = self.started, self.spent, self.trace
-        return sibling
 
     @property
-    def has_passed(self) -> bool:
-        """Whether any policy has allowed this request."""
-        return bool(self._passed)
+    def trace(self) -> trace.Trace | None:
+        """What the request went through; None where it is not recorded."""
+        return self.state.trace
 
     @property
     def expression(self) -> str | None:
-        """The policy asked last, as it was written; None if none was asked."""
+        """The policy that was asked last, as it was written; None if none was asked."""
         return expression_of(self.policy)
 
+    @property
+    def user_pk(self) -> Any:
+        """The primary key of the user, if no I/O is needed to tell; else None."""
+        return getattr(known_user(self.request), "pk", None)
+
+    def subject(self) -> Subject:
+        """The subject of the request now; a wrapper or a route hook may change it."""
+        own = vars(self.request)
+        user = own.get("user")
+        while isinstance(user, LazyObject):
+            user = user._wrapped
+        if isinstance(self.request, ScopeRequest):
+            kwargs = self.request.url_kwargs
+        else:
+            match = self.request.resolver_match
+            kwargs = None if match is None else match.kwargs
+        return Subject(self.request, user, own.get("session"), None if kwargs is None else dict(kwargs))
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether policies of an outer layer have been asked about the user and session of the request."""
+        if self.guarded is None:
+            return False
+        subject = self.subject()
+        return self.guarded.user is subject.user and self.guarded.session is subject.session
+
+    def has_passed(self, policy: Policy) -> bool:
+        """Whether this very policy has allowed this subject already."""
+        if not self.state.passed:
+            return False
+        subject = self.subject()
+        return any(asked is policy and known.is_same(subject) for asked, known in self.state.passed)
+
+    def mark_passed(self, policies: tuple[Policy, ...]) -> None:
+        """Note that these policies allowed this subject."""
+        if policies:
+            self.guarded = subject = self.subject()
+            self.state.passed += [(policy, subject) for policy in policies]
+
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
-        """Keep what an ``obj`` resolver returned: one call a request, however many policies name it."""
-        self._objects += ((resolver, obj),)
+        """Keep what an ``obj`` resolver returned for this subject."""
+        self.state.objects.append((resolver, self.subject(), obj))
 
     def recall(self, resolver: Callable[..., Any]) -> Any:
-        """What this resolver returned before, None if it was not asked yet."""
-        return next((obj for known, obj in self._objects if known is resolver), None)
-
-    def note_passed(self, policies: tuple[Policy, ...]) -> None:
-        """Note that these policies allowed this request, so that nobody asks them again."""
-        self._forget_another_user()
-        self._passed += policies
-        self._user = vars(self.request).get("user")
-        if policies and self.gate is not None:
-            self.gate.open()
-
-    def remaining(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
-        """Those of `policies` (compared by identity) that have not allowed this request and user yet."""
-        self._forget_another_user()
-        passed = {id(policy) for policy in self._passed}
-        return tuple({id(policy): policy for policy in policies if id(policy) not in passed}.values())
-
-    def _forget_another_user(self) -> None:
-        if self._passed and vars(self.request).get("user") is not self._user:
-            self._passed = self._objects = ()
+        """What this resolver returned for this subject; None if it was not asked yet."""
+        if not self.state.objects:
+            return None
+        subject = self.subject()
+        known = self.state.objects
+        return next((obj for asked, about, obj in known if asked is resolver and about.is_same(subject)), None)
 
 
-class Handover(NamedTuple):
-    """What a stack leaves to `MirrorMiddleware`, further in: ``scope["wsdeny"]`` for Django's handler."""
+class StackConfig(NamedTuple):
+    """What a stack leaves to `MirrorMiddleware`: ``scope["wsdeny"]`` for Django's handler."""
 
     hooks: tuple[Hooks, ...]
     default_policy: Policy | None
+    #: Not empty once the mirror has let the request in, for a wrapper in between that may answer by itself.
+    asked: list[bool]
+    #: The request at the layer around the stack, if that has run hooks.
+    outer: RequestContext | None = None
 
 
-class Gate:
-    """Stands before an application that the look-ahead cannot see into, until somebody has decided.
+def get_context(request: HttpRequest) -> RequestContext:
+    """The context of a request, begun if there is none yet. Behind a stack it shares what has run there."""
+    context: RequestContext | None = getattr(request, "wsdeny", None)
+    if context is None:
+        config = get_stack_config(request)
+        outer = config.outer if isinstance(config, StackConfig) else config
+        if isinstance(outer, RequestContext):
+            context = RequestContext(request, outer.state)
+            context.route_hooks += outer.route_hooks
+            request.ctx = outer.request.ctx  # type: ignore[attr-defined]
+        else:
+            context = RequestContext(request)
+            request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
+        request.wsdeny = context  # type: ignore[attr-defined]
+    return context
 
-    Endpoints within that carry a policy open it when that allows; else `policy` is asked once the
-    application wants something. What opens it opens those further out: the nearest policy counts.
-    """
 
-    __slots__ = ("has_denied", "is_open", "outer", "policy")
-
-    def __init__(self, policy: Policy, outer: Gate | None = None) -> None:
-        self.policy = policy
-        self.outer = outer
-        self.is_open = False
-        self.has_denied = False
-
-    def open(self) -> None:
-        """Let the application through."""
-        gate: Gate | None = self
-        while gate is not None:
-            gate.is_open = True
-            gate = gate.outer
+def get_stack_config(request: HttpRequest) -> RequestContext | StackConfig | None:
+    """What a stack has put into the scope of a Django request; None without one."""
+    scope = getattr(request, "scope", None)
+    config: RequestContext | StackConfig | None = None if scope is None else scope.get("wsdeny")
+    return config
 
 
 def expression_of(policy: Policy | None) -> str | None:
@@ -186,35 +219,34 @@ def expression_of(policy: Policy | None) -> str | None:
         return None
     try:
         return repr(policy)
-    except Exception:  # noqa: BLE001 - a policy that cannot be printed must not keep a denial from going out
+    except Exception:  # a policy that cannot be printed must not keep a denial from the client
         return f"<{type(policy).__name__}, whose repr fails>"
 
 
-def trace_of(request: HttpRequest) -> trace.Trace | None:
-    """The trace of `request`, None where there is none."""
-    passage: Passage | None = vars(request).get("wsdeny")
-    return None if passage is None else passage.trace
+_NOT_RECORDED: AbstractContextManager[Callable[[object], None]] = nullcontext(lambda answer: None)
 
 
-def passage_of(request: HttpRequest) -> Passage:
-    """The passage of `request`, begun if there is none yet."""
-    passage: Passage | None = getattr(request, "wsdeny", None)
-    if passage is None:
-        passage = Passage(request)
-        request.wsdeny = passage  # type: ignore[attr-defined]
-        stacks = handed_to(request)
-        if isinstance(stacks, Passage):
-            # Behind a stack that has run its request hooks: what is left of them runs further in.
-            passage.onion, passage.trace = stacks.onion, stacks.trace
-            passage.default_policy = stacks.default_policy
-            request.ctx = stacks.request.ctx  # type: ignore[attr-defined]
-            sessions.share(stacks.request, request)
-        else:
-            request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
-    return passage
+def is_recorded(request: HttpRequest) -> bool:
+    """Whether a trace of `request` is recorded."""
+    context: RequestContext | None = vars(request).get("wsdeny")
+    return context is not None and context.state.trace is not None
 
 
-def handed_to(request: HttpRequest) -> object:
-    """What a stack has handed to Django's request of a view: its `Passage`, a `Handover`, or None."""
-    scope: Any = None if isinstance(request, ScopeRequest) else getattr(request, "scope", None)
-    return scope.get("wsdeny") if scope is not None else None
+def noting(
+    request: HttpRequest, kind: Literal["hook", "policy"], asked: Hook | Policy
+) -> AbstractContextManager[Callable[[object], None]]:
+    """Note in the trace of `request` that a hook or policy is asked; the answer is given to what is returned."""
+    if not is_recorded(request):
+        return _NOT_RECORDED
+    name = getattr(asked, "label", None) or expression_of(asked)  # type: ignore[arg-type] # a policy has no label
+    return _noting(get_context(request).state.trace, kind, str(name))  # type: ignore[arg-type] # it is recorded
+
+
+@contextmanager
+def _noting(noted_in: trace.Trace, kind: Literal["hook", "policy"], name: str) -> Iterator[Callable[[object], None]]:
+    with noted_in.note(kind, name) as noted:
+
+        def note(answer: object) -> None:
+            noted.answer = trace.describe(answer)
+
+        yield note

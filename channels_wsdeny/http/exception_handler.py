@@ -1,9 +1,11 @@
-"""What an exception before the answer means to the visitor: the table from exceptions to denials."""
+"""The table from exceptions, raised before the answer, to denials."""
 
 from __future__ import annotations
 
+import math
 import traceback
 from socket import gaierror
+from typing import Any
 
 from channels.exceptions import DenyConnection
 from django.conf import settings
@@ -15,7 +17,7 @@ from django.http.multipartparser import MultiPartParserError
 from ..conf import conf
 from ..exceptions import Deny
 
-# Clients of caches and brokers are optional, so their exceptions are known by name.
+# Clients of caches and brokers are optional, so their exceptions are recognised by name.
 _UNREACHABLE = {
     "django_redis.exceptions.ConnectionInterrupted",
     "redis.exceptions.ConnectionError",
@@ -26,37 +28,37 @@ _UNREACHABLE = {
 }
 
 
-def denial_for(error: Exception) -> Deny:
+def denial_of(error: Exception) -> Deny:
     """The denial that `error` becomes. Its ``__cause__`` is the error, except for a `Deny` itself."""
     if isinstance(error, Deny):
-        # One instance may be raised again and again, and each time would grow its traceback.
+        # One instance may be raised again and again, and each time its traceback would grow.
         error.__traceback__ = error.__context__ = None
         return error
     denial = translate(error)
     if denial.status < 500 and not settings.DEBUG:
-        error.__traceback__ = None  # as above; nobody will print it
+        forget_frames(error)  # It will not be printed.
     return denial
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of `error` and of what led to it: they keep the frames of the request alive."""
+    known: list[BaseException] = []
+    while error is not None and not any(error is other for other in known):
+        known.append(error)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def translate(error: Exception) -> Deny:
-    """As `denial_for`, but a `Deny` is an error like any other: for where the site's answer failed."""
+    """As `denial_of`, but a `Deny` is an error like any other: for a failure while a denial of the site was made."""
     denial = _translate(error)
     denial.__cause__ = error
     return denial
 
 
-def _translate(error: Exception) -> Deny:
-    if isinstance(error, (PermissionDenied, DenyConnection)):
-        return Deny(403)
-    if isinstance(error, Http404) or is_unrouted(error):
-        return Deny(404)
-    if _is_origin_that_cannot_be_parsed(error):
-        return Deny(403, code="origin_not_allowed")
-    if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
-        return Deny(400)
-    if _is_unreachable(error):
-        return Deny(503, headers={"Retry-After": str(conf.RETRY_AFTER)})
-    return Deny(500)
+def normalize(error: Exception) -> Exception:
+    """`error` as exception hooks see it: an `Http404` for the `ValueError` of Channels' router."""
+    return Http404("No route matches the path.") if is_unrouted(error) else error
 
 
 def is_unrouted(error: Exception) -> bool:
@@ -64,19 +66,51 @@ def is_unrouted(error: Exception) -> bool:
     return isinstance(error, ValueError) and _modules_of(error)[-1:] == ["channels.routing"]
 
 
-def _is_origin_that_cannot_be_parsed(error: Exception) -> bool:
-    """Whether Channels' `OriginValidator` stumbled over an Origin such as ``http://[bad``."""
+def _translate(error: Exception) -> Deny:
+    names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
+    try:
+        foreign = _foreign(error, names)
+    except Exception:  # a subclass of the site's may lack what these exceptions have
+        foreign = None
+    if foreign is not None:
+        return foreign
+    if isinstance(error, (PermissionDenied, DenyConnection)):
+        return Deny(403)
+    if isinstance(error, Http404) or is_unrouted(error):
+        return Deny(404)
+    if _is_unparseable_origin(error):
+        return Deny(403, code="origin_not_allowed")
+    if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
+        return Deny(400)
+    is_unreachable = isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror))
+    if is_unreachable or not _UNREACHABLE.isdisjoint(names):
+        return Deny(503, headers={"Retry-After": str(conf.RETRY_AFTER)})
+    return Deny(500)
+
+
+def _foreign(error: Any, names: set[str]) -> Deny | None:
+    """The denial of an exception of REST framework, Ninja or django-ratelimit, recognised by name."""
+    if "rest_framework.exceptions.APIException" in names:
+        headers = {"WWW-Authenticate": error.auth_header} if getattr(error, "auth_header", None) else {}
+        if getattr(error, "wait", None):
+            headers["Retry-After"] = str(math.ceil(error.wait))
+        code = error.get_codes()
+        if not isinstance(error.detail, str):  # a ValidationError
+            return Deny(error.status_code, headers=headers, errors=error.detail)
+        return Deny(error.status_code, str(error.detail), code=code, headers=headers)
+    if "ninja.errors.HttpError" in names:
+        return Deny(error.status_code, str(error))
+    if "django_ratelimit.exceptions.Ratelimited" in names:
+        return Deny(429)
+    return None
+
+
+def _is_unparseable_origin(error: Exception) -> bool:
+    """Whether Channels' `OriginValidator` could not parse an ``Origin`` such as ``http://[bad``."""
     modules = [name for name in _modules_of(error) if name not in {"urllib.parse", "ipaddress"}]
     return isinstance(error, ValueError) and modules[-1:] == ["channels.security.websocket"]
 
 
 def _modules_of(error: Exception) -> list[str]:
-    """The modules that `error` came through, the one that raised it last."""
+    """The modules that `error` came through; the one that raised it is the last."""
     return [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-
-
-def _is_unreachable(error: Exception) -> bool:
-    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror)):
-        return True
-    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
-    return not _UNREACHABLE.isdisjoint(names)

@@ -1,4 +1,4 @@
-"""The handshake as a Django request; and its sibling for ASGI apps that speak HTTP."""
+"""Django requests made from ASGI scopes: the WebSocket handshake, and the HTTP request of an ASGI application."""
 
 from __future__ import annotations
 
@@ -6,45 +6,62 @@ import copy
 from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import BadRequest
-from django.core.handlers.asgi import get_script_prefix
-from django.http import HttpRequest, QueryDict, UnreadablePostError
+from django.core.handlers.asgi import ASGIRequest, get_script_prefix
+from django.http import HttpRequest, QueryDict, UnreadablePostError, parse_cookie
 from django.urls import ResolverMatch, set_script_prefix
 from django.utils.datastructures import MultiValueDict
-from django.utils.functional import cached_property
+from django.utils.functional import LazyObject, SimpleLazyObject, cached_property, empty
 
-from .visitor import VisitorRequest, anonymous
+from ..concurrency import run_in_django_thread, run_in_threadpool
+from . import session as sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
+    from django.contrib.sessions.backends.base import SessionBase
+
     from ..types import Scope
 
+    User = AbstractBaseUser | AnonymousUser
 
-class ScopeRequest(VisitorRequest):
+T = TypeVar("T")
+
+#: What this package and Channels put into a scope, which is compared by itself or follows from the rest.
+_PLACED = frozenset({"cookies", "path_remaining", "session", "url_route", "user", "wsdeny"})
+#: What may be equal without being the same; other values are of the site's, and may compare as they like.
+_COMPARABLE = frozenset({"client", "headers", "path", "query_string", "root_path", "server", "subprotocols"})
+
+
+class ScopeRequest(ASGIRequest):
     """A Django request made from an ASGI scope, with the session and user that its cookies name.
 
-    Django's own ``__init__`` runs when something first asks for what it sets: most denials need
-    neither ``META`` nor cookies.
+    `session` and `user` are loaded when they are first looked at, which may block; `auser()` is for coroutines.
+    A ``session`` or ``user`` that a wrapper put into the scope is used instead. Django's own ``__init__`` runs
+    when something first asks for what it sets: most denials need neither ``META`` nor cookies.
     """
 
     def __init__(self, scope: Scope, stream: Any) -> None:
-        self.scope = scope
+        # A wrapper inside may change the list of headers in place.
+        self.scope = {**scope, "headers": [*scope.get("headers", ())]}
         self._unread_stream = stream
-        self._url_route: Any = None
+        #: ``url_route`` of Channels, which is kept in step with `resolver_match`.
+        self.url_route: Any = None
         if scope.get("session") is not None:
             self.session = scope["session"]
         if "user" in scope:
-            # None is how token middleware says "nobody"; the cookie's user is not asked then.
-            self.user = anonymous() if scope["user"] is None else scope["user"]
+            # A token middleware sets None for "no user"; the user of the cookie is not loaded then.
+            self.user = anonymous_user() if scope["user"] is None else scope["user"]
 
     def __getattr__(self, name: str) -> Any:
         own = vars(self)
-        if hasattr(type(self), name):  # A property of ours raised this: let its own error out.
+        if hasattr(type(self), name):  # A property of this class raised: its own error is the right one.
             return object.__getattribute__(self, name)
         if name == "_unread_stream" or "_unread_stream" not in own:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -59,7 +76,7 @@ class ScopeRequest(VisitorRequest):
         return getattr(self, name)
 
     def begin(self) -> None:
-        """What Django's handler does before each request: the script prefix is set for `reverse()`.
+        """Set the script prefix for `reverse()`, as Django's handler does before each request.
 
         Raises `BadRequest` for a query string that is not UTF-8.
         """
@@ -70,35 +87,101 @@ class ScopeRequest(VisitorRequest):
         except UnicodeDecodeError as error:
             raise BadRequest("The query string is not UTF-8.") from error
 
-    def describes(self, scope: Scope, *, adopting: bool) -> bool:
-        """Whether this is the request of `scope`: the same path, route, session and user.
+    # The session and the user
 
-        With `adopting` it takes over a route that `scope` has and it has not.
+    @cached_property
+    def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802 - Django's name
+        values = [value for name, value in self.scope.get("headers", []) if name == b"cookie"]
+        return parse_cookie(b"; ".join(values).decode("latin1")) if values else {}
+
+    @cached_property
+    def session(self) -> SessionBase:  # type: ignore[override]
+        return sessions.open_session(self.COOKIES.get(settings.SESSION_COOKIE_NAME))
+
+    @cached_property
+    def user(self) -> User:  # type: ignore[override]
+        user = self.known_user
+        return SimpleLazyObject(lambda: sessions.load_user(self.session)) if user is None else user  # type: ignore[return-value]
+
+    async def auser(self) -> User:  # type: ignore[override]
+        """The user, loaded in a thread of the pool if need be."""
+        if self.known_user is None:
+            await run_in_threadpool(self.load_user)
+        return self.user
+
+    def load_user(self) -> None:
+        """Load the user now; blocks."""
+        self.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+
+    @property
+    def known_user(self) -> User | None:
+        """The user if no I/O is needed to tell, else None. Without a session cookie it is anonymous."""
+        own = vars(self)
+        if "user" not in own and self.scope.get("session") is None and not self._has_session_cookie:
+            own["user"] = anonymous_user()
+        return _loaded(own.get("user"))
+
+    @cached_property
+    def _has_session_cookie(self) -> bool:
+        name = settings.SESSION_COOKIE_NAME.encode()
+        for key, value in self.scope.get("headers", []):
+            if key == b"cookie" and name in value:
+                return settings.SESSION_COOKIE_NAME in self.COOKIES
+        return False
+
+    @property
+    def has_unsaved_session(self) -> bool:
+        """Whether the site changed the session, or wants it saved with every request."""
+        session: SessionBase | None = vars(self).get("session")
+        if session is None:
+            return False
+        if session.modified:
+            return True
+        return settings.SESSION_SAVE_EVERY_REQUEST and session.accessed and not session.is_empty()
+
+    def scope_for_application(self) -> dict[str, Any]:
+        """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`."""
+        return {
+            "cookies": self.scope.get("cookies", self.COOKIES),
+            "session": self.session,
+            "user": self.user,
+        }
+
+    # The route
+
+    def describes(self, scope: Scope, *, adopting: bool) -> bool:
+        """Whether this is the request of `scope`: the same path, headers, route, session, user and all else.
+
+        With `adopting`, the request takes over a route that `scope` has and it has not.
         """
         own = vars(self)
         if scope.get("session") is not None and scope["session"] is not own.get("session"):
             return False
-        if "user" in scope and scope["user"] is not own.get("user") and not self._both_nobody(scope):
+        if "user" in scope and scope["user"] is not own.get("user") and not self._are_both_none(scope):
             return False
-        if scope["path"] != self.scope["path"]:
+        if any(self._differs(scope, name) for name in (self.scope.keys() | scope.keys()) - _PLACED):
             return False
         route = scope.get("url_route")
-        if route is None or route == self._url_route:
+        if route is None or route == self.url_route:
             return True
-        if adopting and self._url_route is None:
+        if adopting and self.url_route is None:
             self._route_by(scope)
             return True
         return False
 
-    def _both_nobody(self, scope: Scope) -> bool:
+    def _differs(self, scope: Scope, name: str) -> bool:
+        mine, other = self.scope.get(name), scope.get(name)
+        return mine is not other and (name not in _COMPARABLE or mine != other)
+
+    def _are_both_none(self, scope: Scope) -> bool:
         return scope["user"] is None and "user" in self.scope and self.scope["user"] is None
 
     def sibling(self, scope: Scope) -> Self:
-        """The request of `scope`, which wrappers made of this one's; `ctx` is shared."""
+        """The request of `scope`, which a wrapper made from the scope of this one; `ctx` is shared."""
         own = vars(self)
         another_session = scope.get("session") is not None and scope["session"] is not own.get("session")
         if another_session and scope.get("user") is own.get("user"):
-            scope = {name: value for name, value in scope.items() if name != "user"}  # it has its own
+            scope = {name: value for name, value in scope.items() if name != "user"}  # The session has its own.
         make: Callable[[Scope], Self] = type(self)
         sibling = make(scope)
         sibling.ctx = self.ctx
@@ -108,35 +191,24 @@ class ScopeRequest(VisitorRequest):
 
     def _route_by(self, scope: Scope) -> None:
         route = scope["url_route"]
-        match = partial(ResolverMatch, _unnamed_route, route.get("args", ()), route.get("kwargs", {}))
-        self.route_to(match, route)
+        # Copied: hooks write into it, and a wrapper may give each scope the same one.
+        route = {**route, "args": route.get("args", ()), "kwargs": {**route.get("kwargs", {})}}
+        self.route_to(partial(ResolverMatch, _unnamed_route, route["args"], route["kwargs"]), route)
 
     def route_to(self, match: ResolverMatch | Callable[[], ResolverMatch] | None, url_route: Any) -> None:
-        """Note the route: `resolver_match` (or what makes it when somebody asks), and Channels' own dict."""
+        """Set `resolver_match` (or what makes it when it is first asked for), and ``url_route`` of Channels."""
         self.resolver_match = match
-        self._url_route = url_route
+        self.url_route = url_route
 
     def keep_route(self) -> None:
-        """Have Channels' own dict of the route say what `resolver_match` says, for hooks may change it."""
+        """Write `resolver_match`, which a hook may have changed, back to ``url_route`` of Channels."""
         match = self.resolver_match
-        if match is not None and isinstance(self._url_route, dict):
-            self._url_route.update(args=match.args, kwargs=match.kwargs)
-
-    def reportable(self) -> HttpRequest:
-        """What error reports may print: the request itself."""
-        return self
-
-    def offer(self) -> dict[str, Any]:
-        """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`."""
-        return {
-            "cookies": self.scope.get("cookies", self.COOKIES),
-            "session": self.session,
-            "user": self.user,
-        }
+        if match is not None and isinstance(self.url_route, dict):
+            self.url_route.update(args=match.args, kwargs=match.kwargs)
 
     @property
     def resolver_match(self) -> ResolverMatch | None:
-        """Where the request was routed to, as on any Django request; None until it is known."""
+        """The route of the request, as on any Django request; None until it is known."""
         match = vars(self).get("_resolver_match")
         if match is not None and not isinstance(match, ResolverMatch):
             match = vars(self)["_resolver_match"] = match()
@@ -147,8 +219,37 @@ class ScopeRequest(VisitorRequest):
         if match is not None:  # Django's own __init__ clears it, and may run late.
             vars(self)["_resolver_match"] = match
 
+    @property
+    def url_kwargs(self) -> dict[str, Any] | None:
+        """The arguments of the route, without making a `ResolverMatch`; None until it is known."""
+        match = vars(self).get("_resolver_match")
+        if match is not None and not isinstance(match, ResolverMatch) and self.url_route is not None:
+            kwargs: dict[str, Any] | None = self.url_route["kwargs"]
+            return kwargs
+        match = self.resolver_match
+        return None if match is None else match.kwargs
+
+    # The rest
+
+    @cached_property
+    def ctx(self) -> SimpleNamespace:
+        """A namespace for the site, which lives as long as the connection."""
+        return SimpleNamespace()
+
+    def header(self, name: bytes) -> bytes | None:
+        """The raw value of the first header of this lower-case name, without building ``META``."""
+        for key, value in self.scope.get("headers", []):
+            if key == name:
+                raw: bytes = value
+                return raw
+        return None
+
+    def reportable(self) -> HttpRequest:
+        """The request that error reports may print: this one."""
+        return self
+
     def _django_scope(self) -> dict[str, Any]:
-        """The scope as Django's request wants it: cookie headers that HTTP/2 split are one again.
+        """The scope for Django's request: cookie headers that HTTP/2 split are joined.
 
         RFC 9113 section 8.2.3; Django before 6.1 joins them by a comma.
         """
@@ -159,26 +260,9 @@ class ScopeRequest(VisitorRequest):
             headers.append((b"cookie", b"; ".join(cookies)))
         return {**self.scope, "headers": headers}
 
-    def header(self, name: bytes) -> bytes | None:
-        """The raw value of the first header of this lower-case name, without building ``META``."""
-        for key, value in self.scope.get("headers", []):
-            if key == name:
-                raw: bytes = value
-                return raw
-        return None
-
-    @cached_property
-    def ctx(self) -> SimpleNamespace:
-        """A namespace for the site, which lives as long as the request (for a socket: the connection)."""
-        return SimpleNamespace()
-
-
-def _unnamed_route() -> None:
-    """Stands for the endpoint of a route that Channels resolved without telling its name."""
-
 
 class HandshakeRequest(ScopeRequest):
-    """A WebSocket handshake as what it is in HTTP: a GET with an empty body (RFC 6455 section 4.1).
+    """A WebSocket handshake: in HTTP, a GET with an empty body (RFC 6455 section 4.1).
 
     Everything in Django's ecosystem that takes a ``request`` works on it. ``scheme`` is http or https,
     so that `is_secure()` and absolute URLs are right.
@@ -189,15 +273,29 @@ class HandshakeRequest(ScopeRequest):
 
     def _django_scope(self) -> dict[str, Any]:
         scope = super()._django_scope()
-        headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]  # the body is empty
+        headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]  # The body is empty.
         return {**scope, "method": "GET", "headers": headers}
 
     def _get_scheme(self) -> str:
         return "https" if self.scope.get("scheme") in {"wss", "https"} else "http"
 
 
-class _BodyOfTheApp:
-    """Stands for the body of a request that an ASGI app will read from its own ``receive``."""
+class AppRequest(ScopeRequest):
+    """An HTTP request to an ASGI application that is not Django's handler, such as an `AsyncHttpConsumer`."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, _UnreadableBody())
+
+    def reportable(self) -> HttpRequest:
+        """The request that error reports may print: a copy with an empty form, for its own cannot be read."""
+        self.META  # noqa: B018 - has Django's own __init__ run, which would clear the form
+        report = copy.copy(self)
+        vars(report).update(_post=QueryDict(), _files=MultiValueDict())
+        return report
+
+
+class _UnreadableBody:
+    """The body of a request that an ASGI application will read from its own ``receive``."""
 
     def read(self, *args: Any) -> bytes:
         raise UnreadablePostError(
@@ -212,15 +310,37 @@ class _BodyOfTheApp:
     def close(self) -> None: ...
 
 
-class AppRequest(ScopeRequest):
-    """An HTTP request to an ASGI app that is not Django's handler, such as an `AsyncHttpConsumer`."""
+def anonymous_user() -> AnonymousUser:
+    """Django's `AnonymousUser`."""
+    from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
 
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope, _BodyOfTheApp())
+    return AnonymousUser()
 
-    def reportable(self) -> HttpRequest:
-        """What error reports may print: the request with an empty form, for its own cannot be read."""
-        self.META  # noqa: B018 - has Django's own __init__ run, which would clear the form
-        report = copy.copy(self)
-        vars(report).update(_post=QueryDict(), _files=MultiValueDict())
-        return report
+
+def known_user(request: HttpRequest) -> User | None:
+    """The user of any request if no I/O is needed to tell, else None."""
+    if isinstance(request, ScopeRequest):
+        return request.known_user
+    return _loaded(vars(request).get("user"))
+
+
+def _loaded(user: User | None) -> User | None:
+    """`user`, unless it is lazy and not loaded yet."""
+    if isinstance(user, LazyObject) and user._wrapped is empty:
+        return None
+    return user
+
+
+def _unnamed_route() -> None:
+    """The endpoint of a route that Channels resolved outside the stack, whose name is not known."""
+
+
+async def run_in_thread(request: HttpRequest, function: Callable[[], T]) -> T:
+    """Run `function`, which may block, in a thread that suits `request`.
+
+    For a handshake that is a thread of the pool, for a view the thread in which Django runs it, whose database
+    connections and transactions it shares.
+    """
+    if isinstance(request, ScopeRequest):
+        return await run_in_threadpool(function)
+    return await run_in_django_thread(function)

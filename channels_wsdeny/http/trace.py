@@ -1,8 +1,7 @@
-"""The trace: what one request went through, for ``manage.py wsdeny explain`` and, with `DEBUG`, for the log.
+"""The trace of a request, for ``manage.py wsdeny explain`` and, with `DEBUG`, for the log record of a denial.
 
-It tells the route, each hook and policy with its answer and the time it took, and the queries it made: their
-SQL without parameters and literals. It holds no cookies, session keys or texts of exceptions. Where nothing
-is traced, the passage has None for it.
+It has the route, each hook and policy with its answer and time, and the queries that it made, as SQL without
+parameters and literals. It holds neither cookies nor session keys, and the texts of errors only in a dry run.
 """
 
 from __future__ import annotations
@@ -13,22 +12,20 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from django.conf import settings
 from django.db import connections
 from django.http.response import HttpResponseBase
 
-from ..decisions import ALLOWED, Steps
 from ..exceptions import Deny
-from ..names import name_of, place_of, text_of
+from ..log import dotted_name, exception_text, source_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.urls import ResolverMatch
 
-T = TypeVar("T")
+Kind: TypeAlias = Literal["hook", "policy", "endpoint", "other"]
 
 #: Queries that are kept, and characters of each.
 _MOST_QUERIES = 100
@@ -45,96 +42,73 @@ class Query(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Noted:
-    """Something that was asked, within `depth` others that were."""
+    """A hook, a policy or an endpoint, inside `depth` others that were noted and had not ended."""
 
-    kind: Literal["hook", "policy", "endpoint", "other"]
+    kind: Kind
     name: str
     depth: int = 0
-    #: None while there is none: it may have run past its time.
+    #: The answer in words, see `describe`; None while there is none, or if it ran past its time.
     answer: str | None = None
+    #: The seconds that it took, the calls inside it included.
     seconds: float | None = None
     queries: list[Query] = field(default_factory=list)
 
 
 class Trace:
-    """What one request went through so far, in order.
+    """The hooks, policies and queries of one request so far, in order.
 
-    `is_rehearsal` says that the request is not a real one: nobody else is told of it.
+    With `is_dry_run`, as for `explain`, no endpoint runs, and nothing is saved, logged or signalled.
     """
 
-    __slots__ = ("_open", "endpoint", "is_rehearsal", "noted", "query_count", "route")
+    __slots__ = ("_open", "endpoint", "is_dry_run", "noted", "query_count", "route")
 
-    def __init__(self, *, is_rehearsal: bool = False) -> None:
-        self.is_rehearsal = is_rehearsal
-        #: Where the request was routed to, as it is written in the routes; None while that is not known.
+    def __init__(self, *, is_dry_run: bool = False) -> None:
+        self.is_dry_run = is_dry_run
+        #: The route as it is written, and the dotted name of its endpoint; None while that is not known.
         self.route: str | None = None
         self.endpoint: str | None = None
         self.noted: list[Noted] = []
         self.query_count = 0
+        #: Those of `noted` that have not ended.
         self._open: list[Noted] = []
 
     def note_route(self, match: ResolverMatch | None) -> None:
-        """Note where the request was routed to, the first time that it is known."""
+        """Note the route and the endpoint, the first time that they are known."""
         if match is not None and self.route is None:
-            self.route, self.endpoint = match.route, name_of(match.func)
+            self.route, self.endpoint = match.route, dotted_name(match.func)
 
     @contextmanager
-    def note(self, kind: Literal["hook", "policy", "endpoint", "other"], name: str) -> Iterator[Noted]:
-        """Note what is asked inside; whoever asks sets its `answer`."""
+    def note(self, kind: Kind, name: str) -> Iterator[Noted]:
+        """Note the time, queries and errors of what is called inside; the caller sets the `answer`."""
         noted = Noted(kind, name, len(self._open))
         self.noted.append(noted)
+        self._open.append(noted)
         began = time.perf_counter()
         try:
             yield noted
         except (Exception, SystemExit) as error:
-            noted.answer = self._raised(error)
+            noted.answer = self._describe_error(error)
             raise
         finally:
             noted.seconds = time.perf_counter() - began
+            self._open.remove(noted)
 
     def note_failure(self, error: BaseException) -> None:
-        """Note an exception that became the answer, unless whatever raised it was noted."""
-        answer = self._raised(error)
+        """Note an exception that became the answer, unless it came out of something that was noted."""
+        answer = self._describe_error(error)
         if all(noted.answer != answer for noted in self.noted):
             self.noted.append(Noted("other", "failure", answer=answer))
 
-    def _raised(self, error: BaseException) -> str:
+    def _describe_error(self, error: BaseException) -> str:
         if isinstance(error, Deny):
-            return f"raised {told(error)}"
-        text = f": {text_of(error)}" if self.is_rehearsal else ""  # for whoever rehearses alone
-        return f"raised {type(error).__name__}, {place_of(error)}{text}"
-
-    def asking(self, kind: Literal["hook", "policy"], name: str, steps: Steps[T]) -> Steps[T]:
-        """`steps`, noted with what they answer and the queries that they make."""
-        with self.note(kind, name) as noted:
-            self._open.append(noted)
-            try:
-                answer = yield from self.watching(steps)
-            finally:
-                self._open.remove(noted)
-            noted.answer = told(answer)
-        return answer
-
-    def watching(self, steps: Steps[T]) -> Steps[T]:
-        """`steps`, with a note of the queries that they make, in whichever thread they are resumed."""
-        resume: Any = steps.send
-        reply: Any = None
-        while True:
-            with self.watching_queries():
-                try:
-                    step = resume(reply)
-                except StopIteration as stop:
-                    result: T = stop.value
-                    return result
-            try:
-                resume, reply = steps.send, (yield step)
-            except Exception as error:  # noqa: BLE001 - it goes to where the awaitable was asked for
-                resume, reply = steps.throw, error
+            return f"raised {describe(error)}"
+        text = f": {exception_text(error)}" if self.is_dry_run else ""  # It may quote what the client sent.
+        return f"raised {type(error).__name__}, {source_location(error)}{text}"
 
     @contextmanager
     def watching_queries(self) -> Iterator[None]:
-        """Note the queries of this thread inside; there are none in the thread of a running loop."""
-        watched = [] if _is_on_loop() else _connections()
+        """Note the queries of this thread, unless it runs an event loop; nested use notes each once."""
+        watched = [] if _is_event_loop() else _connections()
         watched = [each for each in watched if self._query not in each.execute_wrappers]
         for connection in watched:
             connection.execute_wrappers.append(self._query)
@@ -145,7 +119,7 @@ class Trace:
                 connection.execute_wrappers.remove(self._query)
 
     def _query(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        """The execute wrapper."""
+        """Run a query and note it, as an execute wrapper of Django's database connections."""
         began = time.perf_counter()
         try:
             return execute(sql, params, many, context)
@@ -154,10 +128,10 @@ class Trace:
             if self.query_count <= _MOST_QUERIES:
                 text = _LITERAL.sub("'…'", str(sql))
                 query = Query(text[:_LONGEST_SQL], time.perf_counter() - began)
-                self._asked_last().queries.append(query)
+                self._current().queries.append(query)
 
-    def _asked_last(self) -> Noted:
-        """What a query belongs to: what is being asked, or nothing that was."""
+    def _current(self) -> Noted:
+        """What a query is counted for: the innermost call that has not ended, or an entry for all others."""
         if self._open:
             return self._open[-1]
         if not self.noted or self.noted[-1].kind != "other":
@@ -177,48 +151,41 @@ class Trace:
                     "depth": noted.depth,
                     "answer": noted.answer,
                     "ms": _milliseconds(noted.seconds),
-                    "queries": [
-                        {"sql": query.sql, "ms": _milliseconds(query.seconds)} for query in noted.queries
-                    ],
+                    "queries": [{"sql": query.sql, "ms": _milliseconds(query.seconds)} for query in noted.queries],
                 }
                 for noted in list(self.noted)
             ],
         }
 
 
-_recorded: ContextVar[Trace | None] = ContextVar("wsdeny_trace", default=None)
+#: The trace that requests which begin here are noted in; see `recording`.
+recorded: ContextVar[Trace | None] = ContextVar("wsdeny_trace", default=None)
 
 
 @contextmanager
 def recording(trace: Trace) -> Iterator[None]:
-    """Have the requests inside note what they go through in `trace`."""
-    token = _recorded.set(trace)
+    """Have requests that begin inside be noted in `trace`."""
+    token = recorded.set(trace)
     try:
         yield
     finally:
-        _recorded.reset(token)
-
-
-def begin() -> Trace | None:
-    """The trace of a request that begins: the one being recorded, else one of its own if `DEBUG` is on."""
-    trace = _recorded.get()
-    return Trace() if trace is None and settings.DEBUG else trace
+        recorded.reset(token)
 
 
 def is_recorded() -> bool:
-    """Whether somebody wants the trace of what runs here, whatever `DEBUG` is."""
-    return _recorded.get() is not None
+    """Whether requests that begin here are noted whatever `DEBUG` is."""
+    return recorded.get() is not None
 
 
-def is_rehearsing() -> bool:
-    """Whether what runs here is part of a rehearsal."""
-    trace = _recorded.get()
-    return trace is not None and trace.is_rehearsal
+def is_dry_run() -> bool:
+    """Whether requests that begin here are dry runs, see `Trace`."""
+    trace = recorded.get()
+    return trace is not None and trace.is_dry_run
 
 
-def told(answer: object) -> str:
-    """What was answered, in words; nothing of a response but its status."""
-    if answer is ALLOWED:
+def describe(answer: object) -> str:
+    """The answer of a hook or policy in words: True allows, None goes on; of a response only its status."""
+    if answer is True:
         return "allowed"
     if answer is None:
         return "went on"
@@ -236,11 +203,11 @@ def _milliseconds(seconds: float | None) -> float | None:
 def _connections() -> list[Any]:
     try:
         return list(connections.all())
-    except Exception:  # noqa: BLE001 - settings that cannot be used; whoever needs the database says so
+    except Exception:  # unusable DATABASES must not fail requests that make no query
         return []
 
 
-def _is_on_loop() -> bool:
+def _is_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,90 +1,83 @@
-"""Ways: from an ASGI application to each of its endpoints, read from how it is put together.
+"""Every endpoint of a site: those of ``ASGI_APPLICATION``, and the views of ``ROOT_URLCONF``.
 
-The look-ahead follows one scope; this follows every route, without a scope and without running anything.
+They are read from how applications are put together; nothing is run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from channels.routing import ProtocolTypeRouter, URLRouter, get_default_application
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
+from django.urls import URLResolver, get_resolver
+from django.utils.module_loading import import_string
 
 from ..routing.guards import NO_GUARDS, Guards, guards_of
-from ..routing.middleware import Layer
+from ..routing.middleware import ASGIMiddleware
 from ..routing.resolver import consumer_class_of, inner_name, is_known
-from ..stack import DenyMiddlewareStack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from ..policies.builtin import Policy
+    from ..policies import Policy
     from ..types import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """The apps that a scope goes through, from the outside in; the last one is the endpoint."""
+class AsgiEndpoint:
+    """The applications that a scope passes, from the outermost to the endpoint, which is the last one."""
 
     protocol: Protocol
-    apps: tuple[Any, ...]
+    apps: tuple[Any, ...] = ()
     #: The path as it is written in the routes, and the name of the innermost route that has one.
     path: str = "/"
     name: str | None = None
 
     @property
-    def endpoint(self) -> Any:
-        """What the way leads to: a consumer, Django's handler, or something that cannot be seen into."""
+    def app(self) -> Any:
+        """The endpoint: a consumer, Django's handler, or an application that cannot be resolved."""
         return self.apps[-1]
 
     @property
     def consumer_class(self) -> type | None:
-        """The class of the consumer at the end; None if it is none."""
-        return consumer_class_of(self.endpoint)
+        """The class of the consumer; None if the endpoint is none."""
+        return consumer_class_of(self.app)
 
     @property
     def is_served(self) -> bool:
-        """Whether the endpoint knows what to do with a scope of this protocol, for all that is known."""
-        own, other = ("websocket_connect", "http_request")[:: 1 if self.protocol == "websocket" else -1]
-        cls = self.endpoint if isinstance(self.endpoint, type) else self.consumer_class
+        """Whether the endpoint may handle scopes of this protocol; a `URLRouter` routes others to it, too."""
+        own, other = "websocket_connect", "http_request"
+        if self.protocol == "http":
+            own, other = other, own
+        cls = self.app if isinstance(self.app, type) else self.consumer_class
         return hasattr(cls, own) or not hasattr(cls, other)
 
     @property
     def is_django(self) -> bool:
-        """Whether it leads to Django's handler, which routes to views by itself."""
-        return isinstance(self.endpoint, ASGIHandler)
+        """Whether it is Django's handler, which routes to views by itself."""
+        return isinstance(self.app, ASGIHandler)
 
     @property
     def is_opaque(self) -> bool:
-        """Whether there may be more behind the endpoint, which cannot be seen."""
+        """Whether it may lead to other endpoints that are unknown."""
         return not self.is_django and self.consumer_class is None
 
     @property
-    def is_circle(self) -> bool:
-        """Whether the endpoint is one of the apps that lead to it."""
-        return any(app is self.endpoint for app in self.apps[:-1])
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The stacks and decorated apps on the way."""
-        return tuple(app for app in self.apps if isinstance(app, Layer))
+    def layers(self) -> tuple[ASGIMiddleware, ...]:
+        """The stacks and decorated applications that the scope passes."""
+        return tuple(app for app in self.apps if isinstance(app, ASGIMiddleware))
 
     @property
     def has_stack(self) -> bool:
-        """Whether there is a `DenyMiddlewareStack` on the way."""
-        return any(isinstance(layer, DenyMiddlewareStack) for layer in self.layers)
-
-    @property
-    def unknown(self) -> tuple[Any, ...]:
-        """The wrappers on the way that may change the scope, or route elsewhere, for all that is known."""
-        return tuple(app for app in self.apps[:-1] if not is_known(app))
+        """Whether the scope passes a `DenyMiddlewareStack`."""
+        return any(layer.is_stack for layer in self.layers)
 
     @property
     def guards(self) -> Guards:
-        """The guards of decorators on the way, those of the consumer among them."""
+        """The guards of decorators, on the layers and on the consumer class."""
         guards = NO_GUARDS
         for layer in self.layers:
             guards = guards.around(layer.guards)
@@ -92,73 +85,98 @@ class Way:
 
     @property
     def default_policy(self) -> Policy | None:
-        """The policy that the nearest stack names for what carries none; None if there is no need for one."""
+        """The ``default_policy`` of the nearest stack; None without one, or if there are policies inside."""
         is_guarded = self.consumer_class is not None and bool(guards_of(self.consumer_class).policies)
         for layer in reversed(self.layers):
-            if is_guarded:
-                return None
-            if layer.default_policy is not None:
-                return layer.default_policy
+            if is_guarded or layer.default_policy is not None:
+                return None if is_guarded else layer.default_policy
             is_guarded = bool(layer.guards.policies)
         return None
 
 
-def application_of_site() -> Any:
+def site_application() -> Any:
     """``ASGI_APPLICATION``; None if it is not set.
 
-    Raises what importing it does, and `ImproperlyConfigured` for what is no application. So it does for an
-    `ImportError`, which it names.
+    Raises what importing it raises, and `ImproperlyConfigured` for what is no application.
     """
-    if not getattr(settings, "ASGI_APPLICATION", None):
-        return None
-    try:
-        application = get_default_application()
-    except ImproperlyConfigured as error:
-        cause = error.__cause__ or error.__context__
-        if not isinstance(cause, ImportError):
-            raise
-        # Channels says which module it was, but not what is wrong with it.
-        raise ImproperlyConfigured(f"{error}: {type(cause).__name__}: {cause}") from cause
-    if not callable(application):
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    application = import_string(path) if path else None
+    if path and not callable(application):
         raise ImproperlyConfigured(f"ASGI_APPLICATION is {application!r}, which is no ASGI application.")
     return application
 
 
-def ways_of_site(protocol: Protocol) -> list[Way]:
-    """All ways of ``ASGI_APPLICATION``; none if it is not set. Raises what `application_of_site` does."""
-    application = application_of_site()
-    return [] if application is None else list(ways(application, protocol))
+def site_endpoints(protocol: Protocol) -> list[AsgiEndpoint]:
+    """The endpoints of ``ASGI_APPLICATION``; none if it is not set. Raises what `site_application` does."""
+    application = site_application()
+    return [] if application is None else list(asgi_endpoints(application, AsgiEndpoint(protocol)))
 
 
-def ways(app: Any, protocol: Protocol) -> Iterator[Way]:
-    """All ways of `protocol` through `app`, in the order that its routers try them."""
-    yield from _ways(app, Way(protocol, ()))
+def asgi_endpoints(app: Any, outer: AsgiEndpoint) -> Iterator[AsgiEndpoint]:
+    """The endpoints of `app`, in the order that its routers try them.
 
-
-def _ways(app: Any, outer: Way) -> Iterator[Way]:
-    way = Way(outer.protocol, (*outer.apps, app), outer.path, outer.name)
-    if way.is_circle or isinstance(app, ASGIHandler):
-        yield way
-    elif isinstance(app, Layer):  # which has the attributes of what it guards
-        yield from _ways(app.inner, way)
+    `outer` has the protocol, and the applications that lead to `app` if there are any.
+    """
+    here = replace(outer, apps=(*outer.apps, app))
+    if here.is_django or isinstance(app, type):
+        yield here
+    elif isinstance(app, ASGIMiddleware):  # Before consumers: it has the attributes of the one that it guards.
+        yield from asgi_endpoints(app.inner, here)
     elif consumer_class_of(app) is not None:
-        yield way
-    elif isinstance(app, ProtocolTypeRouter):
-        inner = app.application_mapping.get(outer.protocol)
-        if inner is not None:
-            yield from _ways(inner, way)
+        yield here
+    else:
+        for place, inner in _inside(app, here):
+            yield from asgi_endpoints(inner, place)
+        # A subclass of a router that overrides `__call__` may call what is no route of its.
+        is_router = isinstance(app, (ProtocolTypeRouter, URLRouter))
+        if not is_known(app) and (is_router or inner_name(app) is None):
+            yield here
+
+
+def _inside(app: Any, here: AsgiEndpoint) -> Iterator[tuple[AsgiEndpoint, Any]]:
+    """The applications that a router or wrapper leads to, each with its place."""
+    name = inner_name(app)
+    if isinstance(app, ProtocolTypeRouter):
+        if here.protocol in app.application_mapping:
+            yield here, app.application_mapping[here.protocol]
     elif isinstance(app, URLRouter):
         for route in app.routes:
-            path = join(way.path, route.pattern)
-            yield from _ways(route.callback, Way(way.protocol, way.apps, path, route.name or way.name))
-    else:
-        name = inner_name(app)
-        if name is None:
-            yield way
+            path, name = _join(here.path, route.pattern), route.name or here.name
+            yield replace(here, path=path, name=name), route.callback
+    elif name is not None:
+        yield here, getattr(app, name)
+    # What is not known may also call other applications that it keeps.
+    for key, value in () if is_known(app) else getattr(app, "__dict__", {}).items():
+        is_endpoint = isinstance(value, ASGIHandler) or consumer_class_of(value) is not None
+        if key != name and (is_endpoint or is_known(value)):
+            yield here, value
+
+
+class View(NamedTuple):
+    """A view at its place in the URLconf."""
+
+    path: str
+    name: str | None
+    callback: Callable[..., Any]
+
+
+def views(resolver: URLResolver | None = None, path: str = "", namespaces: tuple[str, ...] = ()) -> Iterator[View]:
+    """The views of ``ROOT_URLCONF``, or of an inner resolver, in the order that Django tries them.
+
+    Raises what importing a URLconf of the site raises.
+    """
+    resolver = resolver or get_resolver()
+    path = _join(path, resolver.pattern)
+    if resolver.namespace:
+        namespaces = (*namespaces, resolver.namespace)
+    for entry in resolver.url_patterns:
+        if isinstance(entry, URLResolver):
+            yield from views(entry, path, namespaces)
         else:
-            yield from _ways(getattr(app, name), way)
+            name = ":".join((*namespaces, entry.name)) if entry.name else None
+            yield View(_join(path, entry.pattern), name, entry.callback)
 
 
-def join(path: str, pattern: object) -> str:
-    """`path` and a pattern further in, as Django joins them."""
+def _join(path: str, pattern: object) -> str:
+    """`path` and the pattern of an inner route, joined as Django joins them."""
     return path + str(pattern).removeprefix("^")

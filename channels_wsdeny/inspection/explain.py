@@ -1,188 +1,331 @@
-"""The explanation: what would happen to a request, in lines for people to read."""
+"""What a request would get, and why, as ``manage.py wsdeny explain`` prints it.
+
+It is a dry run. Hooks, policies, Django's middleware and Channels' wrappers run as for a real request;
+consumers, views, and wrappers that are not known do not. No session is saved, and nothing is logged.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import functools
+import logging
 import re
-from http import HTTPStatus
+import secrets
+from contextlib import contextmanager
+from http.client import responses
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlsplit
 
-from channels.security.websocket import OriginValidator
+from asgiref.sync import SyncToAsync, async_to_sync
+from channels.consumer import AsyncConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
+from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.asgi import ASGIHandler
-from django.urls import resolve
+from django.core.management import CommandError
+from django.http import HttpResponse, parse_cookie
+from django.utils.encoding import iri_to_uri
 
-from ..log import escape
-from ..names import name_of
-from .endpoints import application_of_site, ways, ways_of_site
-from .question import NoQuestion
-from .rehearsal import rehearse
-from .table import plain
+from ..decorators import guard
+from ..handlers.view import guard_view
+from ..headers import is_sendable
+from ..http.messages import EXTENSION
+from ..http.trace import Noted, Trace, is_dry_run, recording
+from ..log import dotted_name, escape
+from ..routing.guards import guards_of
+from ..routing.resolver import consumer_class_of, inner_name, is_known
+from .endpoints import site_application, site_endpoints
+from .protections import guards_on
+from .report import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from ..http.trace import Trace
-    from ..types import Message, Scope
-    from .question import Question
+    from django.http import HttpRequest
 
-#: Characters of a body that are shown.
-_LONGEST_BODY = 2000
-#: Of a query, that is seldom of interest.
+    from ..types import ASGIApp, Message, Protocol, Receive, Scope, Send
+
+#: The key of a session that begins in a dry run.
+_NEW_SESSION_KEY = "dryrunbeginsthissession000000000"
+#: Loggers that a denial or an error is logged to.
+_LOGGERS = ("channels_wsdeny", "django.request", "django.security.DisallowedHost")
+#: The columns of a query, which are seldom of interest.
 _COLUMNS = re.compile(r"^SELECT (?:(?! FROM ).){60,}(?= FROM )")
 _COOKIE_VALUE = re.compile(r"=[^;]*")
-#: What hooks, policies and queries by the way have as their answer where a request goes on.
-_LETS_ON = frozenset({"allowed", "went on", ""})
-_TRY_HTTP = "There is a view at this path. Ask about it with: --protocol http"
 
 
-def explain(question: Question) -> Iterator[str]:
-    """What would happen to what `question` asks about, line by line.
+def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[str]) -> Iterator[str]:
+    """What a GET of `path`, which may have a query string, would get, line by line.
 
-    Raises `NoQuestion` for what cannot be asked, and whatever importing the site's application does.
+    `user` is the name of who is logged in. `headers` are ``Name: value``; without a value, one takes away a header
+    that is sent otherwise.
+
+    Raises `CommandError` for arguments that cannot be used, and what the site's application raises.
     """
-    application = _application(question)
-    scope, login, visitor = question.scope(), question.login(), question.visitor()
-    yield f"GET {escape(scope['path'])} over {question.protocol}, by {escape(visitor)}"
+    application = site_application()
+    if application is None and protocol == "websocket":
+        raise CommandError("ASGI_APPLICATION is not set, so there are no sockets.")
+    if protocol == "http" and not site_endpoints("http"):
+        application = ASGIHandler()  # Another server has the site's views.
+    logins = {}
+    if user is not None:
+        key = secrets.token_hex(16)
+        logins[key] = _login(user)
+        headers = [*headers, f"Cookie: {settings.SESSION_COOKIE_NAME}={key}"]
+    scope, store = _scope(path, protocol, headers), _unsaved_sessions(logins)
+    cookies = parse_cookie(dict(scope["headers"]).get(b"cookie", b"").decode())
+    scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
+    trace = Trace(is_dry_run=True)
+    messages = _dry_run(application, scope, trace, store)
+    yield f"GET {escape(scope['path'])} over {protocol}" + ("" if user is None else f", by {escape(user)}")
+    yield from ("", *_steps(trace), "", *(_response(messages) if messages else ["No answer."]))
+
+
+def _login(name: str) -> dict[str, Any]:
+    """The content of a session of the user of this name."""
+    model = auth.get_user_model()
     try:
-        trace, messages = rehearse(application, scope, login)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what would happen
-        yield f"The application raises {escape(repr(error))}, and the server answers as it likes."
-        if _is_path_of_a_view(scope):
-            yield _TRY_HTTP
-        return
-    yield ""
-    yield from _steps(trace)
-    yield ""
-    if messages and messages[0].get("status") == 404 and _is_path_of_a_view(scope):
-        yield _TRY_HTTP
-        yield ""
-    if _is_denied_within(trace, scope, messages):
-        yield f"The policies allowed it. {_denier_within(application, trace, scope)}"
-        yield ""
-    yield from _response(messages, was_reached=any(noted.kind == "endpoint" for noted in trace.noted))
+        user: Any = model._default_manager.get_by_natural_key(name)
+    except model.DoesNotExist as error:
+        raise CommandError(f"There is no user {name!r}.") from error
+    login = {auth.SESSION_KEY: model._meta.pk.value_to_string(user)}
+    if hasattr(user, "get_session_auth_hash"):
+        login[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
+    backends = [path for path in settings.AUTHENTICATION_BACKENDS if hasattr(auth.load_backend(path), "get_user")]
+    return {**login, auth.BACKEND_SESSION_KEY: backends[0]}  # as in Django's test client
 
 
-def _application(question: Question) -> Any:
-    application = application_of_site()
-    if application is None and question.protocol == "websocket":
-        raise NoQuestion("ASGI_APPLICATION is not set, so there are no sockets.")
-    if question.protocol == "http" and not ways_of_site("http"):
-        return ASGIHandler()  # Another server has the site's views.
-    return application
+def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> Scope:
+    """The ASGI scope of the request, as of a browser on this machine."""
+    if not path.startswith("/"):
+        raise CommandError(f"The path must begin with a slash, found {path!r}. Try '/{path}'.")
+    url = urlsplit(iri_to_uri(f"//host{path}"))
+    is_secure = settings.SECURE_SSL_REDIRECT or settings.SESSION_COOKIE_SECURE
+    host = next((host.lstrip(".") for host in settings.ALLOWED_HOSTS if "*" not in host), "localhost")
+    scheme, defaults = "https" if is_secure else "http", {"host": host}
+    scope: Scope = {"scheme": scheme, "method": "GET"}
+    if protocol == "websocket":
+        defaults["origin"] = f"{scheme}://{host}"
+        scope = {"scheme": "wss" if is_secure else "ws", "subprotocols": [], "extensions": {EXTENSION: {}}}
+    sent = {**defaults, **_headers(headers)}
+    return {
+        "type": protocol,
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "path": unquote(url.path),
+        "raw_path": url.path.encode(),
+        "query_string": url.query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in sent.items() if value],
+        "client": ["127.0.0.1", 50000],
+        "server": ["127.0.0.1", 443 if is_secure else 80],
+        **scope,
+    }
+
+
+def _headers(lines: Sequence[str]) -> dict[str, str]:
+    """The headers in `lines`, in lower case; one that is given several times is joined to one value."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon or not is_sendable(name.encode(), value.encode()):
+            raise CommandError(f"A header is 'Name: value' in one line, found {line!r}.")
+        if found.get(name):
+            value = f"{found[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        found[name] = value
+    return found
+
+
+def _unsaved_sessions(logins: dict[str, dict[str, Any]]) -> Any:
+    """The class of ``SESSION_ENGINE``, but it writes nothing; `logins` are contents of sessions by key."""
+    engine: Any = import_module(settings.SESSION_ENGINE).SessionStore
+
+    class UnsavedSession(engine):  # type: ignore[misc]
+        # The asynchronous methods of Django's base class call the synchronous ones.
+        aload, asave, acreate = SessionBase.aload, SessionBase.asave, SessionBase.acreate
+        adelete = SessionBase.adelete
+
+        def load(self) -> Any:
+            return dict(logins[self.session_key]) if self.session_key in logins else super().load()
+
+        def save(self, must_create: bool = False) -> None:
+            self._session_key = self.session_key or _NEW_SESSION_KEY
+
+        def create(self) -> None:
+            self._session_key, self.modified = _NEW_SESSION_KEY, True
+
+        def delete(self, session_key: str | None = None) -> None: ...
+
+    UnsavedSession.__qualname__ = engine.__qualname__  # It is part of the salt that sessions are signed with.
+    return UnsavedSession
+
+
+def _dry_run(application: ASGIApp, scope: Scope, trace: Trace, store: Any) -> list[Message]:
+    """What `application` sends for `scope`, without an endpoint; raises what it raises."""
+    sent: list[Message] = []
+    events: asyncio.Queue[Message] = asyncio.Queue()
+    request = {"type": "http.request", "body": b"", "more_body": False}
+    events.put_nowait(request if scope["type"] == "http" else {"type": "websocket.connect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.close":
+            events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+    async def run() -> None:
+        await replacement(scope, events.get, send)
+
+    replacement = _Replacement(trace, scope["type"], store).of(application)
+    with _unlogged(trace), recording(trace), trace.watching_queries():
+        async_to_sync(run)()
+    return sent
+
+
+@contextmanager
+def _unlogged(trace: Trace) -> Iterator[None]:
+    """Keep records of the dry run from the log, and so from the administrators' mail; note their errors."""
+
+    def is_logged(record: logging.LogRecord) -> bool:
+        if is_dry_run() and record.exc_info and record.exc_info[1] is not None:
+            trace.note_failure(record.exc_info[1])
+        return not is_dry_run()
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(is_logged)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_logged)
+
+
+class _Replacement:
+    """Copies an application: routers, wrappers and layers that are known, around stand-ins for all else."""
+
+    def __init__(self, trace: Trace, protocol: Protocol, store: Any) -> None:
+        self._trace, self._protocol, self._store = trace, protocol, store
+
+    def of(self, app: Any) -> Any:
+        """The replacement of `app`."""
+        name, consumer_class = inner_name(app), consumer_class_of(app)
+        if is_known(app):
+            return self._copy(app, name)
+        if isinstance(app, ASGIHandler) and self._protocol == "http":
+            return _Handler(self._trace, self._store)
+        if type(app) is ASGIHandler:
+            return app  # It raises for a handshake.
+        if consumer_class is not None:
+            kind, guards = type("NotRunConsumer", (_NotRun, AsyncConsumer), {}), guards_of(consumer_class)
+            return (guard(kind, guards) if guards.policies or guards.hooks else kind)(app, self._trace)
+        if name is None or isinstance(app, type):
+            return _NotRun(app, self._trace)
+        if all(noted.name != dotted_name(app) for noted in self._trace.noted):
+            answer = "not run: a wrapper that is not known, which may change the scope, or deny"
+            self._trace.noted.append(Noted("other", dotted_name(app), answer=answer))
+        return self.of(getattr(app, name))
+
+    def _copy(self, app: Any, name: str | None) -> Any:
+        twin = copy.copy(app)
+        if isinstance(app, ProtocolTypeRouter):
+            twin.application_mapping = {key: self.of(inner) for key, inner in app.application_mapping.items()}
+        elif isinstance(app, URLRouter):
+            twin.routes = [copy.copy(route) for route in app.routes]
+            for route in twin.routes:
+                route.callback = self.of(route.callback)
+        else:
+            setattr(twin, str(name), self.of(getattr(app, str(name))))
+        return twin
+
+
+class _NotRun:
+    """Stands for an application that is not run: it accepts a handshake, and answers 200 to a request."""
+
+    def __init__(self, app: Any, trace: Trace) -> None:
+        functools.update_wrapper(self, app)
+        self._name, self._trace = dotted_name(app), trace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        with self._trace.note("endpoint", self._name) as noted:
+            noted.answer = "not run"
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+
+class _Handler(ASGIHandler):
+    """Django's handler with the site's middleware, but with neither views nor stored sessions."""
+
+    def __init__(self, trace: Trace, store: Any) -> None:
+        self._trace = trace
+        engine: Any = import_module(settings.SESSION_ENGINE)
+        stored = engine.SessionStore
+        engine.SessionStore = store  # Django's SessionMiddleware takes it as it is made.
+        try:
+            super().__init__()
+        finally:
+            engine.SessionStore = stored
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle a request in the thread of the command, whose queries are noted, not in one of its own."""
+        SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
+        await super().handle(scope, receive, send)
+
+    def make_view_atomic(self, view: Any) -> Any:
+        """Let `view` be, which makes no queries; Django refuses coroutines under ``ATOMIC_REQUESTS``."""
+        return view
+
+    def resolve_request(self, request: HttpRequest) -> Any:
+        """As Django's handler, but with a view that is not run, behind the guards of the real one."""
+        match = super().resolve_request(request)
+        self._trace.note_route(match)
+
+        @functools.wraps(match.func)
+        async def not_run(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            with self._trace.note("endpoint", dotted_name(match.func)) as noted:
+                noted.answer = "not run"
+            return HttpResponse()
+
+        return guard_view(not_run, guards_on(match.func)), match.args, match.kwargs
 
 
 def _steps(trace: Trace) -> Iterator[str]:
+    """The route, and each hook, policy and query."""
     yield f"route     {escape(trace.route or '-')}"
     yield f"endpoint  {escape(trace.endpoint or '-')}"
-    if not trace.noted:
-        return
     yield ""
-    rows = [
-        (
-            f"{_milliseconds(noted.seconds):>12}",
-            noted.kind,
-            "  " * noted.depth + noted.name,
-            "no answer in time" if noted.answer is None else noted.answer,
-        )
-        for noted in trace.noted
-    ]
-    for noted, line in zip(trace.noted, plain(rows), strict=True):
+    rows = []
+    for each in trace.noted:
+        answer = "no answer in time" if each.answer is None else each.answer
+        rows.append((_milliseconds(each.seconds), each.kind, "  " * each.depth + each.name, answer))
+    for noted, line in zip(trace.noted, aligned(rows), strict=True):
         yield line
         for query in noted.queries:
-            yield f"{'':>14}{_milliseconds(query.seconds)}  {escape(_COLUMNS.sub('SELECT …', query.sql))}"
+            yield f"{_milliseconds(query.seconds):>26}  {escape(_COLUMNS.sub('SELECT …', query.sql))}"
     yield f"{trace.query_count} {'query' if trace.query_count == 1 else 'queries'}"
 
 
-def _is_path_of_a_view(scope: Scope) -> bool:
-    """Whether a handshake was asked about, and a view is what has the path."""
-    if scope["type"] != "websocket" or not getattr(settings, "ROOT_URLCONF", None):
-        return False
-    try:
-        resolve(scope["path"])
-    except Exception:  # noqa: BLE001 - no URLconf, or one that cannot be read, has nothing to suggest
-        return False
-    return True
-
-
-def _is_denied_within(trace: Trace, scope: Scope, messages: list[Message]) -> bool:
-    """Whether a handshake that the policies allowed was denied by the application, before its endpoint."""
-    if scope["type"] != "websocket" or not messages or messages[0]["type"] == "websocket.close":
-        return False
-    # What is within another answers for a part of it, and response hooks come when all is decided.
-    asked = [each for each in trace.noted if not each.depth and not each.name.startswith("on_response ")]
-    return any(each.kind == "policy" for each in asked) and all(
-        each.answer in _LETS_ON and each.kind != "endpoint" for each in asked
-    )
-
-
-def _denier_within(application: Any, trace: Trace, scope: Scope) -> str:
-    """What is known of who denied within `application`, as a sentence."""
-    headers = [value.decode("latin1") for name, value in scope["headers"] if name == b"origin"]
-    for way in ways(application, "websocket"):
-        if name_of(way.consumer_class or way.endpoint) != trace.endpoint:
-            continue
-        for app in way.apps:
-            if isinstance(app, OriginValidator) and not _allows(app, headers):
-                origin = f"the Origin {headers[-1]!r}" if headers else "a handshake without an Origin"
-                return f"{type(app).__name__}, within the application, does not allow {escape(origin)}."
-    return "The application denied it by itself, before its endpoint."
-
-
-def _allows(validator: Any, origins: list[str]) -> bool:
-    try:
-        return bool(validator.valid_origin(urlparse(origins[-1]) if origins else None))
-    except Exception:  # noqa: BLE001 - a validator of the site's may raise, and was not the one who closed
-        return True
-
-
 def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1000:.2f} ms"
+    return "" if seconds is None else f"{seconds * 1000:9.2f} ms"
 
 
-def _response(messages: list[Message], *, was_reached: bool) -> Iterator[str]:
+def _response(messages: list[Message]) -> Iterator[str]:
     """What the server would send for what the application sent."""
-    if not messages:
-        yield "No answer."
-        return
-    first, *rest = messages
-    if first["type"] == "websocket.close":
-        yield f"HTTP 403 Forbidden, without a body: the application closes with {_close(first)}."
-        return
-    status = 101 if first["type"] == "websocket.accept" else first["status"]
-    condition = ", if the endpoint says so" if was_reached and not rest[1:] and status in {101, 200} else ""
-    yield f"HTTP {status} {_phrase(status)}{condition}"
-    if first.get("subprotocol"):
-        yield f"sec-websocket-protocol: {escape(first['subprotocol'])}"
+    first = messages[0]
+    status = {"websocket.accept": 101, "websocket.close": 403}.get(first["type"]) or first["status"]
+    yield f"HTTP {status} {responses.get(status, '')}"
     for raw_name, raw_value in first.get("headers") or ():
         name, value = raw_name.decode("latin1").lower(), raw_value.decode("latin1")
         yield escape(f"{name}: {_COOKIE_VALUE.sub('=…', value, count=1) if name == 'set-cookie' else value}")
-    for message in rest:
+    for message in messages:
         if message["type"] == "websocket.close":
-            yield f"Then it is closed with {_close(message)}."
-    body = b"".join(message.get("body", b"") for message in rest)
+            yield f"closed with {message.get('code', 1000)} {escape(message.get('reason') or '')!r}"
+    body = b"".join(message.get("body", b"") for message in messages).decode(errors="backslashreplace")
     if body:
-        yield ""
-        yield from _body(body)
-
-
-def _body(body: bytes) -> Iterator[str]:
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        yield f"({len(body)} bytes)"
-        return
-    yield from (escape(line) for line in text[:_LONGEST_BODY].splitlines())
-    if len(text) > _LONGEST_BODY:
-        yield f"… ({len(body)} bytes)"
-
-
-def _close(message: Message) -> str:
-    return f"{message.get('code', 1000)} {escape(message.get('reason') or '')!r}"
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
+        yield from ("", *map(escape, body.splitlines()))

@@ -1,178 +1,201 @@
-"""Locks: what stands before an endpoint, in words, and where it comes from.
+"""What protects an endpoint, in words, and where that comes from.
 
-Besides this package's policies there are Django's own guards of views, as far as they show: decorators leave
-attributes on the view, classes have their bases.
+Besides the policies of this package these are Django's own decorators and mixins, the permission that the
+admin asks for, and the permission classes of REST framework. Where it is unknown whether one is asked, as
+behind a decorator of the site, its effect is unknown.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
+import re
+from functools import reduce
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from ..conf import conf, is_mirrored
+from ..conf import LOGIN_REQUIRED_MIDDLEWARE, conf, is_mirrored, middleware_index
 from ..handlers.view import guards_of_view
 from ..http.context import expression_of
-from ..installed import LOGIN_REQUIRED, place_of
+from ..policies.base import And, Not, Or
 from ..policies.builtin import AllowAny, default_policy
-from ..routing.guards import NO_GUARDS, Guards
+from ..routing.guards import Guards, is_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import ModuleType
+    from collections.abc import Callable, Iterator, Mapping
 
-    from ..policies.builtin import Policy
-    from .endpoints import Way
+    from ..policies import Policy
+    from .endpoints import AsgiEndpoint
 
-#: This package's decorators, a stack's ``default_policy``, the site's ``DEFAULT_POLICY``; and what others do.
+#: A decorator of this package, the ``default_policy`` of a stack, the site's ``DEFAULT_POLICY``; or others.
 Source: TypeAlias = Literal["decorator", "stack", "default", "django", "admin", "rest_framework"]
+#: It may deny; it allows every request on purpose; or that is unknown.
+Effect: TypeAlias = Literal["denies", "public", "unknown"]
+
+#: Decorators on a view that are looked under; more of them wrap one another in a circle.
+_MAX_DECORATORS = 50
+#: Where functions are written that are known to call what they wrap, and what they call that.
+_PACKAGES = ("django.", "rest_framework.", "contextlib")
+_NAMES_OF_WRAPPED = ("view_func", "viewfunc", "func", "view")
+#: Where the functions that ``as_view()`` returns are written.
+_MODULES_OF_AS_VIEW = ("django.views.generic.base", "rest_framework.viewsets")
+#: The methods of REST framework's views that lead to their permissions.
+_API_METHODS = ("dispatch", "initial", "check_permissions", "get_permissions")
+#: The functions around an admin's views, which call `AdminSite.admin_view` at each request; and its result.
+_ADMIN_WRAPPERS = [f"{name}.get_urls.<locals>.wrap.<locals>.wrapper" for name in ("AdminSite", "ModelAdmin")]
+_ADMIN_VIEW = "AdminSite.admin_view.<locals>.inner"
 
 
-#: Decorators on a view that are looked under; past them it is something that goes round in a circle.
-_MOST_DECORATORS = 50
-_ADMIN = "django.contrib.admin.sites"
-
-
-class Lock(NamedTuple):
-    """One thing that stands before an endpoint."""
+class Protection(NamedTuple):
+    """One thing that is asked before an endpoint."""
 
     expression: str
     source: Source
-    #: Whether it lets everybody in, which is a decision as well.
-    is_public: bool = False
+    effect: Effect = "denies"
 
 
-def locks_on_way(way: Way) -> tuple[Lock, ...]:
-    """What stands on `way`, before the view if it leads to Django."""
-    locks = _of_policies(way.guards.policies, "decorator")
-    if way.protocol == "websocket":
-        has_default = bool(way.layers)
+def protections_of_endpoint(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
+    """What is asked on the way to `endpoint`; of Django's handler, what is asked before any view."""
+    cls = endpoint.consumer_class
+    # A stack asks the policies of a class; without one they are asked by the class, if it was bound to them.
+    is_certain = bool(endpoint.layers) or cls is None or is_bound(cls)
+    found = tuple(_of_policy(policy, "decorator", is_certain) for policy in endpoint.guards.policies)
+    if endpoint.protocol == "websocket":
+        has_default = bool(endpoint.layers)
     else:
-        has_default = conf.MIRROR_DEFAULT_POLICY and way.has_stack and not way.is_django
-    return locks + _default(way, bool(locks)) if has_default else locks
+        has_default = conf.MIRROR_DEFAULT_POLICY and endpoint.has_stack and not endpoint.is_django
+    return (*found, *_of_default(endpoint, bool(found))) if has_default else found
 
 
-def locks_on_view(view: Callable[..., Any], way: Way | None) -> tuple[Lock, ...]:
-    """What stands before `view` itself; `way` leads to Django's handler, if there is one."""
-    locks = _of_policies(guards_on(view).policies, "decorator")
-    if conf.MIRROR_DEFAULT_POLICY and is_mirrored() and not _is_exempt(view):
-        locks += _default(way, bool(locks))
-    locks = (*locks, *_of_django(view), *_of_rest_framework(view))
-    return locks or _of_nobody(view)
+def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None) -> tuple[Protection, ...]:
+    """What is asked before `view` itself; `endpoint` is Django's handler in ``ASGI_APPLICATION``, if any."""
+    needs_no_login = getattr(view, "login_required", True) is False  # Django's `login_not_required`
+    # Policies on a view whose decorators did not call it are then asked afterwards.
+    has_default = conf.MIRROR_DEFAULT_POLICY and is_mirrored() and not needs_no_login
+    called = list(_called(view))
+    found = [asked for layer, is_certain in called for asked in _asked_by(layer, is_certain, has_default)]
+    # Nested decorators know one another's policies, and the admin asks twice; the outermost is most certain.
+    unique = {asked[:2]: asked for asked in reversed(found)}
+    found = [*reversed(unique.values())]
+    if has_default:
+        found = [*_of_default(endpoint, any(asked.source == "decorator" for asked in found)), *found]
+    if middleware_index(LOGIN_REQUIRED_MIDDLEWARE) is not None and not needs_no_login:
+        found.append(Protection("LoginRequiredMiddleware", "django"))
+    # REST framework puts `login_not_required` on all its views, for they ask permissions of their own.
+    if not found and needs_no_login and all(_api_view(layer) is None for layer, _ in called):
+        found = [Protection("login_not_required", "django", "public")]
+    return tuple(found)
 
 
 def guards_on(view: Callable[..., Any]) -> Guards:
-    """All guards that `view` carries, each once, also under other decorators, from the outside in."""
-    found = NO_GUARDS
-    for _ in range(_MOST_DECORATORS):
-        found = found.around(guards_of_view(view) or NO_GUARDS)
-        view = getattr(view, "__wrapped__", None)  # type: ignore[assignment]
-    # By identity, as decorators on one another know of the inner ones already.
-    policies = {id(policy): policy for policy in found.policies}
-    return Guards(tuple(policies.values()), tuple({id(hooks): hooks for hooks in found.hooks}.values()))
+    """The guards on `view` and on what its decorators wrap, each once, from the outermost."""
+    found = [guards_of_view(layer) or Guards() for layer, _ in _called(view)]
+    policies = {id(policy): policy for guards in found for policy in guards.policies}
+    hooks = {id(each): each for guards in found for each in guards.hooks}
+    return Guards(tuple(policies.values()), tuple(hooks.values()))
 
 
-def _of_policies(policies: tuple[Policy, ...], source: Source) -> tuple[Lock, ...]:
-    return tuple(
-        Lock(str(expression_of(policy)), source, isinstance(policy, AllowAny)) for policy in policies
-    )
+def _of_policy(policy: Policy, source: Source, is_certain: bool = True) -> Protection:
+    expression = str(expression_of(policy))
+    if is_certain and isinstance(policy, AllowAny):
+        return Protection(expression, source, "public")
+    # ~DenyAll(), IsStaff() | AllowAny()
+    is_constant = isinstance(policy, (And, Or, Not)) and re.search(r"\b(AllowAny|DenyAll)\(", expression)
+    return Protection(expression, source, "denies" if is_certain and not is_constant else "unknown")
 
 
-def _default(way: Way | None, is_locked: bool) -> tuple[Lock, ...]:
-    policy = way.default_policy if way is not None else None
+def _of_default(endpoint: AsgiEndpoint | None, is_guarded: bool) -> tuple[Protection, ...]:
+    policy = endpoint.default_policy if endpoint is not None else None
     if policy is not None:
-        return _of_policies((policy,), "stack")
-    return () if is_locked else _of_policies((default_policy(),), "default")
+        return (_of_policy(policy, "stack"),)
+    return () if is_guarded else (_of_policy(default_policy(), "default"),)
 
 
-def _is_exempt(view: Callable[..., Any]) -> bool:
-    """Whether `view` carries Django's `login_not_required`."""
-    return getattr(view, "login_required", True) is False
+def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
+    """`view`, what its decorators wrap, and mixins of its class; each with whether it is certainly called.
 
-
-def _of_django(view: Callable[..., Any]) -> Iterator[Lock]:
-    # Classes by the names of their modules: importing these needs django.contrib.auth installed.
-    for base in _class_of(view).__mro__:
-        if base.__module__ == "django.contrib.auth.mixins" and base.__name__ != "AccessMixin":
-            yield Lock(base.__name__, "django")
-    if _is_of_admin(view):
-        yield Lock("AdminSite.has_permission", "admin")
-    elif hasattr(view, "login_url") and hasattr(view, "redirect_field_name"):
-        # What login_required, permission_required and staff_member_required are made of.
-        yield Lock("user_passes_test", "django")
-    if place_of(LOGIN_REQUIRED) is not None and not _is_exempt(view):
-        yield Lock("LoginRequiredMiddleware", "django")
-
-
-def _is_of_admin(view: Callable[..., Any]) -> bool:
-    """Whether `view` is an admin site's own, or, under other decorators, what `admin_view` made."""
-    admin = sys.modules.get(_ADMIN)  # Whoever has such a view has imported it.
-    if admin is None:
-        return False
-    site = getattr(view, "admin_site", None) or getattr(
-        getattr(view, "model_admin", None), "admin_site", None
-    )
-    return isinstance(site, admin.AdminSite) or _is_made_by_admin(view, admin)
-
-
-def _is_made_by_admin(view: Callable[..., Any], admin: ModuleType) -> bool:
-    seen: dict[int, Any] = {}
-    waiting: list[Any] = [view]
-    while waiting and len(seen) < _MOST_DECORATORS:
-        function = waiting.pop()
-        if id(function) in seen:
-            continue
-        seen[id(function)] = function
-        if isinstance(function, FunctionType):
-            # A name can be copied; the code cannot, nor the module that its globals are of.
-            is_inner = function.__code__.co_qualname == "AdminSite.admin_view.<locals>.inner"
-            if is_inner and function.__globals__ is vars(admin):
-                return True
-            waiting += _closed_over(function)
-        if hasattr(function, "__wrapped__"):
-            waiting.append(function.__wrapped__)
-    return False
-
-
-def _closed_over(function: FunctionType) -> Iterator[FunctionType]:
-    """The functions that one of Django's decorators keeps, the view among them.
-
-    `admin_view` has the outermost one say that it wraps the view itself, and passes over what is between.
+    `functools.wraps` tells what is wrapped, not that it is called. Guards and routes of this package call it,
+    and decorators in `_PACKAGES`, but for those that put a cache or a middleware of the site before it.
     """
-    if str(function.__globals__.get("__name__")).startswith("django."):
-        for cell in function.__closure__ or ():
-            try:
-                kept = cell.cell_contents
-            except ValueError:  # It is empty.
-                continue
-            if isinstance(kept, FunctionType):
-                yield kept
+    for _ in range(_MAX_DECORATORS):
+        yield view, is_certain
+        cells = _cells(view)
+        wrapped = next((cells[name] for name in _NAMES_OF_WRAPPED if callable(cells.get(name))), None)
+        if isinstance(cells.get("cls"), type) and _module_of(view) in _MODULES_OF_AS_VIEW:
+            yield from _called_by_dispatch(cells["cls"], is_certain)
+            return
+        if wrapped is not None:
+            if view.__code__.co_qualname in _ADMIN_WRAPPERS:
+                wrapped = getattr(cells["self"], "admin_site", cells["self"]).admin_view(wrapped)
+            middleware = _cells(cells.get("_pre_process_request")).get("middleware")
+            if middleware is not None:  # It is made by `decorator_from_middleware`.
+                is_certain &= bool(re.match(r"django\.(?!middleware\.cache)", type(middleware).__module__))
+            view = wrapped
+        elif hasattr(view, "__wrapped__"):
+            route = getattr(type(view), "get_route_handler", None)
+            is_certain &= guards_of_view(view) is not None or _module_of(route) == "channels_wsdeny.routes"
+            view = view.__wrapped__
+        else:
+            return
 
 
-def _of_nobody(view: Callable[..., Any]) -> tuple[Lock, ...]:
-    """What says that nothing needs to stand before `view`, if anything does."""
-    # REST framework says so of all its views, for it asks its own permissions.
-    if not _is_exempt(view) or _api_view(view) is not None:
-        return ()
-    return (Lock("login_not_required", "django", is_public=True),)
+def _called_by_dispatch(cls: type, is_certain: bool) -> Iterator[tuple[Any, bool]]:
+    """The decorators of ``dispatch()``, and Django's mixins whose ``dispatch()`` is reached by `super()`."""
+    bases = [base for base in cls.__mro__ if "dispatch" in vars(base)]
+    for base, following in zip(bases, [*bases[1:], object], strict=True):
+        method = vars(base)["dispatch"]
+        while _module_of(method) == "django.utils.decorators":  # It is made by `method_decorator`.
+            cells = _cells(method)
+            decorated = reduce(lambda view, wrap: wrap(view), cells["decorators"], lambda request: None)
+            called = list(_called(decorated, is_certain))
+            yield from called
+            is_certain, method = called[-1][1], cells["method"]
+            if method is vars(following).get("dispatch"):
+                break
+        else:
+            if base.__module__ == "django.contrib.auth.mixins":
+                yield base, is_certain
+            elif _module_of(method).startswith(("django.views.", "rest_framework.")):
+                return  # It calls no other.
+            else:
+                is_certain = False
 
 
-def _of_rest_framework(view: Callable[..., Any]) -> Iterator[Lock]:
-    api_view = _api_view(view)
-    if api_view is None:
-        return
-    chosen: Any = _class_of(view)
-    for permission in chosen.permission_classes:
-        name = getattr(permission, "__name__", None) or repr(permission)
-        if name != "AllowAny" or chosen.permission_classes is not api_view.permission_classes:
-            yield Lock(name, "rest_framework", name == "AllowAny")
+def _asked_by(layer: Any, is_certain: bool, has_default: bool) -> Iterator[Protection]:
+    """What `layer`, one of those that `_called` tells, asks before it calls the next one."""
+    for policy in (guards_of_view(layer) or Guards()).policies:
+        yield _of_policy(policy, "decorator", is_certain or has_default)
+    effect: Effect = "denies" if is_certain else "unknown"
+    module, cells = _module_of(layer), _cells(layer)
+    if isinstance(layer, type):
+        yield Protection(layer.__name__, "django", effect)
+    elif module == "django.contrib.auth.decorators" and "test_func" in cells:
+        yield Protection("user_passes_test", "django", effect)
+    elif module == "django.contrib.admin.sites" and layer.__code__.co_qualname == _ADMIN_VIEW:
+        yield Protection("AdminSite.has_permission", "admin", effect)
+    elif _api_view(layer) is not None:
+        cls: Any = cells["cls"]
+        is_certain &= all(_module_of(getattr(cls, name)).startswith("rest_framework.") for name in _API_METHODS)
+        chosen = cells["initkwargs"].get("permission_classes", cls.permission_classes)
+        for permission in chosen:
+            name = getattr(permission, "__name__", None) or repr(permission)
+            if name != "AllowAny":
+                yield Protection(name, "rest_framework", "denies" if is_certain else "unknown")
+            elif chosen is not _api_view(layer).permission_classes:
+                yield Protection(name, "rest_framework", "public")
 
 
-def _api_view(view: Callable[..., Any]) -> Any:
-    """Django REST framework's own base of `view`; None if it is none of its views."""
-    return next((base for base in _class_of(view).__mro__ if base.__module__ == "rest_framework.views"), None)
+def _api_view(layer: Any) -> Any:
+    """REST framework's `APIView`, if ``as_view()`` of a subclass made `layer`; else None."""
+    cls = _cells(layer).get("cls") if _module_of(layer) in _MODULES_OF_AS_VIEW else None
+    return next((base for base in getattr(cls, "__mro__", ()) if base.__module__ == "rest_framework.views"), None)
 
 
-def _class_of(view: Callable[..., Any]) -> type[Any]:
-    cls = getattr(view, "cls", None) or getattr(view, "view_class", None)
-    return cls if isinstance(cls, type) else object
+def _cells(function: Any) -> Mapping[str, Any]:
+    """The variables that a function of `_PACKAGES` uses of the one that encloses it, by name."""
+    is_theirs = isinstance(function, FunctionType) and _module_of(function).startswith(_PACKAGES)
+    return inspect.getclosurevars(function).nonlocals if is_theirs else {}
+
+
+def _module_of(function: Any) -> str:
+    """The module of a function's code; ``__module__`` is copied by `functools.wraps`."""
+    return str(getattr(function, "__globals__", {}).get("__name__", ""))

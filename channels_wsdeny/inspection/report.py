@@ -1,92 +1,81 @@
-"""Doors: every socket of ``ASGI_APPLICATION`` and every view of ``ROOT_URLCONF``, and who guards them."""
+"""The report of ``manage.py wsdeny routes``: a row for every endpoint of the site, and the table of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
 from ..conf import is_mirrored
-from ..hooks.plan import plan_of
-from ..hooks.registry import site_hooks
-from ..names import name_of
-from .endpoints import ways_of_site
-from .protections import guards_on, locks_on_view, locks_on_way
-from .urlconf import views
+from ..hooks.registry import ordered_hooks, site_hooks
+from ..log import dotted_name, escape
+from ..routing.resolver import is_known
+from .endpoints import site_endpoints, views
+from .protections import guards_on, protections_of_endpoint, protections_of_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..hooks.registry import Hook, Hooks
     from ..types import Protocol
-    from .endpoints import Way
-    from .protections import Lock
-    from .urlconf import View
+    from .endpoints import AsgiEndpoint, View
+    from .protections import Protection
 
-
-HEADINGS = ("PROTOCOL", "PATH", "NAME", "ENDPOINT", "POLICY", "FROM", "HOOKS", "NOTES")
+_COLUMNS = ("PROTOCOL", "PATH", "NAME", "ENDPOINT", "POLICY", "SOURCE", "HOOKS", "NOTES")
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """One way into the site."""
+class ReportRow:
+    """One endpoint, and what protects it."""
 
     protocol: Protocol
     #: As it is written in the routes.
     path: str
     name: str | None
-    #: The dotted name of the consumer or view.
+    #: The dotted name of the consumer, application or view.
     endpoint: str
-    locks: tuple[Lock, ...] = ()
+    protections: tuple[Protection, ...] = ()
     #: In the order that they run in, kind by kind.
     hooks: tuple[Hook, ...] = ()
-    #: What there is to know besides.
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    #: Whether the endpoint may lead to others that are unknown.
+    is_opaque: bool = False
 
     @property
     def policy(self) -> str | None:
-        """What stands before it, as one expression; None if nothing does."""
-        several = len(self.locks) > 1
-        written = [lock.expression for lock in self.locks]
+        """What protects the endpoint, as one expression; None if nothing does."""
+        several = len(self.protections) > 1
+        written = [each.expression for each in self.protections]
         return " & ".join(f"({text})" if several and " | " in text else text for text in written) or None
 
     @property
     def source(self) -> str:
         """Where that comes from: ``decorator``, ``stack``, ``default``…, or ``none``."""
-        return ", ".join(dict.fromkeys(lock.source for lock in self.locks)) or "none"
+        return ", ".join(dict.fromkeys(each.source for each in self.protections)) or "none"
 
     @property
-    def is_open(self) -> bool:
-        """Whether nobody guards it, and nobody has said that this is meant."""
-        return not self.locks
+    def is_open(self) -> bool | None:
+        """Whether no request is denied, without `@public`; None if that is unknown."""
+        effects = {each.effect for each in self.protections}
+        if effects & {"denies", "public"}:
+            return False
+        return None if self.is_opaque or "unknown" in effects else True
 
     @property
     def is_public(self) -> bool:
-        """Whether somebody has said that everybody may pass."""
-        return bool(self.locks) and all(lock.is_public for lock in self.locks)
+        """Whether no request is denied, by `@public`."""
+        effects = {each.effect for each in self.protections}
+        return "public" in effects and "denies" not in effects
 
     @property
     def is_on_default(self) -> bool:
-        """Whether nothing guards it but what guards whatever carries no policy."""
-        return bool(self.locks) and all(lock.source in {"default", "stack"} for lock in self.locks)
-
-    def as_row(self) -> tuple[str, ...]:
-        """The door in the columns of `HEADINGS`."""
-        names = [hook.name.rpartition(".")[2] for hook in self.hooks]
-        return (
-            self.protocol,
-            self.path,
-            self.name or "",
-            self.endpoint,
-            self.policy or "-",
-            self.source,
-            ", ".join(dict.fromkeys(names)) or "-",
-            "; ".join(self.notes),
-        )
+        """Whether nothing but a default policy protects the endpoint."""
+        sources = {each.source for each in self.protections if each.effect != "unknown"}
+        return bool(sources) and sources <= {"default", "stack"}
 
     def as_dict(self) -> dict[str, Any]:
-        """The door in JSON's types."""
+        """The row in JSON's types."""
         return {
             "protocol": self.protocol,
             "path": self.path,
@@ -101,77 +90,91 @@ class Door:
         }
 
 
-def doors() -> list[Door]:
-    """All doors of the site: sockets, ASGI apps over HTTP, and views, each in the order that is tried.
+def report_rows() -> list[ReportRow]:
+    """A row for every socket, other ASGI application and view of the site, in the order that each is tried.
 
-    Raises what importing the site's modules may.
+    Raises what importing the site's modules raises.
     """
-    over_http = ways_of_site("http")
-    served = [way for way in (*ways_of_site("websocket"), *over_http) if way.is_served and not way.is_django]
-    found = [_door_of(way) for way in served]
+    over_http = site_endpoints("http")
+    endpoints = [each for each in (*site_endpoints("websocket"), *over_http) if not each.is_django]
+    rows = [_row_of_endpoint(endpoint) for endpoint in endpoints if endpoint.is_served]
     if getattr(settings, "ROOT_URLCONF", None):
-        # Where Django is mounted more than once, what the least guarded way lets through is what counts.
-        to_django = min(
-            (way for way in over_http if way.is_django),
-            key=lambda way: len(way.guards.policies),
-            default=None,
-        )
-        found += [_door_of_view(view, to_django) for view in views()]
-    return found
+        # Where Django is mounted more than once, its views are protected as the least protected of these.
+        django = min((each for each in over_http if each.is_django), key=_strength, default=None)
+        rows += [_row_of_view(view, django) for view in views()]
+    return rows
 
 
-def _door_of(way: Way) -> Door:
-    endpoint = way.consumer_class or way.endpoint
-    registries = [*(site_hooks() if way.layers else ()), *_hooks_of_stacks(way), *way.guards.hooks]
-    return Door(
-        way.protocol,
-        way.path,
-        way.name,
-        name_of(endpoint),
-        locks_on_way(way),
-        _hooks(registries, way.protocol),
-        tuple(_notes(way)),
+def _strength(endpoint: AsgiEndpoint) -> tuple[int, int]:
+    found = protections_of_endpoint(endpoint)
+    return sum(each.effect == "denies" for each in found), len(found)
+
+
+def _row_of_endpoint(endpoint: AsgiEndpoint) -> ReportRow:
+    protections = protections_of_endpoint(endpoint)
+    hooks = _ordered(_registries(endpoint) if endpoint.layers else endpoint.guards.hooks, endpoint.protocol)
+    notes = (*_notes_of_endpoint(endpoint), *_notes_of(protections))
+    name = dotted_name(endpoint.consumer_class or endpoint.app)
+    place = (endpoint.protocol, endpoint.path, endpoint.name)
+    return ReportRow(*place, name, protections, hooks, notes, endpoint.is_opaque)
+
+
+def _notes_of_endpoint(endpoint: AsgiEndpoint) -> Iterator[str]:
+    if isinstance(endpoint.app, type):
+        yield "unresolvable: it is a class, as_asgi() is missing"
+    elif endpoint.is_opaque:
+        yield "unresolvable: it is unknown what it leads to"
+    for app in endpoint.apps[:-1]:
+        if not is_known(app):
+            yield f"behind {dotted_name(app)}, which may change the scope or route elsewhere"
+
+
+def _notes_of(protections: tuple[Protection, ...]) -> Iterator[str]:
+    for each in protections:
+        if each.effect == "unknown":
+            yield f"it is unknown whether {each.expression} is asked"
+
+
+def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:
+    before = () if django is None else protections_of_endpoint(django)
+    protections = (*before, *protections_of_view(view.callback, django))
+    # Without MirrorMiddleware, the hooks of the site and of stacks do not run on views.
+    hooks = _ordered(_registries(django), "http") if is_mirrored() else ()
+    hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards_on(view.callback).hooks, "http"))))
+    notes = tuple(_notes_of(protections))
+    return ReportRow("http", view.path, view.name, dotted_name(view.callback), protections, hooks, notes)
+
+
+def _registries(endpoint: AsgiEndpoint | None) -> tuple[Hooks, ...]:
+    """The hooks of the site, of stacks and of decorators that run for `endpoint`, from the outermost."""
+    if endpoint is None:
+        return site_hooks()
+    return (
+        *site_hooks(),
+        *(hooks for layer in endpoint.layers for hooks in layer.hooks),
+        *endpoint.guards.hooks,
     )
 
 
-def _notes(way: Way) -> Iterator[str]:
-    if way.is_circle:
-        yield "goes round in a circle"
-    elif isinstance(way.endpoint, type):
-        yield "opaque: it is a class, as_asgi() is missing"
-    elif way.is_opaque:
-        yield "opaque: there may be more behind it, which cannot be seen"
-    for app in way.unknown:
-        yield f"behind {name_of(app)}, which may change what counts"
+def _ordered(registries: Sequence[Hooks], protocol: Protocol) -> tuple[Hook, ...]:
+    return tuple(ordered_hooks(tuple(registries), protocol).all())
 
 
-def _door_of_view(view: View, way: Way | None) -> Door:
-    if view.callback is None:
-        return Door("http", view.path, None, "?", notes=("includes that go round in a circle",))
-    before = () if way is None else locks_on_way(way)
-    registries: list[Hooks] = []
-    if is_mirrored() or (way is not None and way.has_stack):
-        registries += site_hooks()
-    if way is not None:
-        registries += [*_hooks_of_stacks(way), *way.guards.hooks]
-    hooks = _hooks(registries, "http")
-    if not is_mirrored():
-        hooks = tuple(hook for hook in hooks if hook.kind not in {"route", "exception"})
-    own = _hooks(guards_on(view.callback).hooks, "http")
-    return Door(
-        "http",
-        view.path,
-        view.name,
-        name_of(view.callback),
-        (*before, *locks_on_view(view.callback, way)),
-        tuple(dict.fromkeys((*hooks, *own))),
-    )
+def table(rows: Iterable[ReportRow]) -> list[str]:
+    """`rows` as lines of text, under the names of the columns that are not empty."""
+    texts = [_COLUMNS]
+    for row in rows:
+        hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in row.hooks))
+        known = (row.protocol, row.path, row.name or "", row.endpoint, row.policy or "-", row.source)
+        texts.append((*known, hooks, "; ".join(row.notes)))
+    return aligned(zip(*(column for column in zip(*texts, strict=True) if any(column[1:])), strict=True))
 
 
-def _hooks_of_stacks(way: Way) -> Iterator[Hooks]:
-    for layer in way.layers:
-        yield from layer.hooks
-
-
-def _hooks(registries: Iterable[Hooks], protocol: Protocol) -> tuple[Hook, ...]:
-    return tuple(hook for kind in plan_of(tuple(registries), protocol).kinds() for hook in kind)
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """`rows` as lines of text whose columns are aligned; control characters are escaped."""
+    columns = [[escape(cell) for cell in column] for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Policies: whether a request may pass."""
+"""Policies: objects that allow or deny a request."""
 
 from __future__ import annotations
 

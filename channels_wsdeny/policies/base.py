@@ -1,4 +1,4 @@
-"""A policy: what answers, for one request, whether it may pass; and the operators that combine policies.
+"""The base class of policies, which allow or deny a request, and the operators that combine policies.
 
 Policies know Django's request and user, and nothing of ASGI, so the same policy guards a socket and a view.
 """
@@ -6,83 +6,90 @@ Policies know Django's request and user, and nothing of ASGI, so the same policy
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
 
-from .. import concurrency as pool
 from .. import status as statuses
-from ..decisions import ALLOWED, Decision, Denial, Step, Steps
-from ..drivers import drive, drive_sync
 from ..exceptions import Deny, PolicyError
-from ..http.context import expression_of, trace_of
-from ..http.visitor import known_user
+from ..http.context import expression_of, noting
+from ..http.request import known_user, run_in_thread
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-#: What a check may return: allow, deny as the policy says, or deny with this very answer.
+Denial: TypeAlias = Deny | HttpResponseBase
+#: What a check may return: True to allow, False to deny as the policy does, or the denial.
 Answer: TypeAlias = bool | Denial
 
 
 class Policy:
-    """Answers for one request; give `check`, `acheck` or both.
+    """Allows or denies a request; a subclass gives `check`, `acheck` or both.
 
     They return True (allow), False (deny with the class's `status`, `code` and `detail`), a `Deny`, or an
-    `HttpResponse` (deny with it). Anything else is an error and denies. Combine policies by ``&``,
-    ``|`` and ``~``; they are asked from left to right, and only as far as needed.
+    `HttpResponse` of status 300-599 (deny with it). Anything else is an error and denies. Policies are combined
+    by ``&``, ``|`` and ``~``; they are asked from left to right, and only as far as needed.
+
+    Raises `TypeError`, when a subclass is made, for a check that could not be asked.
     """
 
     status = 403
     code: str | None = None
     detail: statuses.Text = ""
 
+    #: Which of `check` and `acheck` is asked: not one that a subclass, or a mixin before it, has overridden by the
+    #: other.
+    _given: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_colour(cls, "check", is_async=True)
+        refuse_colour(cls, "acheck", is_async=False)
+        givers = {name: _definer(cls, name) for name in ("check", "acheck")}
+        nearest = min(givers.values(), key=cls.__mro__.index)
+        asked = {name: giver for name, giver in givers.items() if giver is nearest and giver is not Policy}
+        cls._given = frozenset(asked)
+        # The methods of a base class that describe its own check do not describe the one that is asked.
+        for name in ("blocks", "needs_loop", "anonymous_denial"):
+            if not all(issubclass(_definer(cls, name), giver) for giver in asked.values()):
+                setattr(cls, name, vars(Policy)[name])
+
     def check(self, request: HttpRequest) -> Answer:
-        """The synchronous check; it may block."""
-        return _as_answer(drive_sync(self.decide(request)))
+        """Answer for `request`; may block."""
+        if "acheck" not in self._given:
+            raise PolicyError(
+                f"{type(self).__name__} has neither check() nor acheck(). Give one that returns True, False, a "
+                "Deny or an HttpResponse."
+            )
+        answer: Answer = async_to_sync(self.acheck)(request)
+        return answer
 
     async def acheck(self, request: HttpRequest) -> Answer:
-        """The asynchronous check, for policies that are made of coroutines."""
-        return _as_answer(await drive(self.decide(request), pool.hop))
+        """As `check`, for coroutines: what may block runs in a thread."""
+        if self.blocks(request):
+            return await run_in_thread(request, lambda: self.check(request))
+        return self.check(request)
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        """Ask the checks that the subclass gave, where they want to run; see `decisions`."""
-        has_check = type(self).check is not Policy.check
-        has_acheck = type(self).acheck is not Policy.acheck
-        if not (has_check or has_acheck):
-            raise PolicyError(
-                f"{type(self).__name__} has neither check() nor acheck(). Give one that returns True, "
-                "False, a Deny or an HttpResponse."
-            )
-        answer: Any
-        if has_check and (not has_acheck or (yield Step.EITHER)):
-            yield Step.BLOCKING
-            answer = self.check(request)
-        else:
-            answer = yield lambda: self.acheck(request)
-        return self._decision(answer)
+    def needs_loop(self) -> bool | None:
+        """Whether there is only `acheck`, which needs the event loop. None if there are `check` and `acheck`."""
+        return None if len(self._given) == 2 else self._given == {"acheck"}
+
+    def blocks(self, request: HttpRequest) -> bool:
+        """Whether `check` may block for this request, and so needs a thread."""
+        return True
+
+    def anonymous_denial(self) -> Deny | bool | None:
+        """The denial for an anonymous user without a session, or True if it is allowed, whatever the request is.
+
+        None if that depends on the request.
+        """
+        return None
 
     def denial(self) -> Deny:
-        """What this policy denies with when its check says False."""
+        """The denial if `check` or `acheck` returns False."""
         return Deny(self.status, self.detail, code=self.code)
-
-    def _decision(self, answer: object) -> Decision:
-        if answer is True:
-            return ALLOWED
-        if answer is False:
-            return self.denial()
-        if isinstance(answer, (Deny, HttpResponseBase)):
-            return answer
-        if inspect.iscoroutine(answer):
-            answer.close()
-        raise PolicyError(
-            f"{self!r} answered {answer!r}. A policy returns True, False, a Deny or an HttpResponse"
-            + (
-                "; a check that is a coroutine function is named acheck()."
-                if inspect.iscoroutine(answer)
-                else "."
-            )
-        )
 
     def __and__(self, other: Policy) -> Policy:
         return And(self, other) if isinstance(other, Policy) else NotImplemented
@@ -101,15 +108,75 @@ class Policy:
         return f"{type(self).__name__}()"
 
 
-def ask(policy: Policy, request: HttpRequest) -> Steps[Decision]:
-    """What `policy` decides, noted in the trace of `request` if there is one: the one way to ask a policy."""
-    trace = trace_of(request)
-    steps = policy.decide(request)
-    return steps if trace is None else trace.asking("policy", str(expression_of(policy)), steps)
+def _definer(cls: type, name: str) -> type:
+    return next(base for base in cls.__mro__ if name in vars(base))
 
 
-def _as_answer(decision: Decision) -> Answer:
-    return True if decision is ALLOWED else decision
+def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
+    """Raise `TypeError` if a method that `cls` itself defines is a coroutine function, or is none."""
+    function = vars(cls).get(name)
+    if isinstance(function, FunctionType) and iscoroutinefunction(function) is is_async:
+        found = "a coroutine function, which would not be awaited" if is_async else "no coroutine function"
+        raise TypeError(
+            f"{cls.__qualname__}.{name}() is {found}. A policy has check(), or a coroutine function acheck()."
+        )
+
+
+def ask(policy: Policy, request: HttpRequest) -> Denial | None:
+    """Ask a policy where it may block: None if it allows, else the denial. Raises what the policy raises."""
+    # A subclass may have overridden the check() that it inherits by acheck().
+    check = async_to_sync(policy.acheck) if policy._given == {"acheck"} else policy.check
+    with noting(request, "policy", policy) as note:
+        denial = _denial_of(policy, check(request))
+        note(True if denial is None else denial)
+    return denial
+
+
+async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
+    """As `ask`, on the event loop: what may block runs in a thread."""
+    if policy.needs_loop() is False:
+        if policy.blocks(request):
+            return await run_in_thread(request, lambda: ask(policy, request))
+        return ask(policy, request)
+    with noting(request, "policy", policy) as note:
+        denial = _denial_of(policy, await policy.acheck(request))
+        note(True if denial is None else denial)
+    return denial
+
+
+def exact(policy: Policy, answer: object, asked: str) -> bool:
+    """`answer` if it is True or False; raises `PolicyError` for anything else, such as a coroutine."""
+    if answer is True or answer is False:
+        return answer
+    raise _no_answer(policy, answer, asked, "True or False")
+
+
+def _denial_of(policy: Policy, answer: object) -> Denial | None:
+    if answer is True:
+        return None
+    if answer is False:
+        return policy.denial()
+    if isinstance(answer, Deny):
+        return answer
+    if isinstance(answer, HttpResponseBase):
+        if statuses.is_denial(answer.status_code):
+            return answer
+        answer.close()
+        raise PolicyError(
+            f"{expression_of(policy)} denied with a response of status {answer.status_code}. The status of a "
+            "denial is 300-599."
+        )
+    raise _no_answer(policy, answer, "answered", "True, False, a Deny or an HttpResponse")
+
+
+def _no_answer(policy: Policy, answer: object, verb: str, right: str) -> PolicyError:
+    found = f"a {type(answer).__name__}" if answer is not None else "None"
+    hint = ""
+    if inspect.isawaitable(answer):
+        hint = " A check that is a coroutine function is named acheck()."
+        if inspect.iscoroutine(answer):
+            answer.close()
+    return PolicyError(f"{expression_of(policy)} {verb} {found}. It returns {right}.{hint}")
 
 
 class _Combination(Policy):
@@ -125,6 +192,12 @@ class _Combination(Policy):
             else:
                 self.policies += (policy,)
 
+    def needs_loop(self) -> bool:
+        return any(policy.needs_loop() for policy in self.policies)
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return any(policy.blocks(request) for policy in self.policies)
+
     def __repr__(self) -> str:
         # "&" binds more tightly than "|", so only an "or" within an "and" needs its parentheses.
         return f" {self.operator} ".join(
@@ -133,66 +206,99 @@ class _Combination(Policy):
 
 
 class And(_Combination):
-    """Every policy must allow; denies with the first denial."""
+    """Allows if every policy does; denies with the first denial."""
 
     operator = "&"
+    needs_loop, blocks = _Combination.needs_loop, _Combination.blocks
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
+    def check(self, request: HttpRequest) -> Answer:
         for policy in self.policies:
-            decision = yield from ask(policy, request)
-            if decision is not ALLOWED:
-                return decision
-        return ALLOWED
+            denial = ask(policy, request)
+            if denial is not None:
+                return denial
+        return True
+
+    async def acheck(self, request: HttpRequest) -> Answer:
+        for policy in self.policies:
+            denial = await aask(policy, request)
+            if denial is not None:
+                return denial
+        return True
+
+    def anonymous_denial(self) -> Deny | bool | None:
+        return first_anonymous_denial(self.policies)[1]
 
 
 class Or(_Combination):
-    """One policy must allow.
+    """Allows if one policy does.
 
-    When all deny: to an anonymous visitor a 401 if there is one, to a known user the first that is no
-    401; else the first.
+    When all deny: with a 401, if there is one, for an anonymous user; for a known user with the first denial
+    that is no 401; else with the first.
     """
 
     operator = "|"
+    needs_loop, blocks = _Combination.needs_loop, _Combination.blocks
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
+    def check(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
         for policy in self.policies:
-            decision = yield from ask(policy, request)
-            if decision is ALLOWED:
-                return ALLOWED
-            denials.append(decision)
-        asking_to_log_in = [denial for denial in denials if _status(denial) == 401]
+            denial = ask(policy, request)
+            if denial is None:
+                return True
+            denials.append(denial)
+        return self._choose(denials, request)
+
+    async def acheck(self, request: HttpRequest) -> Answer:
+        denials: list[Denial] = []
+        for policy in self.policies:
+            denial = await aask(policy, request)
+            if denial is None:
+                return True
+            denials.append(denial)
+        if known_user(request) is None:
+            return await run_in_thread(request, lambda: self._choose(denials, request))
+        return self._choose(denials, request)
+
+    @staticmethod
+    def _choose(denials: list[Denial], request: HttpRequest) -> Denial:
+        unauthenticated = [denial for denial in denials if _status(denial) == 401]
         others = [denial for denial in denials if _status(denial) != 401]
-        if asking_to_log_in and others:
-            user = yield from user_of(request)
-            return others[0] if user.is_authenticated else asking_to_log_in[0]
+        if unauthenticated and others:
+            return others[0] if request.user.is_authenticated else unauthenticated[0]
         return denials[0]
 
 
 class Not(Policy):
-    """Allows what the policy denies, and denies what it allows with a 403. Exceptions stay denials."""
+    """Allows what the policy denies, and denies what it allows with a 403. Exceptions still deny."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        decision = yield from ask(self.policy, request)
-        return self.denial() if decision is ALLOWED else ALLOWED
+    def check(self, request: HttpRequest) -> Answer:
+        return ask(self.policy, request) is not None
+
+    async def acheck(self, request: HttpRequest) -> Answer:
+        return await aask(self.policy, request) is not None
+
+    def needs_loop(self) -> bool | None:
+        return self.policy.needs_loop()
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return self.policy.blocks(request)
 
     def __repr__(self) -> str:
         inner = repr(self.policy)
         return f"~({inner})" if isinstance(self.policy, _Combination) else f"~{inner}"
 
 
+def first_anonymous_denial(policies: tuple[Policy, ...]) -> tuple[Policy | None, Deny | bool | None]:
+    """The first of `policies` that does not allow an anonymous user whatever the request is, and its denial."""
+    for policy in policies:
+        denial = policy.anonymous_denial()
+        if denial is not True:
+            return policy, denial
+    return None, True
+
+
 def _status(denial: Denial) -> int:
     return denial.status if isinstance(denial, Deny) else denial.status_code
-
-
-def user_of(request: HttpRequest) -> Steps[Any]:
-    """The user of `request`; blocks only where it cannot be told without I/O."""
-    user = known_user(request)
-    if user is None:
-        yield Step.BLOCKING
-        user = request.user
-        user.is_authenticated  # noqa: B018 - a lazy user is loaded here, where it may block
-    return user

@@ -1,72 +1,78 @@
-"""The policies that come with the package, and the site's default one."""
+"""The policies of the package, and the default policy of the site."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..conf import conf
-from ..decisions import ALLOWED, Decision, Step, Steps
 from ..exceptions import Deny, PolicyError
-from ..http.context import passage_of
-from .base import Policy, user_of
+from ..http.context import get_context
+from ..http.request import known_user, run_in_thread
+from .base import Answer, Policy, exact, refuse_colour
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-__all__ = [
-    "AllowAny",
-    "DenyAll",
-    "HasPermission",
-    "InGroup",
-    "IsAuthenticated",
-    "IsStaff",
-    "IsSuperuser",
-    "Policy",
-    "UserPassesTest",
-    "UserPolicy",
-]
-
 
 class AllowAny(Policy):
-    """Everybody may pass."""
+    """Allows every request."""
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        yield from ()
-        return ALLOWED
+    def check(self, request: HttpRequest) -> Answer:
+        return True
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return False
+
+    def anonymous_denial(self) -> Deny | bool | None:
+        return True
 
 
 class DenyAll(Policy):
-    """Nobody may pass."""
+    """Denies every request, with a 403."""
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        yield from ()
+    def check(self, request: HttpRequest) -> Answer:
+        return False
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return False
+
+    def anonymous_denial(self) -> Deny | bool | None:
         return self.denial()
 
 
 class UserPolicy(Policy):
-    """Base of the policies that look at the user alone: anonymous visitors get a 401, others a 403."""
+    """Base of the policies that look at the user alone: an anonymous user gets a 401, others a 403."""
 
     #: Whether `allows` does I/O.
     blocking = False
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        user = yield from user_of(request)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_colour(cls, "allows", is_async=True)
+
+    def check(self, request: HttpRequest) -> Answer:
+        user = request.user
         if not user.is_authenticated:
             return Deny(401)
-        if self.blocking:
-            yield Step.BLOCKING
-        return ALLOWED if self.allows(user) else self.denial()
+        return exact(self, self.allows(user), "has an allows() that returned")
 
     def allows(self, user: Any) -> bool:
-        """Whether this user, who is logged in, may pass."""
+        """Whether this user, who is logged in, is allowed: True or False."""
         raise NotImplementedError(f"{type(self).__name__} must define allows().")
+
+    def blocks(self, request: HttpRequest) -> bool:
+        user = known_user(request)
+        return user is None or (self.blocking and user.is_authenticated)
+
+    def anonymous_denial(self) -> Deny | bool | None:
+        return _UNAUTHENTICATED
 
 
 class IsAuthenticated(UserPolicy):
@@ -111,8 +117,8 @@ class HasPermission(Policy):
     """The user has these permissions, asked of every backend in ``AUTHENTICATION_BACKENDS``.
 
     `permission` is ``"app.codename"`` or several. `obj` is a callable on the request, sync or async, that
-    returns the object to ask about; it may raise `Http404`. Anonymous visitors get a 401 without
-    anybody being asked, unless `anonymous` says to ask the backends about them too.
+    returns the object to ask about; it may raise `Http404`. An anonymous user gets a 401 without the backends
+    being asked, unless `anonymous` says to ask them about anonymous users too.
     """
 
     def __init__(
@@ -132,16 +138,56 @@ class HasPermission(Policy):
         self.obj = obj
         self.anonymous = anonymous
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        user = yield from user_of(request)
-        if not user.is_authenticated and not self.anonymous:
+    def check(self, request: HttpRequest) -> Answer:
+        if not (request.user.is_authenticated or self.anonymous):
             return Deny(401)
-        obj = None if self.obj is None else (yield from _resolve(self.obj, request))
-        # Synchronous on purpose: `ahas_perms` skips backends that lack it, object-permission ones among them.
-        yield Step.BLOCKING
-        if user.has_perms(self.permissions, obj):
-            return ALLOWED
-        return self.denial() if user.is_authenticated else Deny(401)
+        if self.obj is None:
+            return self._ask_backends(request, None)
+        obj = get_context(request).recall(self.obj)
+        if obj is None:
+            obj = _call(self.obj, request)
+        return self._ask_backends(request, obj)
+
+    async def acheck(self, request: HttpRequest) -> Answer:
+        if not iscoroutinefunction(self.obj):
+            return await super().acheck(request)
+        user = known_user(request)
+        if user is None:
+            await run_in_thread(request, lambda: request.user.is_authenticated)
+            user = request.user
+        if not (user.is_authenticated or self.anonymous):
+            return Deny(401)
+        obj = get_context(request).recall(self.obj)
+        if obj is None:
+            obj = await self.obj(request)
+        return await run_in_thread(request, lambda: self._ask_backends(request, obj))
+
+    def needs_loop(self) -> bool:
+        return iscoroutinefunction(self.obj)
+
+    def blocks(self, request: HttpRequest) -> bool:
+        user = known_user(request)
+        return user is None or user.is_authenticated or self.anonymous
+
+    def anonymous_denial(self) -> Deny | bool | None:
+        return None if self.anonymous else _UNAUTHENTICATED
+
+    def _ask_backends(self, request: HttpRequest, obj: Any) -> Answer:
+        if self.obj is not None:
+            if obj is None:
+                # has_perm(permission, None) would ask for the permission on everything.
+                raise PolicyError(f"obj={_name(self.obj)} returned None. Return the object, or raise Http404.")
+            context = get_context(request)
+            if context.recall(self.obj) is None:
+                context.remember(self.obj, obj)
+            context.obj = obj
+        # The synchronous method: Django's `ahas_perm` skips backends that do not have it, which those for object
+        # permissions seldom do.
+        user: Any = request.user
+        for permission in self.permissions:
+            if not exact(self, user.has_perm(permission, obj), f"asked has_perm({permission!r}), which returned"):
+                return False if user.is_authenticated else Deny(401)
+        return True
 
     def __repr__(self) -> str:
         first = self.permissions[0] if len(self.permissions) == 1 else list(self.permissions)
@@ -150,74 +196,48 @@ class HasPermission(Policy):
 
 
 class UserPassesTest(Policy):
-    """`test(user)` says yes, by Django's convention any true value; sync or async."""
+    """`test(user)` returns True; sync or async."""
 
     def __init__(self, test: Callable[[Any], Any]) -> None:
         if not callable(test):
             raise TypeError(f"UserPassesTest() takes a callable on the user, found {test!r}.")
         self.test = test
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        user = yield from user_of(request)
-        if (yield from _call(self.test, user)):
-            return ALLOWED
-        return self.denial() if user.is_authenticated else Deny(401)
+    def check(self, request: HttpRequest) -> Answer:
+        return self._answer(request.user, _call(self.test, request.user))
+
+    async def acheck(self, request: HttpRequest) -> Answer:
+        if not iscoroutinefunction(self.test):
+            return await super().acheck(request)
+        if known_user(request) is None:
+            await run_in_thread(request, lambda: request.user.is_authenticated)
+        return self._answer(request.user, await self.test(request.user))
+
+    def needs_loop(self) -> bool:
+        return iscoroutinefunction(self.test)
+
+    def _answer(self, user: Any, answer: object) -> Answer:
+        if exact(self, answer, "has a test that returned"):
+            return True
+        return False if user.is_authenticated else Deny(401)
 
     def __repr__(self) -> str:
         return f"UserPassesTest({_name(self.test)})"
 
 
-_LOG_IN = Deny(401)
-#: What policies answer to nobody, whatever else the request says, by the function that they decide with: a
-#: subclass that decides otherwise is not among them. None if it depends.
-_TO_NOBODY: dict[Any, Callable[[Any], Decision | None]] = {
-    AllowAny.decide: lambda policy: ALLOWED,
-    DenyAll.decide: lambda policy: policy.denial(),
-    UserPolicy.decide: lambda policy: _LOG_IN,
-    HasPermission.decide: lambda policy: None if policy.anonymous else _LOG_IN,
-}
+_UNAUTHENTICATED = Deny(401)
 
 
-def answer_to_nobody(policies: tuple[Policy, ...]) -> tuple[Policy, Deny] | None:
-    """The policy that denies a visitor who has no session, and its denial; None if that depends."""
-    for policy in policies:
-        answer = _TO_NOBODY.get(type(policy).decide, _depends)(policy)
-        if answer is not ALLOWED:
-            return (policy, answer) if isinstance(answer, Deny) else None
-    return None
-
-
-def _depends(policy: Policy) -> None:
-    return None
-
-
-def _resolve(resolver: Callable[[HttpRequest], Any], request: HttpRequest) -> Steps[Any]:
-    """The object that a policy is about, resolved once a request."""
-    passage = passage_of(request)
-    obj = passage.recall(resolver)
-    if obj is None:
-        obj = yield from _call(resolver, request)
-        if obj is None:
-            # has_perm(permission, None) would ask for the permission on everything.
-            raise PolicyError(f"obj={_name(resolver)} returned None. Return the object, or raise Http404.")
-        passage.remember(resolver, obj)
-    passage.obj = obj
-    return obj
-
-
-def _call(function: Callable[[Any], Any], argument: Any) -> Steps[Any]:
-    """`function(argument)`, on the loop if it is a coroutine function, else where it may block."""
-    if iscoroutinefunction(function):
-        return (yield lambda: function(argument))
-    yield Step.BLOCKING
+def _call(function: Callable[[Any], Any], argument: Any) -> Any:
+    """The result of `function(argument)` in a synchronous caller, also if it is awaitable."""
     result = function(argument)
-    if not isinstance(result, Awaitable):
+    if not inspect.isawaitable(result):
         return result
-    try:
-        return (yield lambda: result)
-    finally:
-        if inspect.iscoroutine(result):
-            result.close()  # Nobody awaits it if the decision was given up meanwhile.
+
+    async def wait() -> Any:
+        return await result
+
+    return async_to_sync(wait)()
 
 
 def _name(function: Callable[..., Any] | None) -> str:
@@ -241,23 +261,25 @@ def as_policy(value: object) -> Policy:
 
 
 def default_policy() -> Policy:
-    """The site's ``DEFAULT_POLICY``; one that cannot be used denies everybody with a 500."""
+    """The site's ``DEFAULT_POLICY``; one that cannot be used denies every request with a 500."""
     value = conf.DEFAULT_POLICY
     try:
         return _policy_at(value) if isinstance(value, str) else as_policy(value)
-    except Exception as error:  # noqa: BLE001 - importing a site's module can raise anything
-        return _Unusable(error)
+    except Exception as error:  # importing a module of the site can raise anything
+        return _UnusablePolicy(error)
 
 
-class _Unusable(Policy):
-    """Stands for a policy that could not be made, and raises why."""
+class _UnusablePolicy(Policy):
+    """Stands for a policy that cannot be used, and raises the reason."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def decide(self, request: HttpRequest) -> Steps[Decision]:
-        yield from ()
+    def check(self, request: HttpRequest) -> Answer:
         raise ImproperlyConfigured("CHANNELS_WSDENY['DEFAULT_POLICY'] cannot be used.") from self.error
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return False
 
 
 _policy_at = lru_cache(maxsize=None)(as_policy)

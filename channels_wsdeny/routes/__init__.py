@@ -6,19 +6,21 @@
     path("receive/", TimedRoute(receive))                    # routes compose
     path("api/", LoggedRoute.include("api.urls"))            # every view of an include
 
-A `Deny` in a route becomes its response there, with the site's `MirrorMiddleware` or without.
+A `Deny` raised in a route becomes its response there, with `MirrorMiddleware` or without it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
+import inspect
 import logging
 import time
-import traceback
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http.response import HttpResponseBase
 from django.urls import URLResolver
 from django.urls import include as djangos_include
@@ -27,21 +29,11 @@ from django.utils.decorators import classonlymethod
 from django.utils.functional import cached_property
 from django.views import View
 
-from ..exceptions import Deny
 from ..handlers.view import guard_view
-from ..http.context import Passage
-from ..log import escape, logger, request_path
-from ..routing.guards import NO_GUARDS
+from ..log import escape, logger, protected, request_path
+from ..routing.guards import NO_GUARDS, is_asgi_app
 from .redaction import describe
-from .requests import (
-    BodyTooLarge,
-    GzipRequest,
-    MalformedBody,
-    MsgpackRequest,
-    RouteRequest,
-    adopt,
-    load_msgpack,
-)
+from .requests import BodyTooLarge, GzipRequest, MalformedBody, MsgpackRequest, RouteRequest, adopt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,48 +55,53 @@ __all__ = [
 
 
 class Route:
-    """A view, itself to be used as one: ``Route(view)``, or as a decorator.
+    """A view around a view, with a request of its own class: ``Route(view)``, or as a decorator.
 
-    Wraps function views and what ``as_view()`` returns, synchronous and asynchronous. Of a class-based view
+    Takes function views and what ``as_view()`` returns, synchronous and asynchronous. Of a class-based view
     it decorates ``as_view()`` and returns the class, so that subclasses are routed too.
 
-    Raises `TypeError` for what is no view.
+    Raises `TypeError` for anything else, ASGI applications among them.
     """
 
     # Not in the instance's dict, which functools.wraps() copies to other functions.
-    __slots__ = ("__dict__", "__weakref__", "_answer", "view")
+    __slots__ = ("__dict__", "__weakref__", "_guarded", "_is_async", "view")
 
-    #: What the view gets as its request: a subclass of Django's `HttpRequest`, `RouteRequest` best.
-    request_class: ClassVar[type[HttpRequest]] = RouteRequest
+    #: The class of the view's request, a subclass of `RouteRequest`.
+    request_class: ClassVar[type[RouteRequest]] = RouteRequest
 
     def __new__(cls, view: Any = None, /, *args: Any, **kwargs: Any) -> Any:
-        """A route; for a class of views that class."""
+        """A route; of a class-based view that class."""
         if isinstance(view, type):
             return _route_class(view, lambda made: cls(made, *args, **kwargs))
         return super().__new__(cls)
 
     def __init__(self, view: Callable[..., Any]) -> None:
-        if not callable(view):
+        if not issubclass(self.request_class, RouteRequest):
+            raise TypeError(f"A request_class is a subclass of RouteRequest, found {self.request_class!r}.")
+        if not callable(view) or is_asgi_app(view):
+            name = type(self).__name__
             raise TypeError(
-                f"{type(self).__name__} takes a view, found {view!r}. In a URLconf, wrap the view rather "
-                f"than path(), and use {type(self).__name__}.include() for include()."
+                f"{name} takes a view of Django, found {view!r}. In a URLconf, wrap the view, not path(), "
+                f"and use {name}.include() for include(). For hooks around an ASGI application, use "
+                "channels_wsdeny.decorators.with_hooks()."
             )
         own = dict(vars(self))
         functools.update_wrapper(self, view)
         vars(self).update(own)
         self.view = view
         handler = self.get_route_handler()
+        self._is_async = iscoroutinefunction(handler)
 
         @functools.wraps(view)
         def handle(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            return handler(_receive(request, self.request_class), *args, **kwargs)
+            return handler(adopt(request, self.request_class), *args, **kwargs)
 
         for function in (handle, self):
-            _mark_as(handler, function)
-        self._answer = guard_view(handle, NO_GUARDS)
+            _mark_like(handler, function)
+        self._guarded = guard_view(handle, NO_GUARDS)
 
     def __call__(self, request: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
-        return self._answer(request, *args, **kwargs)
+        return self._guarded(request, *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.view!r}>"
@@ -119,10 +116,22 @@ class Route:
     def get_route_handler(self) -> Callable[..., Any]:
         """What is called for each request, with an instance of `request_class` and the URL's arguments.
 
-        Subclasses override it, and wrap what ``super().get_route_handler()`` returns: the view, which is a
-        coroutine function or not. They see its exceptions, `Deny` among them.
+        A subclass overrides it and wraps what ``super().get_route_handler()`` returns, which raises what the
+        view does, `Deny` too. Whatever the view is, a plain function calls that, and a coroutine function
+        awaits it.
         """
-        return self.view
+        view: Any = self.view
+        is_async = iscoroutinefunction(view)
+
+        @functools.wraps(view)
+        def call_view(*args: Any, **kwargs: Any) -> Any:
+            is_awaited = (is_async or self._is_async) and _is_in_event_loop()
+            if is_async == is_awaited:
+                return view(*args, **kwargs)
+            return (async_to_sync if is_async else sync_to_async)(view)(*args, **kwargs)
+
+        _mark_like(view, call_view)
+        return call_view
 
     @classmethod
     def include(cls, arg: Any, namespace: str | None = None) -> tuple[_RoutedURLconf, str | None, str | None]:
@@ -136,105 +145,68 @@ class Route:
 
 
 class GzipRoute(Route):
-    """Takes bodies that are compressed with gzip; see `GzipRequest`."""
+    """A route that accepts bodies compressed with gzip; see `GzipRequest`."""
 
     request_class = GzipRequest
 
 
 class MsgpackRoute(Route):
-    """Takes msgpack for JSON; see `MsgpackRequest`."""
+    """A route that accepts msgpack for JSON; see `MsgpackRequest`."""
 
     request_class = MsgpackRequest
 
     def get_route_handler(self) -> Callable[..., Any]:
-        """As any route's. Raises `ImproperlyConfigured`, when the site starts, without msgpack."""
-        load_msgpack()
+        """As any route's. Raises `ImportError` if msgpack is not installed."""
+        import_module("msgpack")
         return super().get_route_handler()
 
 
 class TimedRoute(Route):
-    """Adds ``X-Response-Time`` to the response: the seconds that the view took, such as ``0.012345``."""
+    """A route that adds ``X-Response-Time`` to each response: the seconds it took, such as ``0.012345``."""
 
-    def get_route_handler(self) -> Callable[..., Any]:
-        """The view, timed, its denials too."""
-        handler = guard_view(super().get_route_handler(), NO_GUARDS)
-        if iscoroutinefunction(handler):
+    def __call__(self, request: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the view, and add the header to its response or denial."""
+        began = time.perf_counter()
 
-            async def timed(*args: Any, **kwargs: Any) -> Any:
-                began = time.perf_counter()
-                return _timed(await handler(*args, **kwargs), began)
+        def add_header(outcome: Any) -> None:
+            if isinstance(outcome, HttpResponseBase):
+                outcome["X-Response-Time"] = f"{time.perf_counter() - began:.6f}"
 
-            return timed
-
-        def timed_sync(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            return _timed(handler(*args, **kwargs), began)
-
-        return timed_sync
+        return _observe(functools.partial(super().__call__, request, *args, **kwargs), add_header)
 
 
 class LoggedRoute(Route):
-    """Logs each request with its body, once the view has answered: an INFO on the logger ``channels_wsdeny``.
+    """A route that logs each request with its body, once it is answered: INFO, logger ``channels_wsdeny``.
 
-    The body is that of the view's request, with passwords, tokens and their like left out, and not more
-    than `clip` characters of it; a binary one is not shown. The extras are for machines: ``method``,
-    ``path`` (without the query string), ``status`` (None for an exception), ``size`` (bytes as received, or
-    None if they were not kept) and ``body``.
+    At most `clip` characters of the body are logged, as the view read it: without passwords, tokens, and what
+    Django's `sensitive_post_parameters` names; a binary one is not shown. The record has ``method``, ``path``
+    (without the query string), ``status`` (None for an exception), ``size`` (bytes received, None if the body
+    stayed a stream) and ``body``.
     """
 
-    #: Characters of a body that go to the log.
+    #: Characters of a body that are logged.
     clip: ClassVar[int] = 1000
 
-    def get_route_handler(self) -> Callable[..., Any]:
-        """The view, and a record of what it was asked."""
-        handler = super().get_route_handler()
-        if iscoroutinefunction(handler):
+    def __call__(self, request: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the view, and log its response, denial or exception."""
+        view = functools.partial(super().__call__, request, *args, **kwargs)
+        return _observe(view, functools.partial(self.log, request))
 
-            async def logged(request: RouteRequest, *args: Any, **kwargs: Any) -> Any:
-                try:
-                    response = await handler(request, *args, **kwargs)
-                except Exception as error:
-                    self.log(request, error)
-                    raise
-                self.log(request, response)
-                return response
-
-            return logged
-
-        def logged_sync(request: RouteRequest, *args: Any, **kwargs: Any) -> Any:
-            try:
-                response = handler(request, *args, **kwargs)
-            except Exception as error:
-                self.log(request, error)
-                raise
-            self.log(request, response)
-            return response
-
-        return logged_sync
-
-    def log(self, request: RouteRequest, outcome: Any) -> None:
-        """Write the record of `request`, whose view returned or raised `outcome`."""
+    def log(self, request: HttpRequest, outcome: Any) -> None:
+        """Log `request`, which was answered by the response `outcome`, or raised that exception."""
         if not logger.isEnabledFor(logging.INFO):
             return
-        status = outcome.status if isinstance(outcome, Deny) else getattr(outcome, "status_code", None)
-        size, body = describe(request, self.clip)
-        extra = {
-            "method": escape(request.method or ""),
-            "path": escape(request_path(request)),
-            "status": status,
-            "size": size,
-            "body": body,
-        }
-        answered = status or type(outcome).__name__
-        try:
-            logger.info("%s %s: %s; %s", extra["method"], extra["path"], answered, body, extra=extra)
-        except Exception:  # noqa: BLE001 - a log handler that raises must not change the answer
-            if logging.raiseExceptions:
-                traceback.print_exc()  # as logging itself does
+        with protected():
+            method, path = escape(request.method or ""), escape(request_path(request))
+            status = getattr(outcome, "status_code", None)
+            size, body = describe(request, self.clip)
+            extra = {"method": method, "path": path, "status": status, "size": size, "body": body}
+            answered = status or type(outcome).__name__
+            logger.info("%s %s: %s; %s", method, path, answered, body, extra=extra)
 
 
 class _RoutedURLconf:
-    """A URLconf whose views are wrapped when Django first looks at it, which is when it would import it."""
+    """A URLconf whose views are wrapped when Django first resolves a path, as it imports a URLconf then."""
 
     def __init__(self, route: Callable[[Any], Any], included: URLResolver) -> None:
         self._route, self._included = route, included
@@ -253,14 +225,9 @@ class _RoutedURLconf:
         prefix.converters = dict(prefix.converters)
         for cached in ("urlconf_module", "url_patterns"):
             vars(routed).pop(cached, None)
-        URLResolver.__init__(
-            routed,
-            prefix,
-            _RoutedURLconf(self._route, copy.copy(pattern)),  # type: ignore[arg-type]
-            pattern.default_kwargs,
-            app_name=pattern.app_name,
-            namespace=pattern.namespace,
-        )
+        urlconf: Any = _RoutedURLconf(self._route, copy.copy(pattern))
+        given = (pattern.default_kwargs, pattern.app_name, pattern.namespace)
+        URLResolver.__init__(routed, prefix, urlconf, *given)
         return routed
 
 
@@ -278,24 +245,40 @@ def _route_class(cls: Any, route: Callable[[Any], Any]) -> Any:
     return cls
 
 
-def _mark_as(handler: Callable[..., Any], function: Any) -> None:
-    """Mark `function` as a coroutine function if `handler` is one, whatever it has from the view."""
+def _mark_like(handler: Callable[..., Any], function: Any) -> None:
+    """Make `iscoroutinefunction` answer for `function` as for `handler`; it has the view's attributes."""
     for mark in vars(markcoroutinefunction(lambda: None)):
         vars(function).pop(mark, None)
     if iscoroutinefunction(handler):
         markcoroutinefunction(function)
 
 
-def _receive(request: HttpRequest, request_class: type[HttpRequest]) -> HttpRequest:
-    """What the handler gets for `request`; policies and hooks further in see it too."""
-    adopted = adopt(request, request_class)
-    passage = vars(adopted).get("wsdeny")
-    if isinstance(passage, Passage) and vars(passage.request) is vars(adopted):
-        passage.request = adopted
-    return adopted
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
-def _timed(response: Any, began: float) -> Any:
-    if isinstance(response, HttpResponseBase):
-        response["X-Response-Time"] = f"{time.perf_counter() - began:.6f}"
-    return response
+def _observe(view: Callable[[], Any], note: Callable[[Any], None]) -> Any:
+    """Return what `view` does, a response or the coroutine of one; `note` is called with it or its exception."""
+    try:
+        answer = view()
+    except Exception as error:
+        note(error)
+        raise
+    if not inspect.isawaitable(answer):
+        note(answer)
+        return answer
+
+    async def wait() -> Any:
+        try:
+            response = await answer
+        except Exception as error:
+            note(error)
+            raise
+        note(response)
+        return response
+
+    return wait()

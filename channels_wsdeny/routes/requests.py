@@ -1,247 +1,216 @@
-"""Requests of routes: the request that came in, under a class that may read its body in another way."""
+"""Request classes of routes: the request that came in, its body read before the view, and perhaps decoded."""
 
 from __future__ import annotations
 
+import gzip
 import json
-import re
+import os
 import zlib
 from functools import lru_cache
 from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.conf import settings
-from django.core.exceptions import BadRequest, ImproperlyConfigured, RequestDataTooBig, TooManyFilesSent
-from django.core.handlers.asgi import ASGIRequest
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import HttpRequest, RawPostDataException
-from django.http.multipartparser import MultiPartParserError
 
 from ..exceptions import Deny
-from ..http import bodies
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _GZIP = {"gzip", "x-gzip"}  # RFC 9110 section 8.4.1.3
 _MSGPACK = {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"}
-_TOO_LARGE = "The body is too large, once it is unpacked."
-#: Bytes that are given to zlib at once: what a member leaves of them is copied.
-_STEP = 4096
-#: Zeros that may follow a member, as Python's gzip takes them.
-_PADDING = re.compile(rb"\0*")
+_TOO_LARGE = "The body is too large."
 
 
 class MalformedBody(Deny, BadRequest):
-    """A body that is not what it says it is: a 400, also where nobody knows of `Deny`."""
+    """A body that cannot be decoded: a denial with 400, and Django's `BadRequest`."""
 
 
 class BodyTooLarge(Deny, RequestDataTooBig):
-    """A body that is larger, once unpacked, than ``DATA_UPLOAD_MAX_MEMORY_SIZE``: a 413."""
+    """A body larger than ``DATA_UPLOAD_MAX_MEMORY_SIZE``, as received or decoded: a denial with 413."""
 
 
 class RouteRequest(HttpRequest):
-    """What the view of a route gets: the request that came in, which is an instance of this class as well.
+    """The request of a route's view: the request that came in, made an instance of this class.
 
-    Its attributes are those of the request that came in, both ways. A subclass may override `body` by a
-    property that asks ``super().body``; `POST`, `FILES`, `json()` and `read()` follow it.
+    A subclass changes the body by overriding the property `body`, which may read ``super().body``. It is read
+    once, before the view; `POST`, `FILES`, `read()` and `json()` follow it. See `replaces_body`.
     """
 
-    # Layouts of slots cannot be mixed, so subclasses keep what is their own, not shared, in this one.
-    __slots__ = ("_own", "_received")
-    _own: dict[str, Any]
-    _received: HttpRequest
+    #: The body as it was received. None for one that stays a stream, because it is larger than
+    #: ``DATA_UPLOAD_MAX_MEMORY_SIZE`` (or if that is None, than ``FILE_UPLOAD_MAX_MEMORY_SIZE``).
+    raw_body: bytes | None = None
 
-    @property
-    def body(self) -> bytes:
-        return self.raw_body
+    def replaces_body(self) -> bool:
+        """Whether the property `body` of the same class changes the body of this request.
 
-    @property
-    def raw_body(self) -> bytes:
-        """The body as it was received, also after a part of it was read.
-
-        Raises `RequestDataTooBig` above ``DATA_UPLOAD_MAX_MEMORY_SIZE``, and `RawPostDataException` where
-        others than a route began to read what cannot be rewound, as under WSGI.
+        A class that overrides `body` for some requests overrides this as well, so that large bodies of the
+        others are not read into memory. For `body` without it, the answer is True.
         """
-        state = vars(self)
-        if "_body" not in state and state.get("_read_started"):
-            if _is_seekable(state):
-                state["_read_started"] = False  # Django seeks to its start.
-            else:
-                bodies.give_back(self)
-        try:
-            return self._received.body
-        except RawPostDataException as error:
-            raise RawPostDataException(
-                f"{self!r} was read before its route got it. CsrfViewMiddleware does so with a multipart "
-                "form, to find the token: if forms come compressed, let the view be csrf_exempt."
-            ) from error
+        return True
 
     def json(self) -> Any:
-        """What the body says in JSON (RFC 8259). Raises `BadRequest` for anything else: a 400."""
+        """The body, parsed as JSON (RFC 8259). Raises `MalformedBody`, a 400, for anything else."""
         try:
-            return json.loads(self.body, parse_constant=_not_in_json)
+            return json.loads(self.body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise MalformedBody(400, "The body is not JSON.") from error
 
-    def replaces_body(self) -> bool:
-        """Whether `body` may be another than `raw_body` on this request.
-
-        A class that overrides `body` for some requests only should override this too: then uploads among
-        the others are streamed, instead of being read as a whole.
-        """
-        state = vars(self)
-        can_be_read = "_body" in state or not state.get("_read_started")
-        return can_be_read or _is_seekable(state) or isinstance(state.get("_stream"), bodies.RecordingStream)
-
-    def read(self, *args: Any, **kwargs: Any) -> bytes:
-        """As a file's, of `body`."""
-        return cast("bytes", self._reader().read(*args, **kwargs))
-
-    def readline(self, *args: Any, **kwargs: Any) -> bytes:
-        """As a file's, of `body`."""
-        return cast("bytes", self._reader().readline(*args, **kwargs))
-
-    def _reader(self) -> Any:
-        if not _is_replaced(self):
-            return self._received
-        if "reader" not in self._own:
-            self._own["reader"] = BytesIO(self.body)
-        return self._own["reader"]
-
-    def _load_post_and_files(self) -> None:
-        if self.method != "POST" or not _is_replaced(self):
-            super()._load_post_and_files()
-            return
-        body = self.body  # Now the raw one is read, so that Django parses a form from this.
-        if self.content_type != "multipart/form-data":
-            super()._load_post_and_files()
-            return
-        try:
-            meta = {**self.META, "CONTENT_LENGTH": str(len(body))}
-            self._post, self._files = self.parse_file_upload(meta, BytesIO(body))
-        except (MultiPartParserError, TooManyFilesSent):
-            self._mark_post_parse_error()  # type: ignore[attr-defined]
-            raise
-
 
 class GzipRequest(RouteRequest):
-    """Unpacks a body that comes with ``Content-Encoding: gzip``, and leaves other requests alone.
+    """A request whose body is unpacked if it comes with ``Content-Encoding: gzip``.
 
-    Not more than ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes are unpacked: past that `body` raises a `Deny` of
-    413, and for a broken or truncated one `BadRequest`. A CSRF token within a compressed form cannot be
-    seen by Django's middleware: it has to come in the ``X-CSRFToken`` header.
+    At most ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes are unpacked: larger bodies are answered by 413, broken ones
+    by 400. CsrfViewMiddleware cannot find a token in a compressed form: it has to come in ``X-CSRFToken``.
     """
 
     def replaces_body(self) -> bool:
-        """Whether the body came compressed."""
+        """Whether the body is compressed."""
         named = self.headers.get("Content-Encoding", "").lower().split(",")
         codings = [coding for coding in map(str.strip, named) if coding not in {"", "identity"}]
         return len(codings) == 1 and codings[0] in _GZIP
 
     @property
     def body(self) -> bytes:
-        if not GzipRequest.replaces_body(self):
-            return super().body
-        if "gzip" not in self._own:
-            try:
-                raw = super().body
-            except RequestDataTooBig as error:
-                raise BodyTooLarge(413, _TOO_LARGE) from error
-            self._own["gzip"] = gunzip(raw, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-        return cast("bytes", self._own["gzip"])
+        """The unpacked body."""
+        return gunzip(super().body) if GzipRequest.replaces_body(self) else super().body
 
 
 class MsgpackRequest(RouteRequest):
-    """Turns a msgpack body into JSON, and leaves requests of other content types alone.
+    """A request whose body is turned into JSON if it comes as msgpack.
 
-    What JSON has no form for (binary strings, extension types, keys that are no strings, NaN) raises
-    `BadRequest`, as a malformed body does. Needs the extra ``channels-wsdeny[msgpack]``.
+    Malformed msgpack is answered by 400, and so is what JSON cannot represent: binary strings, extension
+    types, keys that are no strings, NaN. Needs the extra ``channels-wsdeny[msgpack]``.
     """
 
     def replaces_body(self) -> bool:
-        """Whether the body came as msgpack."""
+        """Whether the body is msgpack."""
         return self.content_type in _MSGPACK
 
     @property
     def body(self) -> bytes:
-        if not MsgpackRequest.replaces_body(self):
-            return super().body
-        if "msgpack" not in self._own:
-            self._own["msgpack"] = _json_of_msgpack(super().body, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-        return cast("bytes", self._own["msgpack"])
+        """The body as JSON."""
+        return _json_of_msgpack(super().body) if MsgpackRequest.replaces_body(self) else super().body
 
 
-def adopt(request: Any, request_class: Any) -> RouteRequest:
-    """`request` as an instance of `request_class` too: another object, with the very same attributes."""
-    if isinstance(request, request_class) and isinstance(request, RouteRequest):
-        return request
-    state = vars(request)
-    received: Any = type(request)
-    adopted: Any = object.__new__(_mixed(request_class, received))
-    adopted.__dict__ = state
-    adopted._received = request._received if isinstance(request, RouteRequest) else request
-    adopted._own = {}
-    state.pop("body", None)  # A cached_property of another request class.
-    if not _is_seekable(state) and _may_be_kept(request):
-        bodies.record(request)
-    if "_post" in state and _is_replaced(adopted):
-        HttpRequest.close(adopted)
-        del state["_post"]
-        state.pop("_files", None)
-    return cast("RouteRequest", adopted)
+def adopt(request: HttpRequest, request_class: Any) -> RouteRequest:
+    """Make `request` an instance of `request_class`, a subclass of `RouteRequest`, with the body of that class.
 
-
-def gunzip(packed: bytes, limit: int | None) -> bytes:
-    """What `packed` (RFC 1952, of one or more members) holds: at most `limit` bytes, None for any number.
-
-    Raises `BodyTooLarge` once there is one byte more than that, and `MalformedBody`.
+    Raises what decoding the body does: `BodyTooLarge`, `MalformedBody`, or `RawPostDataException` for one
+    that was read as a stream before. The request keeps its class then, so that a second try decodes again.
     """
-    unpacked = bytearray()
-    position = 0
-    while position < len(packed):
-        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        while not member.eof:
-            step = packed[position : position + _STEP]
-            if not step:
-                raise MalformedBody(400, "The body is gzip that was cut off.")
-            room = 0 if limit is None else limit - len(unpacked) + 1
-            try:
-                unpacked += member.decompress(step, room)
-            except zlib.error as error:
-                raise MalformedBody(400, "The body is not gzip, or broken.") from error
-            if limit is not None and len(unpacked) > limit:
-                raise BodyTooLarge(413, _TOO_LARGE)
-            position += len(step) - len(member.unused_data)
-        position = _PADDING.match(packed, position).end()  # type: ignore[union-attr]
-    return bytes(unpacked)
-
-
-def load_msgpack() -> Any:
-    """The package ``msgpack``. Raises `ImproperlyConfigured` where it is not installed."""
+    if isinstance(request, request_class):
+        return cast("RouteRequest", request)
+    received: Any = type(request)
+    mixed = _mixed(request_class, received)
+    request.__class__ = mixed
+    adopted = cast("RouteRequest", request)
     try:
-        return import_module("msgpack")
-    except ImportError as error:
-        raise ImproperlyConfigured(
-            "MsgpackRequest needs the package msgpack: pip install 'channels-wsdeny[msgpack]'."
-        ) from error
+        is_replaced = _replaces_body(adopted, request_class)
+        if adopted.raw_body is None:
+            _read_body(adopted, is_required=is_replaced)
+        if is_replaced:
+            # `mixed` has Django's `body`; `request_class` comes after it in the method resolution order.
+            _set_body(adopted, super(mixed, adopted).body)
+    except BaseException:
+        request.__class__ = received
+        raise
+    return adopted
 
 
-def _json_of_msgpack(packed: bytes, limit: int | None) -> bytes:
-    containers = 0
+def _replaces_body(request: RouteRequest, request_class: type[HttpRequest]) -> bool:
+    """Ask each class that overrides `body` whether it changes that of `request`."""
+    return any(
+        vars(cls).get("replaces_body", RouteRequest.replaces_body)(request)
+        for cls in request_class.__mro__
+        if "body" in vars(cls) and cls is not HttpRequest
+    )
+
+
+def _read_body(request: RouteRequest, *, is_required: bool) -> None:
+    """Read the body into memory, so that it can be read again after the view. A large one stays a stream."""
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    if limit is None and not is_required:
+        limit = settings.FILE_UPLOAD_MAX_MEMORY_SIZE
+    size = _rewind(request)
+    if size is not None and (limit is None or size <= limit):
+        request.raw_body = request.body
+    elif is_required and size is not None:
+        raise BodyTooLarge(413, _TOO_LARGE)
+    elif is_required:
+        raise RawPostDataException(
+            f"{type(request).__name__} changes the body, which was read as a stream before the route. Under "
+            "WSGI, CsrfViewMiddleware does so with multipart forms: leave them alone in replaces_body(), or, "
+            "if the view does not rely on cookies, let it be csrf_exempt."
+        )
+
+
+def _rewind(request: RouteRequest) -> int | None:
+    """Go to the start of the body and return its size in bytes; None if it cannot be read from there."""
+    own, declared = vars(request), str(request.META.get("CONTENT_LENGTH") or 0)
+    if "_body" in own:
+        return 0  # It is in memory already.
+    if "_stream" not in own or not declared.isdecimal():
+        return None
+    stream = own["_stream"]
+    if hasattr(stream, "seekable") and stream.seekable():
+        # Under ASGI, Django has received the body into a file. A chunked body declares no length.
+        size: int = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        own["_read_started"] = False
+        return max(size, int(declared))
+    return None if own["_read_started"] else int(declared)
+
+
+def _set_body(request: RouteRequest, body: bytes) -> None:
+    """Make `body` what Django reads and parses from now on."""
+    request.close()  # the files of a form that was parsed from another body
+    own = vars(request)
+    for computed in ("body", "_post", "_files"):  # the first by a cached_property
+        own.pop(computed, None)
+    own.update(_body=body, _stream=BytesIO(body))
+    # The parser of multipart forms reads that many bytes. Under WSGI, META is the dict of the server.
+    request.META = {**request.META, "CONTENT_LENGTH": str(len(body))}
+
+
+@lru_cache(maxsize=256)
+def _mixed(request_class: Any, received: Any) -> Any:
+    """A class that derives from `request_class` and `received`, the class of the request that came in."""
+    return type(request_class.__name__, (request_class, received), {"body": HttpRequest.body})
+
+
+def gunzip(packed: bytes) -> bytes:
+    """What `packed` (RFC 1952, one or more members) contains.
+
+    Raises `BodyTooLarge` at the first byte beyond ``DATA_UPLOAD_MAX_MEMORY_SIZE``, and `MalformedBody` for
+    anything but gzip.
+    """
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(packed)) as file:
+            unpacked = file.read(-1 if limit is None else limit + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise MalformedBody(400, "The body is not gzip, or broken.") from error
+    if limit is not None and len(unpacked) > limit:
+        raise BodyTooLarge(413, _TOO_LARGE)
+    return unpacked
+
+
+def _json_of_msgpack(packed: bytes) -> bytes:
+    limit, containers = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, 0
 
     def count(container: Any) -> Any:
-        # An empty list takes 1 byte in msgpack, 3 in JSON and 56 of memory: no more of them than JSON has.
+        # An empty list takes 1 byte in msgpack, 3 in JSON and 56 in memory: not more than JSON could have.
         nonlocal containers
         containers += 1
         if limit is not None and containers > limit // 3:
             raise BodyTooLarge(413, _TOO_LARGE)
         return container
 
-    msgpack = load_msgpack()
+    msgpack = import_module("msgpack")
     try:
-        # Before anything is made of it: lists that say they are long, one within the other, took msgpack
-        # before 1.2 seconds and gigabytes.
+        # Skip it before making objects of it: msgpack before 1.2 took seconds and gigabytes for nested lists
+        # that declare to be long.
         unpacker = msgpack.Unpacker(max_buffer_size=len(packed))
         unpacker.feed(packed)
         unpacker.skip()
@@ -251,53 +220,5 @@ def _json_of_msgpack(packed: bytes, limit: int | None) -> bytes:
         raise MalformedBody(400, "The body is not msgpack, or has no form in JSON.") from error
 
 
-def _not_in_json(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON.")
-
-
-def _is_seekable(state: dict[str, Any]) -> bool:
-    seekable = getattr(state.get("_stream"), "seekable", None)
-    return seekable is not None and seekable()
-
-
-def _may_be_kept(request: HttpRequest) -> bool:
-    """Whether the body, by what it says of itself, may be kept in memory while it is read."""
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    if limit is None:
-        limit = settings.FILE_UPLOAD_MAX_MEMORY_SIZE
-    try:
-        return int(request.META.get("CONTENT_LENGTH") or 0) <= limit
-    except ValueError:
-        return False
-
-
-def _is_replaced(request: Any) -> bool:
-    """Whether some class of `request` has another body for it than the one that came in."""
-    cls: Any = type(request)
-    return any(replaces(request) for replaces in _replacing(cls))
-
-
-@lru_cache(maxsize=256)
-def _replacing(cls: Any) -> tuple[Callable[[RouteRequest], bool], ...]:
-    """For each class with a body of its own, what tells whether it has one for a request."""
-    return tuple(
-        vars(base).get("replaces_body", RouteRequest.replaces_body)
-        for base in cls.__mro__
-        if "body" in vars(base) and base not in {RouteRequest, HttpRequest}
-    )
-
-
-@lru_cache(maxsize=256)
-def _mixed(request_class: Any, received: Any) -> type[Any]:
-    """A class that is both, the first one first."""
-    for server in (WSGIRequest, ASGIRequest):
-        if issubclass(request_class, server) and not issubclass(received, server):
-            raise TypeError(
-                f"The request_class {request_class!r} is a {server.__name__}, the request that came a "
-                f"{received.__name__}. Derive the class from RouteRequest, which goes with both."
-            )
-    bases = [] if issubclass(received, request_class) else [request_class]
-    if not any(issubclass(base, RouteRequest) for base in (*bases, received)):
-        bases.append(RouteRequest)
-    name = request_class.__name__
-    return type(name, (*bases, received), {"__module__": request_class.__module__, "__qualname__": name})

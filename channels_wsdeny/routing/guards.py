@@ -1,25 +1,28 @@
-"""Guards: the policies and hooks that stand before an endpoint."""
+"""Guards: the policies and hooks that a decorator puts before an endpoint."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
+import inspect
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..hooks.registry import Hooks
-    from ..policies.builtin import Policy
+    from ..policies import Policy
 
 _ATTRIBUTE = "wsdeny_guards"
 
 
 class Guards(NamedTuple):
-    """What stands before an endpoint, from the outside in: its hooks, and then its policies."""
+    """The hooks and policies before an endpoint, each the outermost first; the hooks run before the policies."""
 
     policies: tuple[Policy, ...] = ()
     hooks: tuple[Hooks, ...] = ()
 
     def around(self, inner: Guards) -> Guards:
-        """These, and those of `inner` further in."""
+        """These guards, and then those of `inner`."""
         return Guards((*self.policies, *inner.policies), (*self.hooks, *inner.hooks))
 
     def __str__(self) -> str:
@@ -29,14 +32,26 @@ class Guards(NamedTuple):
 NO_GUARDS = Guards()
 
 
+def is_asgi_app(endpoint: Any) -> bool:
+    """Whether `endpoint` is an ASGI application: its first parameters are called scope, receive and send."""
+    for follow_wrapped in (False, True):
+        try:
+            signature = inspect.signature(endpoint, follow_wrapped=follow_wrapped)
+        except (TypeError, ValueError):
+            return False
+        if list(signature.parameters)[:3] == ["scope", "receive", "send"]:
+            return True
+    return False
+
+
 def add_guards(cls: type, guards: Guards) -> None:
-    """Put `guards` before those that `cls` itself carries: decorators run from the outside in."""
+    """Put `guards` before those of `cls` itself: the outermost decorator is asked first."""
     setattr(cls, _ATTRIBUTE, guards.around(vars(cls).get(_ATTRIBUTE, NO_GUARDS)))
     _found.clear()
 
 
 def guards_of(cls: type) -> Guards:
-    """All that `cls` is bound by, each once: its own, then its bases' in their order."""
+    """The guards of `cls`, each once: its own, then those of its bases in the method resolution order."""
     known = _found.get(cls)
     if known is None:
         known = _found[cls] = _collect(cls)
@@ -54,3 +69,13 @@ def _collect(cls: type) -> Guards:
     # By identity: a policy of the site's may compare as it likes.
     policies = {id(policy): policy for policy in found.policies}
     return Guards(tuple(policies.values()), tuple({id(hooks): hooks for hooks in found.hooks}.values()))
+
+
+#: The functions with which decorators make classes of consumers and views ask their guards. By identity: an
+#: attribute would travel with functools.wraps() to functions that check nothing.
+bound_functions: WeakSet[Callable[..., Any]] = WeakSet()
+
+
+def is_bound(cls: Any) -> bool:
+    """Whether a consumer class asks its guards once an instance of it is called."""
+    return cls.__new__ in bound_functions

@@ -1,4 +1,4 @@
-"""The sighting: what the look-ahead saw of a scope, a route or why there is none to tell."""
+"""The match of an ASGI scope: its endpoint, or why there is none."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from django.urls import ResolverMatch
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
-    from ..hooks.registry import Hooks
-    from ..policies.builtin import Policy
+    from ..hooks import Hooks
+    from ..policies import Policy
     from ..types import ASGIApp
 
-#: Channels' own dict of a scope that no router has seen yet.
-NO_URL: dict[str, Any] = {"args": (), "kwargs": {}}
+
+class Unmatched(enum.Enum):
+    """Why a scope has no match."""
+
+    #: No route matches.
+    NOT_FOUND = "not found"
+    #: An application that is not known decides where the scope goes.
+    UNRESOLVABLE = "unresolvable"
 
 
-class Unseen(enum.Enum):
-    """Why there is no route to tell."""
-
-    #: No route matches: whatever runs, there is nothing at this address.
-    UNROUTED = "unrouted"
-    #: A wrapper that the look-ahead does not know decides.
-    OPAQUE = "opaque"
+NOT_FOUND: Literal[Unmatched.NOT_FOUND] = Unmatched.NOT_FOUND
+UNRESOLVABLE: Literal[Unmatched.UNRESOLVABLE] = Unmatched.UNRESOLVABLE
 
 
 @dataclass(slots=True)
-class Route:
+class EndpointMatch:
     """The endpoint of a scope, found without running anything.
 
-    `app` is the endpoint within the wrappers on its way; `guards` are all that stand before it; `hooks` are
-    those of the stacks on its way; `url` is what the routers would add to the scope.
+    `app` is the endpoint within the wrappers around it; `guards` are all that are asked before it; `hooks` are
+    those of the stacks around it; `url` is what the routers add to the scope.
     """
 
     app: ASGIApp
@@ -41,29 +42,27 @@ class Route:
     hooks: tuple[Hooks, ...] = ()
     url: dict[str, Any] = field(default_factory=dict)
     endpoint: Any = None
-    #: The routes on its way, from the outside in.
+    #: The class of the endpoint, if it is a consumer.
+    consumer_class: type | None = None
+    #: The routes that lead to it, the outermost first.
     routes: tuple[Any, ...] = ()
     #: Whether it is Django's own handler, which routes to views by itself.
     is_django: bool = False
-    #: What the nearest stack says of such views without a policy.
+    #: Whether what is behind `endpoint` is not known yet, or at all.
+    is_late: bool = False
+    #: The default policy of the nearest stack around the endpoint that has one.
     default_policy: Policy | None = None
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
-        """As Django's own resolver tells it. `url_route` is that of the scope, where routers came before."""
-        url_route = self.url.get("url_route") or url_route or NO_URL
+        """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""
+        url_route = self.url.get("url_route") or url_route or {"args": (), "kwargs": {}}
         return ResolverMatch(
-            self.endpoint, url_route["args"], url_route["kwargs"], url_name=self.name, route=self.pattern
+            self.endpoint,
+            url_route["args"],
+            url_route["kwargs"],
+            url_name=next((route.name for route in reversed(self.routes) if route.name), None),
+            route="".join(str(route.pattern) for route in self.routes),
         )
 
-    @property
-    def name(self) -> str | None:
-        """The name of the innermost route that has one."""
-        return next((route.name for route in reversed(self.routes) if route.name), None)
 
-    @property
-    def pattern(self) -> str:
-        """The path as it was written in the routes."""
-        return "".join(str(route.pattern) for route in self.routes)
-
-
-Found: TypeAlias = Route | Literal[Unseen.UNROUTED, Unseen.OPAQUE]
+Match: TypeAlias = EndpointMatch | Literal[Unmatched.NOT_FOUND, Unmatched.UNRESOLVABLE]

@@ -1,4 +1,4 @@
-"""The layer: what this package puts around an application, and may declare to be seen through."""
+"""The ASGI middleware of this package: a stack around an application, or guards around an endpoint."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
-    from ..hooks.registry import Hooks
-    from ..policies.builtin import Policy
+    from ..hooks import Hooks
+    from ..policies import Policy
     from ..types import ASGIApp
 
-L = TypeVar("L", bound="Layer")
+M = TypeVar("M", bound="ASGIMiddleware")
 
 
-class Layer:
-    """An app of this package around another: the look-ahead sees through it.
+class ASGIMiddleware:
+    """An application of this package around another one.
 
-    `guards` stand before anything further in; `default_policy` is for endpoints without policies; `hooks`
-    are those of a stack, around the guards' own.
+    `guards` are asked before anything inside; `default_policy` is for endpoints that carry no policy; `hooks` are
+    those of a stack, around the hooks of the guards.
     """
 
+    #: Whether it is a `DenyMiddlewareStack`, inside which endpoints without a policy have the default policy.
+    is_stack = False
     inner: ASGIApp
     guards: Guards = NO_GUARDS
     default_policy: Policy | None = None
     hooks: tuple[Hooks, ...] = ()
 
+    def guard(self, app: ASGIApp) -> ASGIApp:
+        """`app`, resolved anew when middleware of the site calls it."""
+        raise NotImplementedError
+
     @property
     def _path_routing(self) -> bool:
-        """Whether `inner` is a router, which `URLRouter` wants to know of what it routes to."""
+        """Whether `inner` is a router; `URLRouter` asks that of what it routes to."""
         return getattr(self.inner, "_path_routing", False)
 
 
-_LAYER_CALLS: set[Any] = set()
+#: The ``__call__`` of middleware that the resolver knows. A subclass that overrides it is none of that.
+transparent_calls: set[Any] = set()
 
 
-def seen_through(layer: type[L]) -> type[L]:
-    """Declare that `layer`, as it is called here, does nothing that the look-ahead would not know."""
-    _LAYER_CALLS.add(layer.__call__)
-    return layer
-
-
-def is_seen_through(app: Any) -> bool:
-    """Whether `app` is a layer that was declared so, and no subclass that is called in another way."""
-    return isinstance(app, Layer) and type(app).__call__ in _LAYER_CALLS
+def transparent(middleware: type[M]) -> type[M]:
+    """Declare that the resolver knows all that ``middleware.__call__`` does to a request."""
+    transparent_calls.add(middleware.__call__)
+    return middleware

@@ -1,108 +1,202 @@
-"""The look-ahead: where a scope would be routed to, told without running anything.
+"""The resolver: where an application would route a scope, found without running anything.
 
-It sees through Channels' routers and wrappers and this package's own layers. What it cannot see through is
-*opaque*: there the handshake is decided when the application first asks for an event.
+It knows Channels' routers and wrappers and the middleware of this package. What it does not know is
+*unresolvable*: there the default policy is asked when the application first calls ``receive``, or accepts.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from types import MemberDescriptorType
+from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
+from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.core.handlers.asgi import ASGIHandler
 from django.urls.exceptions import Resolver404
 
-from ..conf import conf
-from ..types import Scope
 from .guards import NO_GUARDS, guards_of
-from .match import NO_URL, Found, Route, Unseen
-from .middleware import Layer, is_seen_through
+from .match import NOT_FOUND, UNRESOLVABLE, EndpointMatch, Match
+from .middleware import ASGIMiddleware, transparent_calls
 
 if TYPE_CHECKING:
-    from ..types import ASGIApp
+    from collections.abc import Callable
 
+    from ..types import ASGIApp, Scope
 
-#: Wrappers of Channels that neither route nor change what policies look at, and their inner app's name.
+#: Wrappers of Channels that neither route nor change what policies look at, and the name of their inner app.
 _KNOWN_WRAPPERS = {
     CookieMiddleware: "inner",
     SessionMiddleware: "inner",
     AuthMiddleware: "inner",
     OriginValidator: "application",
 }
-#: What wrappers call the app that they wrap.
+#: The attributes in which wrappers keep the application that they wrap.
 _INNER = ("inner", "application", "app")
-#: How to tell what `as_asgi` returns from a function that only carries its attributes.
+#: Distinguishes what `as_asgi` returns from a function with the same attributes, as of `functools.wraps`.
 _AS_ASGI_CODE = AsyncConsumer.as_asgi().__code__
 
-
-#: Tells where a scope goes: from the scope, and from the path that is left and the route that led here,
-#: if there were routers before.
-_Sight: TypeAlias = Callable[[Scope, str | None, dict[str, Any]], Found]
+#: Makes an application that resolves what it wraps anew, for what is inside middleware of the site.
+Guard: TypeAlias = "Callable[[ASGIApp], ASGIApp]"
 
 
-def look_ahead(app: Any, scope: Scope) -> Found:
-    """Where `app` would route `scope`.
-
-    What can be told of a layer without a scope is told once, when it is first asked.
-    """
-    sight = _sight_of(app)
-    return sight(scope, scope.get("path_remaining"), scope.get("url_route", NO_URL))
+def resolve(app: Any, scope: Scope, guard: Guard | None = None) -> Match:
+    """Where `app` would route `scope`. Without `guard`, middleware of the site is unresolvable."""
+    return _Resolver(scope, guard).resolve(app, scope.get("path_remaining"), scope.get("url_route"))
 
 
-def look_through(layer: Layer, scope: Scope) -> Found | Exception:
-    """As `look_ahead`; or what a converter of the site's raised meanwhile, which may be anything.
+def resolve_within(middleware: ASGIMiddleware, scope: Scope) -> Match | Exception:
+    """As `resolve`, or the exception that a path converter of the site raised.
 
-    Raises `Resolver404` if nothing in `layer` matches, for a router around it that may know another route.
+    Raises `Resolver404` if nothing in `middleware` matches, for a router around it that may know another route.
     """
     try:
-        found = look_ahead(layer, scope)
-    except Exception as error:  # noqa: BLE001 - as above
+        match = resolve(middleware, scope, middleware.guard)
+    except Exception as error:  # a converter of the site's may raise anything
         return error
-    if found is Unseen.UNROUTED and is_nested(scope):
+    if match is NOT_FOUND and is_nested(scope):
         raise Resolver404({"path": scope["path_remaining"]})
-    return found
+    return match
 
 
-def _sight_of(app: Any) -> _Sight:
-    if not isinstance(app, Layer):
-        return _sight(app)
-    kept = vars(app).get("_sight")
-    if kept is None or kept[0] is not app or kept[1] is not app.inner:  # a copy, or another app within
-        kept = vars(app)["_sight"] = (app, app.inner, _sight(app))
-    sight: _Sight = kept[2]
-    return sight
+class _Resolver:
+    """Follows one scope through an application.
+
+    `path` is what is left of the path, and `outer` the ``url_route`` of Channels, if there were routers before.
+    """
+
+    __slots__ = ("_guard", "_scope")
+
+    def __init__(self, scope: Scope, guard: Guard | None) -> None:
+        self._scope, self._guard = scope, guard
+
+    def resolve(self, app: Any, path: str | None, outer: dict[str, Any] | None) -> Match:
+        """Where `app` would route the scope."""
+        kind = type(app)
+        call = getattr(kind, "__call__", None)  # noqa: B004 - an overridden one is not known
+        if call in transparent_calls:
+            return self._in_middleware(app, path, outer)
+        if kind in _KNOWN_WRAPPERS:
+            return self._in_wrapper(app, _KNOWN_WRAPPERS[kind], path, outer)
+        if call is URLRouter.__call__:
+            return self._in_urls(app, path, outer)
+        if call is ProtocolTypeRouter.__call__:
+            inner = app.application_mapping.get(self._scope["type"])
+            return NOT_FOUND if inner is None else self.resolve(inner, path, outer)
+        consumer_class = consumer_class_of(app)
+        if consumer_class is not None:
+            return EndpointMatch(app, guards_of(consumer_class), endpoint=app, consumer_class=consumer_class)
+        if call is ASGIHandler.__call__ and self._scope["type"] == "http":
+            return EndpointMatch(app, endpoint=app, is_django=True)
+        if isinstance(app, BaseMiddleware) and self._guard is not None:
+            return self._in_site_middleware(app, self._guard)
+        return UNRESOLVABLE
+
+    def _in_middleware(self, middleware: ASGIMiddleware, path: str | None, outer: dict[str, Any] | None) -> Match:
+        match = self.resolve(middleware.inner, path, outer)
+        guards = middleware.guards
+        if match is UNRESOLVABLE and guards.policies:
+            match = EndpointMatch(middleware.inner, endpoint=middleware.inner)
+        if isinstance(match, EndpointMatch):
+            if match.default_policy is None and not match.guards.policies:
+                match.default_policy = middleware.default_policy
+            if guards is not NO_GUARDS:
+                match.guards = guards.around(match.guards)
+            if middleware.hooks:
+                match.hooks = middleware.hooks + match.hooks
+        return match
+
+    def _in_wrapper(self, wrapper: ASGIApp, attribute: str, path: str | None, outer: dict[str, Any] | None) -> Match:
+        match = self.resolve(getattr(wrapper, attribute), path, outer)
+        if isinstance(match, EndpointMatch):
+            # A copy of the wrapper around the endpoint alone: the routers in between have done their work.
+            twin = copy.copy(wrapper)
+            setattr(twin, attribute, match.app)
+            match.app = twin
+        return match
+
+    def _in_site_middleware(self, wrapper: BaseMiddleware, guard: Guard) -> EndpointMatch:
+        """Middleware of the site, which may change user and route: what it wraps is resolved when it is called."""
+        twin = copy.copy(wrapper)
+        twin.inner = guard(wrapper.inner)
+        return EndpointMatch(twin, endpoint=wrapper, is_late=True)
+
+    def _in_urls(self, router: URLRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
+        """As `URLRouter.__call__`, which goes on to the next route when an inner router has no match."""
+        if path is None:
+            path = self._scope["path"]
+            root_path = self._scope.get("root_path", "")
+            if root_path and not path.startswith(root_path):
+                return NOT_FOUND
+            path = path[len(root_path) :]
+        path = path.lstrip("/")
+        for index, route in enumerate(router.routes):
+            matched = _matched(route, path)
+            if matched is None:
+                continue
+            remaining, args, kwargs = matched
+            url_route = _url_route(outer, args, {**kwargs, **route.default_args})
+            match = self.resolve(route.callback, remaining, url_route)
+            if match is NOT_FOUND:
+                continue
+            if match is UNRESOLVABLE or match.is_late:
+                later = [each for each in router.routes[index + 1 :] if _matched(each, path) is not None]
+                if later:  # The application may leave the scope to one of those.
+                    return self._in_order(router, [route, *later])
+                if match is UNRESOLVABLE:
+                    match = EndpointMatch(route.callback, endpoint=route.callback, is_late=True)
+            if not match.url:  # else it is that of an inner router
+                match.url = {"path_remaining": remaining, "url_route": url_route}
+            match.routes = (route, *match.routes)
+            return match
+        return NOT_FOUND
+
+    def _in_order(self, router: URLRouter, routes: list[Any]) -> Match:
+        """A router whose `routes` are tried when it is called: each application is resolved when its turn comes."""
+        if self._guard is None:
+            return UNRESOLVABLE
+        twin = copy.copy(router)
+        twin.routes = [copy.copy(route) for route in routes]
+        for route in twin.routes:
+            route.callback = self._guard(route.callback)
+        return EndpointMatch(twin, endpoint=router, is_late=True)
 
 
-def _sight(app: Any) -> _Sight:
-    kind = type(app)
-    call = getattr(kind, "__call__", None)  # noqa: B004 - whoever overrides it is not seen through
-    if is_seen_through(app):
-        return _through_layer(app)
-    if kind in _KNOWN_WRAPPERS:
-        return _through_wrapper(app, _KNOWN_WRAPPERS[kind])
-    if call is ProtocolTypeRouter.__call__:
-        return _through_protocols(app)
-    if call is URLRouter.__call__:
-        return _through_urls(app)
-    consumer_class = consumer_class_of(app)
-    if consumer_class is not None:
-        return lambda scope, path, outer: Route(app, guards_of(consumer_class), endpoint=app)
-    if call is ASGIHandler.__call__:
-        return lambda scope, path, outer: (
-            Route(app, endpoint=app, is_django=True) if scope["type"] == "http" else Unseen.OPAQUE
-        )
-    return lambda scope, path, outer: Unseen.OPAQUE
+def _url_route(outer: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """``url_route`` of Channels, made anew for each scope: route hooks write into it."""
+    if outer is None:
+        return {"args": args, "kwargs": kwargs}
+    return {"args": outer.get("args", ()) + args, "kwargs": {**outer.get("kwargs", {}), **kwargs}}
+
+
+def _matched(route: Any, path: str) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
+    try:
+        matched: tuple[str, tuple[Any, ...], dict[str, Any]] | None = route.pattern.match(path)
+    except Resolver404:  # out of a converter
+        return None
+    return matched
+
+
+def is_nested(scope: Scope) -> bool:
+    """Whether an outer `URLRouter` has routed `scope` already, and may know another route."""
+    return "path_remaining" in scope
+
+
+def consumer_class_of(app: Any) -> type | None:
+    """The consumer class behind `app`: what `as_asgi` returned, or a consumer itself; else None."""
+    # A wrapper may pass on the attributes of what it wraps.
+    if type(app) is FunctionType and app.__code__ is _AS_ASGI_CODE:
+        consumer_class: type = app.consumer_class  # type: ignore[attr-defined] # as_asgi() sets it
+        return consumer_class
+    return type(app) if issubclass(type(app), AsyncConsumer) else None
 
 
 def leads_to_django(app: Any) -> bool:
-    """Whether `app` is Django's handler, behind wrappers whose inner app can be told."""
+    """Whether `app` is Django's handler, behind wrappers whose inner app is found by its name."""
     seen: list[Any] = []
     while app is not None and not isinstance(app, ASGIHandler) and app not in seen:
         seen.append(app)
@@ -115,7 +209,7 @@ def leads_to_django(app: Any) -> bool:
 
 
 def inner_name(app: Any) -> str | None:
-    """What a wrapper, known or not, calls the app that it wraps; None if that cannot be told."""
+    """The attribute in which a wrapper, known or not, keeps its inner application; None if that is unknown."""
     own = {} if isinstance(app, type) else getattr(app, "__dict__", {})
     for name in _INNER:
         is_kept = name in own or isinstance(getattr(type(app), name, None), MemberDescriptorType)
@@ -125,117 +219,8 @@ def inner_name(app: Any) -> str | None:
 
 
 def is_known(app: Any) -> bool:
-    """Whether the look-ahead knows what `app`, which is no endpoint, does with a scope."""
+    """Whether the resolver knows what the router or wrapper `app` does with a scope."""
     kind = type(app)
-    call = getattr(kind, "__call__", None)  # noqa: B004 - as above
+    call = getattr(kind, "__call__", None)  # noqa: B004 - an overridden one is not known
     is_router = call in {ProtocolTypeRouter.__call__, URLRouter.__call__}
-    return is_seen_through(app) or kind in _KNOWN_WRAPPERS or is_router
-
-
-def is_nested(scope: Scope) -> bool:
-    """Whether a `URLRouter` further out has routed `scope` already, and may know another route."""
-    return "path_remaining" in scope
-
-
-def consumer_class_of(app: ASGIApp) -> type | None:
-    """The consumer class behind `app`: what `as_asgi` returned, or a consumer itself; else None."""
-    if getattr(app, "__code__", None) is _AS_ASGI_CODE:
-        consumer_class: type = app.consumer_class  # type: ignore[attr-defined]
-        return consumer_class
-    return type(app) if isinstance(app, AsyncConsumer) else None
-
-
-def _through_layer(layer: Layer) -> _Sight:
-    inner, guards, hooks, default_policy = (
-        _sight(layer.inner),
-        layer.guards,
-        layer.hooks,
-        layer.default_policy,
-    )
-    if guards is NO_GUARDS and not hooks and default_policy is None:
-        return inner
-
-    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
-        found = inner(scope, path, outer)
-        if found is Unseen.OPAQUE and guards.policies:
-            found = Route(layer.inner, endpoint=layer.inner)
-        if isinstance(found, Route):
-            if default_policy is not None and not found.guards.policies:
-                if found.is_django:
-                    found.default_policy = (
-                        default_policy if found.default_policy is None else found.default_policy
-                    )
-                elif scope["type"] != "http" or conf.MIRROR_DEFAULT_POLICY:
-                    found.guards = found.guards._replace(policies=(default_policy,))
-            if guards is not NO_GUARDS:
-                found.guards = guards.around(found.guards)
-            if hooks:
-                found.hooks = hooks + found.hooks
-        return found
-
-    return see
-
-
-def _through_wrapper(wrapper: ASGIApp, attribute: str) -> _Sight:
-    inner = _sight(getattr(wrapper, attribute))
-
-    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
-        found = inner(scope, path, outer)
-        if isinstance(found, Route):
-            # The wrapper's twin, around the endpoint alone: the routers in between have done their work.
-            twin = copy.copy(wrapper)
-            setattr(twin, attribute, found.app)
-            found.app = twin
-        return found
-
-    return see
-
-
-def _through_protocols(router: ProtocolTypeRouter) -> _Sight:
-    sights = {protocol: _sight(inner) for protocol, inner in router.application_mapping.items()}
-
-    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
-        inner = sights.get(scope["type"])
-        return Unseen.UNROUTED if inner is None else inner(scope, path, outer)
-
-    return see
-
-
-def _through_urls(router: URLRouter) -> _Sight:
-    """As `URLRouter.__call__` does, including its way on to the next route when an inner router has none."""
-    routes = [(route, route.pattern.match, _sight(route.callback)) for route in router.routes]
-
-    def see(scope: Scope, path: str | None, outer: dict[str, Any]) -> Found:
-        if path is None:
-            path = scope["path"]
-            root_path = scope.get("root_path", "")
-            if root_path and not path.startswith(root_path):
-                return Unseen.UNROUTED
-            path = path[len(root_path) :]
-        path = path.lstrip("/")
-        for route, match, inner in routes:
-            try:
-                matched = match(path)
-            except Resolver404:  # out of a converter
-                continue
-            if not matched:
-                continue
-            remaining, args, kwargs = matched
-            if outer is NO_URL and not route.default_args:
-                url_route = {"args": args, "kwargs": kwargs}
-            else:
-                url_route = {
-                    "args": outer.get("args", ()) + args,
-                    "kwargs": {**outer.get("kwargs", {}), **kwargs, **route.default_args},
-                }
-            found = inner(scope, remaining, url_route)
-            if found is Unseen.UNROUTED:
-                continue
-            if isinstance(found, Route):
-                if not found.url:  # else it is that of a router further in
-                    found.url = {"path_remaining": remaining, "url_route": url_route}
-                found.routes = (route, *found.routes)
-            return found
-        return Unseen.UNROUTED
-
-    return see
+    return call in transparent_calls or kind in _KNOWN_WRAPPERS or is_router

@@ -1,22 +1,18 @@
-"""What a site's tests import: a client and a communicator for sockets, assertions, live servers.
+"""Test tools for sites: a client and a communicator for WebSockets, assertions, a live server.
 
-It needs no Daphne; `DaphneLiveServerTestCase` does, and `UvicornLiveServerTestCase` needs uvicorn.
+Nothing here needs Daphne, and only the live server needs uvicorn.
 """
 
 from __future__ import annotations
 
-from .assertions import assert_accepted, assert_denied
 from .client import WebsocketClient
-from .clientsocket import ClientSocket
-from .communicator import WebsocketCommunicator
-from .live_server import LiveServer
-from .livetestcase import DaphneLiveServerTestCase, UvicornLiveServerTestCase
-from .responses import Closed, Denied, HandshakeResponse
+from .communicator import ClientSocket, WebsocketCommunicator
+from .live_server import LiveServer, UvicornLiveServerTestCase
+from .responses import Closed, Denied, HandshakeResponse, assert_accepted, assert_denied
 
 __all__ = [
     "ClientSocket",
     "Closed",
-    "DaphneLiveServerTestCase",
     "Denied",
     "HandshakeResponse",
     "LiveServer",

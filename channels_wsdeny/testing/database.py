@@ -1,20 +1,16 @@
-"""Loans: a test's open transaction, for the thread that the application under test queries in.
+"""Share the test's open transaction with the application under test.
 
-Only the connection that a test's transaction is on sees what the test has written. Under pytest-django's
-``db`` fixture that is the main thread's, which runs the event loop as well, while Django's asynchronous code
-queries in another thread: that one gets the connections lent. Nobody else uses them meanwhile, for Django
-forbids queries in the thread of a running loop. Asynchronous methods of a `TestCase` query in the test's own
-thread already, and have nothing to lend.
-
-Either way the connections are not closed as obsolete, as Channels and the end of a request would do, and
-handshakes query in that thread, not in the pool.
+What a test has written in a transaction (pytest-django's ``db``, Django's `TestCase`) is seen on the
+connection of that transaction alone. Under pytest that connection belongs to the main thread, which runs the
+event loop as well, while asynchronous code queries in another thread, that of `sync_to_async`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -27,102 +23,82 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from ..types import ASGIApp, Receive, Scope, Send
+#: For each shared connection, how many `SharedTransaction` use it, and what undoes the sharing.
+_shared: dict[BaseDatabaseWrapper, tuple[int, ExitStack]] = {}
 
 
-@dataclass
-class _Lent:
-    """How a connection is lent, `times` over; `replaced` is what the borrowing thread had before."""
+class SharedTransaction:
+    """An asynchronous context manager in which the thread of `sync_to_async` uses the test's connections.
 
-    times: int
-    is_borrowed: bool
-    replaced: BaseDatabaseWrapper | None
-
-
-_lent: dict[BaseDatabaseWrapper, _Lent] = {}
-
-
-class Loan:
-    """An asynchronous context manager, true if there is a transaction; loans may overlap."""
+    It shares the connections that are in a transaction, and does nothing if there are none. Django forbids
+    queries in the thread of a running loop, so the main thread does not use them at the same time.
+    Asynchronous methods of a `TestCase` query in the thread of its transaction already. Either way the
+    connections are not closed as obsolete, as Channels and Django do at the end of a request, and handshakes
+    query in that thread instead of the pool. Several may overlap.
+    """
 
     def __init__(self) -> None:
-        self._connections: list[BaseDatabaseWrapper] = []
-        self._is_known = False
+        self.connections: list[BaseDatabaseWrapper] = []
         self._token: Token[bool] | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._connections)
 
     async def __aenter__(self) -> Self:
         try:
-            await sync_to_async(self.take)(_beneath_the_loop())
+            await sync_to_async(self.share)(_in_transaction_outside_the_loop())
         except BaseException:
-            await self.__aexit__()
+            await sync_to_async(self.release)()
             raise
-        self._is_known = True
-        if self:
+        if self.connections:
             self._token = _in_pool.set(True)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._token is not None:
             _in_pool.reset(self._token)
-        # The thread may hang in the application's code: nothing waits for it without need.
-        if self or not self._is_known:
-            await sync_to_async(self.give_back)()
+            await sync_to_async(self.release)()
 
-    def take(self, others: list[BaseDatabaseWrapper]) -> None:
-        """Take the connections `others` of another thread into this one; if none, keep this one's own."""
+    def share(self, others: list[BaseDatabaseWrapper]) -> None:
+        """Use `others`, the connections of another thread, in this one; if none, keep this thread's own."""
         for connection in others or in_transaction():
-            lent = _lent.get(connection)
-            if lent is None:
-                lent = _lent[connection] = _Lent(0, is_borrowed=bool(others), replaced=None)
-                connection.inc_thread_sharing()
-                connection.close_if_unusable_or_obsolete = _stay_open  # type: ignore[method-assign]
-                if lent.is_borrowed:
-                    here = {each.alias: each for each in connections.all(initialized_only=True)}
-                    lent.replaced = here.get(connection.alias)
-                    connections[connection.alias] = connection
-            lent.times += 1
-            self._connections.append(connection)
+            users, undo = _shared.get(connection) or (0, _share(connection, is_other=bool(others)))
+            _shared[connection] = (users + 1, undo)
+            self.connections.append(connection)
 
-    def give_back(self) -> None:
-        """Undo `take`, in the same thread."""
-        while self._connections:
-            connection = self._connections.pop()
-            lent = _lent[connection]
-            lent.times -= 1
-            if lent.times:
-                continue
-            del _lent[connection]
-            del connection.close_if_unusable_or_obsolete
-            connection.dec_thread_sharing()
-            if lent.replaced is not None:
-                connections[connection.alias] = lent.replaced
-            elif lent.is_borrowed:
-                del connections[connection.alias]
+    def release(self) -> None:
+        """Undo `share`, in the same thread."""
+        while self.connections:
+            connection = self.connections.pop()
+            users, undo = _shared.pop(connection)
+            if users > 1:
+                _shared[connection] = (users - 1, undo)
+            else:
+                undo.close()
 
 
-async def run_lent(application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run `application` with what a transaction of the test has written."""
-    async with Loan():
-        await application(scope, receive, send)
+def in_transaction() -> list[BaseDatabaseWrapper]:
+    """Return the current thread's connections that are in a transaction."""
+    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
 
 
-def _beneath_the_loop() -> list[BaseDatabaseWrapper]:
-    """What `in_transaction` says of this thread when its loop does not run, which hides all connections."""
+def _share(connection: BaseDatabaseWrapper, *, is_other: bool) -> ExitStack:
+    undo = ExitStack()
+    connection.inc_thread_sharing()
+    undo.callback(connection.dec_thread_sharing)
+    undo.enter_context(mock.patch.object(connection, "close_if_unusable_or_obsolete"))
+    if is_other:
+        own = {each.alias: each for each in connections.all(initialized_only=True)}.get(connection.alias)
+        connections[connection.alias] = connection
+        if own is None:
+            undo.callback(connections.__delitem__, connection.alias)
+        else:
+            undo.callback(connections.__setitem__, connection.alias, own)
+    return undo
+
+
+def _in_transaction_outside_the_loop() -> list[BaseDatabaseWrapper]:
+    """Return what `in_transaction` does when this thread's loop is not running, which hides connections."""
     loop = asyncio.get_running_loop()
     asyncio._set_running_loop(None)
     try:
         return in_transaction()
     finally:
         asyncio._set_running_loop(loop)
-
-
-def in_transaction() -> list[BaseDatabaseWrapper]:
-    """The thread's connections that are in a transaction."""
-    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
-
-
-def _stay_open() -> None:
-    """Instead of `BaseDatabaseWrapper.close_if_unusable_or_obsolete`."""

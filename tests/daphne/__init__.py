@@ -1,1 +1,0 @@
-"""The Daphne that can deny, driven over loopback as its own process."""

@@ -1,60 +1,94 @@
-"""The scope of a handshake: the extension and the scheme."""
+"""The scope of a handshake; and HTTP and TLS, which are Daphne's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+import json
+import ssl
+from http.client import HTTPConnection
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from .client import ask
+from tests.support.daphne.client import ask, start
+from tests.support.daphne.servers import daphne
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .servers import Server
+pytestmark = pytest.mark.servers
+SCHEME = [("show", "scheme")]
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from .servers import daphne
-
-    directory = tmp_path_factory.mktemp("proxied")
-    with daphne(directory, "tests.daphne.apps:scripted", "--proxy-headers") as server:
+def proxied(tmp_path_factory):
+    with daphne(tmp_path_factory.mktemp("proxied"), "--proxy-headers") as server:
         yield server
 
 
-def test_the_extension_is_offered(server: Server) -> None:
-    assert ask(server, [("show", "extensions")]).body == b"{'websocket.http.response': {}}"
-
-
-def test_the_scheme_is_ws(server: Server) -> None:
-    assert ask(server, [("show", "scheme")]).body == b"'ws'"
-
-
-def test_the_scheme_of_a_stranger_is_not_believed(server: Server) -> None:
-    headers = ["X-Forwarded-For: 10.0.0.1", "X-Forwarded-Proto: https"]
-    assert ask(server, [("show", "scheme")], *headers).body == b"'ws'"
+def test_the_extension_is_offered(server):
+    reply = ask(server, [("show", "extensions", "scheme")])
+    assert reply.body == b"[{'websocket.http.response': {}}, 'ws']"
 
 
 @pytest.mark.parametrize(
     ("forwarded", "scheme"),
     [
-        ("https", "wss"),
-        ("wss", "wss"),
-        ("HTTPS", "wss"),
-        ("https, http", "wss"),
-        ("http", "ws"),
-        ("ws", "ws"),
+        (["X-Forwarded-Proto: https"], "wss"),
+        (["X-Forwarded-Proto: wss"], "wss"),
+        (["X-Forwarded-Proto: HTTPS"], "wss"),
+        (["X-Forwarded-Proto: https, http"], "wss"),
+        (["X-Forwarded-Proto: http"], "ws"),
+        ([], "ws"),
     ],
 )
-def test_the_scheme_is_what_a_trusted_proxy_says(proxied: Server, forwarded: str, scheme: str) -> None:
-    headers = ["X-Forwarded-For: 10.0.0.1", f"X-Forwarded-Proto: {forwarded}"]
-    assert ask(proxied, [("show", "scheme")], *headers).body == repr(scheme).encode()
+def test_scheme_and_client_are_those_of_a_trusted_proxy_alone(server, proxied, forwarded, scheme):
+    headers = ["X-Forwarded-For: 10.0.0.1", *forwarded]
+    assert ask(server, SCHEME, *headers).body == b"['ws']"
+    reply = ask(proxied, [("show", "scheme", "client")], *headers)
+    assert reply.body == f"[{scheme!r}, ['10.0.0.1', 0]]".encode()
 
 
-def test_the_scheme_is_the_transports_when_the_proxy_says_nothing(proxied: Server) -> None:
-    assert ask(proxied, [("show", "scheme")]).body == b"'ws'"
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1)).sign(
+        key, hashes.SHA256()
+    )
+    encoding, pem = serialization.Encoding.PEM, directory / "server.pem"
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem.write_bytes(private + certificate.public_bytes(encoding))
+    endpoint = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+    with daphne(directory, endpoint=endpoint) as server:
+        yield server
 
 
-def test_the_rest_of_the_scope_is_daphnes(proxied: Server) -> None:
-    assert ask(proxied, [("show", "client")], "X-Forwarded-For: 10.0.0.1").body == b"['10.0.0.1', 0]"
+@pytest.fixture
+def tls():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def test_a_denial_arrives_whole_over_tls(tls_server, tls):
+    assert ask(tls_server, SCHEME, tls=tls).body == b"['wss']"
+    assert len(ask(tls_server, [start(401), ("body", 1024 * 1024)], tls=tls).body) == 1024 * 1024
+
+
+def test_http_is_answered_as_by_stock_daphne(server, tmp_path):
+    def answers(port):
+        connection = HTTPConnection("127.0.0.1", port)
+        for method, content in (("GET", None), ("POST", b"x" * 100_000)):
+            connection.request(method, "/http", content)
+            reply = connection.getresponse()
+            headers = [(name, value) for name, value in reply.getheaders() if name.lower() != "date"]
+            yield reply.status, headers, {**json.load(reply), "connections": [], "alive": []}, connection.sock
+        connection.close()
+
+    ours = list(answers(server.port))
+    with daphne(tmp_path, module="daphne") as stock:
+        assert [answer[:3] for answer in ours] == [answer[:3] for answer in answers(stock.port)]
+    assert ours[0][3] is ours[1][3]  # The connection was kept alive.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sys
 import types
-from pathlib import Path
 
-import channels_wsdeny
+from tests.support.processes import ROOT
 
-DOCS = Path(channels_wsdeny.__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]*)"')
 

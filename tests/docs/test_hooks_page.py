@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
@@ -10,22 +12,24 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import path
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public
-from tests.clients import fetch, knock
 from tests.docs.pages import run
+from tests.support.clients import fetch, knock
 
+page = run("hooks.md")
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.docs.test_hooks_page")]
+FAILURES = {"full": page.RoomIsFull("attic"), "missing": KeyError("attic")}
 
 
 @public
 class Room(AsyncWebsocketConsumer):
-    """Tells its room, or fails as it is told to."""
+    """Accepts with its room in a header, or fails."""
 
     async def connect(self):
         kwargs = self.scope["url_route"]["kwargs"]
-        if error := FAILURES.get(kwargs.get("room")):
+        if error := FAILURES.get(kwargs["room"]):
             raise error
         await self.accept(headers=[(b"x-room", kwargs["room"].encode())])
 
@@ -34,75 +38,49 @@ def room(request, room):
     if error := FAILURES.get(room):
         request.read(2)
         raise error
-    response = HttpResponse("a room")
-    response["X-Room"] = room
-    return response
+    return HttpResponse("a room", headers={"X-Room": room})
 
 
-FAILURES = {}
 urlpatterns = [path("rooms/<slug:room>/", room)]
+router = URLRouter([path("rooms/<slug:room>/", Room.as_asgi())])
 
 
-@pytest.fixture(scope="module")
-def page():
-    return run("hooks.md")
-
-
-@pytest.fixture
-def socket(page):
-    """A function from the name of a registry of the page to what a socket with it answers."""
-
-    async def answer(name, url="/rooms/foo-bar/", **scope):
-        router = URLRouter([path("rooms/<slug:room>/", Room.as_asgi())])
-        return await knock(DenyMiddlewareStack(router, hooks=getattr(page, name)), url, **scope)
-
-    return answer
+async def socket(name, url="/rooms/foo-bar/", **scope):
+    """What a socket answers that has these hooks of the page."""
+    return await knock(DenyMiddlewareStack(router, hooks=getattr(page, name)), url, **scope)
 
 
 @pytest.fixture
-def view(page, settings):
+def view(settings):
     """As `socket`, for a view behind the middleware."""
 
     def answer(name, url="/rooms/foo-bar/", **data):
         settings.MIDDLEWARE = [MIRROR]
         settings.CHANNELS_WSDENY = {"HOOKS": [getattr(page, name)]}
-        client = Client()
-        return client.post(url, **data) if data else client.get(url)
+        return Client().post(url, **data) if data else Client().get(url)
 
     return answer
 
 
-@pytest.fixture
-def failing(page):
-    FAILURES.update(full=page.RoomIsFull("attic"), missing=KeyError("attic"))
-    yield
-    FAILURES.clear()
-
-
-async def test_the_first_hooks_tell_the_language(socket):
+async def test_the_first_hooks_name_the_language_on_every_answer(view):
     answer = await socket("hooks", headers=[(b"accept-language", b"de-AT")])
     assert (answer.status, answer.header("content-language")) == (101, "de")
-
-
-async def test_a_denial_passes_them_as_well(socket):
     answer = await socket("hooks", "/nowhere/")
     assert (answer.status, answer.header("content-language")) == (404, "en")
-
-
-def test_a_view_passes_them_as_well(view):
-    assert view("hooks")["Content-Language"] == "en"
-
-
-def test_the_site_gives_hooks_by_dotted_paths(page):
     assert page.CHANNELS_WSDENY == {"HOOKS": ["chat.hooks.hooks"]}
 
 
-async def test_a_consumer_has_hooks_of_its_own_and_the_stacks(page):
+def test_the_first_hooks_name_the_language_of_a_view(view):
+    assert view("hooks")["Content-Language"] == "en"
+
+
+async def test_a_consumer_has_hooks_of_its_own_and_the_stacks():
     answer = await knock(page.application, "/ws/rooms/lobby/")
     assert (answer.status, answer.header("content-language")) == (101, "en")
+    assert (await fetch(page.application, "/nowhere/")).header("content-language") == "en"
 
 
-async def test_the_consumer_finds_the_namespace_of_the_hooks(page):
+async def test_the_consumer_finds_the_namespace_of_the_hooks():
     seen = []
 
     class Spy(page.RoomConsumer):
@@ -114,7 +92,7 @@ async def test_the_consumer_finds_the_namespace_of_the_hooks(page):
     assert seen == [1]
 
 
-async def test_hooks_run_by_priority(socket):
+async def test_hooks_run_by_priority():
     assert (await socket("ordered")).header("x-order") == "first, second"
 
 
@@ -126,38 +104,31 @@ def maintenance():
 
 
 @pytest.mark.usefixtures("maintenance")
-async def test_a_site_in_maintenance_denies_sockets(socket):
-    answer = await socket("gate")
+async def test_a_site_in_maintenance_denies_sockets():
+    answer = await socket("early")
     assert (answer.status, answer.header("retry-after")) == (503, "600")
     assert answer.problem["detail"] == "We are back at six."
 
 
 @pytest.mark.usefixtures("maintenance")
 def test_a_site_in_maintenance_denies_views(view):
-    assert view("gate").status_code == 503
+    assert view("early").status_code == 503
 
 
-async def test_a_site_that_is_not_in_maintenance_lets_in(socket):
-    assert (await socket("gate")).status == 101
+async def test_a_site_that_is_not_in_maintenance_accepts():
+    assert (await socket("early")).status == 101
 
 
-def test_the_health_of_a_site_is_told_over_http(view):
-    assert view("gate", "/health").json() == {"ok": True}
+async def test_the_health_of_a_site_is_answered_over_http_alone():
+    assert (await socket("early", "/health")).status == 404
 
 
-async def test_the_health_of_a_site_is_no_socket(socket):
-    assert (await socket("gate", "/health")).status == 404
+def test_the_health_of_a_site_is_a_view(view):
+    assert view("early", "/health").json() == {"ok": True}
 
 
-async def test_a_socket_gets_the_changed_kwargs(socket):
-    assert (await socket("routed")).header("x-room") == "foo_bar"
-
-
-def test_a_view_gets_the_changed_kwargs(view):
-    assert view("routed")["X-Room"] == "foo_bar"
-
-
-async def test_a_full_server_denies_what_a_consumer_accepted(socket, page):
+async def test_a_full_server_denies_what_a_consumer_accepted():
+    assert (await socket("capacity")).status == 101
     page.open_sockets.update(range(1000))
     try:
         answer = await socket("capacity")
@@ -166,39 +137,42 @@ async def test_a_full_server_denies_what_a_consumer_accepted(socket, page):
     assert (answer.status, answer.header("retry-after")) == (503, "5")
 
 
-async def test_a_server_that_is_not_full_accepts(socket):
-    assert (await socket("capacity")).status == 101
-
-
-@pytest.mark.usefixtures("failing")
-async def test_an_exception_of_a_consumer_is_explained(socket):
+async def test_a_socket_gets_what_hooks_do_for_it():
+    assert (await socket("routed")).header("x-room") == "foo_bar"
     answer = await socket("explained", "/rooms/full/")
     assert (answer.status, answer.body) == (409, b'{"full": "attic"}')
-
-
-@pytest.mark.usefixtures("failing")
-def test_an_exception_of_a_view_is_explained(view):
-    answer = view("explained", "/rooms/full/")
-    assert (answer.status_code, answer.json()) == (409, {"full": "attic"})
-
-
-@pytest.mark.usefixtures("failing")
-def test_a_subclass_is_explained_with_the_body_that_the_view_had_begun_to_read(view):
-    answer = view("explained", "/rooms/missing/", data=b"twelve bytes", content_type="text/plain")
-    assert (answer.status_code, answer.json()["detail"]) == (404, "No such thing, said a body of 12 bytes.")
-
-
-async def test_the_time_is_told_of_a_socket(socket):
     assert (await socket("timed")).header("server-timing").startswith("app;dur=")
-
-
-def test_the_time_is_told_of_a_view(view):
-    assert view("timed")["Server-Timing"].startswith("app;dur=")
-
-
-async def test_a_quick_hook_runs_without_a_thread(socket):
     assert (await socket("quick")).header("x-banner") == "hello"
 
 
-async def test_http_consumers_pass_the_hooks_of_their_stack(page):
-    assert (await fetch(page.application, "/nowhere/")).header("content-language") == "en"
+async def test_a_hook_gives_up_and_the_consumer_is_cancelled(monkeypatch):
+    ended = []
+
+    @public
+    class Slow(AsyncWebsocketConsumer):
+        async def connect(self):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(True)
+
+    monkeypatch.setattr(page, "SECONDS", 0.01)
+    answer = await knock(DenyMiddlewareStack(Slow.as_asgi(), hooks=page.patient), "/")
+    assert (answer.status, answer.problem["detail"]) == (503, "This takes too long. Please try again.")
+    assert ended == [True]
+
+
+def test_a_registration_by_a_call_is_the_same():
+    hooks = Hooks()
+    hooks.register(page.name_language, "response")
+    hooks.middleware("request")(page.remember_language)
+    assert [hook.label for hook in hooks] == [hook.label for hook in reversed(list(page.hooks))]
+
+
+def test_a_view_gets_what_hooks_do_for_it(view):
+    assert view("routed")["X-Room"] == "foo_bar"
+    answer = view("explained", "/rooms/full/")
+    assert (answer.status_code, answer.json()) == (409, {"full": "attic"})
+    answer = view("explained", "/rooms/missing/", data=b"twelve bytes", content_type="text/plain")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "There is no attic.")
+    assert view("timed")["Server-Timing"].startswith("app;dur=")

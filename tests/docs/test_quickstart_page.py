@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+import tomllib
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.daphne.client import connect, read
-from tests.daphne.servers import serving
 from tests.docs.pages import blocks, titled
+from tests.support.processes import ROOT, serving
 
-ROOT = Path(__file__).parents[2]
 FILES = titled("quickstart.md")
 INSTALL, FIRST, CURL, USERS, TEST = blocks("quickstart.md", "console")
+BROWSER = {"Accept": "text/html"}
 
 #: The tutorial's site after part 3, but for Redis, and for the scripts of its templates.
 TUTORIAL = {
@@ -94,6 +94,8 @@ BEFORE = {
 class Site:
     def __init__(self, directory):
         self.directory = directory
+        path = os.pathsep.join([str(directory), str(ROOT)])
+        self.environment = {"DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": path}
 
     def write(self, files):
         for name, text in files.items():
@@ -107,17 +109,14 @@ class Site:
             given = TUTORIAL[name] if name == "mysite/settings.py" else ""
             self.write({name: given + FILES[name]})
 
-    @property
-    def environment(self):
-        return {"DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": f"{self.directory}:{ROOT}"}
-
     def run(self, command):
-        python, *arguments = shlex.split(command)
+        python, *arguments = shlex.split(command.removeprefix("$ "))
         assert python == "python"
+        environment = {**os.environ, **self.environment}
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.directory,
-            env={**os.environ, **self.environment},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -125,8 +124,8 @@ class Site:
         )
 
     def serving(self):
-        arguments = ["channels_wsdeny.daphne", "-e", "tcp:0:interface=127.0.0.1", "mysite.asgi:application"]
-        return serving(self.directory, arguments, self.environment)
+        command = "-m channels_wsdeny.daphne -b 127.0.0.1 -p {port} mysite.asgi:application"
+        return serving(command.split(), self.directory, self.environment)
 
 
 @pytest.fixture
@@ -145,29 +144,16 @@ def whole(site):
     return site
 
 
-def get(server, path, *headers):
-    with connect(server) as connection:
-        connection.sendall(
-            "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
-        )
-        return read(connection)
-
-
-def status_of_handshake(server, path, *headers):
-    """The first line of the answer: an accepted socket has no end to wait for."""
-    with connect(server) as connection, connection.makefile("rb") as answer:
-        connection.sendall(
-            "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
-        )
-        return answer.readline().decode().strip()
-
-
-def post(server, path, body, *headers):
-    with connect(server) as connection:
-        kind = "Content-Type: application/x-www-form-urlencoded"
-        head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", kind, f"Content-Length: {len(body)}", *headers]
-        connection.sendall("\r\n".join([*head, "", body]).encode())
-        return read(connection)
+def ask(server, path, headers, body=None):
+    """The response, read to its end unless it is an accepted handshake."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        connection.request("POST" if body else "GET", path, body, headers)
+        response = connection.getresponse()
+        response.content = b"" if response.status == 101 else response.read()
+        return response
+    finally:
+        connection.close()
 
 
 def handshake_of_the_page():
@@ -175,118 +161,85 @@ def handshake_of_the_page():
     command, answer = CURL.split("\n", 1)
     arguments = shlex.split(command.removeprefix("$ "))
     assert arguments[:2] == ["curl", "-i"]
-    path = arguments[-1].removeprefix("http://127.0.0.1:8000")
-    headers = [header.replace("127.0.0.1:8000", "127.0.0.1") for header in arguments[3:-1:2]]
-    return path, headers, answer
+    headers = dict(header.replace(":8000", "").split(": ", 1) for header in arguments[3:-1:2])
+    return arguments[-1].removeprefix("http://127.0.0.1:8000"), {"Host": "127.0.0.1", **headers}, answer
 
 
-def test_every_file_of_the_page_is_taken():
+def test_every_file_of_the_page_is_taken_and_its_extra_exists():
     of_the_site = {"mysite/settings.py", "mysite/urls.py", "mysite/asgi.py"}
     assert set(FILES) == of_the_site | {"chat/consumers.py", "chat/views.py", "chat/tests.py"}
-
-
-def test_it_installs_with_an_extra_that_exists():
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f'$ python -m pip install "{project["name"]}[daphne]"\n' == INSTALL
     assert "daphne" in project["optional-dependencies"]
+    assert all(BEFORE[name] != FILES[name] for name in BEFORE)  # The decorators are new.
 
 
-def test_only_the_decorators_and_their_imports_are_new():
-    assert BEFORE["chat/consumers.py"] != FILES["chat/consumers.py"]
-    assert BEFORE["chat/views.py"] != FILES["chat/views.py"]
-
-
+@pytest.mark.servers
 @pytest.mark.parametrize("step", ["site", "whole"])
 def test_the_site_passes_the_checks_with_the_words_of_the_page(step, request):
-    site = request.getfixturevalue(step)
-    _, _, check, said, runserver = FIRST.splitlines()
-    result = site.run(check.removeprefix("$ "))
-    assert (result.stdout.strip(), result.stderr) == (said, "")
+    _, _, check, expected, runserver = FIRST.splitlines()
+    result = request.getfixturevalue(step).run(check)
+    assert (result.stdout.strip(), result.stderr) == (expected, "")
     assert runserver == "$ python manage.py runserver"
 
 
+@pytest.mark.servers
 def test_a_stranger_gets_the_answer_of_the_page_before_the_consumer_is_touched(site):
     path, headers, answer = handshake_of_the_page()
     with site.serving() as server:
-        reply = get(server, path, *headers)
-        nowhere = get(server, "/ws/nothing/", *headers)
+        response = ask(server, path, headers)
+        nowhere = ask(server, "/ws/nothing/", headers)
     head, body = answer.split("\n\n")
     status_line, *shown = head.splitlines()
-    assert reply.status_line == status_line
+    assert f"HTTP/1.1 {response.status} {response.reason}" == status_line
     for header in shown:
         name, value = header.split(": ", 1)
-        assert reply.all(name) == [value]
-    assert reply.body.decode() == body.strip()
-    assert nowhere.status_line == "HTTP/1.1 404 Not Found"
-
-
-def test_a_browser_is_sent_to_log_in_and_the_index_is_open(whole):
-    assert whole.run("python manage.py migrate").returncode == 0
-    with whole.serving() as server:
-        room = get(server, "/chat/lobby/", "Accept: text/html", "Connection: close")
-        index = get(server, "/chat/", "Accept: text/html", "Connection: close")
-    assert room.status_line == "HTTP/1.1 302 Found"
-    assert room.all("location") == ["/login/?next=/chat/lobby/"]
-    assert index.status_line == "HTTP/1.1 200 OK"
-
-
-@pytest.fixture
-def peopled(whole):
-    """The whole site, with the users of the page, by their names with their passwords."""
-    assert whole.run("python manage.py migrate").returncode == 0
-    for command in USERS.splitlines():
-        result = whole.run(command.removeprefix("$ "))
-        assert result.returncode == 0, result.stderr
-    return whole, dict(re.findall(r"create_user\('(\w+)', password='([\w-]+)'\)", USERS))
+        assert response.headers.get_all(name) == [value]
+    assert response.content.decode() == body.strip()
+    assert nowhere.status == 404
 
 
 def log_in(server, url, name, password):
     """Fill in the form at `url`, as a browser would; returns the answer to that."""
-    form = get(server, url, "Accept: text/html", "Connection: close")
-    assert form.status_line == "HTTP/1.1 200 OK"
-    (token,) = (line.partition(";")[0] for line in form.all("set-cookie") if line.startswith("csrftoken="))
-    fields = {"username": name, "password": password, "csrfmiddlewaretoken": token.removeprefix("csrftoken=")}
-    return post(server, url, urlencode(fields), f"Cookie: {token}", "Accept: text/html", "Connection: close")
+    form = ask(server, url, BROWSER)
+    (cookie,) = (line.partition(";")[0] for line in form.headers.get_all("Set-Cookie") if "csrftoken" in line)
+    token = cookie.partition("=")[2]
+    fields = {"username": name, "password": password, "csrfmiddlewaretoken": token}
+    content_type = {"Content-Type": "application/x-www-form-urlencoded"}
+    return ask(server, url, {**BROWSER, **content_type, "Cookie": cookie}, urlencode(fields))
 
 
-def cookies_of(reply):
-    return "Cookie: " + "; ".join(line.partition(";")[0] for line in reply.all("set-cookie"))
-
-
-@pytest.mark.parametrize(
-    ("name", "room", "socket"),
-    [
-        ("bob", "HTTP/1.1 200 OK", "HTTP/1.1 101 Switching Protocols"),
-        ("eve", "HTTP/1.1 403 Forbidden", "HTTP/1.1 403 Forbidden"),
-    ],
-)
-def test_a_user_who_is_no_staff_logs_in_where_a_browser_is_sent(name, room, socket, peopled):
-    site, passwords = peopled
+@pytest.mark.servers
+def test_a_browser_is_sent_to_log_in_and_then_the_decorators_decide(whole):
+    assert whole.run("python manage.py migrate").returncode == 0
+    for command in USERS.splitlines():
+        result = whole.run(command)
+        assert result.returncode == 0, result.stderr
+    passwords = dict(re.findall(r"create_user\('(\w+)', password='([\w-]+)'\)", USERS))
     path, headers, _ = handshake_of_the_page()
-    with site.serving() as server:
-        (form,) = get(server, "/chat/lobby/", "Accept: text/html", "Connection: close").all("location")
-        logged_in = log_in(server, form, name, passwords[name])
-        assert (logged_in.status_line, logged_in.all("location")) == ("HTTP/1.1 302 Found", ["/chat/lobby/"])
-        own = cookies_of(logged_in)
-        page = get(server, "/chat/lobby/", "Accept: text/html", "Connection: close", own)
-        status = status_of_handshake(server, path, *headers, own)
-    assert page.status_line == room
-    assert status == socket
+    with whole.serving() as server:
+        assert ask(server, "/chat/", BROWSER).status == 200
+        stranger = ask(server, "/chat/lobby/", BROWSER)
+        assert (stranger.status, stranger.headers["Location"]) == (302, "/login/?next=/chat/lobby/")
+        for name, room, socket in [("bob", 200, 101), ("eve", 403, 403)]:
+            answer = log_in(server, stranger.headers["Location"], name, passwords[name])
+            assert (answer.status, answer.headers["Location"]) == (302, "/chat/lobby/")
+            lines = answer.headers.get_all("Set-Cookie")
+            own = {"Cookie": "; ".join(line.partition(";")[0] for line in lines)}
+            assert ask(server, "/chat/lobby/", {**BROWSER, **own}).status == room
+            assert ask(server, path, {**headers, **own}).status == socket
 
 
-def test_the_tests_of_the_page_pass(whole):
-    result = whole.run(TEST.removeprefix("$ "))
+@pytest.mark.servers
+def test_the_tests_of_the_page_pass_and_fail_without_the_decorator(whole):
+    result = whole.run(TEST)
     assert result.returncode == 0, result.stderr
     assert "Ran 3 tests" in result.stderr
-
-
-def test_they_fail_without_the_decorator(whole):
     whole.write(BEFORE)
-    assert "Expected the handshake to be denied" in whole.run(TEST.removeprefix("$ ")).stderr
+    assert "FAILED (failures=1)" in whole.run(TEST).stderr
 
 
-def test_each_door_of_the_chat_is_guarded_in_the_end(whole):
+@pytest.mark.servers
+def test_each_endpoint_of_the_chat_is_guarded_in_the_end(whole):
     result = whole.run("python manage.py wsdeny routes --fail-on-open")
     assert (result.returncode, result.stderr) == (0, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -12,15 +13,28 @@ from django.core.cache import cache
 from django.urls import path
 from django.utils.module_loading import import_string
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.contrib import otel
 from channels_wsdeny.decorators import login_required, public
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
-from tests.clients import knock
 from tests.docs.pages import DOCS, run
+from tests.support.clients import knock
 
 TEXT = (DOCS / "signals.md").read_text()
 pytestmark = pytest.mark.django_db
+
+
+class Consumer(AsyncWebsocketConsumer):
+    pass
+
+
+@login_required
+class Locked(Consumer):
+    pass
+
+
+router = URLRouter([path("open/", public(Consumer.as_asgi())), path("locked/", Locked.as_asgi())])
+application = DenyMiddlewareStack(router)
 
 
 @pytest.fixture
@@ -32,75 +46,37 @@ def page():
     cache.delete("last")
 
 
-@public
-class Open(AsyncWebsocketConsumer):
-    pass
-
-
-@login_required
-class Locked(AsyncWebsocketConsumer):
-    pass
-
-
-application = DenyMiddlewareStack(
-    URLRouter([path("open/", Open.as_asgi()), path("locked/", Locked.as_asgi())])
-)
-
-
 @pytest.mark.usefixtures("page")
-async def test_an_accept_is_told_of():
+async def test_the_receivers_of_the_page_hear_of_an_accept_and_of_a_denial(caplog):
     await knock(application, "/open/")
     assert await cache.aget("last") == "/open/"
-
-
-@pytest.mark.usefixtures("page")
-async def test_a_denial_is_told_of(caplog):
-    with caplog.at_level(logging.INFO, "chat.doors"):
+    with caplog.at_level(logging.INFO, "chat.handshakes"):
         await knock(application, "/locked/")
     assert "/locked/: 401 by IsAuthenticated()" in caplog.messages
 
 
 async def test_receivers_get_the_arguments_of_the_table_and_change_nothing(caplog):
-    told = {}
+    heard = []
 
     async def receiver(signal, **kwargs):
-        told.update(kwargs)
+        heard.append(kwargs)
         raise RuntimeError
 
     handshake_denied.connect(receiver)
     try:
         assert (await knock(application, "/locked/")).status == 401
+        assert (await knock(application, "/nowhere/")).status == 404
     finally:
         handshake_denied.disconnect(receiver)
     section = TEXT[TEXT.index("| argument") : TEXT.index("Receivers run")]
-    assert set(told) == set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
-    assert told["sender"] is Locked
+    assert set(heard[0]) == set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
+    assert [kwargs["sender"] for kwargs in heard] == [Locked, None]
     assert "django.dispatch" in {record.name for record in caplog.records}
 
 
-async def test_there_is_no_sender_where_nothing_is_routed():
-    senders = []
-
-    async def receiver(sender, **kwargs):
-        senders.append(sender)
-
-    handshake_denied.connect(receiver)
-    try:
-        await knock(application, "/nowhere/")
-    finally:
-        handshake_denied.disconnect(receiver)
-    assert senders == [None]
-
-
-def test_the_hooks_of_opentelemetry_are_where_the_page_says(page):
+def test_the_names_of_opentelemetry_are_those_of_the_code(page):
     (name,) = page.CHANNELS_WSDENY["HOOKS"]
-    assert isinstance(import_string(name), Hooks)
     assert import_string(name) is otel.hooks
-
-
-def test_the_names_of_opentelemetry_are_those_of_the_code():
-    from pathlib import Path
-
     code = Path(otel.__file__).read_text()
     section = TEXT[TEXT.index("| | name") : TEXT.index("The span is the current")]
     names = re.findall(r"`([^`]+)`", section)

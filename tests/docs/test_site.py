@@ -8,22 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 
-import pytest
-
 from tests.docs.pages import DOCS, blocks
+from tests.support.processes import ROOT
 
-ROOT = DOCS.parent
-CONFIG = ROOT / ".ci" / "mkdocs.yml"
+CONFIG = (ROOT / ".ci" / "mkdocs.yml").read_text()
+REFERENCE = (DOCS / "reference.md").read_text()
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[(?:[^\]]|\]\[)+\]\(([^)\s]+)\)")
-_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-
-
-def nav():
-    """The pages that the site's navigation names, in its order."""
-    section = re.search(r"^nav:\n((?: .*\n)+)", CONFIG.read_text(), re.MULTILINE)
-    return re.findall(r": (\S+\.md)$", section.group(1), re.MULTILINE)
 
 
 @cache
@@ -34,59 +26,48 @@ def prose(page):
 @cache
 def anchors(page):
     """The anchors of the headings of a page, as Python-Markdown makes them of their text."""
-    texts = [re.sub(r"\]\([^)]*\)", "", heading).lower() for heading in _HEADING.findall(prose(page))]
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    texts = [re.sub(r"\]\([^)]*\)", "", heading).lower() for heading in headings]
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip()) for text in texts}
 
 
-def links(page):
-    return [link for link in _LINK.findall(prose(page)) if "://" not in link]
+def test_every_page_is_in_the_navigation_once_after_the_overview():
+    section = re.search(r"^nav:\n((?: .*\n)+)", CONFIG, re.MULTILINE).group(1)
+    navigation = re.findall(r": (\S+\.md)$", section, re.MULTILINE)
+    assert navigation[0] == "index.md"
+    assert sorted(navigation) == PAGES
 
 
-def test_every_page_is_in_the_navigation_once():
-    assert sorted(nav()) == PAGES
-
-
-def test_the_navigation_begins_with_the_overview():
-    assert nav()[0] == "index.md"
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_within_the_site_resolves(page):
-    for link in links(page):
+def test_every_link_within_the_site_resolves():
+    links = [(page, link) for page in PAGES for link in _LINK.findall(prose(page)) if "://" not in link]
+    assert len(links) > 30
+    for page, link in links:
         target, _, anchor = link.partition("#")
         target = target or page
-        assert target in PAGES, f"{page} links to {link}"
+        assert (DOCS / target).is_file(), f"{page} links to {link}"
         # The anchors of the reference are the dotted names of what it is about.
         if anchor and not anchor.startswith("channels_wsdeny."):
             assert anchor in anchors(target), f"{page} links to {link}; there are {sorted(anchors(target))}"
 
 
-def test_there_are_links_to_look_at():
-    assert sum(len(links(page)) for page in PAGES) > 30
+def test_every_page_with_python_is_run_by_a_test():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    run = re.findall(r'(?:run|blocks|run_snippets|titled)\("([\w-]+\.md)"', tests)
+    assert [page for page in PAGES if blocks(page) and page not in run] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_page_with_python_has_its_tests(page):
-    module = Path(__file__).with_name(f"test_{page.removesuffix('.md').replace('-', '_')}_page.py")
-    assert module.exists() or not blocks(page), f"{page} has Python; test it in {module.name}"
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_the_language_of_every_snippet_is_known(page):
+def test_the_language_of_every_snippet_is_known():
     """One that is called "py", say, would escape the tests."""
-    languages = re.findall(r"^```(\S+)", "\n".join(_FENCED.findall((DOCS / page).read_text())), re.MULTILINE)
+    snippets = "\n".join(snippet for page in PAGES for snippet in _FENCED.findall((DOCS / page).read_text()))
+    languages = re.findall(r"^```(\S+)", snippets, re.MULTILINE)
     assert set(languages) <= {"python", "console", "sh", "json", "js", "text"}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_files_that_pages_name_exist(page):
-    for name in re.findall(r"`((?:testproject|tests|channels_wsdeny)/[\w/.]+)`", prose(page)):
-        assert (ROOT / name).exists(), f"{page} names {name}"
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "changelog.md"])
-def test_every_page_has_one_title(page):
-    assert len(re.findall(r"^# ", prose(page), re.MULTILINE)) == 1
+def test_the_files_that_pages_name_exist_and_every_page_has_one_title():
+    for page in PAGES:
+        for name in re.findall(r"`((?:testproject|tests|channels_wsdeny)/[\w/.]+)`", prose(page)):
+            assert (ROOT / name).exists(), f"{page} names {name}"
+        assert len(re.findall(r"^# ", prose(page), re.MULTILINE)) == (page != "changelog.md"), page
 
 
 def test_the_changelog_is_the_projects_own():
@@ -94,22 +75,13 @@ def test_the_changelog_is_the_projects_own():
     assert (ROOT / "CHANGELOG.md").read_text().startswith("# Changelog\n")
 
 
-def test_the_reference_documents_what_can_be_imported():
-    text = (DOCS / "reference.md").read_text()
-    found = re.findall(
-        r"^::: ([\w.]+)\n(?:    .*\n)*?(?:      members: \[(.*)\]\n|\n|\Z)", text, re.MULTILINE
-    )
-    documented = {
-        f"{path}.{name}" for path, names in found for name in names.split(", ") if name[:1].isalpha()
-    }
+def test_the_reference_documents_what_can_be_imported_and_all_that_is_public():
+    found = re.findall(r"^::: ([\w.]+)\n(?:    .*\n)*?(?:      members: \[(.*)\]\n|\n|\Z)", REFERENCE, re.MULTILINE)
+    documented = {f"{path}.{name}" for path, names in found for name in names.split(", ") if name[:1].isalpha()}
     documented |= {path for path, _ in found}
     assert len(documented) > 30
     for dotted in documented:
         resolve_name(dotted)
-
-
-@pytest.mark.parametrize("module", ["decorators", "policies", "routes", "testing"])
-def test_the_reference_documents_all_that_is_public(module):
-    public = getattr(import_module(f"channels_wsdeny.{module}"), "__all__", ())
-    text = (DOCS / "reference.md").read_text()
-    assert [name for name in public if not re.search(rf"\b{name}\b", text)] == []
+    for module in ("decorators", "policies", "routes", "testing"):
+        public = getattr(import_module(f"channels_wsdeny.{module}"), "__all__", ())
+        assert [name for name in public if not re.search(rf"\b{name}\b", REFERENCE)] == [], module

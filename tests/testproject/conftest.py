@@ -22,6 +22,7 @@ def staff(db):
 
 @pytest.fixture
 def lobby(alice):
+    """A room of which alice is a member."""
     room = Room.objects.create(name="Lobby", slug="lobby")
     room.members.add(alice)
     return room

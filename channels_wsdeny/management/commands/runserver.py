@@ -1,28 +1,20 @@
-"""``manage.py runserver``: Daphne's where it is an installed app, with our server; else Django's.
+"""``manage.py runserver``: Daphne's, with the package's server, if ``"daphne"`` is an app; else Django's.
 
-Django takes the command of the first app that has one, so ``channels_wsdeny`` stands in for those
-listed after it.
+Django takes the command of the first app that has one, so this one chooses among the apps listed after it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from django.apps import apps
 
-if apps.is_installed("daphne"):
-    from daphne.management.commands.runserver import Command as DaphneCommand
+_installed = [name for name in ("daphne", "django.contrib.staticfiles") if apps.is_installed(name)]
+_app = _installed[0] if _installed else "django.core"
+Command: Any = import_module(f"{_app}.management.commands.runserver").Command
 
+if _app == "daphne":
     from ...daphne.server import Server
 
-    class Command(DaphneCommand):  # type: ignore[misc]
-        """Serves HTTP and WebSockets, and denies handshakes with responses."""
-
-        server_cls = Server
-
-elif apps.is_installed("django.contrib.staticfiles"):
-    from django.contrib.staticfiles.management.commands.runserver import (  # type: ignore[assignment]
-        Command,
-    )
-else:
-    from django.core.management.commands.runserver import Command  # type: ignore[assignment]
-
-__all__ = ["Command"]
+    Command = type("Command", (Command,), {"server_cls": Server})

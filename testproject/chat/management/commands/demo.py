@@ -10,7 +10,7 @@ from django.contrib.sessions.models import Session
 from django.core.management import BaseCommand, CommandError, call_command
 from django.utils import timezone
 
-from channels_wsdeny.daphne.cli import CommandLineInterface
+from channels_wsdeny.daphne.__main__ import CommandLineInterface
 from testproject.chat.models import Room
 
 # Name, password, is_staff.

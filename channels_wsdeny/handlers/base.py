@@ -1,0 +1,264 @@
+"""Functions that the handlers of WebSockets, views and HTTP applications share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from django.http import HttpResponse
+from django.utils.functional import LazyObject, SimpleLazyObject
+
+from .. import status as statuses
+from ..concurrency import run_in_threadpool
+from ..conf import conf
+from ..exceptions import Deny
+from ..http import session as sessions
+from ..http.context import RequestContext
+from ..http.exception_handler import denial_of, forget_frames, translate
+from ..http.messages import Closed, EncodedDenial, encode_headers
+from ..http.request import ScopeRequest
+from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
+from ..log import dotted_name, log_denial, log_failure
+from ..policies.builtin import default_policy
+from ..policies.checks import Checks, PolicyCheck, run_checks, run_checks_sync, run_ready_checks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from ..policies import Policy
+    from ..policies.base import Denial
+    from ..policies.checks import Check, Watcher
+    from ..types import Scope
+
+    #: The site's own page for a denial; None without one.
+    PageFor = Callable[[Deny], HttpResponseBase | None]
+
+#: Seconds that response hooks have at least, when hooks and policies have used up ``POLICY_TIMEOUT``.
+LEAST_SECONDS = 0.5
+
+
+def context_within(outer: RequestContext, scope: Scope) -> RequestContext:
+    """The context of an inner layer, whose scope may name another user or route."""
+    request: Any = outer.request
+    if not request.describes(scope, adopting=True):
+        request = request.sibling(scope)
+    context = RequestContext(request, outer.state, outer)
+    context.handler, context.obj, context.policy = outer.handler, outer.obj, outer.policy
+    return context
+
+
+def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, Any]:
+    """The scope of the application, as under Channels' `AuthMiddlewareStack`."""
+    request: Any = context.request
+    user = request.user
+    if not isinstance(user, LazyObject) and "user" not in scope:
+        # Subclasses of Channels' AuthMiddleware set its ``_wrapped``.
+        lazy = SimpleLazyObject(lambda: None)
+        lazy._wrapped, request.user = user, lazy
+    offered = request.scope_for_application()
+    given = {"session": offered["session"], "user": offered["user"], "wsdeny": context}
+    if request.url_route is not None:
+        given["url_route"] = request.url_route
+    return {**offered, **scope, **given}
+
+
+def due_default(context: RequestContext, policies: tuple[Policy, ...], default: Policy | None) -> Policy | None:
+    """The default policy that is asked besides `policies`: the one of the nearest stack, else that of the site.
+
+    Without one of a stack (`default`) it is for endpoints alone that no policy guards.
+    """
+    if default is not None:
+        context.pending_default = default
+        return default
+    if policies or context.is_guarded:
+        return None
+    if context.pending_default is None:
+        context.pending_default = default_policy()
+    return context.pending_default
+
+
+def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
+    """The checks for `policies`, each once."""
+    return [PolicyCheck(policy) for policy in {id(policy): policy for policy in policies}.values()]
+
+
+async def authorize(context: RequestContext, checks: Iterable[Check], watcher: Watcher | None = None) -> Denial | None:
+    """Run `checks` within what is left of ``POLICY_TIMEOUT``; returns the first denial.
+
+    While they wait, `watcher` looks out for the client, see `run_checks`.
+
+    Raises what a check raises, `TimeoutError` past the time (a 503), and `ClientLeft`, see `run_checks`.
+    """
+    state, request = context.state, context.request
+    remaining = Checks(checks)
+    denial = run_ready_checks(remaining, request)
+    if denial is not None or not remaining:
+        return denial  # Most requests have nothing to wait for, and need no timer.
+    began = time.monotonic()
+    seconds = conf.POLICY_TIMEOUT - state.seconds
+    if watcher is not None:
+        watcher.watch()
+    try:
+        async with asyncio.timeout(max(0.0, seconds)) as limit:
+            denial = await run_checks(remaining, request, watcher=watcher)
+        if limit.expired():  # The check has swallowed its cancellation.
+            raise TimeoutError
+    except Exception as error:  # A check may turn its cancellation into an error of its own.
+        if not limit.expired():
+            raise
+        raise TimeoutError(
+            f"{context.expression or 'A hook'} ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s), or waited that long "
+            f"for one of the {conf.POOL_SIZE} threads of the pool (POOL_SIZE)."
+        ) from error
+    finally:
+        if watcher is not None:
+            watcher.unwatch()
+        state.seconds += time.monotonic() - began
+        del limit  # It knows the task. One that is cancelled here keeps this frame, and so would keep itself alive.
+    return denial
+
+
+def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial | None:
+    """As `authorize`, for synchronous views, where nothing can end a policy that hangs."""
+    with nullcontext() if context.trace is None else context.trace.watching_queries():
+        return run_checks_sync(Checks(checks), context.request)
+
+
+def denial_blocks(denial: Denial | Exception) -> bool:
+    """Whether `make_denial` may block for this denial: it does to render a template."""
+    response = denial.response if isinstance(denial, Deny) else denial
+    return response is not None and not isinstance(response, Exception) and not is_rendered(response)
+
+
+def make_denial(
+    context: RequestContext,
+    denial: Denial | Exception,
+    page_for: PageFor | None = None,
+    *,
+    strict: bool = False,
+) -> HttpResponseBase:
+    """The rendered response that a denial or an exception is sent as. Never raises.
+
+    With `strict`, as for sockets, a status that cannot deny is an error. `page_for` gives the site's own page for
+    clients that want one.
+    """
+    error: BaseException | None = None
+    if isinstance(denial, Exception):
+        denial = denial_of(denial)
+        error = denial.__cause__
+    given = denial.response if isinstance(denial, Deny) else denial
+    try:
+        page = None if page_for is None or not isinstance(denial, Deny) else page_for(denial)
+        if page is not None and isinstance(denial, Deny):
+            denial = Deny(code=denial.code, headers=denial.headers, response=page)
+        response = render(context.request, to_response(context, denial))
+        if strict and not statuses.is_denial(response.status_code):
+            raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
+        encode_headers(response)  # Raises for what cannot be sent.
+    except Exception as another:  # some answer must be sent, and it must let nothing through
+        if given is not None:
+            given.close()
+        denial, error = translate(another), another
+        response = to_response(context, denial)
+    if not statuses.is_denial(response.status_code):
+        return response
+    if error is not None and response.status_code >= 500:
+        log_failure(context, error, response.status_code)
+        response._has_been_logged = True  # type: ignore[attr-defined] # Django's own attribute
+    forget_frames(error)
+    if isinstance(denial, Deny):
+        response.wsdeny_code = denial.code, response.status_code  # type: ignore[attr-defined] # ours
+    if isinstance(denial, Closed) and denial.close_code is not None:
+        response.wsdeny_close = denial.close_code, str(denial.detail)  # type: ignore[attr-defined] # ours
+    add_denial_headers(response)
+    return response
+
+
+def code_of(response: HttpResponseBase) -> str:
+    """The code of a denial's response, for the log and for closes; by its status if a hook has changed that."""
+    code, status = getattr(response, "wsdeny_code", ("", 0))
+    return code if status == response.status_code else statuses.code_for(response.status_code)
+
+
+async def finalize_response(context: RequestContext, response: HttpResponseBase) -> EncodedDenial:
+    """A denial that may be sent as it is: a whole response, its session saved, logged. Never raises."""
+    try:
+        if not statuses.is_denial(response.status_code):
+            raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
+        add_denial_headers(response)
+        response = await read_content(context.request, response)
+        await save_session(context, response)
+        headers = encode_headers(response)
+    except Exception as error:  # some answer must be sent, and it must let nothing through
+        return finalize_error(context, error)
+    return _logged(context, response, headers)
+
+
+def finalize_error(context: RequestContext, error: Exception) -> EncodedDenial:
+    """As `finalize_response`, where making the site's own denial failed: nothing of the site is left in it."""
+    response = make_denial(context, translate(error))
+    return _logged(context, response, encode_headers(response))
+
+
+def _logged(context: RequestContext, response: Any, headers: Any) -> EncodedDenial:
+    denial = EncodedDenial(response, headers, code_of(response))
+    log_denial(context, response.status_code, denial.code)
+    return denial
+
+
+async def save_session(context: RequestContext, response: HttpResponseBase) -> None:
+    """Save the session of a request made from a scope, and set its cookie on `response`; as Django, not on a 5xx.
+
+    Raises `SessionInterrupted` (a 400) if the session was deleted meanwhile.
+    """
+    if _has_unsaved_session(context.request) and not hasattr(response, "wsdeny_session"):
+        await run_in_threadpool(lambda: _save_session(context, response))
+
+
+def _save_session(context: RequestContext, response: HttpResponseBase) -> None:
+    if response.status_code >= 500 or not _has_unsaved_session(context.request):
+        return
+    sessions.save_session(context.request, response)  # type: ignore[arg-type] # it has headers and cookies
+    response.wsdeny_session = True  # type: ignore[attr-defined] # ours: it is not saved again for this response
+
+
+def _has_unsaved_session(request: HttpRequest) -> bool:
+    return isinstance(request, ScopeRequest) and request.has_unsaved_session
+
+
+class SaveSession:
+    """Save the session after the response hooks, as the last of them: it shares their hop to a thread."""
+
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+
+    def needs_loop(self) -> bool:
+        return False
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return _has_unsaved_session(request)
+
+    def run(self, request: HttpRequest, response: HttpResponseBase) -> None:
+        _save_session(self._context, response)
+
+    async def arun(self, request: HttpRequest, response: HttpResponseBase) -> None:
+        raise NotImplementedError
+
+
+def is_dry_run(context: RequestContext) -> bool:
+    """Whether the request is only explained, and no endpoint may run."""
+    return context.trace is not None and context.trace.is_dry_run
+
+
+def skip(context: RequestContext, endpoint: Any) -> HttpResponse:
+    """The empty response of a dry run, in place of calling `endpoint`."""
+    if context.trace is not None:
+        context.trace.note_route(context.request.resolver_match)
+        with context.trace.note("endpoint", dotted_name(endpoint)) as noted:
+            noted.answer = "not run"
+    return HttpResponse()

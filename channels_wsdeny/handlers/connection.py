@@ -1,0 +1,152 @@
+"""The server's side of a handshake: its events, and the one answer that it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .. import signals
+from ..conf import conf
+from ..http.messages import (
+    EncodedDenial,
+    Listener,
+    accept_message,
+    copy_messages,
+    denial_for,
+    receive_disconnect,
+    receive_nothing,
+    send_nothing,
+    send_while_connected,
+)
+from ..http.servers import is_granian
+
+if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
+
+    from ..http.context import RequestContext
+    from ..types import Message, RawHeaders, Receive, Scope, Send
+
+#: Seconds that a client has to answer the close of ``DENY_WITH = "close"``, before its socket is dropped.
+_CLOSING = 1.0
+#: Bytes of a body above which a server may have to wait for the client to read.
+_LARGE_BODY = 16 * 1024
+
+
+class Connection:
+    """The ``receive`` and ``send`` that a handler was called with.
+
+    `deny_with` is that of the stack: ``"response"``, ``"close"`` or None for the site's.
+    """
+
+    __slots__ = ("_signalling", "_unsent", "deny_with", "has_left", "listener", "receive", "scope", "send")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None) -> None:
+        self.scope, self.receive, self.send, self.deny_with = scope, receive, send, deny_with
+        self.listener = Listener(receive)
+        #: Whether the client left before it had an answer.
+        self.has_left = False
+        self._signalling: asyncio.Task[None] | None = None
+        #: What is left to send of a denial.
+        self._unsent: list[Message] = []
+
+    # Events
+
+    def watch(self) -> None:
+        """Note if the client leaves, until `unwatch`."""
+
+        def look(task: asyncio.Future[Message]) -> None:
+            if not task.cancelled() and task.exception() is None and task.result()["type"] == "websocket.disconnect":
+                self.has_left = True
+
+        self.listener.pending = task = asyncio.ensure_future(self.receive())
+        task.add_done_callback(look)
+
+    def unwatch(self) -> None:
+        """Stop listening; an event that has come is kept. After an accept some servers wait for another call."""
+        pending = self.listener.pending
+        if pending is not None and not pending.done():
+            self.listener.pending = None
+            pending.cancel()
+
+    async def next_event(self) -> Message:
+        """The next event of an accepted socket."""
+        return await (self.receive() if self.listener.pending is None else self.listener.last())
+
+    # Answers
+
+    async def accept(self, message: Message, headers: RawHeaders) -> None:
+        """Send the application's accept, with these headers beside its own."""
+        await self.send(accept_message(message, headers, self.send))
+
+    async def deny(self, denial: EncodedDenial, context: RequestContext) -> None:
+        """Send a denial, and the signal; an error of a server whose client has left is ignored."""
+        how = self.deny_with or conf.DENY_WITH
+        try:
+            self._unsent += denial_for(denial, self.scope, self.send, how)
+            sending = self._send_denial(denial, context)
+            if len(denial.response.content) > _LARGE_BODY:
+                self.listener.end()
+                await send_while_connected(sending, self.receive)
+                self._unsent.clear()  # else the client has left
+            else:
+                await sending
+            if how == "close":
+                self.listener.end()
+                await self._await_close()
+        except OSError:
+            pass  # The client has left: ASGI has servers raise this.
+        except RuntimeError:
+            if not is_granian(self.send):
+                raise
+            # granian raises this for the same.
+
+    async def deny_encoded(self, messages: tuple[Message, Message]) -> None:
+        """Send a kept denial."""
+        self._unsent += copy_messages(messages)
+        try:
+            await self._send_rest()
+        except OSError:
+            pass  # as in `deny`
+
+    async def finish(self) -> None:
+        """Send what is left of a denial whose application was cancelled while it was sent."""
+        if self._unsent:
+            try:
+                await send_while_connected(self._send_rest(), self.receive)
+            except OSError:
+                pass  # as in `deny`
+
+    async def _send_rest(self) -> None:
+        try:
+            while self._unsent:
+                await self.send(self._unsent.pop(0))
+        except Exception:
+            self._unsent.clear()
+            raise
+
+    async def _send_denial(self, denial: EncodedDenial, context: RequestContext) -> None:
+        await self._send_rest()
+        self.send_signal(signals.handshake_denied, context, denial.response)
+
+    async def _await_close(self) -> None:
+        """Give the client a moment to answer the close; some servers drop the socket when the application returns."""
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await receive_disconnect(self.receive)
+        except TimeoutError:
+            pass
+
+    def send_signal(self, signal: signals.HandshakeSignal, context: RequestContext, response: HttpResponseBase) -> None:
+        """Send one of the signals of the package, whose receivers run beside the handshake."""
+        if signal.receivers:
+            self._signalling = signals.send_signal(signal, context.state.consumer_class, context, response)
+
+    async def wait_for_receivers(self) -> None:
+        """Wait a moment for the receivers of the signal."""
+        if self._signalling is not None:
+            await signals.wait_for_receivers(self._signalling)
+
+    def release(self) -> None:
+        """Let go of the server: granian keeps a connection for as long as anything holds its callables."""
+        self.listener.close()
+        self.receive, self.send = receive_nothing, send_nothing

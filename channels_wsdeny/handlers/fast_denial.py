@@ -1,0 +1,249 @@
+"""Denials that are encoded once and sent again: they depend on the route and a few headers alone.
+
+Most denied handshakes are those of anonymous clients without a session, at a route that asks for a user or at no
+route at all. Nothing has to be loaded or built for them.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.conf import settings
+from django.core.signals import setting_changed
+
+from .. import signals
+from ..conf import conf
+from ..exceptions import Deny
+from ..hooks.registry import ordered_hooks
+from ..http.context import RequestContext, expression_of
+from ..http.messages import (
+    EXTENSION,
+    EncodedDenial,
+    copy_messages,
+    denial_messages,
+    encode_headers,
+    is_connect,
+    send_nothing,
+)
+from ..http.request import HandshakeRequest
+from ..http.responses import JSON, active_language, is_language_negotiated, preferred_type
+from ..http.servers import is_granian
+from ..http.trace import is_recorded
+from ..log import log_scope
+from ..policies.base import first_anonymous_denial
+from ..policies.builtin import default_policy
+from ..routing.match import NOT_FOUND, EndpointMatch
+from ..routing.resolver import is_nested
+from .base import code_of, make_denial
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from ..hooks import Hooks
+    from ..policies import Policy
+    from ..routing.match import Match
+    from ..routing.middleware import ASGIMiddleware
+    from ..types import Message, Receive, Scope, Send
+
+#: Denials that are kept, and bytes of a body at most.
+_MOST, _LARGEST = 256, 4096
+#: Bytes of a header, and characters of a text, that a kept denial may depend on.
+_LONGEST = 256
+
+
+class _Site(NamedTuple):
+    """The settings that denials depend on."""
+
+    #: ``DENY_WITH``; None where `DEBUG` shows more about a denial than can be kept.
+    how: str | None
+    has_hooks: bool
+    #: What changes the bytes of a denial.
+    varying: tuple[Any, ...]
+    session_cookie: bytes
+    is_translated: bool
+    #: Whether the language depends on the request.
+    is_negotiated: bool
+
+
+_encoded: dict[Hashable, tuple[Message, Message]] = {}
+_sites: dict[object, _Site] = {}
+
+
+async def deny_anonymous(
+    middleware: ASGIMiddleware,
+    match: Match | Exception,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    deny_with: str | None,
+) -> bool:
+    """Deny the handshake of `scope` and log that, if its denial follows from route and headers alone.
+
+    Returns whether it was answered. `deny_with` is that of the stack.
+    """
+    if (
+        "user" in scope
+        or scope.get("session") is not None
+        or _may_have_session(scope)
+        or is_nested(scope)
+        or is_recorded()
+        or not scope.get("query_string", b"").isascii()
+    ):
+        return False
+    policy, denial = _denial(middleware, match)
+    if denial is None:
+        return False
+    found = encoded_denial(denial, scope, send, deny_with, is_anonymous=True)
+    if found is None:
+        return False
+    started = time.monotonic()
+    if not is_connect(await receive()):
+        return True
+    log_scope(scope, found[0]["status"], denial.code, expression_of(policy), started)
+    try:
+        for message in copy_messages(found):
+            await send(message)
+    except OSError:
+        pass  # The client has left: ASGI has servers raise this.
+    return True
+
+
+def _may_have_session(scope: Scope) -> bool:
+    cookie = _site().session_cookie
+    return any(name == b"cookie" and cookie in value for name, value in scope.get("headers", ()))
+
+
+def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Policy | None, Deny | None]:
+    if isinstance(match, EndpointMatch):
+        if match.is_late or _has_hooks((*match.hooks, *match.guards.hooks)):
+            return None, None
+        policies = match.guards.policies
+        if match.default_policy is not None:
+            policies = (*policies, match.default_policy)
+        try:
+            policy, denial = first_anonymous_denial(policies or (default_policy(),))
+        except Exception:  # what a policy of the site's raises is answered where it is asked
+            return None, None
+        return policy, denial if isinstance(denial, Deny) else None
+    if match is NOT_FOUND and not _has_hooks((*middleware.hooks, *middleware.guards.hooks)):
+        return None, _NOT_FOUND
+    return None, None
+
+
+def _has_hooks(registries: tuple[Hooks, ...]) -> bool:
+    return bool(registries) and bool(ordered_hooks(registries, "websocket"))
+
+
+_NOT_FOUND = Deny(404)
+
+
+def encoded_denial(
+    deny: Deny, scope: Scope, send: Send, deny_with: str | None, *, is_anonymous: bool = False
+) -> tuple[Message, Message] | None:
+    """The messages that deny the handshake of `scope`; None if they depend on more than can be kept.
+
+    No hook, trace or session of the request may change the answer; with `is_anonymous` the hooks of the site are
+    looked up here. `deny_with` is that of the stack.
+    """
+    site = _site()
+    if (
+        site.how is None
+        or (deny_with or site.how) != "response"
+        or (is_anonymous and site.has_hooks)
+        or deny.response is not None
+        or deny.headers
+        or deny.members
+        or deny.__cause__ is not None
+        or type(deny.detail) is not str  # Lazy or safe ones may be equal, and yet be another text elsewhere.
+        or len(deny.detail) > _LONGEST
+        or EXTENSION not in (scope.get("extensions") or ())
+        or signals.handshake_denied.receivers
+        or is_granian(send)
+    ):
+        return None
+    headers = _headers(scope, site)
+    if headers is None:
+        return None
+    accept, accept_language = headers
+    media_type = JSON if accept is None else _media_type(accept)
+    language = active_language() if site.is_translated else None
+    key = (deny.status, deny.code, deny.detail, media_type, accept_language, language, site.varying)
+    found = _encoded.get(key)
+    if found is None:
+        found = _encode(deny, _request(accept, accept_language), send)
+        if found is not None:
+            if len(_encoded) >= _MOST:
+                _encoded.pop(next(iter(_encoded)))
+            _encoded[key] = found
+    return found
+
+
+def _site() -> _Site:
+    wrapped = settings._wrapped  # type: ignore[misc] # the object of these settings; it changes when they do
+    site = _sites.get(wrapped)
+    if site is None:
+        _sites.clear()
+        site = _sites[wrapped] = _Site(
+            how=None if settings.DEBUG else conf.DENY_WITH,
+            has_hooks=bool(conf.HOOKS),
+            varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
+            session_cookie=settings.SESSION_COOKIE_NAME.encode(),
+            is_translated=settings.USE_I18N,
+            is_negotiated=is_language_negotiated(),
+        )
+    return site
+
+
+_HEADERS = frozenset({b"accept", b"accept-language", b"cookie"})
+
+
+def _headers(scope: Scope, site: _Site) -> tuple[bytes | None, bytes | None] | None:
+    """``Accept`` and ``Accept-Language``, as far as a denial depends on them; None if it depends on more."""
+    accept = language = None
+    for name, value in scope.get("headers", ()):
+        if name not in _HEADERS:
+            continue
+        if name == b"accept":
+            if accept is not None or len(value) > _LONGEST:
+                return None
+            accept = value
+        elif name == b"cookie":
+            if site.is_negotiated:  # A cookie may name the language.
+                return None
+        elif site.is_negotiated:
+            if language is not None or len(value) > _LONGEST:
+                return None
+            language = value
+    return accept, language
+
+
+@lru_cache(maxsize=256)
+def _media_type(accept: bytes) -> str:
+    # Plain text and HTML are named, or matched by a wildcard.
+    if accept == b"*/*" or (b"*" not in accept and b"text/" not in accept.lower()):
+        return JSON
+    return preferred_type(_request(accept, None))
+
+
+def _request(accept: bytes | None, language: bytes | None) -> HandshakeRequest:
+    named = ((b"accept", accept), (b"accept-language", language))
+    headers = [(name, value) for name, value in named if value is not None]
+    return HandshakeRequest({"type": "websocket", "path": "/", "headers": headers})
+
+
+def _encode(deny: Deny, request: HandshakeRequest, send: Send) -> tuple[Message, Message] | None:
+    response: Any = make_denial(RequestContext(request), deny, strict=True)
+    if code_of(response) != deny.code or len(response.content) > _LARGEST:
+        return None
+    denial = EncodedDenial(response, encode_headers(response), deny.code)
+    return denial_messages(denial, "websocket.http", send_nothing)
+
+
+def _forget(**kwargs: object) -> None:
+    _encoded.clear()
+    _sites.clear()
+
+
+setting_changed.connect(_forget)

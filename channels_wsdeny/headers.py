@@ -1,0 +1,44 @@
+"""The headers of ASGI messages, checked before they reach the wire."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .types import Message, RawHeaders
+
+#: A field name is a token (RFC 9110 section 5.6.2).
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: A field value has none of these, which would end its line (RFC 9110 section 5.5).
+_LINE_BREAK = re.compile(rb"[\r\n\0]")
+
+
+def is_sendable(name: bytes, value: bytes) -> bool:
+    """Whether a header can be sent without breaking out of its line."""
+    return bool(_TOKEN.fullmatch(name)) and not _LINE_BREAK.search(value)
+
+
+def check_headers(message: Message) -> RawHeaders:
+    """The ``headers`` of an application's message as a list of pairs, as given; empty if they are missing.
+
+    Raises `TypeError` for what is not a list of pairs of bytes, and `ValueError` for a header that
+    `is_sendable` refuses. The errors leave values out, for one may be a session's cookie.
+    """
+    kind, headers = message["type"], message.get("headers") or ()
+    try:
+        pairs = [(name, value) for name, value in headers]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{kind} has headers of {type(headers).__name__}: give a list of pairs of bytes.") from error
+    for name, value in pairs:
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise TypeError(
+                f"{kind} has the header {name!r} as {type(name).__name__} with a value of "
+                f"{type(value).__name__}: give both as bytes."
+            )
+        if not is_sendable(name, value):
+            raise ValueError(
+                f"{kind} has the header {name!r}, which cannot be sent: a name is a token, and a value has "
+                "no CR, LF or NUL."
+            )
+    return pairs

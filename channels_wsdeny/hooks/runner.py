@@ -1,0 +1,430 @@
+"""The hooks of one layer around a request: around hooks are nested coroutines, and enclose the other hooks.
+
+The same runner serves sockets, views and WSGI. A synchronous caller runs the same coroutines: without around hooks
+nothing in them has to wait there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asgiref.sync import async_to_sync
+
+from ..concurrency import is_being_cancelled, run_coroutine, run_in_django_thread
+from ..exceptions import Deny, HookError
+from ..http.context import noting
+from ..http.exception_handler import normalize
+from ..http.request import run_in_thread
+from ..http.responses import add_denial_headers, discard
+from ..policies.checks import Checks, ClientLeft, run_checks, run_checks_sync
+from .registry import NO_HOOKS, OrderedHooks, ordered_hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from django.http.response import HttpResponseBase
+
+    from ..http.context import RequestContext
+    from ..policies.base import Denial
+    from ..policies.checks import Check
+    from ..types import Protocol as RequestProtocol
+    from .registry import Hook, Hooks
+
+    #: What answers inside the hooks, given the request hooks and route hooks that have to run before. It returns a
+    #: response, or an exception in place of raising it.
+    GetResponse = Callable[[list[Check], list[Check]], Awaitable[HttpResponseBase | Exception]]
+    GetResponseSync = Callable[[list[Check], list[Check]], HttpResponseBase | Exception]
+    RunChecks = Callable[[Checks, HttpResponseBase | Exception], Awaitable[Denial | None]]
+
+
+class Responder(Protocol):
+    """The methods of a handler that its runner calls."""
+
+    context: RequestContext
+
+    def respond(self, denial: Denial) -> HttpResponseBase:
+        """The response that a denial is sent as; may block if `respond_blocks` returns True."""
+
+    def respond_blocks(self, denial: Denial | Exception) -> bool:
+        """Whether `respond` or `fail` may block."""
+
+    def fail(self, error: Exception) -> HttpResponseBase:
+        """The response to an error that no hook answers. Raises what is left to Django."""
+
+
+def make_runner(
+    responder: Responder,
+    layers: Iterable[tuple[Hooks, ...]],
+    protocol: RequestProtocol,
+    outer: HookRunner | None = None,
+    last: Check | None = None,
+) -> HookRunner | None:
+    """The runner of the outermost of `layers` that has hooks which have not run for this request; None without.
+
+    `outer` is the runner of an enclosing handler, whose exception hooks are asked as well. Each of `layers` is
+    the registries of one layer. `last` runs after the response hooks of the outermost layer.
+
+    Raises `HookError` for hooks that are not over elsewhere: they were interrupted, or a caller does not wait for them.
+    """
+    state = responder.context.state
+    first: HookRunner | None = None
+    for registries in layers:
+        if not registries:
+            continue
+        hooks = ordered_hooks(registries, protocol)
+        if state.hooks_begun or state.hooks_run:
+            around = () if outer is None else outer.layers_around
+            hooks = hooks.without(state.hooks_run.union(*(runner._hooks.all() for runner in around)))
+            if not state.hooks_begun.isdisjoint(hooks.all()):
+                raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
+        if hooks:
+            runner = HookRunner(responder, hooks, outer)
+            if first is None:
+                first = runner
+                if last is not None:
+                    runner._response.append(last)
+            else:
+                runner.outer.inner = runner  # type: ignore[union-attr] # it is the layer around
+            state.hooks_begun.update(hooks.all())
+            outer = runner
+    return first
+
+
+#: The runner of the innermost layer that the code which runs now is in.
+_current: ContextVar[HookRunner | None] = ContextVar("wsdeny_runner", default=None)
+
+
+def enclosing_runner(context: RequestContext) -> HookRunner | None:
+    """The runner of the nearest layer around the code that runs now, if it belongs to the same request."""
+    runner = _current.get()
+    return runner if runner is not None and runner.context.state is context.state else None
+
+
+class HookRunner:
+    """The hooks of one layer around a request, and the runner of the layer inside it, if it has hooks too.
+
+    Without `hooks` it answers errors: by the exception hooks of the layers around, or else as the responder does.
+    """
+
+    __slots__ = (
+        "_exception",
+        "_has_entered",
+        "_hooks",
+        "_is_over",
+        "_is_sync",
+        "_responder",
+        "_response",
+        "inner",
+        "outer",
+    )
+
+    def __init__(self, responder: Responder, hooks: OrderedHooks = NO_HOOKS, outer: HookRunner | None = None) -> None:
+        self._responder, self._hooks = responder, hooks
+        self.outer = outer
+        self.inner: HookRunner | None = None
+        #: Response hooks and exception hooks that have not run yet.
+        self._response = Checks(hooks.response)
+        self._exception = list(hooks.exception)
+        #: Whether the caller is synchronous, and nothing in here has to wait.
+        self._is_sync = False
+        self._has_entered = self._is_over = False
+
+    @property
+    def context(self) -> RequestContext:
+        """The request at the layer of the responder."""
+        return self._responder.context
+
+    @property
+    def has_around(self) -> bool:
+        """Whether this layer, or one inside it, has around hooks."""
+        return bool(self._hooks.around) or (self.inner is not None and self.inner.has_around)
+
+    @property
+    def layers(self) -> Iterator[HookRunner]:
+        """The runners from here to the innermost layer: itself and those of the layers inside."""
+        runner: HookRunner | None = self
+        while runner is not None:
+            yield runner
+            runner = runner.inner
+
+    @property
+    def layers_around(self) -> Iterator[HookRunner]:
+        """The runners of this layer and of those around it, the innermost first."""
+        runner: HookRunner | None = self
+        while runner is not None:
+            yield runner
+            runner = runner.outer
+
+    @property
+    def innermost(self) -> HookRunner:
+        """The runner of the innermost layer."""
+        *_, runner = self.layers
+        return runner
+
+    def checks(self) -> tuple[list[Check], list[Check]]:
+        """The request hooks and the route hooks of this layer and those inside, the outermost first."""
+        request_hooks: list[Check] = []
+        route_hooks: list[Check] = []
+        for runner in self.layers:
+            request_hooks += runner._hooks.request
+            route_hooks += runner._hooks.route
+        return request_hooks, route_hooks
+
+    def forget(self) -> None:
+        """Have hooks run again for an application that tries again: this layer, or one inside it, has denied."""
+        state = self._responder.context.state
+        for runner in (*self.layers, *self.layers_around):
+            state.hooks_begun.difference_update(runner._hooks.all())
+            state.hooks_run.difference_update(runner._hooks.all())
+
+    def go_on(self) -> None:
+        """Raise `HookError` if around hooks that enclose the endpoint have answered: nothing begins after that."""
+        if any(runner._is_over for runner in self.innermost.layers_around):
+            raise HookError("The around hooks have answered already; the endpoint does not begin any more.")
+
+    async def run(
+        self,
+        get_response: GetResponse,
+        request_hooks: list[Check] | None = None,
+        route_hooks: list[Check] | None = None,
+    ) -> HttpResponseBase:
+        """The response to the request, with what the hooks have made of it.
+
+        `request_hooks` and `route_hooks` are those of outer layers, still to run. Raises what the responder
+        leaves to Django.
+        """
+        response = await self._run(get_response, request_hooks or [], route_hooks or [])
+        state = self._responder.context.state
+        over = state.hooks_begun.intersection(self._hooks.all())
+        state.hooks_begun -= over
+        state.hooks_run |= over
+        return response
+
+    async def _run(
+        self, get_response: GetResponse, request_hooks: list[Check], route_hooks: list[Check]
+    ) -> HttpResponseBase:
+        if not self._hooks.around:
+            return await self._run_inside(get_response, request_hooks, route_hooks)
+        if request_hooks:  # They come before the around hooks of this layer.
+            denial = await run_checks(Checks(request_hooks), self._responder.context.request)
+            if denial is not None:
+                return await self._respond(denial)
+        return await self._run_around(functools.partial(self._run_inside, get_response, [], route_hooks))
+
+    def run_sync(self, get_response: GetResponseSync) -> HttpResponseBase:
+        """As `run`, for a synchronous caller; `get_response` is called in the caller's thread."""
+        if self.has_around:  # They need an event loop.
+
+            async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
+                return await run_in_django_thread(lambda: get_response(*hooks))
+
+            response: HttpResponseBase = async_to_sync(self.run)(call_in_thread)
+            return response
+
+        async def call(*hooks: list[Check]) -> HttpResponseBase | Exception:
+            return get_response(*hooks)
+
+        for runner in self.layers:
+            runner._is_sync = True
+        return run_coroutine(self.run(call))
+
+    async def finish(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
+        """What the exception hooks, then the response hooks of this layer and those inside make of an answer."""
+        if self.inner is not None:
+            answer = await self.inner.finish(answer)
+        return await self._leave(answer)
+
+    async def _leave(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
+        """As `finish`, for this layer alone."""
+        response = await self.answer(answer) if isinstance(answer, Exception) else answer
+        if self._response.is_stopped:  # They were interrupted; what is left of them runs for another answer.
+            self._response = Checks(self._response)
+        while self._response:
+            try:
+                replacement = await self._run_checks(self._response, response)
+                if replacement is not None:
+                    self._response.clear()
+                    response = await self._replace(response, replacement)
+            except Exception as error:  # no answer of a broken hook is sent; the others go on
+                replaced, response = response, await self.answer(error)
+                await self._discard(replaced, response)
+        if getattr(response, "is_denial", False):
+            self.forget()
+            add_denial_headers(response)
+        return response
+
+    def hold_response_hooks(self) -> Callable[[HttpResponseBase | Exception], HttpResponseBase]:
+        """Keep the response hooks of this layer back; returns what runs them, as `finish`, in a synchronous caller."""
+        hooks, self._response = self._response, Checks()
+
+        def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
+            self._response, self._is_sync = hooks, True
+            return run_coroutine(self._leave(answer))
+
+        return finish
+
+    async def rescue(self, error: Exception) -> Denial | Exception:
+        """What the exception hooks make of `error`: theirs, or the error that is to be answered.
+
+        The innermost layer is asked first, of one layer the hook with the most specific type, each hook once.
+        """
+        return await self._rescue(error, self._run_checks)
+
+    def rescue_sync(self, error: Exception) -> Denial | Exception:
+        """As `rescue`, for a synchronous caller, even within a request that is not."""
+        return run_coroutine(self._rescue(error, self._run_checks_sync))
+
+    async def _rescue(self, error: Exception, run: RunChecks) -> Denial | Exception:
+        error = normalize(error)
+        for runner in self.layers_around:
+            remaining = runner._exception
+            for hook in sorted(remaining, key=lambda hook: hook.distance(error) or 0):
+                if hook.distance(error) is None:
+                    continue
+                remaining.remove(hook)
+                try:
+                    answer = await run(Checks([hook]), error)
+                except Exception as another:  # that is what has to be answered now
+                    return another
+                if answer is not None:
+                    return answer
+        return error
+
+    async def answer(self, error: Exception) -> HttpResponseBase:
+        """The response to an error: what exception hooks make of it, else what the responder does.
+
+        Raises what the responder leaves to Django.
+        """
+        self.forget()
+        answer = await self.rescue(error)
+        if isinstance(answer, Exception) and not isinstance(answer, Deny):
+            return await self._in_thread(answer, lambda: self._responder.fail(answer))
+        return await self._respond(answer)
+
+    def answer_sync(self, error: Exception) -> HttpResponseBase:
+        """As `answer`, for a synchronous caller, even within a request that is not."""
+        self.forget()
+        answer = self.rescue_sync(error)
+        if isinstance(answer, Exception) and not isinstance(answer, Deny):
+            return self._responder.fail(answer)
+        return self._responder.respond(answer)
+
+    async def _run_around(self, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
+        response: HttpResponseBase
+        try:
+            response = await self._call(0, inside)
+        except asyncio.CancelledError as error:
+            if is_being_cancelled() or isinstance(error, ClientLeft):
+                raise
+            response = await self.answer(RuntimeError("Something that an around hook awaited was cancelled."))
+        except Exception as error:  # fail closed
+            response = await self.answer(error)
+        finally:
+            self._is_over = True
+        # Where an around hook gave up waiting, response hooks that have not run see its answer.
+        return await self._leave(response) if self._has_entered else response
+
+    # A method and partials: a closure that calls itself is a cycle, which would keep the server's callables alive.
+    async def _call(self, index: int, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
+        if index == len(self._hooks.around):
+            return await inside()
+        hook, request = self._hooks.around[index], self._responder.context.request
+        call_next = CallNext(functools.partial(self._call, index + 1, inside), hook, request)
+        try:
+            with noting(request, "hook", hook) as note:
+                answer = await hook.function(request, call_next)
+                note(answer)
+        except Exception:
+            await self._discard(call_next.response, None)
+            raise
+        finally:
+            call_next.end()
+        response = call_next.response
+        if response is not None and answer is response:
+            return response  # perhaps changed in place
+        if answer is None:
+            raise HookError(f"{hook!r} returned None. An around hook returns a response or a Deny.")
+        return await self._replace(response, hook.checked(answer))
+
+    async def _run_inside(
+        self, get_response: GetResponse, request_hooks: list[Check], route_hooks: list[Check]
+    ) -> HttpResponseBase:
+        self._has_entered = True
+        hooks = [*request_hooks, *self._hooks.request], [*route_hooks, *self._hooks.route]
+        answer: HttpResponseBase | Exception
+        around = _current.get()
+        _current.set(self)
+        try:
+            answer = await (get_response(*hooks) if self.inner is None else self.inner.run(get_response, *hooks))
+        except Exception as error:  # fail closed: it becomes a denial, or is left to Django
+            answer = error
+        finally:
+            _current.set(around)
+        return await self._leave(answer)
+
+    async def _respond(self, denial: Denial) -> HttpResponseBase:
+        self.forget()
+        return await self._in_thread(denial, lambda: self._responder.respond(denial))
+
+    async def _replace(self, response: HttpResponseBase | None, answer: Denial) -> HttpResponseBase:
+        """The response that a hook has put in the place of `response`."""
+        replacement = await self._respond(answer)
+        await self._discard(response, replacement)
+        return replacement
+
+    async def _discard(self, response: HttpResponseBase | None, successor: HttpResponseBase | None) -> None:
+        if response is not None and response.streaming:
+            if self._is_sync:
+                discard(response, successor)
+            else:
+                await run_in_thread(self._responder.context.request, lambda: discard(response, successor))
+
+    async def _in_thread(
+        self, answer: Denial | Exception, function: Callable[[], HttpResponseBase]
+    ) -> HttpResponseBase:
+        if self._is_sync or not self._responder.respond_blocks(answer):
+            return function()
+        return await run_in_thread(self._responder.context.request, function)
+
+    async def _run_checks(self, checks: Checks, argument: HttpResponseBase | Exception) -> Denial | None:
+        request = self._responder.context.request
+        if self._is_sync:
+            return run_checks_sync(checks, request, argument)
+        return await run_checks(checks, request, argument)
+
+    async def _run_checks_sync(self, checks: Checks, argument: HttpResponseBase | Exception) -> Denial | None:
+        return run_checks_sync(checks, self._responder.context.request, argument)
+
+
+class CallNext:
+    """The ``call_next`` of an around hook, which awaits it itself, once, with its own request."""
+
+    __slots__ = ("_given", "_hook", "_inside", "_task", "response")
+
+    def __init__(self, inside: Callable[[], Awaitable[HttpResponseBase]], hook: Hook, request: Any) -> None:
+        self._inside: Callable[[], Awaitable[HttpResponseBase]] | None = inside
+        self._hook, self._given = hook, request
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self.response: HttpResponseBase | None = None
+
+    async def __call__(self, request: Any) -> HttpResponseBase:
+        """The response from inside the hook. Raises `HookError` for any other use."""
+        if request is not self._given:
+            raise HookError(f"{self._hook!r} called call_next() with another request than its own.")
+        if asyncio.current_task() is not self._task:
+            raise HookError(
+                f"{self._hook!r} called call_next() in another task. Await it in the hook itself; for a time limit "
+                "use asyncio.timeout(), since asyncio.wait_for() runs it in another task on Python 3.11."
+            )
+        if self._inside is None:
+            raise HookError(f"{self._hook!r} called call_next() twice: the endpoint answers once.")
+        inside, self._inside = self._inside, None
+        self.response = await inside()
+        return self.response
+
+    def end(self) -> None:
+        """End the use of it, once the hook has returned: a task that the hook has left behind gets a `HookError`."""
+        self._inside = self._task = None

@@ -1,0 +1,63 @@
+"""Differences between servers, as measured on them; see docs/servers.md."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..log import warn_once
+
+if TYPE_CHECKING:
+    from ..types import RawHeaders, Send
+
+
+def is_granian(send: Send) -> bool:
+    """Whether the server is granian.
+
+    Its worker panics on a repeated header name, and it keeps a denied connection for as long as any frame holds
+    ``send``. `send` tells, unless a middleware has wrapped it; then it is that this process is granian's worker.
+    """
+    module = type(getattr(send, "__self__", None)).__module__ or ""
+    return "granian.asgi" in sys.modules or "granian" in module
+
+
+def denial_headers_for(send: Send, headers: RawHeaders) -> RawHeaders:
+    """The headers of a denied handshake, as far as the server can send them.
+
+    For granian one line for each name, and ``Connection: close``, for it would keep the connection alive.
+    """
+    if not is_granian(send):
+        return headers
+    once: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name not in once:
+            once[name] = value
+        elif name == b"set-cookie":
+            warn_once(
+                "granian-set-cookie",
+                "granian cannot send a second Set-Cookie with a denial; the first one is sent.",
+            )
+        else:
+            once[name] += b", " + value
+    return [*{**once, b"connection": b"close"}.items()]
+
+
+def accept_headers_for(send: Send, headers: RawHeaders) -> RawHeaders:
+    """The headers of an accepted handshake, as far as the server can send them. granian drops them."""
+    if not headers or not is_granian(send):
+        return headers
+    warn_once(
+        "granian-accept",
+        "granian drops the headers and cookies of an accepted handshake; they are left out.",
+    )
+    return []
+
+
+def warn_of_missing_extension() -> None:
+    """Warn once that the server cannot send denials, as stock Daphne."""
+    warn_once(
+        "no-extension",
+        "The server cannot send a denial response: clients get a bare 403 instead of the real status. Run the site "
+        "by `python -m channels_wsdeny.daphne`, uvicorn, hypercorn or granian, or set "
+        'CHANNELS_WSDENY["DENY_WITH"] = "close".',
+    )

@@ -1,0 +1,170 @@
+"""Checks: request hooks, route hooks and policies are one list, run in order until one denies.
+
+A check returns None (go on) or a denial. Adjacent checks that may block share one hop to a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..concurrency import is_being_cancelled
+from ..http.context import get_context
+from ..http.request import known_user, run_in_thread
+from .base import Denial, Policy, aask, ask
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+
+class Check(Protocol):
+    """A hook or policy: it denies the request, or returns None. It is called with the request.
+
+    Response hooks and exception hooks are called with the response or the exception, too.
+    """
+
+    def needs_loop(self) -> bool | None:
+        """Whether it can only run on the event loop. None if it can run there or in a thread."""
+
+    def blocks(self, request: HttpRequest) -> bool:
+        """Whether it may block for this request."""
+
+    def run(self, *arguments: Any) -> Denial | None:
+        """Run it where it may block."""
+
+    async def arun(self, *arguments: Any) -> Denial | None:
+        """Run it on the event loop."""
+
+
+class Checks(deque[Check]):
+    """Checks that are still to run. A caller that gives up sets `is_stopped`, which a thread looks at."""
+
+    is_stopped = False
+
+
+class PolicyCheck:
+    """A policy, asked about the request unless it has allowed this subject: hooks before it may have changed that."""
+
+    __slots__ = ("policy",)
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def needs_loop(self) -> bool | None:
+        return self.policy.needs_loop()
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return not get_context(request).has_passed(self.policy) and self.policy.blocks(request)
+
+    def run(self, request: HttpRequest) -> Denial | None:
+        return ask(self.policy, request) if self._is_due(request) else None
+
+    async def arun(self, request: HttpRequest) -> Denial | None:
+        return await aask(self.policy, request) if self._is_due(request) else None
+
+    def _is_due(self, request: HttpRequest) -> bool:
+        context = get_context(request)
+        if context.has_passed(self.policy):
+            return False
+        context.policy = self.policy
+        return True
+
+
+class LoadUser:
+    """Load the user, before an application runs that may look at it on the event loop."""
+
+    def needs_loop(self) -> bool:
+        return False
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return known_user(request) is None
+
+    def run(self, request: HttpRequest) -> None:
+        request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+
+    async def arun(self, request: HttpRequest) -> None:
+        raise NotImplementedError
+
+
+class Watcher(Protocol):
+    """Notes whether the client leaves, from `watch` to `unwatch`."""
+
+    has_left: bool
+
+    def watch(self) -> None:
+        """Begin to watch for the disconnect."""
+
+    def unwatch(self) -> None:
+        """Stop watching."""
+
+
+class ClientLeft(asyncio.CancelledError):
+    """The client left before it had an answer. A cancellation, so that hooks end and nothing is made to send."""
+
+
+_CANCELLED = "Something that a policy or hook awaited was cancelled."
+
+
+async def run_checks(checks: Checks, request: HttpRequest, *more: Any, watcher: Watcher | None = None) -> Denial | None:
+    """Run `checks`, which are called with `request` and `more`; returns the first denial.
+
+    Raises what a check raises, and `ClientLeft` once `watcher` says that the client has left.
+    """
+    try:
+        while checks:
+            check = checks[0]
+            needs_loop = check.needs_loop()
+            if needs_loop is not False:
+                checks.popleft()
+                denial = await check.arun(request, *more)
+            elif check.blocks(request):
+                denial = await run_in_thread(request, lambda: _run_until_loop(checks, watcher, request, *more))
+            else:
+                checks.popleft()
+                denial = check.run(request, *more)
+            if watcher is not None and watcher.has_left:
+                raise ClientLeft
+            if denial is not None:
+                return denial
+    except asyncio.CancelledError as error:
+        if isinstance(error, ClientLeft) or is_being_cancelled():
+            checks.is_stopped = True
+            raise
+        raise RuntimeError(_CANCELLED) from error
+    return None
+
+
+def run_ready_checks(checks: Checks, request: HttpRequest) -> Denial | None:
+    """Run the first of `checks`, as long as they need neither a thread nor the event loop."""
+    try:
+        while checks and checks[0].needs_loop() is False and not checks[0].blocks(request):
+            denial = checks.popleft().run(request)
+            if denial is not None:
+                return denial
+    except asyncio.CancelledError as error:  # Nothing was awaited: it is an error like any other.
+        raise RuntimeError(_CANCELLED) from error
+    return None
+
+
+def run_checks_sync(checks: Checks, request: HttpRequest, *more: Any) -> Denial | None:
+    """As `run_checks`, in a synchronous caller; a cancellation is that of the request, for all that is known there."""
+    while checks:
+        denial = checks.popleft().run(request, *more)
+        if denial is not None:
+            return denial
+    return None
+
+
+def _run_until_loop(checks: Checks, watcher: Watcher | None, request: HttpRequest, *more: Any) -> Denial | None:
+    """Run the checks up to the next one that needs the event loop; called in a thread."""
+    trace = get_context(request).trace
+    with nullcontext() if trace is None else trace.watching_queries():
+        while checks and checks[0].needs_loop() is not True:
+            if checks.is_stopped or (watcher is not None and watcher.has_left):
+                break
+            denial = checks.popleft().run(request, *more)
+            if denial is not None:
+                return denial
+    return None

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from channels_wsdeny.checks import check_site
+
+
+@pytest.fixture
+def messages(settings, monkeypatch):
+    """A function: what the checks say of the test project with this application and these settings."""
+
+    def check(application=None, **values):
+        if application is not None:
+            monkeypatch.setitem(sys.modules, "site_of_this_test", SimpleNamespace(application=application))
+            values["ASGI_APPLICATION"] = "site_of_this_test.application"
+        for name, value in values.items():
+            setattr(settings, name, value)
+        return check_site(app_configs=None)
+
+    return check
+
+
+@pytest.fixture
+def ids(messages):
+    """A function: the ids of `messages`, without their prefix."""
+    return lambda *arguments, **values: [
+        message.id.removeprefix("channels_wsdeny.") for message in messages(*arguments, **values)
+    ]

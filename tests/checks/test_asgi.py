@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from channels.auth import AuthMiddleware, AuthMiddlewareStack
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
+from channels.sessions import CookieMiddleware
+from django.urls import path
+
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import DenyAll
+
+consumer = AsyncWebsocketConsumer.as_asgi()
+bare = ProtocolTypeRouter({"websocket": URLRouter([path("", consumer)])})
+
+
+async def function(scope, receive, send):
+    """An application that cannot be resolved: it may be anything."""
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        bare,
+        ProtocolTypeRouter({"websocket": OriginValidator(CookieMiddleware(URLRouter([path("", consumer)])), ["*"])}),
+        ProtocolTypeRouter({"http": DenyMiddlewareStack(consumer), "websocket": consumer}),
+        consumer,
+    ],
+    ids=["router", "wrappers", "a stack around http alone", "consumer"],
+)
+def test_consumers_without_a_stack_are_reported(application, messages):
+    (message,) = messages(application)
+    assert (message.id, "ASGI_APPLICATION are not" in message.msg) == ("channels_wsdeny.W002", True)
+
+
+def test_only_the_consumers_outside_of_the_stack_are_named(messages):
+    routes = [path("in/", DenyMiddlewareStack(consumer)), path("out/", consumer)]
+    (message,) = messages(ProtocolTypeRouter({"websocket": URLRouter(routes)}))
+    assert "ASGI_APPLICATION at /out/ are not" in message.msg
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        DenyMiddlewareStack(bare),
+        ProtocolTypeRouter({"websocket": OriginValidator(DenyMiddlewareStack(consumer), ["*"])}),
+        CookieMiddleware(DenyMiddlewareStack(bare)),
+        DenyMiddlewareStack(consumer),
+        DenyMiddlewareStack(require(DenyAll())(bare)),
+        ProtocolTypeRouter({"http": consumer}),
+        ProtocolTypeRouter({"websocket": function}),
+    ],
+)
+def test_a_stack_anywhere_around_the_consumers_is_right_and_functions_may_contain_one(application, ids):
+    assert ids(application) == []
+
+
+@pytest.mark.parametrize("value", [None, "", "django.core.asgi.get_asgi_application"])
+def test_a_site_without_sockets_is_right(value, ids):
+    assert ids(ASGI_APPLICATION=value) == []
+
+
+@pytest.mark.parametrize("value", ["application", "nowhere.application", f"{__name__}.nothing", 3])
+def test_an_application_that_cannot_be_imported_is_reported(value, ids):
+    assert ids(ASGI_APPLICATION=value) == ["W003"]
+
+
+@pytest.fixture
+def asgi_of(tmp_path, monkeypatch, settings):
+    """A function: the site's asgi.py is one with this source."""
+
+    def write(source):
+        (tmp_path / "asgi_of_this_test.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "asgi_of_this_test", raising=False)
+        settings.ASGI_APPLICATION = "asgi_of_this_test.application"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("from testproject import consumerz", "cannot import name 'consumerz'"),
+        ("import nowhere", "No module named 'nowhere'"),
+        ("1 / 0", "ZeroDivisionError('division by zero')"),
+        ("", 'Module "asgi_of_this_test" does not define a "application"'),
+    ],
+)
+def test_what_keeps_an_application_from_being_imported_is_named(source, cause, messages, asgi_of):
+    asgi_of(source)
+    (message,) = messages()
+    assert (message.id, cause in message.msg) == ("channels_wsdeny.W003", True)
+
+
+def test_the_checks_before_tests_look_only_at_an_application_that_was_imported(ids, asgi_of, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["manage.py", "test", "chat"])
+    asgi_of("import nowhere")
+    assert ids() == []
+    assert ids(bare) == ["W002"]
+
+
+def test_a_routed_class_is_named_with_its_route_inside_and_outside_of_a_stack(messages):
+    router = URLRouter([path("ws/", AsyncWebsocketConsumer)])
+    (message,) = messages(DenyMiddlewareStack(router))
+    assert (message.id, "'/ws/'" in message.msg) == ("channels_wsdeny.E006", True)
+    assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
+    assert [message.id for message in messages(router)] == ["channels_wsdeny.E006", "channels_wsdeny.W002"]
+
+
+class Mixin:
+    """Does not call `super().__new__()`."""
+
+    def __new__(cls, *args, **kwargs):
+        return object.__new__(cls)
+
+
+@require(DenyAll())
+class Guarded(AsyncWebsocketConsumer): ...
+
+
+class Evading(Mixin, Guarded):
+    async def __call__(self, scope, receive, send):
+        await send({"type": "websocket.accept"})
+
+
+class Overriding(Guarded):
+    __call__ = AsyncWebsocketConsumer.__call__
+
+
+def test_a_consumer_that_does_not_ask_the_policies_of_its_base_is_reported(ids):
+    assert ids(DenyMiddlewareStack(Evading.as_asgi())) == ["E007"]
+    assert ids(DenyMiddlewareStack(Overriding.as_asgi())) == []
+
+
+class OwnAuth(AuthMiddleware): ...
+
+
+def test_channels_auth_is_needed_neither_inside_nor_around_a_stack(ids):
+    assert ids(DenyMiddlewareStack(AuthMiddlewareStack(bare))) == ["W007"]
+    assert ids(AuthMiddlewareStack(DenyMiddlewareStack(bare))) == ["W007"]
+    assert ids(OwnAuth(DenyMiddlewareStack(bare))) == []

@@ -1,0 +1,142 @@
+"""``python -m channels_wsdeny.daphne``, ``manage.py runserver``, and Daphne's test process."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import channels
+import pytest
+from daphne.cli import CommandLineInterface as DaphneCommandLineInterface
+
+from channels_wsdeny.daphne.__main__ import CommandLineInterface
+from channels_wsdeny.daphne.testing import DaphneProcess
+from tests.support.daphne.apps import not_async, scripted
+from tests.support.daphne.client import ask, body, start, unique
+from tests.support.daphne.servers import GUARD, SCRIPTED, Server, daphne, serving
+from tests.support.processes import run_python
+
+pytestmark = [
+    pytest.mark.servers,
+    # The test process forks; threads that other tests left behind do no harm here.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
+SETTINGS = "tests.support.daphne.settings"
+DENIAL = [start(401), body(b"no")]
+
+
+def test_every_option_of_daphne_is_taken():
+    stock, ours = DaphneCommandLineInterface().parser, CommandLineInterface().parser
+    assert ours._option_string_actions.keys() == stock._option_string_actions.keys()
+
+
+def test_port_and_host_are_taken(tmp_path):
+    with serving(tmp_path, ["channels_wsdeny.daphne", "-p", "0", "-b", "127.0.0.1", SCRIPTED]) as server:
+        assert ask(server, DENIAL).status == 401
+
+
+@pytest.mark.parametrize(("options", "names"), [(["-s", "mine"], ["mine"]), (["--no-server-name"], [])])
+def test_the_server_name_is_taken(tmp_path, options, names):
+    with daphne(tmp_path, *options) as server:
+        assert ask(server, DENIAL).all("server") == names
+
+
+def test_the_help_says_how_it_was_called():
+    assert CommandLineInterface().parser.format_usage().startswith("usage: python -m channels_wsdeny.daphne")
+
+
+@pytest.mark.parametrize("apps", ["daphne", "daphne.apps.DaphneConfig django.contrib.staticfiles"])
+def test_runserver_denies_and_takes_daphnes_options(tmp_path, apps):
+    arguments = ["django", "runserver", "--noreload", "--websocket_handshake_timeout", "1"]
+    arguments += ["--settings", SETTINGS, "127.0.0.1:0"]
+    path = unique()
+    with serving(tmp_path, arguments, {"TESTS_DAPHNE_APPS": f"channels_wsdeny {apps}"}) as server:
+        reply = ask(server, DENIAL, path=path)
+        assert (reply.status, reply.body) == (401, b"no")
+        assert f"HTTP GET {path} 401 [" in server.wait_for(f"GET {path}")
+
+
+@pytest.mark.parametrize(
+    ("apps", "module"),
+    [
+        ("channels_wsdeny", "django.core"),
+        ("channels_wsdeny django.contrib.staticfiles", "django.contrib.staticfiles"),
+    ],
+)
+@pytest.mark.parametrize("without", [[], ["daphne"]])
+def test_runserver_is_djangos_where_daphne_is_no_app_and_needs_no_daphne(apps, module, without):
+    code = """
+import django; django.setup()
+from channels_wsdeny.management.commands.runserver import Command
+print(Command.__module__)
+"""
+    found = run_python(code, without=without, settings=SETTINGS, TESTS_DAPHNE_APPS=apps)
+    assert found == (f"{module}.management.commands.runserver", "")
+
+
+# Daphne's test process.
+
+
+def load():
+    return scripted
+
+
+def load_not_async():
+    return not_async
+
+
+def fail_to_load():
+    raise LookupError("no such application")
+
+
+@contextmanager
+def started(load, host="127.0.0.1", **options):
+    process = DaphneProcess(host, load, kwargs=options)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.join(GUARD)
+        process.close()
+
+
+@contextmanager
+def started_server(load, **options):
+    with started(load, **options) as process:
+        assert process.ready.wait(GUARD)
+        yield Server(process.port.value)
+
+
+def test_the_process_serves_denials_and_takes_the_servers_options():
+    with started_server(load, server_name="mine") as server:
+        reply = ask(server, DENIAL)
+    assert (reply.status, reply.body, reply.all("server")) == (401, b"no", ["mine"])
+
+
+def test_an_application_that_cannot_be_started_is_a_500():
+    with started_server(load_not_async) as server:
+        assert ask(server, []).status == 500
+
+
+def test_a_handshake_that_only_the_servers_own_look_at_the_time_ends_is_a_503(settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.1}
+    with started_server(load, websocket_handshake_timeout=0, websocket_connect_timeout=0) as server:
+        assert ask(server, ["hang"]).status == 503
+
+
+def test_what_the_application_raises_as_it_loads_reaches_the_parent_as_text():
+    with started(fail_to_load) as process:
+        error, trace = process.errors.get(timeout=GUARD)
+        assert (str(error), "in fail_to_load" in trace) == ("LookupError('no such application')", True)
+        process.join(GUARD)
+        assert (process.exitcode, process.ready.is_set()) == (1, False)
+
+
+@pytest.mark.skipif(channels.__version__.startswith("4.2."), reason="Channels 4.2's own test case fails on Django 5.2")
+def test_channels_live_test_case_runs_on_it(tmp_path):
+    code = """
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "test", "tests.support.daphne.live"])
+"""
+    database = str(tmp_path / "test.sqlite3")
+    assert "Ran 1 test" in run_python(code, settings=SETTINGS, TESTS_DAPHNE_DATABASE=database)[1]

@@ -1,0 +1,350 @@
+"""Handshakes on the server as its own process: what arrives on the wire."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as websocket
+
+from tests.support.daphne.client import (
+    ACCEPT,
+    CLOSE,
+    ask,
+    body,
+    connect,
+    read,
+    read_head,
+    request,
+    start,
+    switch,
+    unique,
+)
+from tests.support.daphne.servers import GUARD, daphne
+
+pytestmark = pytest.mark.servers
+HEARD = "heard {'type': 'websocket.connect'}"
+DISCONNECT = "heard {'type': 'websocket.disconnect', 'code': 1006}"
+
+
+@pytest.fixture(scope="module")
+def unpolled(tmp_path_factory):
+    """A server that notices an application's end at once or never."""
+    with daphne(tmp_path_factory.mktemp("unpolled"), module="tests.support.daphne.unpolled") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """A server whose handshakes may take one second."""
+    application, options = "tests.support.daphne.hasty:application", ["--websocket_connect_timeout", "1"]
+    with daphne(tmp_path_factory.mktemp("hasty"), *options, application=application) as server:
+        yield server
+
+
+def url(server, *steps):
+    return f"ws://127.0.0.1:{server.port}{unique()}?{quote(repr(list(steps)))}"
+
+
+# Denials.
+
+
+def test_a_denial_arrives_with_its_status_headers_and_body(server):
+    headers = [(b"www-authenticate", b"Session"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    reply = ask(server, [start(401, headers), body(b"who are ", more=True), ("sleep", 0.1), body(b"you?")])
+    assert (reply.status_line, reply.body) == ("HTTP/1.1 401 Unauthorized", b"who are you?")
+    assert (reply.all("www-authenticate"), reply.all("set-cookie")) == (["Session"], ["a=1", "b=2"])
+    assert (reply.all("content-length"), reply.all("connection")) == (["12"], ["close"])
+    assert reply.all("server") == ["daphne"]
+
+
+def test_a_slow_client_gets_all_of_a_large_body_and_the_application_its_disconnect_at_once(server):
+    path, size = unique(), 8 * 1024 * 1024
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(GUARD)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(request(path, ["hear", start(), ("body", size), "hear"]))
+        server.wait_for(f"{path} {DISCONNECT}")
+        # Past the server's poll, which forgets connections that are done.
+        time.sleep(2.5)
+        assert len(read(connection).body) == size
+
+
+def test_a_close_before_the_accept_is_a_bare_403(server):
+    assert ask(server, [CLOSE]).is_bare(403)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        ([start(401, [(b"x-secret", b"1")]), body("text")], "TypeError: websocket.http.response.body has"),
+        ([start(403, [(b"x-secret", b"1\r\nset-cookie: a=hidden")])], "ValueError: websocket.http.response.start has"),
+        ([{**ACCEPT, "headers": [("x-secret", b"1")]}], "TypeError: websocket.accept has"),
+        ([("dare", start(101)), "hang"], "ValueError: websocket.http.response.start has"),
+    ],
+    ids=repr,
+)
+def test_a_bad_answer_is_an_error_for_the_application_and_a_bare_500_for_the_client(server, steps, error):
+    path = unique()
+    reply = ask(server, steps, path=path)
+    assert reply.is_bare(500)
+    assert reply.all("set-cookie") + reply.all("x-secret") == []
+    line = server.wait_for(f"{path} got")
+    assert error in line
+    assert "hidden" not in line
+
+
+def test_an_unknown_message_is_an_error_and_no_answer(server):
+    path, unknown = unique(), {"type": "http.response.start", "status": 200}
+    assert ask(server, [("dare", unknown), start(401), body()], path=path).status == 401
+    assert "got ValueError: A WebSocket application sent 'http." in server.wait_for(f"{path} got")
+
+
+def test_messages_after_the_denial_are_dropped(server):
+    path = unique()
+    reply = ask(server, [start(401), body(b"no"), ACCEPT, "hear"], path=path)
+    assert (reply.status, reply.body) == (401, b"no")
+    server.wait_for(f"{path} returned")
+
+
+def test_what_a_client_sends_too_early_is_no_second_request(server):
+    path = unique()
+    with connect(server) as connection:
+        connection.sendall(request(path, ["hear", ("sleep", 0.5), start(401), body(b"once")]))
+        server.wait_for(f"{path} heard")
+        connection.sendall(request("/second", [start(402), body(b"twice")]))
+        reply = read(connection)
+    assert (reply.status, reply.body) == (401, b"once")
+    assert "/second" not in server.access_log.read_text()
+
+
+# Accepts.
+
+
+def test_headers_and_subprotocol_of_the_accept_are_on_the_101(server):
+    headers = [(b"Set-Cookie", b"a=1"), (b"x-name", b"caf\xc3\xa9"), (b"set-cookie", b"b=2")]
+    accept = {**ACCEPT, "subprotocol": "b", "headers": headers}
+    reply = switch(server, [accept], "Sec-WebSocket-Protocol: a, b")
+    assert (reply.status, reply.all("sec-websocket-protocol"), reply.all("server")) == (101, ["b"], ["daphne"])
+    assert sorted(reply.all("set-cookie")) == ["a=1", "b=2"]
+    assert b"x-name: caf\xc3\xa9\r\n" in reply.raw
+    assert switch(server, [{**ACCEPT, "headers": [(b"Server", b"mine")]}]).all("server") == ["mine"]
+
+
+def test_an_accepted_socket_speaks_and_is_closed_with_code_and_reason(server):
+    steps = [
+        ACCEPT,
+        {"type": "websocket.send", "text": "hello"},
+        {**CLOSE, "code": 4401, "reason": "expired"},
+    ]
+    with websocket(url(server, *steps)) as client:
+        assert client.recv() == "hello"
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv()
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "expired")
+
+
+def test_an_exception_after_the_accept_closes_with_1011(server):
+    with websocket(url(server, ACCEPT, "crash")) as client, pytest.raises(ConnectionClosed) as caught:
+        client.recv()
+    assert caught.value.rcvd.code == 1011
+
+
+def test_a_second_answer_or_bad_close_after_the_accept_is_an_error_and_changes_nothing(server):
+    for message, error in (
+        (ACCEPT, "ValueError: websocket.accept came after websocket.accept"),
+        (start(403), "ValueError: websocket.http.response.start came after websocket.accept"),
+        ({**CLOSE, "code": 1005}, "ValueError: websocket.close has the code 1005"),
+    ):
+        path = unique()
+        with connect(server) as connection:
+            connection.sendall(request(path, [ACCEPT, ("dare", message), "hang"]))
+            assert read_head(connection).status == 101
+            assert error in server.wait_for(f"{path} got")
+
+
+def test_frames_that_came_before_the_accept_are_delivered(server):
+    path = unique()
+    with connect(server) as connection:
+        connection.sendall(request(path, ["hear", ("sleep", 0.3), ACCEPT, "hear"]))
+        server.wait_for(f"{path} {HEARD}")
+        connection.sendall(b"\x81\x82\0\0\0\0hi")  # A text frame with a mask of zeros.
+        server.wait_for(f"{path} heard {{'type': 'websocket.receive', 'text': 'hi'}}")
+
+
+# Applications that do not answer.
+
+
+def test_an_end_without_an_answer_is_a_bare_500_or_503_that_waits_for_no_poll(unpolled):
+    for steps, status in (
+        (["crash"], 500),
+        (["hear"], 500),
+        ([start(401), body(b"secret", more=True)], 500),
+        ([{"type": "websocket.send", "text": "too early"}], 500),
+        ([{"text": "no type"}], 500),
+        (["give_up"], 503),
+    ):
+        assert ask(unpolled, steps).is_bare(status), steps
+
+
+def test_an_end_without_an_answer_is_logged_once(server):
+    crashing, returning = unique(), unique()
+    ask(server, ["crash"], path=crashing)
+    ask(server, [], path=returning)
+    assert returning in server.wait_for("returned without answering the handshake of <WebSocketProtocol client=")
+    server.wait_for(f"RuntimeError: {crashing} crashed")
+    assert server.log.read_text().count(f"Exception inside application: {crashing} crashed") == 1
+
+
+@pytest.mark.parametrize("steps", [[], [start(401), body(more=True)]], ids=repr)
+def test_an_application_that_takes_too_long_is_a_bare_503_and_gets_its_disconnect(hasty, steps):
+    path = unique()
+    assert ask(hasty, ["hear", *steps, "hear"], path=path).is_bare(503)
+    hasty.wait_for(f"{path} {DISCONNECT}")
+    assert "did not answer the handshake" in hasty.wait_for(f"path=b'{path}'")
+
+
+@pytest.mark.parametrize(
+    ("application", "timeout"),
+    [
+        # Unconfigured, a policy may take 4 seconds; stock Daphne would reset within 2.
+        ("tests.support.daphne.apps:scripted", "1"),
+        # -1 is no limit; stock Daphne would deny at its next look, within 2 seconds.
+        ("tests.support.daphne.hasty:application", "-1"),
+    ],
+)
+def test_timeouts_are_longer_than_those_of_policies(tmp_path, application, timeout):
+    with daphne(tmp_path, "--websocket_connect_timeout", timeout, application=application) as server:
+        assert ask(server, [("sleep", 3), start(401), body()]).status == 401
+
+
+def test_a_handshake_that_is_pending_at_shutdown_is_a_503(tmp_path):
+    path = unique()
+    with daphne(tmp_path) as server:
+        connection = connect(server)
+        connection.sendall(request(path, ["hear", "hang"]))
+        server.wait_for(f"{path} heard")
+    with connection:
+        assert read(connection).is_bare(503)
+    assert "Traceback" not in server.log.read_text()
+
+
+# Requests that the server refuses by itself.
+
+
+def test_a_request_that_the_server_refuses_gets_a_bare_400_and_leaves_nothing(server):
+    for header in ("Origin: http://[bad", "Origin: ftp", "Sec-WebSocket-Key: second"):
+        path = unique()
+        assert ask(server, ["crash"], header, path=path).is_bare(400)
+        assert path not in held(server)["connections"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "name", "value"),
+    [
+        # Daphne fails to decode what is offered, with an exception that stays out of the answer.
+        ((b"Upgrade: web", b"Sec-WebSocket-Protocol: \xff\r\nUpgrade: web"), 500, "connection", "close"),
+        ((b"GET", b"HEAD"), 405, "allow", "GET"),
+        ((b"Version: 13", b"Version: 99"), 400, "sec-websocket-version", "13"),
+    ],
+)
+def test_the_refusal_of_an_unusual_request_says_what_is_wrong(server, change, status, name, value):
+    with connect(server) as connection:
+        connection.sendall(request(unique(), ["crash"]).replace(*change))
+        reply = read(connection)
+    assert (reply.status, reply.body) == (status, b"")
+    assert value in reply.all(name)[0]
+
+
+# What is left of a connection once it is over.
+
+
+def held(server):
+    with urlopen(f"http://127.0.0.1:{server.port}/") as reply:
+        return json.load(reply)
+
+
+def wait_until_gone(server, path):
+    """Until neither the server's list nor the process's memory holds the connection of `path`."""
+    deadline = time.monotonic() + GUARD
+    while path in (state := held(server))["connections"] + state["alive"]:
+        assert time.monotonic() < deadline, state
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("steps", [[start(401), body(b"no")], [CLOSE]], ids=repr)
+def test_a_denied_application_gets_one_disconnect_and_nothing_is_left_of_its_connection(server, steps):
+    path = unique()
+    ask(server, ["hear", *steps, "hear", "hear"], path=path)
+    server.wait_for(f"{path} {DISCONNECT}")
+    server.wait_for(f"WSDISCONNECT {path}", server.access_log)
+    assert server.log.read_text().count(f"{path} heard") == 2
+    wait_until_gone(server, path)
+
+
+def test_nothing_is_left_of_an_application_that_failed(server):
+    for steps in ([start(101)], ["crash"]):
+        path = unique()
+        ask(server, steps, path=path)
+        wait_until_gone(server, path)
+
+
+@pytest.mark.parametrize(
+    ("steps", "after"),
+    [
+        ([], ["crash"]),
+        ([], [ACCEPT]),
+        ([], [start(403), body()]),
+        ([start(401), body(b"no", more=True)], [body(b"rest")]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("leaving", ["closes", "resets"])
+def test_nothing_is_left_when_the_client_leaves(server, steps, after, leaving):
+    path = unique()
+    with connect(server) as connection:
+        connection.sendall(request(path, ["hear", *steps, "hear", *after]))
+        server.wait_for(f"{path} {HEARD}")
+        if leaving == "resets":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server.wait_for(f"{path} {DISCONNECT}")
+    wait_until_gone(server, path)
+
+
+def test_nothing_is_left_when_the_client_leaves_within_a_large_body(server):
+    path = unique()
+    with connect(server) as connection:
+        connection.sendall(request(path, [start(401), ("body", 32 * 1024 * 1024)]))
+        connection.recv(1000)
+    wait_until_gone(server, path)
+
+
+# The access log.
+
+
+@pytest.mark.parametrize(
+    ("steps", "logged"),
+    [
+        ([start(401), body(b"hidden")], "401 6"),
+        ([start(304), body(b"hidden")], "304 -"),
+        ([CLOSE], "403 -"),
+        (["crash"], "500 -"),
+    ],
+    ids=repr,
+)
+def test_a_denial_is_logged_once_with_its_status_and_size_but_without_its_query(server, steps, logged):
+    path = unique()
+    ask(server, steps, path=path)
+    server.wait_for(f"WSDISCONNECT {path}", server.access_log)
+    lines = [line for line in server.access_log.read_text().splitlines() if path in line]
+    assert [line.split('"')[1].split()[0] for line in lines] == ["WSCONNECTING", "GET", "WSDISCONNECT"]
+    assert lines[1].startswith("127.0.0.1:")
+    assert lines[1].endswith(f'"GET {path}" {logged}')
+    assert "hidden" not in server.access_log.read_text()

@@ -1,0 +1,395 @@
+"""The private and undocumented names that docs/architecture.md lists are what the package takes them for.
+
+These tests ask the installed Django, asgiref, Channels and Daphne alone, so that a release which changes one of
+those names fails here first, by its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from http import HTTPStatus
+from io import BytesIO
+from types import FunctionType
+
+import pytest
+from asgiref.sync import SyncToAsync, iscoroutinefunction, markcoroutinefunction
+from asgiref.testing import ApplicationCommunicator
+from channels.auth import AuthMiddleware
+from channels.consumer import AsyncConsumer
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
+from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.conf import Settings, settings
+from django.contrib import auth
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions import middleware as sessions_middleware
+from django.contrib.sessions.backends import db as db_sessions
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.handlers.exception import get_exception_response
+from django.db import connection, connections, transaction
+from django.dispatch import Signal
+from django.http import (
+    Http404,
+    HttpHeaders,
+    HttpRequest,
+    HttpResponse,
+    RawPostDataException,
+    StreamingHttpResponse,
+)
+from django.test import RequestFactory, override_settings
+from django.urls import URLResolver, get_callable, get_resolver, include, path
+from django.urls.resolvers import RoutePattern
+from django.utils import translation
+from django.utils.functional import LazyObject, SimpleLazyObject, empty
+from django.utils.log import log_response
+
+SCOPE = {"type": "http", "method": "GET", "path": "/a/b/", "query_string": b"", "headers": [(b"x", b"1")]}
+
+
+async def app(scope, receive, send):
+    """An ASGI application."""
+
+
+def view(request):
+    return HttpResponse()
+
+
+# Django: objects
+
+
+def test_a_lazy_object_keeps_what_it_stands_for():
+    lazy = SimpleLazyObject(lambda: "loaded")
+    assert isinstance(lazy, LazyObject)
+    assert lazy._wrapped is empty
+    assert str(lazy) == "loaded"
+    assert lazy._wrapped == "loaded"
+    lazy._wrapped = "another"  # as subclasses of Channels' AuthMiddleware do
+    assert str(lazy) == "another"
+
+
+def test_the_settings_are_a_lazy_object_and_overriding_them_replaces_what_it_stands_for():
+    before = vars(settings)["_wrapped"]
+    with override_settings(CHANNELS_WSDENY={"POOL_SIZE": 2}):
+        assert vars(settings)["_wrapped"] is not before
+        assert type(vars(settings)["_wrapped"]) is not Settings
+    assert vars(settings)["_wrapped"] is before
+    assert "ROOT_URLCONF" in vars(Settings("testproject.settings"))
+
+
+def test_a_signal_lists_its_receivers_the_synchronous_ones_first():
+    signal = Signal()
+    assert not signal.receivers
+
+    def blocking(**kwargs): ...
+
+    async def asynchronous(**kwargs): ...
+
+    for receiver in (asynchronous, blocking):
+        signal.connect(receiver)
+    assert signal.receivers
+    assert signal._live_receivers(None) == ([blocking], [asynchronous])
+
+
+def test_a_response_that_was_logged_is_not_logged_again(caplog):
+    response = HttpResponse(status=500)
+    response._has_been_logged = True
+    log_response("Failed", response=response, request=RequestFactory().get("/"))
+    assert caplog.records == []
+    log_response("Failed", response=HttpResponse(status=500), request=RequestFactory().get("/"))
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_response_lists_what_it_closes_and_makes_bytes_of_its_chunks():
+    closed = []
+
+    class Stream(list):
+        def close(self):
+            closed.append(self)
+
+    response = StreamingHttpResponse(Stream([b"a"]))
+    (close,) = response._resource_closers
+    close()
+    assert closed == [[b"a"]]
+    assert response.make_bytes("ä") == "ä".encode()
+
+
+# Django: requests
+
+
+def test_an_asgi_request_is_made_of_a_scope_and_a_stream():
+    request = ASGIRequest({**SCOPE, "root_path": "/a"}, BytesIO(b"body"))
+    assert (request.path, request.path_info, request.headers["X"]) == ("/a/b/", "/b/", "1")
+    assert request.resolver_match is None
+    assert (request.body, request._get_scheme()) == (b"body", "http")
+    assert get_script_prefix({"root_path": "/a"}) == "/a"
+
+
+def test_a_request_keeps_its_body_and_its_form_in_four_attributes():
+    request = RequestFactory().post("/", b"a=1", content_type="application/x-www-form-urlencoded")
+    assert vars(request)["_read_started"] is False
+    assert "_body" not in vars(request)
+    assert request.body == b"a=1"
+    assert vars(request)["_body"] == b"a=1"
+    assert "_post" not in vars(request)
+    assert request.POST["a"] == "1"
+    assert {"_post", "_files"} <= vars(request).keys()
+    # Another body, as of a decoding route.
+    for parsed in ("_post", "_files"):
+        del vars(request)[parsed]
+    vars(request).update(_body=b"a=2", _stream=BytesIO(b"a=2"))
+    assert request.POST["a"] == "2"
+    # A stream that was read may be rewound.
+    request = HttpRequest()
+    request._stream, request._read_started = BytesIO(b"abc"), True
+    with pytest.raises(RawPostDataException):
+        _ = request.body
+    request._read_started = False
+    assert request.body == b"abc"
+
+
+def test_headers_get_the_names_that_the_client_takes():
+    assert HttpHeaders.to_asgi_names({"X-Name": "1"}) == {"X_NAME": "1"}
+
+
+# Django: sessions and users
+
+
+def test_a_session_loads_by_its_key_and_cleans_up_by_two_methods(db):
+    session = db_sessions.SessionStore("a" * 32)
+    assert session._session_key == "a" * 32
+    session._session_key = None
+    assert session.session_key is None
+    assert (session.modified, session.accessed) == (False, False)
+    assert {"create", "delete", "load", "aload"} <= set(dir(session))
+    assert db_sessions.SessionStore().key_salt.endswith(db_sessions.SessionStore.__qualname__)
+
+
+def test_djangos_get_user_needs_of_a_session_what_the_read_only_one_has():
+    class Session(dict):
+        def cycle_key(self): ...
+
+        def flush(self): ...
+
+    request = HttpRequest()
+    request.session = Session()
+    assert isinstance(auth.get_user(request), AnonymousUser)
+    assert auth.SESSION_KEY == "_auth_user_id"
+
+
+def test_the_session_middleware_saves_a_session_and_sets_its_cookie(db):
+    request, response = RequestFactory().get("/"), HttpResponse()
+    request.session = db_sessions.SessionStore()
+    request.session["a"] = 1
+    sessions_middleware.SessionMiddleware(lambda request: response).process_response(request, response)
+    assert response.cookies[settings.SESSION_COOKIE_NAME].value == request.session.session_key
+
+
+def test_a_view_that_needs_no_login_says_so_by_one_attribute():
+    assert login_not_required(view).login_required is False
+    middleware = LoginRequiredMiddleware(view)
+    response = middleware.handle_no_permission(RequestFactory().get("/a/"), view)
+    assert response.status_code == HTTPStatus.FOUND
+    assert response.url.endswith("next=/a/")
+
+
+# Django: databases
+
+
+def test_a_connection_may_be_used_by_another_thread_and_lists_its_wrappers(db):
+    connection.inc_thread_sharing()
+    connection.dec_thread_sharing()
+    assert isinstance(connection.execute_wrappers, list)
+    assert callable(connection.close_if_unusable_or_obsolete)
+    assert callable(connection.is_in_memory_db)  # of SQLite alone
+    assert connections.all(initialized_only=True) == [connections["default"]]
+    assert connection.in_atomic_block
+    assert connection.settings_dict["ATOMIC_REQUESTS"] is False
+    assert callable(connection.set_rollback)
+    assert connections["default"].alias == "default"
+
+
+def test_a_view_names_the_databases_that_it_wants_no_transaction_of():
+    assert transaction.non_atomic_requests(using="other")(lambda request: None)._non_atomic_requests == {"other"}
+
+
+# Django: URLs
+
+
+def test_a_resolver_finds_error_views_and_its_patterns():
+    resolver = get_resolver()
+    assert isinstance(resolver, URLResolver)
+    assert callable(resolver.resolve_error_handler(404))
+    assert get_callable("django.views.defaults.page_not_found") is not None
+    response = get_exception_response(RequestFactory().get("/"), resolver, 404, Http404("no"))
+    assert response.status_code == HTTPStatus.NOT_FOUND
+    included = path("a/<int:pk>/", include(([path("b/", view, name="b")], "app"), namespace="space"), {"x": 1})
+    assert (included.namespace, included.app_name, included.default_kwargs) == ("space", "app", {"x": 1})
+    assert included.pattern.converters.keys() == {"pk"}
+    assert isinstance(included.pattern, RoutePattern)
+    assert included.pattern.match("a/1/b/") == ("b/", (), {"pk": 1})
+    (inner,) = included.url_patterns
+    assert {"urlconf_module", "url_patterns"} <= vars(included).keys()  # cached
+    assert (inner.name, inner.callback, inner.default_args, str(inner.pattern)) == ("b", view, {}, "b/")
+
+
+# Django: translations
+
+
+def test_the_active_language_is_one_contextvar():
+    added = Context()
+    added.run(translation.activate, "de")
+    assert len(added) == 1
+
+
+# asgiref
+
+
+def test_synchronous_code_of_a_process_runs_in_one_executor():
+    assert isinstance(SyncToAsync.single_thread_executor, ThreadPoolExecutor)
+
+
+def test_a_function_is_marked_as_a_coroutine_function_by_its_attributes():
+    marked = markcoroutinefunction(lambda: None)
+    assert iscoroutinefunction(marked)
+    assert vars(marked)
+    vars(marked).clear()
+    assert not iscoroutinefunction(marked)
+
+
+async def test_a_communicator_has_two_queues_and_a_future():
+    communicator = ApplicationCommunicator(app, SCOPE)
+    assert isinstance(communicator.input_queue, asyncio.Queue)
+    assert isinstance(communicator.output_queue, asyncio.Queue)
+    await communicator.wait()
+    assert communicator.future.done()
+
+
+# Channels
+
+
+def test_as_asgi_returns_a_function_whose_code_is_that_of_all_consumers():
+    returned = AsyncWebsocketConsumer.as_asgi()
+    assert isinstance(returned, FunctionType)
+    assert returned.__code__ is AsyncConsumer.as_asgi().__code__
+    assert returned.consumer_class is AsyncWebsocketConsumer
+
+
+def test_consumers_say_by_their_methods_what_they_serve():
+    assert hasattr(AsyncWebsocketConsumer, "websocket_connect")
+    assert hasattr(WebsocketConsumer, "websocket_connect")
+    assert hasattr(AsyncHttpConsumer, "http_request")
+
+
+async def test_routers_keep_their_routes_and_what_is_left_of_a_path():
+    seen = {}
+
+    async def endpoint(scope, receive, send):
+        seen.update(scope)
+
+    router = URLRouter([path("a/", URLRouter([path("<slug:b>/", endpoint)]))])
+    assert router._path_routing is True
+    assert [str(route.pattern) for route in router.routes] == ["a/"]
+    outer = ProtocolTypeRouter({"websocket": router})
+    assert outer.application_mapping == {"websocket": router}
+    await outer({"type": "websocket", "path": "/a/b/"}, None, None)
+    assert (seen["path_remaining"], seen["url_route"]) == ("", {"args": (), "kwargs": {"b": "b"}})
+
+
+async def test_what_no_router_knows_is_a_value_error_of_channels_own():
+    with pytest.raises(ValueError, match="No route") as raised:
+        await URLRouter([])({"type": "websocket", "path": "/"}, None, None)
+    assert raised.traceback[-1].frame.f_globals["__name__"] == "channels.routing"
+    validator = OriginValidator(app, ["*"])
+    with pytest.raises(ValueError, match="Invalid IPv6 URL") as raised:
+        await validator({"type": "websocket", "headers": [(b"origin", b"http://[bad")]}, None, None)
+    assert "channels.security.websocket" in [entry.frame.f_globals["__name__"] for entry in raised.traceback]
+
+
+def test_wrappers_keep_what_they_wrap():
+    assert OriginValidator(app, []).application is app
+    assert list(inspect.signature(OriginValidator.validate_origin).parameters) == ["self", "parsed_origin"]
+    for wrapper in (BaseMiddleware, CookieMiddleware, SessionMiddleware, AuthMiddleware):
+        assert wrapper(app).inner is app
+
+
+# Daphne, Twisted and Autobahn
+
+
+def test_daphnes_classes_have_what_the_subclasses_override_and_read():
+    pytest.importorskip("daphne")
+    from autobahn.websocket import protocol as autobahn
+    from autobahn.websocket.types import ConnectionDeny
+    from daphne.cli import CommandLineInterface
+    from daphne.server import Server
+    from daphne.testing import DaphneProcess
+    from daphne.ws_protocol import WebSocketProtocol
+
+    for cls, names in [
+        (
+            Server,
+            "create_application handle_reply protocol_disconnected kill_all_applications log_action run",
+        ),
+        (
+            WebSocketProtocol,
+            "handle_reply handle_exception applicationCreateFailed serverAccept check_timeouts duration "
+            "onConnect onClose",
+        ),
+        (
+            autobahn.WebSocketServerProtocol,
+            "processHandshake sendHttpErrorResponse onOpenHandshakeTimeout sendCloseFrame sendData "
+            "STATE_CONNECTING STATE_OPEN CLOSE_STATUS_CODE_ABNORMAL_CLOSE",
+        ),
+        (CommandLineInterface, "server_class description entrypoint"),
+        (DaphneProcess, "run"),
+    ]:
+        assert [name for name in names.split() if not hasattr(cls, name)] == [], cls
+    assert {"websocket_connect_timeout", "websocket_handshake_timeout"} <= inspect.signature(Server).parameters.keys()
+    assert ConnectionDeny(401, "why").code == HTTPStatus.UNAUTHORIZED
+    for cls, text in [
+        (Server, "self.ws_factory = "),
+        (Server, "self.connections"),
+        (Server, '"application_instance"'),
+        (Server, "self.abort_start"),
+        (WebSocketProtocol, "self.handshake_deferred"),
+        (WebSocketProtocol, "self.application_queue"),
+        (WebSocketProtocol, "self.muted"),
+        (WebSocketProtocol, "self.client_addr"),
+        (WebSocketProtocol, "self.client_scheme"),
+        (DaphneProcess, "self.server = "),
+        (DaphneProcess, "self.errors"),
+    ]:
+        assert text in inspect.getsource(cls), (cls, text)
+
+
+# Python, and servers
+
+
+async def test_a_thread_may_forget_its_running_loop_for_a_moment():
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+    finally:
+        asyncio._set_running_loop(loop)
+
+
+def test_the_handlers_are_called_by_the_classes_that_the_resolver_compares():
+    assert "__call__" in vars(ASGIHandler)
+    assert "__call__" in vars(URLRouter)
+    assert "__call__" in vars(ProtocolTypeRouter)
+
+
+def test_uvicorn_says_when_it_has_started():
+    uvicorn = pytest.importorskip("uvicorn")
+    server = uvicorn.Server(uvicorn.Config(app))
+    assert (server.started, server.should_exit) == (False, False)

@@ -1,0 +1,305 @@
+"""Wrappers, mixins and hooks by which an application was let in without its policies' permission."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from channels.consumer import AsyncConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import URLRouter
+from django.contrib.auth import get_user_model
+from django.urls import path
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsStaff, UserPassesTest
+from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.policies import Check
+from tests.support.policies import accept as listening
+
+alice = get_user_model()(pk=1, username="alice")
+boss = get_user_model()(pk=2, username="boss", is_staff=True, is_superuser=True)
+
+
+async def accepting(scope, receive, send):
+    """Accepts without having received anything."""
+    await send({"type": "websocket.accept"})
+    await receive()
+
+
+class Accepting(AsyncConsumer):
+    async def __call__(self, scope, receive, send):
+        await accepting(scope, receive, send)
+
+
+def consumer(*decorators):
+    """A new consumer class that accepts at once; decorators mark classes for good."""
+    cls = type("Consumer", (Accepting,), {})
+    for decorator in decorators:
+        cls = decorator(cls)
+    return cls
+
+
+class Change(BaseMiddleware):
+    """Passes on a scope that differs by `values`."""
+
+    def __init__(self, inner, **values):
+        super().__init__(inner)
+        self.values = values
+
+    async def __call__(self, scope, receive, send):
+        await self.inner({**scope, **self.values}, receive, send)
+
+
+async def turns(number):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+class Retry(BaseMiddleware):
+    """Gives up what it wraps after some turns of the loop, and tries again."""
+
+    async def __call__(self, scope, receive, send):
+        for _ in range(3):
+            attempt = asyncio.create_task(self.inner(scope, receive, send))
+            await turns(20)
+            attempt.cancel()
+            await asyncio.wait({attempt})
+
+
+class AtOnce(BaseMiddleware):
+    """Runs what it wraps in two tasks."""
+
+    async def __call__(self, scope, receive, send):
+        first = asyncio.create_task(self.inner(scope, receive, send))
+        await turns(20)
+        await asyncio.gather(first, self.inner(scope, receive, send), return_exceptions=True)
+
+
+# Policies
+
+
+class Denying:
+    def check(self, request):
+        return False
+
+
+class AsyncDenying:
+    async def acheck(self, request):
+        return False
+
+
+async def room_of(request):
+    return "room"
+
+
+async def always(user):
+    return True
+
+
+@pytest.mark.parametrize("around", [lambda policy: policy, lambda policy: Check(lambda request: True) & policy])
+@pytest.mark.parametrize(
+    ("mixin", "base", "arguments"),
+    [
+        (Denying, HasPermission, {"permission": "a.b", "obj": room_of}),
+        (Denying, UserPassesTest, {"test": always}),
+        (AsyncDenying, HasPermission, {"permission": "a.b"}),
+        (AsyncDenying, UserPassesTest, {"test": lambda user: True}),
+        (AsyncDenying, IsStaff, {}),
+        (AsyncDenying, AllowAny, {}),
+    ],
+)
+async def test_a_mixin_that_overrides_the_other_check_of_a_policy_is_asked(mixin, base, arguments, around):
+    policy = type("Mixed", (mixin, base), {})(**arguments)
+    stack = DenyMiddlewareStack(consumer(require(around(policy))).as_asgi())
+    assert (await knock(stack, "/", user=boss)).status == 403
+
+
+# Applications that are not known
+
+
+async def test_an_endpoint_with_hooks_alone_does_not_open_the_application_around_it():
+    with_some = Hooks()
+    with_some.on_response(lambda request, response: None)
+    for hooks in (Hooks(), with_some):
+        endpoint = consumer(with_hooks(hooks))
+
+        async def function(scope, receive, send, endpoint=endpoint):
+            await endpoint()(scope, receive, send)
+
+        assert (await knock(DenyMiddlewareStack(function), "/")).status == 401
+
+
+async def test_a_wrapper_that_passes_on_attributes_is_not_taken_for_its_consumer():
+    class PassingOn:
+        def __init__(self, app):
+            self.app = app
+
+        def __getattr__(self, name):
+            return getattr(self.app, name)
+
+        async def __call__(self, scope, receive, send):
+            await accepting(scope, receive, send)
+
+    app = PassingOn(consumer(public).as_asgi())
+    assert (await knock(DenyMiddlewareStack(app), "/")).status == 401
+    assert (await knock(DenyMiddlewareStack(URLRouter([path("", app)])), "/")).status == 401
+
+
+async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_route():
+    hooks = Hooks()
+    hooks.on_route(lambda request: Deny(404) if request.resolver_match.kwargs["room"] == "secret" else None)
+    for app in (listening, BaseMiddleware(listening)):
+        stack = DenyMiddlewareStack(URLRouter([path("<room>/", app)]), hooks=hooks)
+        assert (await knock(stack, "/lobby/", user=alice)).status == 101
+        assert (await knock(stack, "/secret/", user=alice)).status == 404
+
+
+# What a wrapper changes
+
+
+@pytest.mark.parametrize(
+    ("policy", "values"),
+    [
+        (Check(lambda request: request.path == "/good"), {"path": "/bad"}),
+        (Check(lambda request: request.GET.get("room") == "good"), {"query_string": b"room=bad"}),
+        (Check(lambda request: request.headers.get("x-inside") == "yes"), {"headers": []}),
+        (Check(lambda request: request.META["REMOTE_ADDR"] == "127.0.0.1"), {"client": ["192.0.2.1", 5]}),
+        (Check(lambda request: not request.scope.get("is_banned")), {"is_banned": True}),
+    ],
+)
+async def test_a_policy_sees_what_a_wrapper_changed_in_the_scope(policy, values):
+    given = {"path": "/good?room=good", "headers": [(b"x-inside", b"yes")]}
+    endpoint = consumer(require(policy)).as_asgi()
+    seen = Hooks()
+    seen.on_request(lambda request: request.META and None)  # The request is built before the wrapper runs.
+    assert (await knock(DenyMiddlewareStack(endpoint), **given)).status == 101
+    for app in (Change(endpoint, **values), require(policy)(Change(endpoint, **values))):
+        for stack in (DenyMiddlewareStack(app), DenyMiddlewareStack(app, hooks=seen)):
+            assert (await knock(stack, **given)).status == 403
+
+
+async def test_a_policy_sees_headers_that_a_wrapper_took_out_of_their_list():
+    class Strip(BaseMiddleware):
+        async def __call__(self, scope, receive, send):
+            scope["headers"].clear()
+            await self.inner(scope, receive, send)
+
+    policy = Check(lambda request: request.headers.get("x-inside") == "yes")
+    stack = DenyMiddlewareStack(require(policy)(Strip(consumer(require(policy)).as_asgi())))
+    assert (await knock(stack, "/", headers=[(b"x-inside", b"yes")])).status == 403
+
+
+async def test_what_a_route_hook_writes_for_one_client_is_not_seen_by_the_next():
+    hooks = Hooks()
+
+    @hooks.on_route
+    def let_in(request):
+        if request.user.is_authenticated:
+            request.resolver_match.kwargs["room"] = "secret"
+
+    async def room(scope, receive, send):
+        name = scope["url_route"]["kwargs"].get("room", "none")
+        await send({"type": "websocket.accept", "headers": [(b"x-room", name.encode())]})
+        await receive()
+
+    route = {"args": (), "kwargs": {}}
+    inner = public(room)
+    for app in (
+        DenyMiddlewareStack(Change(inner, url_route=route), hooks=hooks),
+        Change(DenyMiddlewareStack(inner, hooks=hooks), url_route=route),
+    ):
+        assert (await knock(app, "/", user=alice)).header("x-room") == "secret"
+        assert (await knock(app, "/")).header("x-room") == "none"
+    assert route == {"args": (), "kwargs": {}}
+
+
+# Contexts
+
+
+async def test_the_context_of_another_handshake_is_not_taken_for_ones_own():
+    held = []
+
+    class Hold(BaseMiddleware):
+        async def __call__(self, scope, receive, send):
+            held.append(scope["wsdeny"])
+            await self.inner(scope, receive, send)
+
+    class Slow(AsyncConsumer):
+        async def __call__(self, scope, receive, send):
+            await receive()
+            await receive()
+
+    endpoints = (consumer(login_required).as_asgi(), DenyMiddlewareStack(consumer().as_asgi()))
+    other = Handshake(DenyMiddlewareStack(Hold(login_required(Slow).as_asgi())), websocket_scope("/", user=alice))
+    await other.communicator.send_input({"type": "websocket.connect"})
+    while not held:
+        await asyncio.sleep(0)
+    for endpoint in endpoints:
+        replaying = Change(DenyMiddlewareStack(endpoint), wsdeny=held[0])
+        assert (await knock(replaying, "/")).status == 401
+    await other.communicator.send_input({"type": "websocket.disconnect", "code": 1001})
+    await other.end()
+
+
+async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one():
+    held = []
+
+    class Hold(BaseMiddleware):
+        async def __call__(self, scope, receive, send):
+            held.append(scope["wsdeny"])
+            await self.inner(scope, receive, send)
+
+    class Replay(BaseMiddleware):
+        async def __call__(self, scope, receive, send):
+            await self.inner({**scope, "wsdeny": held[0]}, receive, send)
+
+    inner = DenyMiddlewareStack(Replay(DenyMiddlewareStack(consumer().as_asgi())), default_policy=DenyAll())
+    assert (await knock(DenyMiddlewareStack(Hold(inner), default_policy=AllowAny()), "/")).status == 403
+
+
+# Hooks
+
+
+@pytest.mark.parametrize("wrapper", [Retry, AtOnce])
+@pytest.mark.parametrize("of", ["the stack", "the endpoint"])
+@pytest.mark.parametrize("kind", ["request", "route", "response", "around"])
+async def test_no_second_try_passes_without_the_hooks_of_the_first(kind, of, wrapper):
+    hooks = Hooks()
+
+    async def deny(request, *more):
+        await turns(100)
+        return Deny(403)
+
+    hooks.register(deny, kind)
+    if of == "the stack":
+        app = DenyMiddlewareStack(URLRouter([path("", wrapper(consumer(public).as_asgi()))]), hooks=hooks)
+    else:
+        app = DenyMiddlewareStack(wrapper(with_hooks(hooks)(consumer(public).as_asgi())))
+    assert (await knock(app, "/")).status in {403, 500}
+
+
+@pytest.mark.parametrize("kind", ["user", "route"])
+async def test_a_policy_is_asked_again_about_what_an_inner_hook_changed(kind):
+    policy = Check(lambda request: (request.user.username, request.resolver_match.kwargs["room"]) == ("alice", "a"))
+    hooks = Hooks()
+    if kind == "user":
+        hooks.on_request(lambda request: setattr(request, "user", boss))
+    else:
+        hooks.on_route(lambda request: request.resolver_match.kwargs.update(room="b"))
+    inner = BaseMiddleware(consumer(require(policy), with_hooks(hooks)).as_asgi())
+    app = URLRouter([path("<room>/", require(policy)(inner))])
+    assert (await knock(app, "/a/", user=alice)).status == 403
+
+
+# Classes
+
+
+async def test_a_mixin_that_makes_the_instances_by_itself_leaves_a_consumer_guarded():
+    class Single:
+        def __new__(cls):
+            return object.__new__(cls)
+
+    single = type("Consumer", (Single, consumer(login_required)), {})
+    assert (await knock(single.as_asgi(), "/")).status == 401

@@ -1,0 +1,179 @@
+"""What a handshake waits for, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.policies import AllowAny, Policy
+from tests.support.clients import GUARD, websocket_scope
+from tests.support.scripted import accept
+
+pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
+
+
+class Server:
+    """The callables of a server; they are freed with it."""
+
+    def __init__(self):
+        self.events = asyncio.Queue()
+        self.events.put_nowait({"type": "websocket.connect"})
+        self.sent = []
+
+    async def receive(self):
+        return await self.events.get()
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    @property
+    def status(self):
+        return self.sent[0].get("status", self.sent[0]["type"])
+
+
+ALLOW = AllowAny()
+
+
+def stack(consumer, *, policy=ALLOW, **hooks):
+    registry = Hooks()
+    for kind, hook in hooks.items():
+        registry.register(hook, kind)
+    return DenyMiddlewareStack(consumer, default_policy=policy, hooks=registry)
+
+
+async def waits(scope, receive, send):
+    while True:
+        await receive()
+
+
+async def raises(scope, receive, send):
+    raise RuntimeError("by the application")
+
+
+async def fails_accepted(scope, receive, send):
+    await send(accept())
+    raise RuntimeError("by the application")
+
+
+class Closing(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.close()
+
+
+class SyncClosing(WebsocketConsumer):
+    def connect(self):
+        self.close()
+
+
+class SyncDenying(WebsocketConsumer):
+    def connect(self):
+        self.base_send({"type": "websocket.http.response.start", "status": 418, "headers": []})
+        self.base_send({"type": "websocket.http.response.body"})
+
+
+class Slow(Policy):
+    async def acheck(self, request):
+        await asyncio.sleep(GUARD)
+
+
+class Cancelled(Policy):
+    async def acheck(self, request):
+        raise asyncio.CancelledError
+
+
+class Chained(Policy):
+    def check(self, request):
+        try:
+            raise KeyError
+        except KeyError as error:
+            raise Deny(409) from error
+
+
+async def go_on(request, call_next):
+    return await call_next(request)
+
+
+async def give_up(request, call_next):
+    async with asyncio.timeout(0.01):
+        return await call_next(request)
+
+
+async def freed(app, *, cancelled=False):
+    """The server's answer, once it is freed without the garbage collector; None if it is not freed."""
+    server = Server()
+    kept = weakref.ref(server)
+    task = asyncio.create_task(app(websocket_scope("/"), server.receive, server.send))
+    if cancelled:
+        await asyncio.sleep(0.01)
+        task.cancel()
+    await asyncio.wait({task}, timeout=GUARD)
+    assert task.done()
+    status = "nothing" if cancelled else server.status
+    if not task.cancelled() and task.exception() is not None:
+        status = "raised"
+    del task, server
+    for _ in range(10):  # Futures tell those that wait for them later.
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    return status if kept() is None else None
+
+
+@pytest.fixture
+def _no_collector():
+    logging.disable()  # pytest keeps the records, and they the frames.
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    logging.disable(logging.NOTSET)
+
+
+CASES = {
+    "the consumer closes": (403, Closing.as_asgi(), {}),
+    "the consumer closes, around": (403, Closing.as_asgi(), {"around": go_on}),
+    "the application raises": (500, raises, {}),
+    "the application raises, around": (500, raises, {"around": go_on}),
+    "the accepted application raises": ("raised", fails_accepted, {}),
+    "an around hook gives up": (503, waits, {"around": give_up}),
+    "a policy is cancelled": (500, Closing.as_asgi(), {"policy": Cancelled()}),
+    "a policy denies because of another exception": (409, Closing.as_asgi(), {"policy": Chained()}),
+    "a policy hangs": (503, Closing.as_asgi(), {"policy": Slow()}),
+    "a policy hangs, around": (503, Closing.as_asgi(), {"policy": Slow(), "around": go_on}),
+}
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("case", CASES)
+async def test_what_the_server_gave_is_freed_without_the_garbage_collector(settings, case):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.1}
+    status, app, options = CASES[case]
+    assert await freed(stack(app, **options)) == status
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("around", [{}, {"around": go_on}])
+async def test_a_handshake_that_the_server_cancels_is_freed_without_the_garbage_collector(around):
+    assert await freed(stack(Closing.as_asgi(), policy=Slow(), **around), cancelled=True) == "nothing"
+
+
+@pytest.mark.parametrize(("consumer", "status"), [(SyncClosing, 403), (SyncDenying, 418)])
+async def test_a_hook_may_use_the_thread_of_a_synchronous_consumer_that_denies(settings, consumer, status):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 5}
+
+    async def around(request, call_next):
+        response = await call_next(request)
+        # It runs in asgiref's one thread, in which the consumer waits.
+        response["X-Thread"] = str(await sync_to_async(int)(7))
+        return response
+
+    server = Server()
+    await stack(consumer.as_asgi(), around=around)(websocket_scope("/"), server.receive, server.send)
+    assert server.status == status
+    assert (b"x-thread", b"7") in server.sent[0]["headers"]

@@ -1,0 +1,669 @@
+"""HTTP requests to ASGI applications that are not Django's, and to the paths of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.auth import AuthMiddlewareStack
+from channels.exceptions import DenyConnection
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.asgi import get_asgi_application
+from django.core.signals import request_finished
+from django.http import FileResponse, Http404, HttpResponse, StreamingHttpResponse
+from django.urls import path, re_path
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.exceptions import HandshakeDenied
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
+from tests.support.clients import fetch
+from tests.support.mirror import DISCONNECT, HOST, REQUEST, START, Server, body, made, plain
+from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.site import Site, hello, noting, tell
+from tests.support.transports import DJANGO, Wrapper
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+
+def consumer(handle=None, policy=None, base=AsyncHttpConsumer):
+    async def answer(self, body):
+        await self.send_response(200, b"got " + body)
+
+    made = type("Consumer", (base,), {"handle": handle or answer})
+    return require(AllowAny() if policy is None else policy)(made).as_asgi()
+
+
+def deny(*arguments):
+    return Deny(403)
+
+
+# Allowed and denied
+
+
+async def test_an_allowed_request_reaches_the_application_with_its_body(headers_of):
+    for policy in (AllowAny(), AsyncCheck(lambda request: True), IsAuthenticated()):
+        parts = [{**REQUEST, "body": b"a", "more_body": True}, {**REQUEST, "body": b"b"}]
+        server = Server(consumer(policy=policy), *parts, method="POST", headers=headers_of("alice"))
+        assert (await server.end(), server.body) == (None, b"got ab")
+
+
+async def test_a_denial_is_two_messages_and_no_application_is_called():
+    server = Server(require(DenyAll())(raising_app(AssertionError)), method="POST")
+    assert await server.end() is None
+    start, end = server.sent
+    assert (start["status"], json.loads(end["body"])["code"]) == (403, "permission_denied")
+    assert dict(start["headers"])[b"content-length"] == b"%d" % len(end["body"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda app: require(DenyAll())(app),
+        lambda app: DenyMiddlewareStack(require(DenyAll())(app)),
+        lambda app: require(DenyAll())(URLRouter([path("", app)])),
+        lambda app: URLRouter([path("", require(DenyAll())(app))]),
+        lambda app: require(DenyAll())(DenyMiddlewareStack(Wrapper(app))),
+        lambda app: DenyMiddlewareStack(Wrapper(require(DenyAll())(app))),
+        lambda app: DenyMiddlewareStack(AuthMiddlewareStack(require(DenyAll())(app))),
+        lambda app: DenyMiddlewareStack(BaseMiddleware(require(DenyAll())(app))),
+        lambda app: require(AllowAny())(require(DenyAll())(app)),
+    ],
+)
+async def test_an_application_is_guarded_in_every_nesting(wrap):
+    for app in (plain, consumer(), Wrapper(plain)):
+        for method in ("GET", "HEAD", "POST", "OPTIONS", "BREW"):
+            server = Server(wrap(app), method=method)
+            await server.end()
+            assert (server.sent[0]["status"], b"secret" in server.body) == (403, False)
+
+
+async def test_each_policy_is_asked_once_for_one_request(ran, headers_of):
+    policy = Check(lambda request: ran.append("asked") or True)
+    app = require(policy)(require(policy)(consumer(policy=policy)))
+    assert ((await fetch(app, "/")).status, ran) == (200, ["asked"])
+    app = require(IsStaff())(login_required(plain))
+    statuses = [(await fetch(app, "/", headers=headers_of(user))).status for user in (None, "alice", "staff")]
+    assert statuses == [401, 403, 200]
+
+
+async def test_a_policy_sees_the_request_and_its_route():
+    def look(request):
+        found = request.method, request.GET["a"], request.headers["X-A"], request.resolver_match.kwargs
+        return found == ("PUT", "1", "2", {"pk": 3})
+
+    routes = URLRouter([path("room/<int:pk>/", consumer(policy=Check(look)))])
+    for app in (routes, DenyMiddlewareStack(routes)):
+        assert (await fetch(app, "/room/3/?a=1", "PUT", headers=[(b"x-a", b"2")])).status == 200
+
+
+async def test_a_policy_that_reads_the_body_denies_rather_than_see_an_empty_one(caplog):
+    form = [(b"content-type", b"application/x-www-form-urlencoded"), (b"content-length", b"3")]
+    readers = [lambda r: r.body, lambda r: r.read(), lambda r: r.POST, lambda r: r.FILES, list]
+    for read in readers:
+        app = require(Check(lambda request, read=read: read(request) or True))(plain)
+        assert (await fetch(app, "/", "POST", b"a=b", headers=form)).status == 500
+    errors = [str(record.exc_info[1]) for record in caplog.records if record.name == "django.request"]
+    assert ["read by the ASGI application" in error for error in errors] == [True] * len(readers)
+
+
+async def test_routes_are_those_of_the_router():
+    async def handle(self, body):
+        await self.send_response(200, json.dumps(self.scope["url_route"]["kwargs"]).encode())
+
+    missing = consumer(policy=Check(raising(Http404)))
+    app = require(AllowAny())(URLRouter([path("<int:pk>/", consumer(handle)), path("", missing), path("", plain)]))
+    for router in (app, URLRouter([path("in/", app), path("in/other/", public(plain))])):
+        prefix = "" if router is app else "/in"
+        assert json.loads((await fetch(router, f"{prefix}/3/")).body) == {"pk": 3}
+        assert (await fetch(router, f"{prefix}/")).status == 404  # not the next route
+    assert (await fetch(router, "/in/other/")).body == b"secret"
+    assert (await fetch(app, "/nowhere/")).status == 404
+
+
+async def test_the_application_finds_user_session_and_cookies(headers_of, users, settings):
+    scopes = []
+
+    async def handle(self, body):
+        scopes.append(self.scope)
+        assert self.scope["user"].is_authenticated in {True, False}  # on the event loop
+        await self.send_response(204, b"")
+
+    for policy in (AllowAny(), IsAuthenticated()):
+        server = Server(consumer(handle, policy), headers=headers_of("alice"))
+        await server.end()
+        found = scopes[-1]
+        assert found["user"] == users["alice"]
+        assert found["session"].session_key == found["cookies"][settings.SESSION_COOKIE_NAME]
+    user = type("User", (), {"is_authenticated": True, "pk": 7})()
+    await fetch(consumer(handle, IsAuthenticated()), "/", user=user)
+    assert scopes[-1]["user"] is user
+
+
+# The application's response
+
+
+async def test_the_response_streams_through_with_all_its_messages():
+    go_on = asyncio.Event()
+
+    @public
+    async def app(scope, receive, send):
+        await send({"type": "http.response.push", "path": "/style.css", "headers": []})
+        cookies = [(b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2")]
+        await send({**START, "status": 203, "headers": [(b"X-A", b"1"), *cookies], "trailers": True})
+        await send(body(b"a", more=True))
+        await go_on.wait()
+        await send(body(b"b"))
+        await send({"type": "http.response.trailers", "headers": []})
+
+    server = Server(DenyMiddlewareStack(app, hooks=noting([], "it")))
+    await server.until(3)
+    assert server.sent[1]["headers"] == [(b"x-a", b"1"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert (server.sent[1]["status"], server.sent[1]["trailers"], server.body) == (203, True, b"a")
+    go_on.set()
+    assert (await server.end(), server.sent[3:]) == (
+        None,
+        [body(b"b"), {"type": "http.response.trailers", "headers": []}],
+    )
+
+
+async def test_a_header_that_cannot_be_sent_is_a_500():
+    @public
+    async def app(scope, receive, send):
+        await send({**START, "headers": scope["extra"]})
+        await send(body(b"secret"))
+
+    headers = [
+        (b"x-a", b"1\r\nset-cookie: b=c"),
+        (b"x a", b"1"),
+        ("x-a", b"1"),
+        (b"x-a", "1"),
+        (b"x-a", b"\0"),
+    ]
+    for header in headers:
+        answer = await fetch(app, "/", extra=[header])
+        assert (answer.status, answer.header("set-cookie"), b"secret" in answer.body) == (500, None, False)
+
+
+async def test_start_and_body_may_come_from_two_tasks(hooks):
+    @hooks.on_response
+    async def slow(request, response):
+        await asyncio.sleep(0.02)
+
+    @public
+    async def app(scope, receive, send):
+        starting = asyncio.create_task(send(START))
+        await asyncio.sleep(0)
+        await asyncio.gather(starting, send(body(b"a")))
+
+    server = Server(DenyMiddlewareStack(app, hooks=hooks))
+    assert (await server.end(), server.sent) == (None, [START, body(b"a")])
+
+
+async def test_an_exception_before_the_response_is_a_denial_and_after_it_the_servers():
+    async def late(scope, receive, send):
+        await send(START)
+        raise scope["error"]
+
+    for error, status in ((DenyConnection(), 403), (KeyError("secret"), 500), (Deny(402), 402)):
+        answer = await fetch(public(raising_app(error)), "/")
+        assert (answer.status, answer.problem["status"], b"secret" in answer.body) == (status, status, False)
+        server = Server(public(late), error=error)
+        assert (await server.end(), server.sent) == (error, [START])
+
+
+async def test_an_application_without_a_response_and_one_whose_task_was_cancelled_are_a_500(caplog):
+    @public
+    async def silent(scope, receive, send): ...
+
+    @public
+    async def cancelled(scope, receive, send):
+        raise asyncio.CancelledError
+
+    for app in (silent, cancelled):
+        assert (await fetch(app, "/")).status == 500
+    texts = [str(record.exc_info[1]) for record in caplog.records if record.name == "django.request"]
+    assert ["ended without a response" in texts[0], "was cancelled" in texts[1]] == [True, True]
+
+
+async def test_nothing_is_sent_after_a_denial():
+    outcomes = []
+
+    @public
+    async def app(scope, receive, send):
+        async def late():
+            await asyncio.sleep(0.02)
+            await send(START)
+
+        outcomes.append(asyncio.create_task(late()))
+        raise Deny(403)
+
+    @public
+    async def wrapper(scope, receive, send):
+        await require(DenyAll())(plain)(scope, receive, send)
+        await send(START)
+
+    server = Server(app)
+    await asyncio.wait({server.task})
+    (outcome,) = await asyncio.gather(*outcomes, return_exceptions=True)
+    assert isinstance(outcome, HandshakeDenied)
+    assert (len(server.sent), server.sent[0]["status"]) == (2, 403)
+    server = Server(wrapper)
+    await server.end()
+    assert (len(server.sent), server.sent[0]["status"]) == (2, 403)
+
+
+# Clients that leave, and servers that cancel
+
+
+async def test_a_client_that_leaves_is_sent_nothing_and_leaves_no_record(caplog, hooks):
+    @hooks.on_response
+    async def slow(request, response):
+        await asyncio.sleep(0.02)
+
+    async def leaving(scope, receive, send):
+        left = asyncio.ensure_future(receive())
+        try:
+            await send(START)
+        finally:
+            await left
+
+    part = {**REQUEST, "body": b"a", "more_body": True}
+    for app, events in (
+        (consumer(), [part, DISCONNECT]),
+        (require(AllowAny())(get_asgi_application()), [part, DISCONNECT]),
+        (DenyMiddlewareStack(public(leaving), hooks=hooks), [DISCONNECT]),
+    ):
+        server = Server(app, *events, method="POST")
+        await server.end()
+        assert (server.sent, caplog.records) == ([], [])
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3, 8, 21, 55])
+async def test_a_server_that_cancels_leaves_nothing(turns, ran):
+    async def app(scope, receive, send):
+        try:
+            await send(START)
+            while True:
+                await send(body(b"a", more=True))
+                await asyncio.sleep(0)
+        finally:
+            ran.append("ended")
+
+    server = Server(DenyMiddlewareStack(public(app), hooks=noting([], "it")))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    server.task.cancel()
+    await server.end()
+    assert server.task.cancelled()
+
+
+# Hooks
+
+
+async def test_hooks_enclose_an_application_and_run_once_in_every_nesting(ran):
+    hooks = noting(ran, "it")
+    for app in (
+        DenyMiddlewareStack(public(plain), hooks=hooks),
+        DenyMiddlewareStack(Wrapper(DenyMiddlewareStack(with_hooks(hooks)(public(plain)), hooks=hooks)), hooks=hooks),
+        DenyMiddlewareStack(BaseMiddleware(with_hooks(hooks)(consumer())), hooks=hooks),
+        URLRouter([path("", with_hooks(hooks)(with_hooks(hooks)(consumer())))]),
+    ):
+        ran.clear()
+        assert (await fetch(app, "/")).status == 200
+        kinds = [name.removeprefix("it ") for name in ran]
+        assert sorted(kinds) == ["in", "out", "request", "response", "route"]
+        assert (kinds[0], kinds[-1]) == ("in", "out")
+
+
+async def test_response_hooks_change_status_headers_and_cookies_and_see_no_body(hooks):
+    @hooks.on_response
+    def change(request, response):
+        assert (response.status_code, dict(response.items())) == (200, {"content-type": "text/plain"})
+        assert response.streaming
+        with pytest.raises(AttributeError, match="streams through"):
+            response.content  # noqa: B018 - raises
+        response.status_code = 202
+        response["X-Hook"] = "1"
+        response.set_cookie("hook", "1")
+
+    answer = await fetch(DenyMiddlewareStack(public(plain), hooks=hooks), "/")
+    assert (answer.status, answer.body, answer.header("x-hook")) == (202, b"secret", "1")
+    assert answer.all("set-cookie") == ["hook=1; Path=/"]
+
+
+async def around_denies(request, call_next):
+    await call_next(request)
+    return Deny(403)
+
+
+async def around_fails(request, call_next):
+    await call_next(request)
+    raise Deny(403)
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        made("request", deny),
+        made("route", deny),
+        made("response", deny),
+        made("response", lambda request, response: HttpResponse("no", status=403)),
+        made("around", around_denies),
+        made("around", around_fails),
+    ],
+)
+async def test_a_hook_may_deny_and_the_application_ends(hooks, ran):
+    async def listening(scope, receive, send):
+        await receive()
+        left = asyncio.create_task(receive())
+        sending = asyncio.create_task(plain(scope, receive, send))
+        assert await left == DISCONNECT
+        sending.cancel()
+        ran.append("told")
+
+    async def sending(scope, receive, send):
+        try:
+            await plain(scope, receive, send)
+        except OSError:
+            ran.append("told")
+            raise
+
+    for app in (plain, listening, sending, consumer()):
+        server = Server(DenyMiddlewareStack(public(app), hooks=hooks))
+        assert await server.end() is None
+        assert (server.sent[0]["status"], b"secret" in server.body) == (403, False)
+    assert ran in ([], ["told", "told"])
+
+
+@pytest.mark.usefixtures("mirrored")
+async def test_a_denied_response_of_django_is_closed_by_it(ran, settings):
+    settings.MIDDLEWARE = []
+    request_finished.connect(receiver := lambda **_: ran.append("finished"))  # noqa: F841 - kept alive
+    app = DenyMiddlewareStack(Wrapper(get_asgi_application()), default_policy=DenyAll())
+    assert ((await fetch(app, "/page/", headers=HOST)).status, ran) == (403, ["finished"])
+
+
+async def test_exception_hooks_answer_what_an_application_raises(ran):
+    hooks = made(
+        "exception",
+        lambda request, error: HttpResponse(type(error).__name__, status=418),
+        types=(LookupError,),
+    )
+    own = made("exception", lambda request, error: ran.append("own"))
+    app = with_hooks(own)(public(raising_app(KeyError)))
+    answer = await fetch(DenyMiddlewareStack(app, hooks=hooks), "/")
+    assert (answer.status, answer.body, ran) == (418, b"KeyError", ["own"])
+    assert (await fetch(DenyMiddlewareStack(Wrapper(app), hooks=hooks), "/")).body == b"KeyError"
+
+
+def raising_app(error):
+    async def app(scope, receive, send):
+        raise error
+
+    return app
+
+
+async def test_a_hook_that_hangs_is_a_503_and_an_application_may_take_its_time(settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+
+    async def hang(request, *arguments):
+        await asyncio.sleep(60)
+
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.7)
+        await plain(scope, receive, send)
+
+    for kind in ("request", "response", "around"):
+        server = Server(DenyMiddlewareStack(public(plain), hooks=made(kind, hang)))
+        await server.end()
+        assert (server.sent[0]["status"], b"secret" in server.body) == (503, False)
+    assert (await fetch(DenyMiddlewareStack(public(slow), hooks=noting([], "it")), "/")).status == 200
+
+
+async def test_an_around_hook_that_gives_up_cancels_the_application(ran):
+    async def limit(request, call_next):
+        try:
+            async with asyncio.timeout(0.05):
+                return await call_next(request)
+        except TimeoutError:
+            return HttpResponse("late", status=503)
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ran.append("cancelled")
+            await send(START)
+            raise
+
+    server = Server(DenyMiddlewareStack(public(app), hooks=made("around", limit)))
+    await server.end()
+    assert (server.body, ran) == (b"late", ["cancelled"])
+
+
+async def test_a_stream_of_a_hook_ends_when_the_client_leaves_and_is_closed(tmp_path, ran):
+    async def endless():
+        try:
+            while True:
+                await asyncio.sleep(0.001)
+                yield b"a"
+        finally:
+            ran.append("closed")
+
+    stream = made("response", lambda request, response: StreamingHttpResponse(endless(), status=403))
+    server = Server(DenyMiddlewareStack(public(plain), hooks=stream))
+    await server.until(3)
+    server.events.put_nowait(DISCONNECT)
+    assert (await server.end(), ran) == (None, ["closed"])
+    (tmp_path / "file").write_bytes(b"file")
+    opened = (tmp_path / "file").open("rb")
+    sent_file = made("response", lambda request, response: FileResponse(opened, status=403))
+    answer = await fetch(DenyMiddlewareStack(public(plain), hooks=sent_file), "/")
+    assert (answer.body, opened.closed) == (b"file", True)
+
+
+# Sessions
+
+
+def visits(request):
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return True
+
+
+def session_of(answer, settings):
+    (cookie,) = [value for value in answer.all("set-cookie") if value.startswith(settings.SESSION_COOKIE_NAME)]
+    return SessionStore(cookie.partition("=")[2].partition(";")[0])
+
+
+def test_a_session_that_was_changed_is_saved_once_and_not_with_a_server_error(settings):
+    async def changes(self, body):
+        self.scope["session"]["seen"] = True
+        await self.send_response(200, b"", headers=[(b"Set-Cookie", b"a=1")])
+
+    async def fails(self, body):
+        self.scope["session"]["seen"] = True
+        raise KeyError
+
+    get = async_to_sync(fetch)
+    nested = require(Check(visits))(consumer(policy=Check(visits)))
+    assert session_of(get(nested, "/"), settings)["visits"] == 2
+    assert session_of(get(consumer(policy=Check(visits) & DenyAll()), "/"), settings)["visits"] == 1
+    answer = get(consumer(changes), "/")
+    assert session_of(answer, settings)["seen"] is True
+    assert [value.partition("=")[0] for value in answer.all("set-cookie")] == [
+        "a",
+        settings.SESSION_COOKIE_NAME,
+    ]
+    for unchanged in (consumer(), consumer(fails)):
+        assert get(unchanged, "/").all("set-cookie") == []
+
+
+# MIRROR_DEFAULT_POLICY
+
+
+@pytest.fixture
+def mirrored(settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+
+
+class Greets(AsyncHttpConsumer):
+    async def handle(self, body):
+        await self.send_response(200, b"hello")
+
+
+@pytest.mark.parametrize("app", [plain, Greets.as_asgi()])
+async def test_the_default_policy_is_for_all_that_a_stack_serves(app, settings):
+    def stack(app, **options):
+        http = URLRouter([path("app/", app), path("", get_asgi_application())])
+        return DenyMiddlewareStack(ProtocolTypeRouter({"http": http}), **options)
+
+    assert (await fetch(stack(app, default_policy=DenyAll()), "/app/")).status == 200
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    for stacked, status in (
+        (stack(app), 401),
+        (stack(app, default_policy=DenyAll()), 403),
+        (stack(app, default_policy=AllowAny()), 200),
+        (stack(public(app)), 200),
+        (stack(public(app), default_policy=DenyAll()), 200),
+        (DenyMiddlewareStack(Wrapper(app)), 401),
+        (require(AllowAny())(DenyMiddlewareStack(app, default_policy=DenyAll())), 403),
+    ):
+        answers = [await fetch(stacked, url) for url in ("/app/", "/")]
+        assert status in {answer.status for answer in answers}
+    settings.CHANNELS_WSDENY["DEFAULT_POLICY"] = "no.such.policy"
+    assert (await fetch(stack(app), "/app/")).status == 500
+
+
+class TokenMiddleware(BaseMiddleware):
+    async def __call__(self, scope, receive, send):
+        if scope["path"] == "/stale/":
+            await plain(scope, receive, send)
+            return
+        user = type("User", (), {"is_authenticated": dict(scope["headers"]).get(b"x-token") == b"1", "pk": 7})()
+        await super().__call__({**scope, "user": user}, receive, send)
+
+
+@pytest.mark.usefixtures("mirrored")
+async def test_middleware_of_the_site_says_who_the_user_is_and_is_guarded_where_it_answers_by_itself():
+    app = DenyMiddlewareStack(TokenMiddleware(URLRouter([path("", plain), path("open/", public(plain))])))
+    token = [(b"x-token", b"1")]
+    answers = [await fetch(app, "/", headers=token), await fetch(app, "/"), await fetch(app, "/open/")]
+    answers += [await fetch(app, "/stale/"), await fetch(app, "/nowhere/")]
+    assert [answer.status for answer in answers] == [200, 401, 200, 401, 404]
+
+
+# Django behind guards
+
+
+async def test_a_guarded_django_answers_and_gets_its_body(settings):
+    Site(settings, DJANGO["asgi"]()).serve(
+        path("echo/", lambda request: HttpResponse(request.body)), path("", hello), outside=[], inside=[]
+    )
+    app = require(AllowAny())(get_asgi_application())
+    assert (await fetch(app, "/", headers=HOST)).body == b"hello world"
+    assert (await fetch(app, "/echo/", "POST", b"abc", headers=HOST)).body == b"abc"
+    assert (await fetch(require(DenyAll())(get_asgi_application()), "/", headers=HOST)).status == 403
+
+
+# A plain request for a socket
+
+
+def gone(request):
+    raise Http404
+
+
+urlpatterns = [
+    path("page/", lambda request: HttpResponse("page")),
+    path("both/", lambda request: HttpResponse("page of both")),
+    path("gone/", gone),
+]
+
+
+class Room(AsyncWebsocketConsumer): ...
+
+
+SOCKETS = [
+    path("open/", public(type("Open", (Room,), {})).as_asgi()),
+    path("staff/", require(IsStaff())(type("Staff", (Room,), {})).as_asgi()),
+    path("locked/", Room.as_asgi()),
+    path("both/", public(accept)),
+    path("gone/", public(accept)),
+    path("broken/", require(Check(raising(ZeroDivisionError)))(accept)),
+]
+
+
+def socket_site(http=None, *patterns, **options):
+    protocols = {"http": http or get_asgi_application(), "websocket": URLRouter([*patterns, *SOCKETS])}
+    return DenyMiddlewareStack(ProtocolTypeRouter(protocols), **options)
+
+
+async def get(url, app=None, headers=(), **scope):
+    return await fetch(app or socket_site(), url, headers=[*HOST, *headers], **scope)
+
+
+async def test_the_answer_names_the_upgrade_but_on_http_2():
+    for version, upgrade in (("1.1", "websocket"), ("2", None)):
+        answer = await get("/open/", http_version=version)
+        assert (answer.problem["code"], answer.header("upgrade")) == ("upgrade_required", upgrade)
+
+
+async def test_a_plain_get_on_a_socket_needs_an_upgrade_once_its_policy_allows_it(headers_of):
+    statuses = {
+        ("/open/", None): 426,
+        ("/staff/", None): 401,
+        ("/staff/", "alice"): 403,
+        ("/staff/", "staff"): 426,
+        ("/locked/", None): 401,
+        ("/locked/", "alice"): 426,
+        ("/broken/", None): 500,
+    }
+    found = {(url, user): (await get(url, headers=headers_of(user))).status for url, user in statuses}
+    assert found == statuses
+    assert (await get("/locked/", socket_site(default_policy=AllowAny()))).status == 426
+    assert (await get("/locked/", socket_site(default_policy=DenyAll()))).status == 403
+
+
+async def test_where_http_has_something_itself_that_is_served():
+    pages = {"/page/": (200, b"page"), "/both/": (200, b"page of both")}
+    for url, found in pages.items():
+        answer = await get(url)
+        assert (answer.status, answer.body) == found
+    assert [(await get(url)).status for url in ("/gone/", "/nowhere/")] == [404, 404]
+    assert (await get("/open/", method="POST")).header("upgrade") is None
+    catch_all = socket_site(None, re_path(r"^.*$", public(accept)))
+    assert [(await get(url, catch_all)).status for url in ("/nowhere/", "/page/")] == [404, 200]
+    for http in (public(plain), plain, Wrapper(plain), URLRouter([path("open/", plain)])):
+        assert (await get("/open/", socket_site(http))).body == b"secret"
+    routed = socket_site(URLRouter([path("there/", plain)]))
+    assert [(await get(url, routed)).status for url in ("/open/", "/there/")] == [426, 200]
+    behind = socket_site(Wrapper(get_asgi_application()))
+    assert [(await get(url, behind)).status for url in ("/open/", "/page/")] == [426, 200]
+
+
+async def test_hooks_run_for_it_as_for_http(ran):
+    hooks = noting(ran, "it")
+    hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
+    app = DenyMiddlewareStack(socket_site(hooks=hooks), hooks=hooks)
+    answer = await get("/open/", app)
+    assert (answer.status, answer.header("x-saw"), len(ran)) == (426, "426", 5)
+    assert (await get("/open/", socket_site(hooks=made("response", lambda *_: Deny(404))))).status == 404
+
+
+async def test_paths_are_those_behind_the_prefix_and_a_malformed_query_is_a_400():
+    for url, status in (("/app/open/", 426), ("/app/page/", 200), ("/app/nowhere/", 404)):
+        assert (await get(url, root_path="/app")).status == status
+    assert (await get("/open/", query_string=b"\xff")).status == 400
+
+
+async def test_a_consumer_for_sockets_alone_is_no_page():
+    for wrap in (lambda app: app, lambda app: URLRouter([path("ws/", app)])):
+        open_room = public(type("OpenRoom", (Room,), {})).as_asgi()
+        statuses = [(await fetch(DenyMiddlewareStack(wrap(app)), "/ws/")).status for app in (open_room, Room.as_asgi())]
+        assert statuses == [426, 401]

@@ -1,0 +1,338 @@
+"""Layers within layers: stacks, wrappers that change the scope, and consumers that enter other endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from channels.auth import AuthMiddleware
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.layers import get_channel_layer
+from channels.routing import URLRouter
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.models import AnonymousUser
+from django.urls import path
+from django.urls.exceptions import Resolver404
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff
+from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.policies import AsyncCheck, Check, raising
+from tests.support.policies import accept as accept_all
+from tests.support.scripted import Script, accept, text
+from tests.support.sockets import consumer, guarded, no_task_left, open_to_all
+from tests.support.wrappers import Middleware, Peeks, With, Wrapper
+
+# Channels' consumers close old database connections before each message.
+pytestmark = pytest.mark.django_db
+
+alice = get_user_model()(pk=1, username="alice")
+boss = get_user_model()(pk=2, username="boss", is_staff=True)
+
+
+def staff_only(wrap=lambda app: app):
+    return DenyMiddlewareStack(wrap(accept_all), default_policy=IsStaff())
+
+
+WRAPS = [lambda app: app, Wrapper, Middleware, Peeks]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("between", WRAPS)
+async def test_the_nearest_default_policy_counts(between, wrap):
+    async def status(site, user=None):
+        async with no_task_left():
+            return (await knock(site, "/", **({} if user is None else {"user": user}))).status
+
+    inner_counts = open_to_all(between(staff_only(wrap)))
+    assert [await status(inner_counts, user) for user in (alice, boss)] == [403, 101]
+    outer_counts = DenyMiddlewareStack(between(DenyMiddlewareStack(wrap(accept_all))), default_policy=IsStaff())
+    assert [await status(outer_counts, user) for user in (alice, boss)] == [403, 101]
+    if between is not Peeks:  # It takes the connect event, for which the outer one is asked.
+        assert await status(DenyMiddlewareStack(between(open_to_all(wrap(accept_all))))) == 101
+    for policy in (AllowAny(), IsAuthenticated()):  # A policy outside does not switch it off.
+        assert await status(require(policy)(between(staff_only(wrap))), alice) == 403
+
+
+async def test_a_stack_may_be_mounted_on_a_path():
+    inner = open_to_all(URLRouter([path("<slug>/", accept_all)]))
+    assert (await knock(DenyMiddlewareStack(URLRouter([path("rooms/", inner)])), "/rooms/lobby/")).status == 101
+
+
+# Users and routes that wrappers bring.
+
+
+class ByToken(AuthMiddleware):
+    """As sites subclass Channels' own: it sets the user inside the lazy one."""
+
+    async def resolve_scope(self, scope):
+        scope["user"]._wrapped = boss if (b"token", b"boss") in scope["headers"] else AnonymousUser()
+
+
+class InPlace(Middleware):
+    async def __call__(self, scope, receive, send):
+        scope["url_route"]["kwargs"]["room"] = "cellar"
+        return await super().__call__(scope, receive, send)
+
+
+TOKEN = {"headers": [(b"token", b"boss")]}
+BRINGS = {
+    "function-like wrapper": (lambda app: With(app, user=boss), lambda app: With(app, user=alice), {}),
+    "BaseMiddleware": (lambda app: Middleware(app, user=boss), lambda app: Middleware(app, user=alice), {}),
+    "AuthMiddleware": (ByToken, lambda app: Middleware(app, user=alice), TOKEN),
+}
+
+
+@pytest.mark.parametrize(("brings_boss", "brings_alice", "scope"), BRINGS.values(), ids=BRINGS)
+async def test_policies_are_asked_about_the_user_that_a_wrapper_brings(brings_boss, brings_alice, scope):
+    staff, statuses = IsStaff(), {}
+    for name, bring in (("boss", brings_boss), ("alice", brings_alice)):
+        consumer_ = require(staff)(consumer()).as_asgi()
+        statuses[name] = [
+            (await knock(DenyMiddlewareStack(bring(consumer_)), "/", **scope)).status,
+            (await knock(DenyMiddlewareStack(bring(staff_only())), "/", **scope)).status,
+            (await knock(DenyMiddlewareStack(require(staff)(bring(consumer_))), "/", user=boss, **scope)).status,
+        ]
+    expected = [101, 101, 101] if brings_boss is not ByToken else [101, 101, 500]
+    assert statuses == {"boss": statuses["boss"], "alice": [403, 403, 403]}
+    assert statuses["boss"][:2] == expected[:2]
+
+
+async def test_the_default_policy_is_asked_where_a_base_middleware_calls_what_it_wraps():
+    rooms = AsyncCheck(lambda request: request.resolver_match.kwargs["room"] != "cellar" and request.user is boss)
+    routes = [path("<room>/", Middleware(Script(accept()), user=boss)), path("x/<room>/", InPlace(accept_all))]
+    for more in ([], [path("<path:rest>", public(accept_all))]):
+        site = DenyMiddlewareStack(URLRouter([*routes, *more]), default_policy=rooms)
+        statuses = [(await knock(site, where, user=alice)).status for where in ("/attic/", "/cellar/", "/x/attic/")]
+        assert statuses[:2] == [101, 403]
+        assert more or statuses[2] == 403
+
+
+async def test_an_application_that_gives_a_public_consumer_up_opens_nothing():
+    ran = []
+
+    class Tries(Wrapper):
+        async def __call__(self, scope, receive, send):
+            task = asyncio.ensure_future(public(Wrapper(consumer(lambda self: None).as_asgi()))(scope, receive, send))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            await self.inner(scope, receive, send)
+
+    async def app(scope, receive, send):
+        await receive()
+        ran.append("connect")
+        await send(accept())
+
+    assert ((await knock(DenyMiddlewareStack(Tries(app)), "/")).status, ran) == (401, [])
+
+
+# A router takes a Resolver404 for "try the next route".
+
+
+def unresolved(*args):
+    raise Resolver404({"path": "secret"})
+
+
+async def unresolved_async(*args):
+    unresolved()
+
+
+def refused(policy):
+    return require(policy)(consumer()).as_asgi()
+
+
+FIRST = {
+    "policy": lambda: refused(Check(unresolved)),
+    "async policy": lambda: refused(AsyncCheck(unresolved)),
+    "negated policy": lambda: refused(~AsyncCheck(unresolved)),
+    "resolver": lambda: refused(HasPermission("a.b", obj=unresolved)),
+    "async resolver": lambda: refused(HasPermission("a.b", obj=unresolved_async)),
+    "connect": lambda: login_required(consumer(unresolved)).as_asgi(),
+    "synchronous connect": lambda: login_required(consumer(unresolved, WebsocketConsumer)).as_asgi(),
+    "application": lambda: login_required(with_names(unresolved_async)),
+    "policy of a router": lambda: require(Check(unresolved))(URLRouter([path("", accept_all)])),
+}
+ROUTERS = {
+    "stack": lambda routes: DenyMiddlewareStack(URLRouter(routes)),
+    "nested routers": lambda routes: DenyMiddlewareStack(URLRouter([path("", URLRouter(routes))])),
+    "unknown wrapper": lambda routes: DenyMiddlewareStack(Wrapper(URLRouter(routes))),
+    "middleware": lambda routes: DenyMiddlewareStack(Middleware(URLRouter(routes))),
+    "nested stack": lambda routes: DenyMiddlewareStack(Wrapper(DenyMiddlewareStack(URLRouter(routes)))),
+    "no stack": URLRouter,
+}
+
+
+def with_names(app):
+    async def named(scope, receive, send):
+        await app(scope, receive, send)
+
+    return named
+
+
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
+@pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS)
+async def test_a_denial_by_resolver404_does_not_reach_the_next_route(first, router):
+    next_route = Script(accept())
+    answer = await knock(router([path("room/", first()), path("<slug>/", public(next_route))]), "/room/", user=alice)
+    assert (answer.status, next_route.scopes, b"secret" in answer.body) == (404, [], False)
+
+
+async def test_after_an_answer_a_resolver404_opens_no_further_route():
+    async def closes(self):
+        await self.close()
+        unresolved()
+
+    async def accepts(self):
+        await self.accept()
+        unresolved()
+
+    for first, expected in ((consumer(closes), [403, 0]), (public(consumer(accepts)), [101, 1])):
+        router = URLRouter([path("room/", first.as_asgi()), path("<slug>/", public(Script(accept())))])
+        handshake = Handshake(DenyMiddlewareStack(Wrapper(router)), websocket_scope("/room/", user=alice))
+        answer = await handshake.connect()
+        await handshake.end()
+        assert [answer.status, handshake.communicator.output_queue.qsize()] == expected
+
+
+@pytest.mark.parametrize("base", [AsyncWebsocketConsumer, WebsocketConsumer])
+async def test_a_consumer_that_is_denied_late_waits_for_the_channel_layer_no_more(base):
+    async with no_task_left():
+        assert (await knock(DenyMiddlewareStack(Wrapper(consumer(None, base).as_asgi())), "/")).status == 401
+    assert get_channel_layer().channels == {}
+
+
+# Streams: what an admitted consumer enters by itself.
+
+
+class ByObject(BaseBackend):
+    """Grants the rooms that the user carries along."""
+
+    def has_perm(self, user_obj, perm, obj=None):
+        return perm == "view" and obj in user_obj.granted
+
+
+@pytest.fixture
+def visitor(settings):
+    """A user who may see the rooms 1 and 2."""
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.ByObject"]
+    user = get_user_model()(pk=7, username="visitor")
+    user.granted = {1, 2}
+    return user
+
+
+async def streams(app, *entered, user=alice, before_accept=False):
+    """What happens on streams that a public consumer opens on `app`: for each, the path and its scope."""
+    happened = []
+
+    async def open_all(self):
+        if not before_accept:
+            await self.accept()
+        for values in entered:
+            events = [{"type": "websocket.connect"}]
+
+            async def receive(events=events):
+                return events.pop() if events else await asyncio.Event().wait()
+
+            async def send(message):
+                happened.append(" ".join(str(value) for value in list(message.values())[:3]))
+
+            own = {key: value for key, value in self.scope.items() if key not in {"url_route", "path_remaining"}}
+            task = asyncio.ensure_future(app({**own, **values}, receive, send))
+            while not (task.done() or len(happened) > entered.index(values)):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+        if before_accept:
+            await self.accept()
+
+    async with no_task_left():
+        site = DenyMiddlewareStack(public(consumer(open_all)).as_asgi())
+        assert (await knock(site, "/", user=user)).status == 101
+    return happened
+
+
+POLICIES = {
+    "allows": (AllowAny(), "websocket.accept None"),
+    "user": (IsAuthenticated(), "websocket.accept None"),
+    "staff": (IsStaff(), "websocket.close 4403 permission_denied"),
+    "deny": (Check(raising(lambda: Deny(418, code="teapot"))), "websocket.close 4418 teapot"),
+    "detail": (Check(raising(lambda: Deny(418, "Short and stout."))), "websocket.close 4418 Short and stout."),
+    "unresolved": (AsyncCheck(unresolved), "websocket.close 4404 not_found"),
+    "error": (Check(raising(ZeroDivisionError)), "websocket.close 4500 server_error"),
+}
+
+
+@pytest.mark.parametrize("before_accept", [False, True])
+@pytest.mark.parametrize("base", [AsyncWebsocketConsumer, WebsocketConsumer])
+@pytest.mark.parametrize(("policy", "expected"), POLICIES.values(), ids=POLICIES)
+async def test_a_denied_stream_is_closed_and_not_the_socket(policy, expected, base, before_accept):
+    ran = []
+    stream = require(policy)(consumer(lambda self: ran.append(self) or self.accept(), base)).as_asgi()
+    assert await streams(stream, {"path": "/a"}, before_accept=before_accept) == [expected]
+    assert bool(ran) is ("accept" in expected)
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
+async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_the_site(wrap):
+    for app in (Script(accept()), with_names(lambda scope, receive, send: send(accept()))):
+        for stack, user, close in (
+            (staff_only, alice, "4403 permission_denied"),
+            (None, AnonymousUser(), "4401 not_authenticated"),
+        ):
+            default = None if stack is None else IsStaff()
+            site = DenyMiddlewareStack(wrap(app), default_policy=default)
+            assert await streams(site, {"path": "/a"}, user=user) == [f"websocket.close {close}"]
+    early = with_names(lambda scope, receive, send: send(text("secret")))
+    site = DenyMiddlewareStack(wrap(early), default_policy=IsStaff())
+    assert await streams(site, {"path": "/a"}) == ["websocket.close 4403 permission_denied"]
+    nowhere = open_to_all(Middleware(URLRouter([path("room/", accept_all)])))
+    assert await streams(nowhere, {"path": "/a"}) == ["websocket.close 4404 not_found"]
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
+async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap, visitor):
+    opened, rows = [], []
+
+    def connect(self):
+        opened.append((self.scope["wsdeny"].obj, self.scope["wsdeny"].request.resolver_match.kwargs["pk"]))
+        return self.accept()
+
+    room = permission_required("view", obj=lambda request: request.resolver_match.kwargs["pk"])(consumer(connect))
+    rooms = wrap(URLRouter([path("rooms/<int:pk>/", room.as_asgi())]))
+    rows = [{"path": f"/rooms/{pk}/"} for pk in (1, 3, 2)] + [{"path": "/rooms/1/", "user": AnonymousUser()}]
+    happened = [message.split()[:2] for message in await streams(rooms, *rows, user=visitor)]
+    assert happened == [
+        ["websocket.accept", "None"],
+        ["websocket.close", "4403"],
+        ["websocket.accept", "None"],
+        ["websocket.close", "4401"],
+    ]
+    assert opened == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
+async def test_a_stream_that_is_opened_again_is_asked_again_and_each_time_once(wrap):
+    answers, asked = [True, False], []
+
+    async def decide(request):
+        asked.append(request.path)
+        return answers[len(asked) - 1]
+
+    stream = wrap(require(AsyncCheck(decide))(consumer()).as_asgi())
+    happened = await streams(stream, {"path": "/a"}, {"path": "/b"})
+    assert [message.split()[0] for message in happened] == ["websocket.accept", "websocket.close"]
+    assert asked == ["/a", "/b"]
+
+
+async def test_a_policy_is_asked_once_by_all_layers_about_one_subject():
+    asked = []
+    policy = AsyncCheck(lambda request: asked.append(request.path) is None)
+    guarded_ = require(policy)(consumer()).as_asgi()
+    for site in (guarded_, DenyMiddlewareStack(guarded_), guarded(policy, Wrapper(guarded_))):
+        asked.clear()
+        assert (await knock(site, "/")).status == 101
+        assert asked == ["/"]

@@ -1,0 +1,509 @@
+"""Guarded views, without the mirror: decorators alone hold on every kind of view."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.contrib.auth import get_user_model
+from django.contrib.auth.decorators import login_required as djangos_login_required
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.db import connection, transaction
+from django.http import FileResponse, Http404, HttpResponse
+from django.template.response import TemplateResponse
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.csrf import csrf_exempt
+
+from channels_wsdeny import Deny, Hooks
+from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
+from channels_wsdeny.policies import DenyAll, IsStaff
+from tests.support.policies import AsyncCheck, Check, raising
+from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, page, tell
+from tests.support.transports import DJANGO
+
+pytestmark = pytest.mark.django_db
+User = get_user_model()
+
+
+class Greets(View):
+    def get(self, request, name="world"):
+        return HttpResponse(f"hello {name}")
+
+
+class GreetsByMethod(View):
+    @method_decorator(login_required)
+    def get(self, request, name="world"):
+        return HttpResponse(f"hello {name}")
+
+
+@login_required
+class Guarded(Greets):
+    pass
+
+
+class Child(Guarded):
+    pass
+
+
+GUARDED = {
+    **{name: login_required(view) for name, view in VIEWS.items() if not name.startswith("guarded")},
+    "decorated-class": Guarded.as_view(),
+    "subclass": Child.as_view(),
+    "method": GreetsByMethod.as_view(),
+    "dispatch": method_decorator(login_required, name="dispatch")(type("D", (Greets,), {})).as_view(),
+    "partial-of-class": login_required(partial(Greets.as_view(), name="world")),
+}
+
+
+def request_of(user=None, url="/", **options):
+    request = RequestFactory().get(url, **options)
+    request.user = AnonymousUser() if user is None else user
+    return request
+
+
+def ask(view, user=None, **options):
+    """The response of a synchronous view that is called by itself."""
+    return view(request_of(user, **options))
+
+
+@pytest.fixture(params=["wsgi", "asgi", "stack"])
+def site(request, settings):
+    site = Site(settings, DJANGO[request.param]())
+    site.serve = partial(site.serve, mirror=())
+    return site
+
+
+# Allowed and denied
+
+
+def test_every_kind_of_view_is_guarded_and_keeps_its_arguments(site, users):
+    site.serve(*(path(f"{name}/<name>/", view) for name, view in GUARDED.items()))
+    urls = [f"/{name}/alice/" for name in GUARDED]
+    assert {site.ask(url).code for url in urls} == {"not_authenticated"}
+    site.log_in(users["alice"])
+    assert {site.ask(url).body for url in urls} == {b"hello alice"}
+
+
+def test_every_method_is_guarded(site):
+    site.serve(require(DenyAll())(hello))
+    methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"]
+    assert {site.ask(method=method).status for method in methods} == {403}
+
+
+def test_a_subclass_is_bound_by_its_base_and_itself(users):
+    view = require(IsStaff())(type("Own", (Guarded,), {})).as_view()
+    statuses = [ask(view, user).status_code for user in (None, users["alice"], users["staff"])]
+    assert statuses == [401, 403, 200]
+
+
+def test_policies_are_asked_from_the_outermost_decorator_to_the_first_denial(ran):
+    def noting_policy(name, answer):
+        return Check(lambda request: ran.append(name) or answer)
+
+    @require(noting_policy("outer", True))
+    @require(noting_policy("middle", False))
+    @require(noting_policy("inner", True))
+    def view(request):
+        raise AssertionError
+
+    assert (ask(view).status_code, ran) == (403, ["outer", "middle"])
+
+
+def test_a_policy_that_several_decorators_name_is_asked_once(ran):
+    policy = Check(lambda request: ran.append("asked") or True)
+    assert ask(require(policy)(csrf_exempt(require(policy)(require(policy)(hello))))).status_code == 200
+    assert ran == ["asked"]
+
+
+def test_what_a_policy_has_allowed_one_user_says_nothing_about_another(users):
+    def switching(request):
+        request.user = users["alice"]
+        return guarded(request)
+
+    guarded = require(IsStaff())(hello)
+    assert ask(require(IsStaff())(switching), users["staff"]).status_code == 403
+
+
+def test_a_denial_may_be_asked_about_again(ran):
+    answers = iter([False, True])
+    guarded = require(Check(lambda request: next(answers)))(hello)
+
+    @public
+    def view(request):
+        return guarded(request) if guarded(request).status_code == 403 else HttpResponse("never")
+
+    assert ask(view).content == b"hello world"
+
+
+# Policies and views of the other kind
+
+
+def is_on_loop():
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_policies_run_where_they_belong_on_both_kinds_of_views(ran):
+    def note(request):
+        ran.append(is_on_loop())
+        return True
+
+    policies = [Check(note), AsyncCheck(note)]
+    for policy in policies:
+        assert ask(require(policy)(hello)).status_code == 200
+        assert async_to_sync(require(policy)(hello_async))(request_of()).status_code == 200
+        in_thread = sync_to_async(require(policy)(hello), thread_sensitive=True)
+        assert async_to_sync(in_thread)(request_of()).status_code == 200
+    assert ran == [False] * 3 + [True] * 3
+
+
+def test_a_synchronous_view_called_on_a_loop_denies_rather_than_hang():
+    async def call():
+        return ask(require(AsyncCheck(lambda request: True))(hello))
+
+    assert asyncio.run(call()).status_code == 500
+
+
+async def test_a_policy_that_hangs_costs_an_asynchronous_view_a_503(settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    view = require(AsyncCheck(lambda request: asyncio.sleep(60)))(hello_async)
+    assert (await view(request_of())).status_code == 503
+
+
+async def test_a_request_that_is_cancelled_while_it_is_decided_calls_no_view_later(settings):
+    asked, may = asyncio.Event(), asyncio.Event()
+
+    async def wait(request):
+        asked.set()
+        await may.wait()
+        return True
+
+    def view(request):
+        raise AssertionError
+
+    Site(settings, DJANGO["asgi"]()).serve(require(AsyncCheck(wait))(view), mirror=())
+    task = asyncio.create_task(AsyncClient().get("/"))
+    await asked.wait()
+    task.cancel()
+    may.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# What a denial is
+
+
+def test_an_anonymous_browser_is_sent_to_the_log_in_page_and_a_program_gets_a_401(site, settings):
+    settings.LOGIN_URL = "/login/"
+    site.serve(path("there/", login_required(hello)))
+    answer = site.browse("/there/?a=1")
+    assert (answer.status, answer.headers["location"]) == (302, "/login/?next=/there/%3Fa%3D1")
+    assert "no-store" in answer.headers["cache-control"]
+    assert {"Accept", "Cookie"} <= {name.strip() for name in answer.headers["vary"].split(",")}
+    for accept in ("*/*", "application/json", "application/json, text/html;q=0.9", "text/plain", ""):
+        answer = site.ask("/there/", Accept=accept)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Session"), accept
+
+
+@pytest.mark.parametrize("login_url", ["/login/", "login", "https://sso.example.com/?a=1", "//testserver/x"])
+def test_the_redirect_is_that_of_djangos_own_decorator(login_url, settings):
+    settings.LOGIN_URL = login_url
+    for path_info in ("/", "/hello/", "//evil.example.com/", "/%2F/", "/a b/;c=d", "/ü/"):
+        for query in ("", "a=1&b=2", "next=/elsewhere/", "%00"):
+            options = {"PATH_INFO": path_info, "QUERY_STRING": query, "headers": {"accept": BROWSER}}
+            ours = ask(login_required(hello), **options)["location"]
+            assert ours == ask(djangos_login_required(hello), **options)["location"]
+
+
+@pytest.mark.parametrize("login_url", [None, "", "no-such-view"])
+def test_without_a_log_in_page_a_browser_gets_the_401(login_url, settings):
+    settings.LOGIN_URL = login_url
+    answer = ask(login_required(hello), headers={"accept": BROWSER})
+    assert (answer.status_code, answer["www-authenticate"]) == (401, "Session")
+
+
+def test_a_response_of_the_site_is_sent_as_it_is_and_may_deny_many_requests(site):
+    shared = HttpResponse("mine", status=410, headers={"X-Mine": "1"})
+    site.serve(require(Check(lambda request: shared))(hello))
+    for _ in range(2):
+        answer = site.ask(Accept=BROWSER)
+        assert (answer.status, answer.body, answer.headers["x-mine"]) == (410, b"mine", "1")
+    assert (dict(shared.items()), len(shared.cookies)) == (
+        {"Content-Type": "text/html; charset=utf-8", "X-Mine": "1"},
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Deny(403, headers={"X A": "1"}),
+        lambda: Deny(403, headers={"X-A": "a\0b"}),
+        lambda: Deny(403, response=page("{{ x.y.z|add }}")),
+        lambda: "yes",
+        lambda: None,
+        lambda: HttpResponse("welcome"),
+    ],
+)
+def test_a_denial_that_cannot_be_sent_and_an_answer_that_is_none_are_a_500(make):
+    assert ask(require(Check(lambda request: make()))(hello)).status_code == 500
+
+
+# What a view raises
+
+
+def test_a_deny_of_a_view_answers_and_other_exceptions_are_left_to_django(site):
+    errors = {400: BadRequest, 403: PermissionDenied, 404: Http404, 500: ZeroDivisionError}
+
+    def error_view(status):
+        return lambda request, exception=None: HttpResponse(f"page {status}", status=status)
+
+    async def failing_async(request):
+        raise Deny(409, "Already here.", code="taken")
+
+    site.serve(
+        *(path(f"{status}/", public(raising(error))) for status, error in errors.items()),
+        path("deny/", public(raising(lambda: Deny(409, "Already here.", code="taken")))),
+        path("deny-async/", public(failing_async)),
+        handlers={f"handler{status}": error_view(status) for status in errors},
+    )
+    assert [site.ask(f"/{status}/").body for status in errors] == [b"page %d" % status for status in errors]
+    for url in ("/deny/", "/deny-async/"):
+        answer = site.ask(url)
+        assert (answer.status, answer.code, answer.problem["detail"]) == (409, "taken", "Already here.")
+
+
+@pytest.mark.parametrize("hooks", [(), (Hooks(),)])
+def test_the_test_clients_raise_what_a_view_raises(settings, hooks):
+    Site(settings, DJANGO["wsgi"]()).serve(with_hooks(*hooks)(public(raising(ZeroDivisionError))), mirror=())
+    with pytest.raises(ZeroDivisionError):
+        Client().get("/")
+    with pytest.raises(ZeroDivisionError):
+        async_to_sync(AsyncClient().get)("/")
+
+
+# Transactions
+
+
+@pytest.fixture
+def atomic_requests(transactional_db):
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    yield
+    connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def writing(error=None):
+    def view(request):
+        User.objects.create_user("written")
+        if error is not None:
+            raise error()
+        return HttpResponse()
+
+    return view
+
+
+def taking(view):
+    hooks = Hooks()
+    hooks.on_exception(ZeroDivisionError)(lambda request, error: HttpResponse("taken", status=409))
+    return with_hooks(hooks)(view)
+
+
+@pytest.mark.usefixtures("atomic_requests")
+@pytest.mark.parametrize(
+    ("view", "status", "is_written"),
+    [
+        (public(writing()), 200, True),
+        (public(writing(Deny)), 403, False),
+        (public(public(writing(Deny))), 403, False),
+        (taking(writing(ZeroDivisionError)), 409, False),
+        (public(writing(ZeroDivisionError)), 500, False),
+        (transaction.non_atomic_requests(public(writing(Deny))), 403, True),
+    ],
+)
+def test_what_a_view_wrote_is_rolled_back_if_it_raises(view, status, is_written, settings):
+    site = Site(settings, DJANGO["wsgi"]()).serve(view, mirror=())
+    assert site.ask().status == status
+    assert User.objects.filter(username="written").exists() is is_written
+    assert not connection.in_atomic_block
+
+
+# The object of a permission
+
+
+def user_of_url(request):
+    return User.objects.get(username=request.resolver_match.kwargs["name"])
+
+
+async def user_of_url_async(request):
+    return await User.objects.aget(username=request.resolver_match.kwargs["name"])
+
+
+def test_the_object_follows_from_the_url_and_reaches_the_view(site, users):
+    def profile(request, name):
+        return HttpResponse(request.wsdeny.obj.username)
+
+    async def profile_async(request, name):
+        return HttpResponse(request.wsdeny.obj.username)
+
+    site.serve(
+        path("sync/<name>/", permission_required("auth.view_user", obj=user_of_url)(profile)),
+        path("async/<name>/", permission_required("auth.view_user", obj=user_of_url_async)(profile_async)),
+    )
+    site.log_in(users["alice"])
+    assert [site.ask(url).status for url in ("/sync/bob/", "/async/bob/")] == [403, 403]
+    users["staff"].is_superuser = True
+    users["staff"].save()
+    site.log_in(users["staff"])
+    assert [site.ask(url).body for url in ("/sync/bob/", "/async/bob/")] == [b"bob", b"bob"]
+
+
+# Hooks of one view
+
+
+def test_hooks_of_a_view_come_before_its_policies_and_see_its_denial(hooks):
+    hooks.on_request(lambda request: setattr(request.ctx, "is_open", "key" in request.GET))
+    hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
+    policy = Check(lambda request: request.ctx.is_open)
+    for view in (with_hooks(hooks)(require(policy)(hello)), require(policy)(with_hooks(hooks)(hello))):
+        answers = [ask(view, url=url) for url in ("/", "/?key=1")]
+        assert [(answer.status_code, answer["X-Saw"]) for answer in answers] == [(403, "403"), (200, "200")]
+
+
+def test_a_route_hook_of_a_view_may_change_its_arguments(site, hooks):
+    hooks.on_route(lambda request: request.resolver_match.kwargs.update(name="other"))
+    views = [path(f"{index}/<name>/", with_hooks(hooks)(view)) for index, view in enumerate(VIEWS.values())]
+    site.serve(*views)
+    assert {site.ask(f"/{index}/you/").body for index in range(len(VIEWS))} == {b"hello other"}
+
+
+def test_exception_hooks_of_a_view_answer_what_it_raises(site, hooks):
+    @hooks.on_exception(LookupError)
+    async def name(request, error):
+        return HttpResponse(type(error).__name__, status=418)
+
+    async def failing_async(request):
+        raise KeyError
+
+    def failing_template(request):
+        return TemplateResponse(request, "no-such-template.html")
+
+    hooks.on_exception(lambda request, error: HttpResponse("any"))
+    hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
+    site.serve(
+        path("sync/", with_hooks(hooks)(raising(KeyError))),
+        path("async/", with_hooks(hooks)(failing_async)),
+        path("template/", with_hooks(hooks)(failing_template)),
+    )
+    answers = [site.ask(url) for url in ("/sync/", "/async/", "/template/")]
+    assert [answer.body for answer in answers] == [b"KeyError", b"KeyError", b"any"]
+    assert [answer.headers["x-saw"] for answer in answers] == ["418", "418", "200"]
+
+
+def test_a_hook_that_fails_lets_nothing_through(site, caplog):
+    def fail(*arguments):
+        raise ZeroDivisionError("secret")
+
+    async def around(request, call_next):
+        await call_next(request)
+        raise ZeroDivisionError("secret")
+
+    for kind in ("request", "route", "response", "exception", "around"):
+        hooks = Hooks()
+        hooks.register(around if kind == "around" else fail, kind)
+        view = with_hooks(hooks)(raising(KeyError) if kind == "exception" else hello)
+        answer = site.serve(view).ask()
+        assert (answer.code, b"hello" in answer.body, b"secret" in answer.body) == (
+            "server_error",
+            False,
+            False,
+        )
+    logged = [record for record in caplog.records if record.exc_info and record.name == "django.request"]
+    assert [record.exc_info[0] for record in logged] == [ZeroDivisionError] * 5
+
+
+def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):
+    (tmp_path / "file").write_bytes(b"secret")
+    opened = []
+
+    @public
+    def view(request):
+        opened.append((tmp_path / "file").open("rb"))
+        return FileResponse(opened[-1])
+
+    replacing, failing, denying = Hooks(), Hooks(), Hooks()
+    replacing.on_response(lambda request, response: HttpResponse("instead", status=403))
+    denying.on_response(lambda request, response: Deny(403))
+
+    @failing.around
+    async def fail(request, call_next):
+        await call_next(request)
+        raise Deny(response=HttpResponse("instead", status=403))
+
+    for registry in (replacing, failing, denying):
+        answer = site.serve(with_hooks(registry)(view)).ask()
+        assert (answer.status, b"secret" in answer.body) == (403, False)
+    assert all(file.closed for file in opened)
+
+
+@pytest.mark.parametrize("way", ["wsgi", "asgi"])
+def test_an_around_hook_that_gives_up_answers_and_no_view_begins_later(way, settings, ran):
+    hooks, slow = Hooks(), Hooks()
+
+    @hooks.around
+    async def limit(request, call_next):
+        try:
+            async with asyncio.timeout(0.05):
+                return await call_next(request)
+        except TimeoutError:
+            return HttpResponse("late", status=503)
+
+    @slow.on_request
+    async def wait(request):
+        await asyncio.sleep(0.2)
+
+    def view(request):
+        ran.append("view")
+        return HttpResponse()
+
+    site = Site(settings, DJANGO[way]()).serve(with_hooks(hooks)(csrf_exempt(with_hooks(slow)(view))), mirror=())
+    assert (site.ask().body, ran) == (b"late", [])
+
+
+# All else stays as it is
+
+
+def test_a_guarded_view_stays_what_it_was():
+    @public
+    def view(request):
+        """Greets."""
+
+    assert (view.__module__, view.__name__, view.__doc__) == (__name__, "view", "Greets.")
+    kinds = [iscoroutinefunction(public(made)) for made in (hello, hello_async, VIEWS["async-class"])]
+    assert kinds == [False, True, True]
+    assert (Guarded.as_view().view_class, Child.as_view().view_class) == (Guarded, Child)
+
+
+def test_a_public_view_needs_no_log_in_for_django_either(site, settings):
+    settings.LOGIN_URL = "/login/"
+    outside = [*OUTSIDE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    site.serve(path("open/", public(hello)), path("other/", hello), outside=outside)
+    assert [site.ask(url).status for url in ("/open/", "/other/")] == [200, 302]
+
+
+def test_a_call_without_a_request_says_what_to_do():
+    class Methods(View):
+        @login_required
+        def get(self, request):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="method_decorator"):
+        Methods().get(AsyncRequestFactory().get("/"))

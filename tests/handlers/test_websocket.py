@@ -1,0 +1,613 @@
+"""One handshake, in every state that it can be in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from contextlib import suppress
+
+import pytest
+from channels.consumer import AsyncConsumer
+from channels.exceptions import AcceptConnection, DenyConnection, StopConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.layers import get_channel_layer
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.urls.exceptions import Resolver404
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.handlers import websocket
+from channels_wsdeny.policies import AllowAny
+from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.policies import AsyncCheck, Check
+from tests.support.scripted import Script, accept, close, echo, text
+from tests.support.sockets import (
+    CONNECT,
+    DENIAL,
+    Server,
+    consumer,
+    disconnect,
+    errors,
+    guarded,
+    no_task_left,
+    open_to_all,
+)
+from tests.support.wrappers import InTask, Middleware, Wrapper
+
+# Channels' consumers close old database connections before each message.
+pytestmark = pytest.mark.django_db
+
+BASES = [AsyncWebsocketConsumer, WebsocketConsumer]
+
+
+def connecting(connect, base=AsyncWebsocketConsumer, **attributes):
+    return open_to_all(consumer(connect, base, **attributes).as_asgi())
+
+
+def raising(make):
+    def connect(self):
+        raise make()
+
+    return connect
+
+
+# An application that does not accept.
+
+CLOSES = {
+    (4400, "Why."): (400, "bad_request"),
+    (4401, "Why."): (401, "not_authenticated"),
+    (4403, "Why."): (403, "permission_denied"),
+    (4404, ""): (404, "not_found"),
+    (4429, "Why."): (429, "throttled"),
+    (4499, "Why."): (400, "bad_request"),
+    (4503, "Why."): (503, "unavailable"),
+    (4599, "Why."): (500, "server_error"),
+    **{(code, "Why."): (403, "permission_denied") for code in (1000, 1008, 3000, 4000, 4399, 4600, 4999)},
+    (None, ""): (403, "permission_denied"),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), CLOSES.items())
+async def test_a_close_before_the_accept_is_a_denial_by_its_code(given, expected, settings):
+    code, reason = given
+    site = open_to_all(Script(close(code=code, reason=reason) if code else close()))
+    answer = await knock(site, "/")
+    assert (answer.status, answer.problem["code"]) == expected
+    assert answer.problem["detail"] == reason or not reason
+    settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
+    server = Server(CONNECT, disconnect())
+    await server.run(site)
+    is_status = code is None or 4400 <= code <= 4599
+    expected_close = (4000 + expected[0], expected[1]) if is_status else (code, reason)
+    assert (server.sent[1]["code"], server.sent[1]["reason"]) == expected_close
+
+
+RAISED = {
+    "permission denied": (PermissionDenied, 403, "permission_denied"),
+    "not found": (Http404, 404, "not_found"),
+    "unresolved": (lambda: Resolver404({"path": "secret"}), 404, "not_found"),
+    "deny": (lambda: Deny(402, "Pay first.", code="pay"), 402, "pay"),
+    "unavailable": (OperationalError, 503, "unavailable"),
+    "error": (lambda: ZeroDivisionError("secret"), 500, "server_error"),
+    "deny connection": (DenyConnection, 403, "permission_denied"),
+    "stop": (StopConsumer, 500, "server_error"),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(("make", "status", "code"), RAISED.values(), ids=RAISED)
+async def test_an_exception_before_the_accept_is_a_denial(make, status, code, base, caplog):
+    async with no_task_left():
+        answer = await knock(connecting(raising(make), base), "/")
+    assert (answer.status, answer.problem["code"], b"secret" in answer.body) == (status, code, False)
+    logged = errors(caplog)
+    assert len(logged) == (1 if status >= 500 else 0)
+    assert [error for error in logged if error.__traceback__] == []  # It would keep the request alive.
+
+
+async def test_channels_own_exceptions_of_raw_consumers_are_known():
+    class Raw(AsyncConsumer):
+        async def websocket_connect(self, message):
+            raise DenyConnection
+
+    assert (await knock(open_to_all(Raw.as_asgi()), "/")).status == 403
+    for base in BASES:
+        assert (await knock(connecting(raising(AcceptConnection), base), "/")).status == 101
+
+
+async def ends(scope, receive, send):
+    """Ends without an answer."""
+
+
+async def asks(scope, receive, send):
+    await receive()
+
+
+async def cancelled(scope, receive, send):
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+SILENT = {
+    "ends": (ends, "ends at 0x", "accept or close"),
+    "asks and ends": (asks, "asks at 0x", "accept or close"),
+    "waits": (Script(), "Script", "ACCEPT_TIMEOUT"),
+    "consumer waits": (consumer(lambda self: None).as_asgi(), "Consumer", "ACCEPT_TIMEOUT"),
+    "awaits what was cancelled": (cancelled, "cancelled", "cancelled before it answered"),
+    "text": (Script(text("early")), "websocket.send", "Send 'websocket.accept'"),
+    "unknown": (Script({"type": "websocket.hello"}), "'websocket.hello'", "Send 'websocket.accept'"),
+    "of HTTP": (Script({"type": "http.response.start"}), "'http.response.start'", "Send 'websocket.accept'"),
+    "untyped": (Script({}), "None", "Send 'websocket.accept'"),
+}
+
+
+@pytest.mark.parametrize(("app", "name", "remedy"), SILENT.values(), ids=SILENT)
+async def test_an_application_without_a_possible_answer_is_a_500_and_the_log_names_it(
+    app, name, remedy, settings, caplog
+):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.02}
+    async with no_task_left():
+        answer = await Server().run(open_to_all(app))
+    assert answer.status == 500
+    (error,) = errors(caplog)
+    assert name in str(error)
+    assert remedy in str(error)
+
+
+async def test_without_accept_timeout_an_application_may_wait_for_ever(settings):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": None}
+    server = Server()
+    task = server.begin(open_to_all(Script()))
+    await asyncio.sleep(0.05)
+    server.events.put_nowait(disconnect())
+    assert await task is None
+
+
+async def test_a_consumer_may_answer_by_a_message_of_the_channel_layer():
+    async def connect(self):
+        await get_channel_layer().send(self.channel_name, {"type": "come.in"})
+
+    async def come_in(self, message):
+        await (self.accept() if self.scope["path"] == "/" else self.close(4409, "Somebody is here."))
+
+    site = connecting(connect, come_in=come_in)
+    async with no_task_left():
+        assert (await knock(site, "/")).status == 101
+        assert (await knock(site, "/taken/")).status == 409
+
+
+# A denied application.
+
+
+@pytest.mark.parametrize("base", BASES)
+async def test_a_consumer_that_closed_gets_its_disconnect_and_leaves_its_groups(base):
+    codes, joined = [], []
+
+    def connect(self):
+        joined.extend(get_channel_layer().groups)
+        return self.close()
+
+    class Leaving(base):
+        if base is WebsocketConsumer:
+
+            def disconnect(self, code):
+                codes.append(code)
+        else:
+
+            async def disconnect(self, code):
+                codes.append(code)
+
+    async with no_task_left():
+        assert (await knock(connecting(connect, Leaving, groups=["lobby"]), "/")).status == 403
+    assert (codes, joined, get_channel_layer().groups, get_channel_layer().channels) == ([1006], ["lobby"], {}, {})
+
+
+async def test_what_an_application_sends_after_its_denial_is_an_os_error():
+    raised = []
+
+    async def app(scope, receive, send):
+        await send(close(code=4404))
+        for message in (close(code=4429), accept(), text("hello")):
+            try:
+                await send(message)
+            except OSError as error:
+                raised.append(str(error))
+
+    server = Server()
+    assert (await server.run(open_to_all(app))).status == 404
+    assert server.kinds == DENIAL
+    assert len(raised) == 3
+    assert "denied already" in raised[0]
+
+
+async def test_a_denied_application_that_goes_on_is_ended(monkeypatch):
+    monkeypatch.setattr(websocket, "_GRACE", 0.05)
+    events = []
+
+    async def app(scope, receive, send):
+        try:
+            for _ in range(2):
+                events.append((await receive())["type"])
+                await send(close())
+        finally:
+            events.append("unwound")
+
+    async def sleeps(scope, receive, send):
+        await send(close())
+        await asyncio.sleep(60)
+
+    async def never_took_the_connect_event(scope, receive, send):
+        await send(close())
+        events.append(await receive())
+
+    async with no_task_left():
+        for each in (app, sleeps, never_took_the_connect_event):
+            server = Server()
+            await server.run(open_to_all(each))
+            assert server.kinds == DENIAL
+    assert events == ["websocket.connect", "websocket.disconnect", "unwound"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_denial_from_another_task_is_sent_before_the_application_returns(late):
+    tasks = []
+
+    async def app(scope, receive, send):
+        await receive()
+        scope["session"]["seen"] = True  # To save it, the denial takes a thread and a moment.
+        tasks.append(asyncio.ensure_future(send(close(code=4404))))
+        await (receive() if late else asyncio.sleep(0))
+
+    server = Server()
+    async with no_task_left():
+        assert (await server.run(open_to_all(app), session=SessionStore())).status == 404
+        await asyncio.gather(*tasks)
+    assert server.kinds == DENIAL
+
+
+def changes_session(request):
+    request.session["seen"] = True
+    return False
+
+
+class Pausing(Server):
+    """A server that pauses after each message."""
+
+    async def send(self, message):
+        await super().send(message)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("server", [Server, Pausing])
+@pytest.mark.parametrize("in_task", [False, True])
+async def test_a_denial_that_its_application_cuts_short_is_sent_whole(in_task, server):
+    async def hurries(scope, receive, send):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await receive()
+                await send(close())
+
+    class Cancels(Wrapper):
+        async def __call__(self, scope, receive, send):
+            for turns in range(8):
+                task = asyncio.ensure_future(self.inner(scope, receive, send))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait({task})
+
+    app = Cancels(Script(close())) if in_task else hurries
+    for policy in (AsyncCheck(changes_session), AsyncCheck(lambda request: False), AllowAny()):
+        running = server()
+        async with no_task_left():
+            site = DenyMiddlewareStack(app, default_policy=policy)
+            await running.run(site, session=SessionStore())
+        assert running.kinds == DENIAL
+
+
+async def test_an_accept_that_the_application_gave_up_is_not_sent_again():
+    async def app(scope, receive, send):
+        await receive()
+        scope["session"]["seen"] = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await send(accept())
+        await send(accept())
+
+    server = Server()
+    assert (await server.run(open_to_all(app), session=SessionStore())).status == 500
+    assert server.kinds == DENIAL
+
+
+async def test_a_shared_deny_does_not_grow():
+    shared = Deny(409, "Already here.")
+
+    def deny(*args):
+        raise shared
+
+    def depth():
+        count, traceback = 0, shared.__traceback__
+        while traceback is not None:
+            count, traceback = count + 1, traceback.tb_next
+        return count
+
+    for site in (guarded(AsyncCheck(deny)), guarded(Check(deny)), connecting(deny), guarded(Check(lambda r: shared))):
+        depths = []
+        for _ in range(10):
+            assert (await knock(site, "/")).status == 409
+            depths.append(depth())
+        assert depths[0] == depths[-1]
+        assert shared.__context__ is shared.__cause__ is None
+
+
+# The client leaves, and the server cancels.
+
+
+async def test_a_client_that_left_before_anything_runs_nothing(caplog):
+    script, server = Script(accept()), Server(disconnect())
+    async with no_task_left():
+        assert await server.run(open_to_all(script)) is None
+    assert (script.scopes, caplog.records) == ([], [])
+
+
+@pytest.mark.parametrize("base", BASES)
+async def test_a_client_that_leaves_before_the_answer_is_no_error(base, caplog):
+    codes, reached = [], threading.Event()
+
+    class Undecided(base):
+        if base is WebsocketConsumer:
+
+            def disconnect(self, code):
+                codes.append(code)
+        else:
+
+            async def disconnect(self, code):
+                codes.append(code)
+
+    server = Server()
+    async with no_task_left():
+        task = server.begin(connecting(lambda self: reached.set(), Undecided, groups=["lobby"]))
+        await asyncio.to_thread(reached.wait, 10)
+        server.events.put_nowait(disconnect(1000))
+        assert await task is None
+    assert (codes, get_channel_layer().groups, caplog.records) == ([1000], {}, [])
+
+
+class Moment:
+    """A moment that a handshake reaches, and then stays in."""
+
+    def __init__(self):
+        self.reached, self.over = asyncio.Event(), threading.Event()
+
+    async def stay(self, *args):
+        self.reached.set()
+        await asyncio.Event().wait()
+
+    async def stream(self):
+        yield b"a"
+        await self.stay()
+
+    async def app(self, scope, receive, send):
+        await self.stay()
+
+    async def accepted(self, scope, receive, send):
+        await send(accept())
+        await self.stay()
+
+
+class Stuck(Server):
+    """A server whose client does not read on."""
+
+    async def send(self, message):
+        await self.moment.stay()
+
+
+MOMENTS = {
+    "a policy is asked": lambda moment: guarded(AsyncCheck(moment.stay)),
+    "the default policy is asked late": lambda moment: DenyMiddlewareStack(
+        Wrapper(consumer().as_asgi()), default_policy=AsyncCheck(moment.stay)
+    ),
+    "the application begins": lambda moment: open_to_all(moment.app),
+    "a consumer connects": lambda moment: connecting(moment.stay),
+    "the application runs in another task": lambda moment: open_to_all(InTask(moment.app)),
+    "the socket is open": lambda moment: open_to_all(moment.accepted),
+    "a stream is read": lambda moment: guarded(
+        AsyncCheck(lambda request: StreamingHttpResponse(moment.stream(), status=403))
+    ),
+    "a denial is sent": lambda moment: guarded(AsyncCheck(lambda request: False)),
+    "a denial of the application is sent": lambda moment: open_to_all(Script(close())),
+    "a large denial is sent": lambda moment: guarded(
+        AsyncCheck(lambda request: HttpResponse(b"x" * 100_000, status=403))
+    ),
+}
+
+
+@pytest.mark.parametrize("make", MOMENTS.values(), ids=MOMENTS)
+async def test_a_handshake_that_the_server_cancels_leaves_nothing(make, caplog):
+    moment = Moment()
+    server = Stuck() if "is sent" in next(name for name, each in MOMENTS.items() if each is make) else Server()
+    server.moment = moment
+    async with no_task_left():
+        task = server.begin(make(moment))
+        await moment.reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [kind for kind in server.kinds if kind != "websocket.accept"] == []
+    assert errors(caplog) == []
+
+
+async def test_an_application_whose_hooks_have_given_up_just_then_is_ended_at_once():
+    seen = []
+
+    async def app(scope, receive, send):
+        task.cancel()
+        try:
+            await send(accept())
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    async def around(request, call_next):
+        return await call_next(request)
+
+    hooks = Hooks()
+    hooks.around(around)
+    server = Server()
+    async with no_task_left():
+        task = server.begin(DenyMiddlewareStack(app, default_policy=AllowAny(), hooks=hooks))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (seen, server.sent) == ([asyncio.CancelledError], [])
+
+
+# After the accept.
+
+
+async def test_messages_pass_straight_through_after_the_accept():
+    seen = []
+
+    async def websocket_receive(self, message):
+        seen.append(message)
+        await self.base_send({"type": "websocket.send", "bytes": message["bytes"]})
+        await self.close(4404, "Gone.")
+
+    handshake = Handshake(connecting(None, websocket_receive=websocket_receive), websocket_scope("/"))
+    assert (await handshake.connect()).status == 101
+    message = {"type": "websocket.receive", "bytes": b"hello"}
+    await handshake.communicator.send_input(message)
+    assert await handshake.next() == {"type": "websocket.send", "bytes": b"hello"}
+    assert await handshake.next() == {"type": "websocket.close", "code": 4404, "reason": "Gone."}
+    assert seen[0] is message
+    await handshake.leave()
+
+
+async def test_an_application_may_accept_before_it_takes_the_connect_event():
+    async def app(scope, receive, send):
+        await send(accept())
+        for _ in range(2):
+            await send(text((await receive())["type"]))
+
+    server = Server(CONNECT, {"type": "websocket.receive", "text": "hello"})
+    await server.run(open_to_all(app))
+    assert [message.get("text") for message in server.sent] == [None, "websocket.connect", "websocket.receive"]
+
+
+async def test_a_second_accept_is_refused(caplog):
+    server = Server()
+    with pytest.raises(ValueError, match=r"'websocket\.accept' was sent twice"):
+        await server.run(open_to_all(Script(accept(), accept())))
+    assert server.kinds == ["websocket.accept"]
+
+
+AFTERWARDS = {
+    "permission denied": (PermissionDenied, (4403, "permission_denied")),
+    "not found": (Http404, (4404, "not_found")),
+    "unresolved": (lambda: Resolver404({"path": "secret"}), (4404, "not_found")),
+    "deny": (lambda: Deny(402, "Pay first."), (4402, "Pay first.")),
+    "long detail": (lambda: Deny(418, "世" * 60), (4418, "世" * 41)),
+    "response": (lambda: Deny(response=HttpResponse(status=410), code="left"), (4410, "left")),
+    "error": (ZeroDivisionError, None),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
+@pytest.mark.parametrize(("make", "closed"), AFTERWARDS.values(), ids=AFTERWARDS)
+async def test_a_denial_after_the_accept_closes_and_an_error_is_the_servers(make, closed, wrap, base, caplog):
+    error = make()
+
+    def receive(self, text_data=None, bytes_data=None):
+        raise error
+
+    async def receive_async(self, text_data=None, bytes_data=None):
+        raise error
+
+    method = receive if base is WebsocketConsumer else receive_async
+    app = consumer(None, base, receive=method).as_asgi()
+    server = Server(CONNECT, {"type": "websocket.receive", "text": "hello"})
+    async with no_task_left():
+        raised = (await asyncio.gather(server.run(open_to_all(wrap(app))), return_exceptions=True))[0]
+    assert server.kinds == ["websocket.accept"] + ["websocket.close"] * (closed is not None)
+    if closed is None:
+        assert raised is error
+    else:
+        assert (server.sent[1]["code"], server.sent[1]["reason"]) == closed
+        assert [record.status for record in caplog.records] == [closed[0] - 4000]
+
+
+async def test_the_consumer_gets_the_disconnect_of_the_client():
+    codes = []
+
+    async def disconnect(self, code):
+        codes.append(code)
+
+    handshake = Handshake(connecting(None, disconnect=disconnect), websocket_scope("/"))
+    assert (await handshake.connect()).status == 101
+    await handshake.leave()
+    assert codes == [1000]
+
+
+# The scope that the application gets.
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
+async def test_the_scope_is_copied_and_has_a_user_a_session_cookies_and_the_request(wrap):
+    script = Script(accept())
+    given = websocket_scope("/", headers=[(b"cookie", b"theme=dark; size=2")])
+    before = dict(given)
+    handshake = Handshake(open_to_all(wrap(script)), given)
+    assert (await handshake.connect()).status == 101
+    await handshake.leave()
+    (scope,) = script.scopes
+    assert given == before
+    assert (scope["user"].is_anonymous, scope["session"].is_empty()) == (True, True)
+    assert scope["cookies"] == scope["wsdeny"].request.COOKIES == {"theme": "dark", "size": "2"}
+    assert scope["headers"] is given["headers"]
+    assert scope["wsdeny"].request.resolver_match is None or scope["wsdeny"].request.resolver_match.kwargs == {}
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
+async def test_a_user_and_a_session_in_the_scope_stay_the_same_objects(wrap):
+    user, session, script = get_user_model()(pk=1, username="alice"), SessionStore(), Script(accept())
+    assert (await knock(DenyMiddlewareStack(wrap(script)), "/", user=user, session=session)).status == 101
+    (scope,) = script.scopes
+    assert scope["user"] is scope["wsdeny"].request.user is user
+    assert scope["session"] is scope["wsdeny"].request.session is session
+
+
+variable = contextvars.ContextVar("variable", default="unset")
+
+
+async def test_contextvars_reach_policies_and_the_consumer():
+    found = []
+
+    async def look(request):
+        found.append(variable.get())
+        variable.set("by the policy")
+        return True
+
+    class Sets(Wrapper):
+        async def __call__(self, scope, receive, send):
+            variable.set("by the wrapper")
+            await self.inner(scope, receive, send)
+
+    app = consumer(lambda self: found.append(variable.get()) or self.accept(), WebsocketConsumer).as_asgi()
+    assert (await knock(Sets(guarded(AsyncCheck(look), app)), "/")).status == 101
+    assert found == ["by the wrapper", "by the policy"]
+
+
+async def test_many_sockets_share_one_application():
+    site = open_to_all(echo)
+    handshakes = [Handshake(site, websocket_scope("/")) for _ in range(20)]
+    for number, handshake in enumerate(handshakes):
+        assert (await handshake.connect()).status == 101
+        await handshake.send(str(number))
+    assert [(await handshake.next())["text"] for handshake in handshakes] == [str(n) for n in range(20)]
+    for handshake in handshakes:
+        await handshake.leave()

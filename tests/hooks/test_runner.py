@@ -1,0 +1,739 @@
+"""Hooks at work: around hooks that give up, interruptions, time limits, contexts, and what hooks may answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import logging
+import threading
+import time
+
+import pytest
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.routing import URLRouter
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
+from django.urls import path
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.exceptions import HookError
+from channels_wsdeny.policies import DenyAll
+from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.site import OUTSIDE, Site
+from tests.support.sockets import Server, consumer, disconnect, no_task_left
+from tests.support.transports import DJANGO, Middleware
+from tests.support.wrappers import Wrapper
+
+# Channels' consumers close old database connections before each message.
+pytestmark = pytest.mark.django_db
+
+KINDS = ["request", "route", "response", "around", "around late"]
+
+
+async def page(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"page"})
+
+
+#: How an endpoint is asked, one that answers at once, and the status of that.
+TRANSPORTS = {"socket": (knock, accept, 101), "HTTP": (fetch, page, 200)}
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request):
+    return TRANSPORTS[request.param]
+
+
+@pytest.fixture
+def hurry(settings, monkeypatch):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    for handler in ("websocket", "http"):  # The time that response hooks have at least.
+        monkeypatch.setattr(f"channels_wsdeny.handlers.{handler}.LEAST_SECONDS", 0.02)
+
+
+def hooks_of(kind, function, **options):
+    """A registry of one hook, which an around hook calls before or after `call_next`."""
+
+    async def around(request, call_next):
+        if kind == "around late":
+            await call_next(request)
+        return await function(request)
+
+    hooks = Hooks()
+    hooks.register(around if "around" in kind else function, kind.split()[0], **options)
+    return hooks
+
+
+def denying(kind, ran=None, seconds=0.0):
+    """Hooks of one kind, which take their time and deny."""
+
+    async def deny(*args):
+        if ran is not None:
+            ran.append("asked")
+        await asyncio.sleep(seconds)
+        return Deny(403)
+
+    return hooks_of(kind, deny)
+
+
+async def hang(*args):
+    await asyncio.sleep(3600)
+
+
+async def through(request, call_next):
+    return await call_next(request)
+
+
+# What around hooks get and do.
+
+
+async def test_call_next_returns_a_denial_whole_and_does_not_raise(transport, hooks, ran):
+    ask, app, _ = transport
+
+    @hooks.around
+    async def look(request, call_next):
+        response = await call_next(request)
+        ran.append((response.status_code, str(response.status_code).encode() in response.content))
+        return response
+
+    for policy, status in [(DenyAll(), 403), (Check(raising(ValueError)), 500), (Check(lambda r: Deny(402)), 402)]:
+        assert (await ask(DenyMiddlewareStack(require(policy)(app), hooks=hooks), "/")).status == status
+        assert ran.pop() == (status, True)
+
+
+async def test_the_consumer_lives_on_after_its_hooks_which_share_one_ctx_with_it(hooks, ran):
+    @hooks.around
+    async def note(request, call_next):
+        ran.append("in")
+        response = await call_next(request)
+        ran.append("out")
+        return response
+
+    for kind in ("request", "route", "response", "exception"):
+        hooks.register(lambda request, *args, kind=kind: ran.append((kind, vars(request.ctx).setdefault("n", 7))), kind)
+
+    class Consumer(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            ran.append(self.scope["wsdeny"].request.ctx.n)
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        async with no_task_left():
+            handshake = Handshake(DenyMiddlewareStack(public(Consumer).as_asgi(), hooks=hooks), websocket_scope("/"))
+            assert (await handshake.connect()).status == 101
+            await handshake.send("a")
+            with pytest.raises(ZeroDivisionError):
+                await handshake.end()
+        assert ran == ["in", ("request", 7), ("route", 7), ("response", 7), "out", 7]
+        ran.clear()
+
+
+@pytest.mark.parametrize("how", ["twice", "at once", "in a task", "left behind"])
+async def test_call_next_is_awaited_by_the_hook_itself_and_once(how, transport, hooks):
+    ask, app, passes = transport
+    errors, tasks = [], []
+
+    @hooks.around
+    async def hook(request, call_next):
+        async def later():
+            await asyncio.sleep(0.01)
+            await call_next(request)
+
+        wrong = {
+            "twice": lambda: call_next(request),
+            "at once": lambda: asyncio.gather(call_next(request), call_next(request)),
+            "in a task": lambda: asyncio.ensure_future(call_next(request)),
+            "left behind": lambda: asyncio.sleep(0, tasks.append(asyncio.ensure_future(later()))),
+        }
+        response = await call_next(request) if how == "twice" else None
+        try:
+            await wrong[how]()
+        except HookError as error:
+            errors.append(str(error))
+        return Deny(403) if how == "left behind" else response or await call_next(request)
+
+    async with no_task_left():
+        answer = await ask(DenyMiddlewareStack(public(app), hooks=hooks), "/")
+        if how == "left behind":
+            with pytest.raises(HookError) as caught:
+                await tasks[0]
+            errors.append(str(caught.value))
+    assert answer.status == (403 if how == "left behind" else passes)
+    assert ("twice" if how == "twice" else "in another task") in errors[0]
+
+
+# Around hooks that give up, and hooks that hang.
+
+
+#: What a hook does then, and the status.
+ENDS = {
+    "answers": (lambda: HttpResponse(b"instead", status=504), 504),
+    "denies": (lambda: Deny(402), 402),
+    "raises a denial": (lambda: raising(lambda: Deny(402))(None), 402),
+    "fails": (lambda: raising(ZeroDivisionError)(None), 500),
+    "gives up": (lambda: raising(TimeoutError)(None), 503),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "end"),
+    [("application", end) for end in ENDS] + [(what, "denies") for what in ("policy", "request", "route", "response")],
+)
+async def test_a_hook_that_gives_up_ends_what_is_inside_it_and_response_hooks_see_its_denial_once(
+    what, end, transport, hooks, ran, caplog
+):
+    (ask, app, _), (do, status) = transport, ENDS[end]
+    outer, inner, statuses = Hooks(), Hooks(), []
+
+    @hooks.around
+    async def impatient(request, call_next):
+        try:
+            async with asyncio.timeout(0.01):
+                return await call_next(request)
+        except TimeoutError:
+            await asyncio.sleep(0.01)
+            return do()
+
+    async def wait(*args):
+        try:
+            await hang()
+        finally:
+            ran.append("ended")
+
+    async def slow(scope, receive, send):
+        await wait()
+
+    hooks.on_response(lambda request, response: statuses.append(response.status_code))
+    outer.on_response(lambda request, response: response.__setitem__("X-Outer", "1"))
+    if what in {"request", "route", "response"}:
+        inner.register(wait, what)
+    app = require(AsyncCheck(wait))(app) if what == "policy" else public(slow if what == "application" else app)
+    async with no_task_left():
+        stack = DenyMiddlewareStack(Wrapper(with_hooks(hooks)(with_hooks(inner)(app))), hooks=outer)
+        answer = await ask(stack, "/")
+    assert (answer.status, answer.header("x-outer"), ran, statuses) == (status, "1", ["ended"], [status])
+    failure = ["django.request"] * (status in {500, 503})
+    assert [record.name for record in caplog.records] == [*failure, "channels_wsdeny"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "exception", "in a thread"])
+async def test_a_hook_that_hangs_is_a_503_and_leaves_no_task(kind, hurry, transport):
+    ask, app, _ = transport
+    release = threading.Event()
+    if kind == "in a thread":
+        hooks = hooks_of("response", lambda *args: release.wait(20) and None)
+    else:
+        hooks = hooks_of(kind, hang)
+    app = require(Check(raising(ValueError)))(app) if kind == "exception" else public(app)
+    async with no_task_left():
+        answer = await ask(DenyMiddlewareStack(app, hooks=hooks), "/")
+    release.set()
+    assert (answer.status, answer.problem["code"]) == (503, "unavailable")
+
+
+async def swallow_the_answer(request, call_next):
+    with contextlib.suppress(asyncio.CancelledError):
+        await call_next(request)
+        await hang()
+    return HttpResponse(status=101)
+
+
+async def raise_another(request, call_next):
+    try:
+        await hang()
+    finally:
+        raise ValueError
+
+
+@pytest.mark.parametrize("stubborn", [swallow_the_answer, raise_another])
+async def test_a_hook_that_does_not_want_to_end_lets_nothing_in_and_leaves_nothing(stubborn, hurry, transport, hooks):
+    ask, app, _ = transport
+    hooks.around(stubborn)
+    async with no_task_left():
+        assert (await ask(DenyMiddlewareStack(public(app), hooks=hooks), "/")).status == 503
+
+
+# An application that interrupts hooks, or does not wait for them, does not pass without them.
+
+
+async def try_again(make):
+    try:
+        async with asyncio.timeout(0.01):
+            return await make()
+    except TimeoutError:
+        return await make()
+
+
+async def at_once(make):
+    answers = await asyncio.gather(make(), make(), return_exceptions=True)
+    has_passed = any(getattr(answer, "status_code", None) == 200 for answer in answers)
+    return HttpResponse(b"secret", status=200 if has_passed else 500)
+
+
+CALLERS = pytest.mark.parametrize("call", [try_again, at_once])
+
+
+@CALLERS
+@pytest.mark.parametrize("kind", [*KINDS, "response after a slow application"])
+async def test_an_application_that_runs_the_same_hooks_again_is_denied(kind, call, transport):
+    ask, app, _ = transport
+
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.03)
+        await app(scope, receive, send)
+
+    is_slow = kind.endswith("application")
+    inner = with_hooks(denying(kind.split(" after")[0], seconds=0 if is_slow else 0.03))(
+        public(slow if is_slow else app)
+    )
+
+    async def outer(scope, receive, send):
+        await call(lambda: inner(scope, receive, send))
+
+    async with no_task_left():
+        answer = await ask(DenyMiddlewareStack(public(outer)), "/")
+    # Hooks that were interrupted make a 500; those at the same time deny as they do, or wait for one another.
+    assert answer.status == 500 or (call is at_once and answer.status == 403)
+
+
+@CALLERS
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_view_that_calls_the_same_view_again_does_not_pass_its_hooks(kind, call, settings):
+    @with_hooks(denying(kind, seconds=0.03))
+    async def view(request):
+        return HttpResponse(b"secret")
+
+    async def caller(request):
+        return await call(lambda: view(request))
+
+    assert Site(settings, DJANGO["asgi"]()).serve(caller).ask().status == 500
+
+
+class Impatient(Middleware):
+    async def _acall(self, request):
+        return await try_again(lambda: self.get_response(request))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_middleware_that_interrupts_the_mirror_and_asks_again_does_not_pass(kind, settings):
+    async def view(request):
+        return HttpResponse(b"secret")
+
+    site, outside = Site(settings, DJANGO["asgi"]()), [*OUTSIDE, f"{__name__}.Impatient"]
+    assert site.serve(view, hooks=denying(kind, seconds=0.03), outside=outside).ask().status == 500
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_accept_that_was_cancelled_and_is_sent_again_is_denied(is_async, hooks):
+    hooks.on_response(lambda request, response: time.sleep(0.03))
+    hooks = denying("response", seconds=0.03) if is_async else hooks
+
+    @public
+    async def app(scope, receive, send):
+        await receive()
+        await try_again(lambda: send({"type": "websocket.accept"}))
+
+    async with no_task_left():
+        assert (await knock(DenyMiddlewareStack(app, hooks=hooks), "/")).status == 500
+
+
+class Repeat(Middleware):
+    """Asks twice, as middleware for deadlocks of a database does."""
+
+    def __call__(self, request):
+        return self._acall(request) if self._is_async else self.get_response(request) and self.get_response(request)
+
+    async def _acall(self, request):
+        await self.get_response(request)
+        return await self.get_response(request)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["wsgi", "asgi", "stack", "opaque"])
+def test_a_caller_that_was_denied_is_denied_again(kind, name, settings, ran):
+    @with_hooks(denying(kind, ran))
+    def view(request):
+        return HttpResponse(b"secret")
+
+    def twice(request):
+        assert view(request).status_code == 403
+        return view(request)
+
+    site = Site(settings, DJANGO[name]())
+    assert (site.serve(twice).ask().status, ran) == (403, ["asked"] * 2)
+    site.serve(lambda request: HttpResponse(), hooks=denying(kind), outside=[*OUTSIDE, f"{__name__}.Repeat"])
+    assert site.ask().status == 403
+
+
+def test_hooks_that_have_let_a_request_through_run_once_for_it(settings, ran, hooks):
+    hooks.on_request(lambda request: ran.append("request"))
+    view = with_hooks(hooks)(lambda request: HttpResponse())
+    site = Site(settings, DJANGO["wsgi"]()).serve(lambda request: view(request) and view(request), hooks=hooks)
+    assert (site.ask().status, ran) == (200, ["request"])
+    site.serve(lambda request: view(request) and view(request))
+    assert (site.ask().status, ran) == (200, ["request"] * 2)
+
+
+def test_what_runs_around_a_denial_runs_again_with_it(settings, ran, hooks):
+    hooks.on_request(lambda request: ran.append("request"))
+    hooks.on_response(lambda request, response: ran.append(response.status_code))
+    answers = iter([Deny(403), True])
+    view = require(Check(lambda request: next(answers)))(lambda request: HttpResponse())
+    site = Site(settings, DJANGO["wsgi"]()).serve(view, hooks=hooks, outside=[*OUTSIDE, f"{__name__}.Repeat"])
+    assert (site.ask().status, ran) == (200, ["request", 403, "request", 200])
+
+
+# Contexts.
+
+WORD: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
+
+
+def speak(*args):
+    WORD.set("hello")
+
+
+async def speak_async(*args):
+    await asyncio.sleep(0)
+    speak()
+
+
+async def speak_around(request, call_next):
+    token = WORD.set("hello")
+    try:
+        return await call_next(request)
+    finally:
+        WORD.reset(token)
+
+
+class Says(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.accept(headers=[(b"x-word", WORD.get().encode())])
+
+
+class SaysInThread(WebsocketConsumer):
+    def connect(self):
+        self.accept(headers=[(b"x-word", WORD.get().encode())])
+
+
+class SaysOverHttp(AsyncHttpConsumer):
+    async def handle(self, body):
+        await self.send_response(200, b"", headers=[(b"x-word", WORD.get().encode())])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("kind", "function", "options"),
+    [
+        ("request", speak, {}),
+        ("request", speak, {"blocking": False}),
+        ("request", speak_async, {}),
+        ("route", speak, {}),
+        ("around", speak_around, {}),
+    ],
+)
+async def test_policies_and_endpoints_see_what_a_hook_put_into_a_contextvar(kind, function, options, hooks):
+    hooks.register(function, kind, **options)
+    policies = Check(lambda request: WORD.get() == "hello") & AsyncCheck(lambda request: WORD.get() == "hello")
+    for ask, base, wrap in [
+        (knock, Says, lambda app: app),
+        (knock, SaysInThread, lambda app: app),
+        (knock, Says, Wrapper),
+        (knock, Says, DenyMiddlewareStack),
+        (fetch, SaysOverHttp, lambda app: app),
+    ]:
+        app = wrap(require(policies)(type("Decorated", (base,), {})).as_asgi())
+        assert (await ask(DenyMiddlewareStack(app, hooks=hooks), "/")).header("x-word") == "hello", base
+    assert WORD.get() == "none"
+
+
+async def test_hooks_after_the_accept_see_what_the_consumer_put_into_a_contextvar(hooks, ran):
+    class Speaks(AsyncWebsocketConsumer):
+        async def connect(self):
+            speak()
+            await self.accept()
+
+    async def listen(request, call_next):
+        response = await call_next(request)
+        ran.append(WORD.get())
+        return response
+
+    hooks.on_response(lambda request, response: ran.append(WORD.get()))
+    for _ in range(2):
+        await knock(DenyMiddlewareStack(public(Speaks).as_asgi(), hooks=hooks), "/")
+        hooks.around(listen)
+    assert ran == ["hello"] * 3
+
+
+async def test_sockets_at_the_same_time_see_their_own_contexts(hooks):
+    turns = asyncio.Barrier(10)
+
+    @hooks.on_route
+    async def wait(request):
+        WORD.set(request.path)
+        await turns.wait()
+
+    hooks.around(through)
+    stack = DenyMiddlewareStack(public(Says.as_asgi()), hooks=hooks)
+    answers = await asyncio.gather(*(knock(stack, f"/{number}/") for number in range(10)))
+    assert [answer.header("x-word") for answer in answers] == [f"/{number}/" for number in range(10)]
+
+
+# What hooks answer.
+
+
+@pytest.mark.parametrize("make", [StopIteration, StopAsyncIteration, asyncio.CancelledError, SystemExit])
+async def test_a_hook_that_raises_anything_lets_nothing_in(make):
+    def synchronous(*args):
+        raise make
+
+    async def asynchronous(*args):
+        raise make
+
+    for kind in [*KINDS, "exception"]:
+        for flavour in ("sync", "quick", "async"):
+            if ("around" in kind and flavour != "async") or (make is SystemExit and flavour != "sync"):
+                continue  # Around hooks are asynchronous; a SystemExit on the event loop is the server's.
+            hooks = hooks_of(kind, asynchronous if flavour == "async" else synchronous, blocking=flavour != "quick")
+            app = require(Check(raising(ValueError)))(accept) if kind == "exception" else public(accept)
+            async with no_task_left():
+                answer = await knock(DenyMiddlewareStack(app, hooks=hooks), "/")
+            assert answer.status == 500, (kind, flavour)
+
+
+async def test_what_is_no_answer_is_logged_with_the_name_of_its_hook(hooks, caplog):
+    hooks.on_request(no_answer)
+    assert (await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")).status == 500
+    assert f"<on_request {__name__}.no_answer> returned a DenyAll. A hook returns None, a response" in caplog.text
+
+
+def no_answer(request):
+    return DenyAll()
+
+
+@pytest.mark.parametrize(
+    ("status", "sent"), [(403, 403), (499, 400), (302, 302), (101, 500), (100, 500), (200, 500), (299, 500)]
+)
+async def test_no_status_that_a_hook_answers_or_sets_opens_a_socket(status, sent):
+    async def replace(*args):
+        return HttpResponse(status=status)
+
+    def change(request, response):
+        response.status_code = status
+
+    cases = [hooks_of(kind, replace) for kind in KINDS] + ([hooks_of("response", change)] if status != 101 else [])
+    for hooks in cases:
+        answer = await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")
+        assert (answer.status, answer.header("cache-control")) == (sent, "no-store"), hooks
+
+
+async def test_headers_and_cookies_of_hooks_go_out_beside_those_of_the_accept(hooks, ran):
+    @hooks.on_response
+    def add(request, response):
+        ran.append((response.status_code, dict(response.items())))
+        response["X-Hook"] = "a"
+        response["Connection"] = response["Sec-WebSocket-Protocol"] = response["Content-Length"] = "the server's"
+        response.set_cookie("one", "1")
+        response.set_cookie("two", "2", httponly=True)
+
+    async def app(scope, receive, send):
+        await receive()
+        headers = [(b"x-app", b"b"), (b"set-cookie", b"zero=0")]
+        await send({"type": "websocket.accept", "subprotocol": "chat", "headers": headers})
+        await receive()
+
+    answer = await knock(DenyMiddlewareStack(public(app), hooks=hooks), "/")
+    assert (ran, answer.messages[0]["subprotocol"]) == ([(101, {})], "chat")
+    cookies = [("set-cookie", f"{cookie}; Path=/") for cookie in ("one=1", "two=2; HttpOnly")]
+    assert answer.headers == [("x-app", "b"), ("set-cookie", "zero=0"), ("x-hook", "a"), *cookies]
+
+
+SHARED = HttpResponse(b"shared", status=403)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_response_that_answers_many_keeps_nothing_and_the_session_of_each_is_saved(kind, transport, hooks):
+    ask, app, _ = transport
+
+    async def share(request, *args):
+        await request.session.aset("seen", True)
+        return SHARED
+
+    hooks.on_response(lambda request, response: response.set_cookie("visitor", "1"))
+    answer = await ask(DenyMiddlewareStack(with_hooks(hooks_of(kind, share))(public(app)), hooks=hooks), "/")
+    assert (answer.status, answer.body, len(answer.all("set-cookie"))) == (403, b"shared", 2)
+    assert (dict(SHARED.items()), len(SHARED.cookies)) == ({"Content-Type": "text/html; charset=utf-8"}, 0)
+
+
+async def test_bad_headers_and_unusable_registries_let_nothing_in_and_malformed_requests_meet_no_hook(
+    transport, hooks, settings, ran
+):
+    ask, app, _ = transport
+    hooks.on_response(lambda request, response: ran.append("hook") or response.__setitem__("X Bad", "a\0b"))
+    stack = DenyMiddlewareStack(public(app), hooks=hooks)
+    assert ((await ask(stack, "/", query_string=b"\xff")).status, ran) == (400, [])
+    assert (await ask(stack, "/")).status == 500
+    settings.CHANNELS_WSDENY = {"HOOKS": [f"{__name__}.nowhere"]}
+    for guarded in (public(app), DenyMiddlewareStack(public(app))):
+        assert (await ask(guarded, "/")).status == 500
+
+
+# Routes.
+
+
+class Room(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.accept(headers=[(b"x-room", self.scope["url_route"]["kwargs"]["room"].encode())])
+
+
+class HttpRoom(AsyncHttpConsumer):
+    async def handle(self, body):
+        room = self.scope["url_route"]["kwargs"]["room"].encode()
+        await self.send_response(200, b"", headers=[(b"x-room", room)])
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, lambda app: Wrapper(DenyMiddlewareStack(app))])
+@pytest.mark.parametrize("prefix", ["", "a/"])
+async def test_a_route_hook_changes_what_the_route_captured_for_policies_and_endpoint(prefix, wrap, hooks):
+    matches = []
+    hooks.on_request(lambda request: matches.append(request.resolver_match))
+
+    @hooks.on_route
+    def underscores(request):
+        matches.append(request.resolver_match)
+        request.resolver_match.kwargs["room"] = request.resolver_match.kwargs["room"].replace("-", "_")
+
+    policy = Check(lambda request: request.resolver_match.kwargs == {"room": "foo_bar"})
+    for ask, base, passes in [(knock, Room, 101), (fetch, HttpRoom, 200)]:
+        consumer = require(policy)(type("Decorated", (base,), {}))
+        router = URLRouter([path("<slug:room>/", wrap(consumer.as_asgi()), name="room")])
+        stack = DenyMiddlewareStack(URLRouter([path(prefix, router)]) if prefix else router, hooks=hooks)
+        answer = await ask(stack, f"/{prefix}foo-bar/")
+        assert (answer.status, answer.header("x-room")) == (passes, "foo_bar")
+        if wrap(router) is router:
+            match = matches[-1]
+            assert (match.route, match.url_name) == (f"{prefix}<slug:room>/", "room")
+            assert match.func.consumer_class is consumer
+
+
+async def test_where_nothing_is_routed_route_hooks_do_not_run(transport, hooks, ran):
+    ask, app, _ = transport
+    for kind in ("request", "route", "response"):
+        hooks.register(lambda *args, kind=kind: ran.append(kind), kind)
+    hooks.on_exception(Http404)(lambda request, error: ran.append("exception"))
+    router = URLRouter([path("there/", public(app))])
+    for stack in (DenyMiddlewareStack(router, hooks=hooks), DenyMiddlewareStack(Wrapper(with_hooks(hooks)(router)))):
+        assert ((await ask(stack, "/nowhere/")).status, ran) == (404, ["request", "exception", "response"])
+        ran.clear()
+
+
+@pytest.mark.parametrize("denial", [None, Deny(403)])
+async def test_the_body_of_a_response_waits_for_its_start(denial, hooks):
+    @hooks.on_response
+    async def hold(request, response):
+        await asyncio.sleep(0.01)
+        return denial
+
+    @public
+    async def app(scope, receive, send):
+        start, body = {"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": b"page"}
+        await asyncio.gather(send(start), send(body), return_exceptions=True)
+
+    answer = await fetch(DenyMiddlewareStack(app, hooks=hooks), "/")
+    assert (answer.status, b"page" in answer.body) == ((200, True) if denial is None else (403, False))
+
+
+# The same answers without hooks, with hooks of the site or of the stack that do nothing, and with around hooks.
+
+
+def raises(error):
+    def connect(self):
+        raise error
+
+    return consumer(connect).as_asgi()
+
+
+def raises_later(error):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise error
+
+    return app
+
+
+async def close_and_sleep(self):
+    await self.close(code=4404, reason="Not here.")
+    await asyncio.sleep(0.05)  # The denial goes out meanwhile.
+
+
+#: Applications, and the status and the code of the close that a client gets; None: it is left to the server.
+SCENARIOS = {
+    "accepts": (public(consumer().as_asgi()), 101, 1000),
+    "raises": (public(raises(ZeroDivisionError())), 500, None),
+    "raises 404": (public(raises(Http404())), 404, None),
+    "raises a denial after the accept": (public(raises_later(Deny(410, "Over."))), 101, 4410),
+    "raises 403 after the accept": (public(raises_later(PermissionDenied())), 101, 4403),
+    "raises after the accept": (public(raises_later(ZeroDivisionError())), 101, None),
+    "closes and sleeps": (public(consumer(close_and_sleep).as_asgi()), 404, None),
+    "undecorated behind a wrapper": (Wrapper(consumer().as_asgi()), 401, None),
+    "public behind a wrapper": (Wrapper(public(consumer()).as_asgi()), 101, 1000),
+    "guarded behind a wrapper": (Wrapper(require(DenyAll())(consumer()).as_asgi()), 403, None),
+    "unrouted": (URLRouter([]), 404, None),
+}
+
+
+@pytest.mark.parametrize("place", ["none", "site", "stack", "around"])
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_hooks_that_do_nothing_change_no_answer(name, place, settings, hooks):
+    app, status, code = SCENARIOS[name]
+    for kind in ("request", "route", "response", "exception"):
+        hooks.register(lambda *args: None, kind)
+    if place == "around":
+        hooks.around(through)
+    settings.CHANNELS_WSDENY = {"HOOKS": [hooks] if place == "site" else []}
+    server = Server()
+    async with no_task_left():
+        task = server.begin(DenyMiddlewareStack(app, hooks=hooks if place in {"stack", "around"} else None))
+        while not server.sent:
+            await asyncio.sleep(0)
+        if code == 1000:
+            server.events.put_nowait(disconnect(1000))
+        if status == 101 and code is None:
+            with pytest.raises(ZeroDivisionError):
+                await task
+        else:
+            await task
+    assert server.answer.status == status
+    assert server.sent[-1].get("code") == (None if code == 1000 else code)
+
+
+# Endurance.
+
+
+@pytest.mark.random
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_thousand_denials_by_hooks_leave_no_task_and_no_memory(kind, transport):
+    ask, app, _ = transport
+    logging.disable(logging.CRITICAL)
+    hooks = denying(kind)
+    hooks.around(through)
+    stack = DenyMiddlewareStack(public(app), hooks=hooks)
+
+    async def some(number):
+        for _ in range(number):
+            await ask(stack, "/")
+        gc.collect()
+        return len(gc.get_objects())
+
+    try:
+        async with no_task_left():
+            await some(100)
+            before = await some(100)
+            assert await some(1000) - before < 200
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,338 @@
+"""The responses of denials: problem bodies in the client's type and language, and what every denial has."""
+
+from __future__ import annotations
+
+import json
+import struct
+from contextvars import Context
+from http import HTTPStatus
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.http import Http404, HttpResponse, HttpResponseNotModified, HttpResponseRedirect
+from django.test import RequestFactory
+from django.utils import translation
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy
+
+from channels_wsdeny import Deny
+from channels_wsdeny.decorators import require
+from channels_wsdeny.http import responses
+from channels_wsdeny.policies import DenyAll, IsAuthenticated, Policy
+from tests.support.clients import knock
+from tests.support.policies import Check, accept, raising
+from tests.support.sockets import guarded
+
+pytestmark = pytest.mark.django_db
+
+JSON = "application/problem+json"
+PLAIN = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+
+def ask(denial=None, **headers):
+    """The answer of a policy that gives what `denial` makes; by default, of one that denies."""
+    policy = denial if isinstance(denial, Policy) else DenyAll() if denial is None else Check(lambda r: denial())
+    raw = [(name.replace("_", "-").encode(), value.encode("latin1")) for name, value in headers.items()]
+    return async_to_sync(knock)(guarded(policy, accept), "/", headers=raw)
+
+
+def names_in(value):
+    return sorted(name.strip().lower() for name in value.split(","))
+
+
+# Bodies.
+
+
+def test_a_problem_has_the_members_of_rfc_9457_and_a_code():
+    assert ask().problem == {
+        "type": "about:blank",
+        "title": "Forbidden",
+        "status": 403,
+        "detail": "You do not have permission to open this.",
+        "code": "permission_denied",
+    }
+
+
+def test_a_problem_has_the_sites_detail_code_and_members_in_ascii():
+    answer = ask(lambda: Deny(404, "Grüße, 世界 \x1b\r\n\0 </script>", code="no_room", room=7, why={"a": [1]}))
+    assert answer.body.isascii()
+    problem = json.loads(answer.body)
+    assert (problem["detail"], problem["code"]) == ("Grüße, 世界 \x1b\r\n\0 </script>", "no_room")
+    assert (problem["room"], problem["why"]) == (7, {"a": [1]})
+
+
+@pytest.mark.parametrize("status", [403, 413, 414, 416, 418, 422, 426, 451, 511])
+def test_the_title_is_that_of_the_status(status):
+    assert ask(lambda: Deny(status)).problem["title"] == HTTPStatus(status).phrase
+
+
+ACCEPTS = {
+    "*/*": JSON,
+    "application/json": JSON,
+    "application/problem+json": JSON,
+    "application/*": JSON,
+    "text/plain": PLAIN,
+    "text/plain;q=0.5": PLAIN,
+    "text/*": PLAIN,
+    "TEXT/PLAIN": PLAIN,
+    "text/html": HTML,
+    "text/html;q=0.1": HTML,
+    "text/html, text/plain;q=0.9": HTML,
+    "text/html;q=0.8, text/plain;q=0.9": PLAIN,
+    "text/html, application/json;q=0.9": HTML,
+    "text/html;q=0.9, application/json": JSON,
+    "text/html;q=0, text/plain": PLAIN,
+    "*/*, text/html;q=0.5": JSON,
+    "application/json, text/plain, */*": JSON,
+    "image/png": JSON,
+    "image/png, text/plain;q=0.1": PLAIN,
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8": HTML,
+    "a/b," * 5000: JSON,
+    "text/html, " * 4000: JSON,
+}
+
+
+@pytest.mark.parametrize(("accept", "media_type"), ACCEPTS.items(), ids=lambda value: value[:40])
+def test_accept_chooses_the_type(accept, media_type):
+    answer = ask(accept=accept)
+    assert (answer.status, answer.header("content-type")) == (403, media_type)
+
+
+ODD = ["", " ", ",", ",,,", ";", "/", "text", "text/", "/html", "text/html;", "text/html;q", "text/html;q="]
+ODD += [f"text/html;q={value}" for value in ("high", "-1", "2", "nan", "inf", "1e309", "0x1")]
+ODD += ["text/html;;;=;q==", 'text/html;a="', 'text/html;a="b,c"', "text/html;charset*=nowhere''%41", "text/html\x7f"]
+ODD += ["text/html;charset*0*=a;charset*1=b", "text/html;q*=utf-8''1", "\xff\xfe", "é/è", "a/b;" + "c=d;" * 5000]
+ODD += ["x" * 20000, "*", "*/html", "text/html*", "../../etc/passwd", "<script>alert(1)</script>", "%s%s%n", "{{ 7 }}"]
+
+
+def test_an_odd_accept_header_changes_no_denial():
+    answers = {accept: ask(accept=accept) for accept in ODD}
+    assert {accept: answer.status for accept, answer in answers.items() if answer.status != 403} == {}
+    assert {answer.header("content-type") for answer in answers.values()} <= {JSON, PLAIN, HTML}
+    assert [answer for answer in answers.values() if b"script" in answer.body] == []
+
+
+def test_two_accept_headers_are_one_list():
+    headers = [(b"accept", b"image/png"), (b"accept", b"text/plain")]
+    answer = async_to_sync(knock)(guarded(DenyAll(), accept), "/", headers=headers)
+    assert answer.header("content-type") == PLAIN
+
+
+def test_plain_text_is_status_and_detail():
+    assert ask(lambda: Deny(403, "Grüße"), accept="text/plain").body.decode() == "403 Forbidden\nGrüße\n"
+
+
+@pytest.mark.parametrize("detail", ["<script>alert(1)</script>", '"><svg>', mark_safe("Ask <b>alice</b>.")])
+def test_html_escapes_what_the_site_has_not_marked_safe(detail):
+    body = ask(lambda: Deny(403, detail, code="<script>"), accept="text/html").body.decode()
+    assert "<title>403 Forbidden</title>" in body
+    assert (detail in body) is hasattr(detail, "__html__")
+    assert "<script>" not in body
+
+
+# Nothing about policies and exceptions, unless DEBUG.
+
+
+class Secret(Policy):
+    def check(self, request):
+        raise ZeroDivisionError("secret <b>reason</b>")
+
+    def __repr__(self):
+        return "SecretPolicy(<i>)"
+
+
+SECRETS = [
+    Secret(),
+    Check(raising(lambda: Http404("secret"))),
+    Check(raising(lambda: PermissionError("secret"))),
+    Check(raising(lambda: ConnectionError("secret"))),
+    Check(lambda request: "secret"),
+    Check(lambda request: HttpResponse("secret")),
+]
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/plain", "text/html"])
+def test_nothing_of_the_policy_or_the_exception_is_shown_but_with_debug(accept, settings):
+    for policy in SECRETS:
+        answer = ask(policy, accept=accept)
+        shown = json.dumps([answer.headers, answer.body.decode()]).replace("Internal Server Error", "")
+        assert [word for word in ("ecret", "Policy", "Error", "File", "line ", "Traceback") if word in shown] == []
+    settings.DEBUG = True
+    shown = ask(Secret(), accept=accept).body.decode()
+    expected = ["SecretPolicy(<i>)", "ZeroDivisionError: secret <b>reason</b>"]
+    if accept == "text/html":
+        assert "<b>" not in shown
+        expected = [text.replace("<", "&lt;").replace(">", "&gt;") for text in expected]
+    assert [text for text in expected if text not in shown] == []
+    assert ask().problem["debug"] == "Policy: DenyAll()\n"
+
+
+# Languages.
+
+
+def write_catalogue(folder, language, messages):
+    """A compiled catalogue as `msgfmt` writes it: two tables of lengths and offsets, then the texts."""
+    messages = {"": "Content-Type: text/plain; charset=UTF-8\n", **messages}
+    pairs = sorted((key.encode(), value.encode()) for key, value in messages.items())
+    texts, tables = b"", [[], []]
+    start = 28 + 16 * len(pairs)
+    for index in (0, 1):
+        for pair in pairs:
+            tables[index] += [len(pair[index]), start + len(texts)]
+            texts += pair[index] + b"\0"
+    header = struct.pack("<7I", 0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 0)
+    target = folder / language / "LC_MESSAGES" / "django.mo"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(header + b"".join(struct.pack(f"<{len(t)}I", *t) for t in tables) + texts)
+
+
+FRENCH = {"You do not have permission to open this.": "Accès interdit.", "No such room.": "Pas de salle."}
+ENGLISH = "You do not have permission to open this."
+GERMAN = "Sie sind nicht berechtigt, dies zu öffnen."
+LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
+
+
+@pytest.fixture
+def languages(settings, tmp_path):
+    """The site negotiates languages, and has a French catalogue of its own."""
+    write_catalogue(tmp_path, "fr", FRENCH)
+    settings.LOCALE_PATHS = [str(tmp_path)]
+    settings.MIDDLEWARE = [LOCALE_MIDDLEWARE, *settings.MIDDLEWARE]
+
+
+@pytest.mark.usefixtures("languages")
+def test_a_denial_is_in_the_language_of_the_client(settings):
+    assert ask(accept_language="fr").problem["detail"] == "Accès interdit."
+    assert ask(accept_language="fr").problem["code"] == "permission_denied"
+    assert ask(accept_language="de").problem["detail"] == GERMAN  # The package has a German catalogue.
+    assert ask().problem["detail"] == ENGLISH
+    assert "Accès interdit." in ask(accept="text/html", accept_language="fr").body.decode()
+    cookie = f"{settings.LANGUAGE_COOKIE_NAME}=fr"
+    assert ask(cookie=cookie, accept_language="de").problem["detail"] == "Accès interdit."
+    assert names_in(ask().header("vary")) == ["accept", "accept-language", "cookie"]
+    shared = Deny(404, gettext_lazy("No such room."))
+    assert ask(lambda: shared, accept_language="fr").problem["detail"] == "Pas de salle."
+    assert ask(lambda: shared, accept_language="en").problem["detail"] == "No such room."
+    assert translation.get_language() == "en"
+
+
+@pytest.mark.usefixtures("languages")
+def test_an_odd_language_changes_no_denial(settings):
+    for value in ("", "*", "xx", "fr;q=nan", "fr;q=9", ";;;", "\xff", "x" * 20000, "fr," * 5000, "../../etc"):
+        assert ask(accept_language=value).status == 403, value
+    for value in ("", "xx", "../../etc/passwd", '"', "\xff"):
+        assert ask(cookie=f"{settings.LANGUAGE_COOKIE_NAME}={value}").status == 403, value
+    assert ask(content_type="text/plain; name*=nowhere''%41", accept_language="fr").status == 403
+
+
+@pytest.mark.parametrize("use_i18n", [True, False])
+def test_no_language_is_negotiated_where_the_site_negotiates_none(use_i18n, settings):
+    settings.USE_I18N = use_i18n
+    if not use_i18n:
+        settings.MIDDLEWARE = [LOCALE_MIDDLEWARE]
+    answer = ask(accept_language="de")
+    assert (answer.problem["detail"], names_in(answer.header("vary"))) == (ENGLISH, ["accept", "cookie"])
+
+
+def test_the_language_of_the_site_is_the_default(settings):
+    settings.LANGUAGE_CODE = "de"
+    assert ask().problem["detail"] == GERMAN
+
+
+def test_the_active_language_is_found_in_the_contextvar_of_django():
+    responses._language_variable.cache_clear()
+    assert Context().run(responses._language_variable) is not None
+    assert Context().run(responses.active_language) is None
+    with translation.override("de"):
+        assert responses.active_language() == "de"
+
+
+# What every denial has.
+
+
+def test_no_denial_is_stored():
+    assert ask().header("cache-control") == "no-store"
+    for given, expected in {
+        "private, max-age=60": ["max-age=60", "no-store", "private"],
+        "no-store": ["no-store"],
+    }.items():
+        answer = ask(lambda given=given: HttpResponse(status=403, headers={"Cache-Control": given}))
+        assert names_in(answer.header("cache-control")) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, ["accept", "cookie"]), ("Origin, cookie", ["accept", "cookie", "origin"]), ("*", ["*"])],
+)
+def test_a_denial_has_one_vary(given, expected):
+    answer = ask(lambda: HttpResponse(status=403, headers={} if given is None else {"Vary": given}))
+    assert names_in(answer.header("vary")) == expected
+
+
+def test_a_401_has_one_challenge_and_nothing_else_has(settings):
+    own = {"www-authenticate": "Bearer"}
+    for wanted in ("*/*", "text/html"):
+        assert ask(IsAuthenticated(), accept=wanted).header("www-authenticate") == "Session"
+    assert ask(lambda: Deny(401, headers=own)).header("www-authenticate") == "Bearer"
+    assert ask(lambda: HttpResponse(status=401)).header("www-authenticate") == "Session"
+    assert ask().header("www-authenticate") is None
+    settings.CHANNELS_WSDENY = {"CHALLENGE": 'Bearer realm="chat"'}
+    assert ask(IsAuthenticated()).header("www-authenticate") == 'Bearer realm="chat"'
+
+
+def test_the_headers_of_a_deny_go_out_before_those_of_its_response():
+    answer = ask(lambda: Deny(429, headers={"Retry-After": "30", "X-Limit": "10"}))
+    assert (answer.header("retry-after"), answer.header("x-limit")) == ("30", "10")
+    response = HttpResponse(status=403, headers={"X-A": "1", "X-B": "1"})
+    answer = ask(lambda: Deny(response=response, headers={"X-A": "2"}))
+    assert (answer.header("x-a"), answer.header("x-b")) == ("2", "1")
+
+
+def test_a_denial_may_redirect_or_confirm_a_copy():
+    answer = ask(lambda: HttpResponseRedirect("/elsewhere"))
+    assert (answer.status, answer.header("location"), answer.body) == (302, "/elsewhere", b"")
+    answer = ask(lambda: Deny(307, headers={"Location": "/elsewhere"}))
+    assert (answer.status, answer.header("location")) == (307, "/elsewhere")
+    for make in (HttpResponseNotModified, lambda: HttpResponse(b"x", status=304)):
+        answer = ask(make)
+        assert (answer.status, answer.body, answer.header("content-length")) == (304, b"", None)
+
+
+def test_a_status_that_is_not_registered_becomes_that_of_its_class():
+    for status, sent in {419: 400, 499: 400, 512: 500, 599: 500, 399: 300}.items():
+        answer = ask(lambda status=status: HttpResponse(b"mine", status=status))
+        assert (answer.status, answer.body) == (sent, b"mine")
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, 200, 204, 299, 600])
+def test_a_response_that_cannot_deny_becomes_a_500_without_its_content(status):
+    response = HttpResponse(b"welcome", headers={"X-Secret": "1"})
+    response.status_code = status
+    answer = ask(lambda: response)
+    assert (answer.status, answer.header("x-secret"), b"welcome" in answer.body) == (500, None, False)
+
+
+# One response object may deny many requests.
+
+
+def test_a_shared_response_is_not_changed_and_carries_nothing_to_the_next_client(settings):
+    shared = HttpResponse(b"no", status=401)
+    before = dict(shared.items())
+
+    def change(request):
+        request.session["seen"] = True
+        return shared
+
+    first = ask(Check(change))
+    assert settings.SESSION_COOKIE_NAME in first.header("set-cookie")
+    assert ask(lambda: shared).header("set-cookie") is None
+    assert ask(lambda: shared) == ask(lambda: shared)
+    assert (dict(shared.items()), dict(shared.cookies)) == (before, {})
+    view = require(Check(lambda request: shared))(lambda request: HttpResponse())
+    closed, denial = [], view(RequestFactory().get("/"))
+    denial["X-Client"] = "alice"
+    denial._resource_closers.append(lambda: closed.append("first"))
+    after = view(RequestFactory().get("/"))
+    after.close()
+    assert (after.has_header("X-Client"), closed) == (False, [])

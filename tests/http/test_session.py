@@ -1,0 +1,635 @@
+"""Sessions and users of handshakes, by every engine: Django's own answer, and nothing is written."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.auth import AuthMiddlewareStack
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.sessions import SessionMiddlewareStack
+from django.contrib import auth
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends import file as file_engine
+from django.contrib.sessions.models import Session
+from django.core.cache import caches
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse, JsonResponse
+from django.http.cookie import SimpleCookie
+from django.test import Client
+from django.urls import path
+from django.utils.functional import SimpleLazyObject
+from django.utils.module_loading import import_string
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
+from tests.support.clients import cookie_header, knock
+from tests.support.policies import AsyncCheck, Check
+from tests.support.policies import accept as accept_all
+from tests.support.sockets import consumer, guarded
+from tests.support.wrappers import Function, With
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
+OTHER_BACKEND = "django.contrib.auth.backends.AllowAllUsersModelBackend"
+OLD_KEY = "the key that sessions were signed with before " * 2
+
+
+def values(request):
+    return JsonResponse({key: value for key, value in request.session.items() if not key.startswith("_")})
+
+
+def change(request):
+    request.session["color"] = "red"
+    return HttpResponse()
+
+
+urlpatterns = [
+    path("login/", values, name="login"),
+    path("members/", login_required(lambda request: HttpResponse(request.user.get_username()))),
+    path("anybody/", lambda request: HttpResponse(request.user.get_username() or "nobody")),
+    path("values/", values),
+    path("change/", change),
+]
+
+# Engines.
+
+KEPT_ON_THE_SERVER = ["db", *(pytest.param(name, marks=pytest.mark.matrix) for name in ("cache", "cached_db", "file"))]
+
+
+@pytest.fixture(params=[*KEPT_ON_THE_SERVER, "signed_cookies"])
+def engine(request, settings, tmp_path):
+    """The name of the session engine that the site uses; the stores are empty."""
+    forget_where_files_are()
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{request.param}"
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    backend = "django.core.cache.backends.locmem.LocMemCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
+    yield request.param
+    forget_where_files_are()
+
+
+def forget_where_files_are():
+    """The file engine remembers SESSION_FILE_PATH for as long as the process lives."""
+    for cls in (file_engine.SessionStore, *file_engine.SessionStore.__subclasses__()):
+        if "_storage_path" in vars(cls):
+            del cls._storage_path
+
+
+one_engine = pytest.mark.parametrize("engine", ["db"], indirect=True)
+kept_on_the_server = pytest.mark.parametrize("engine", KEPT_ON_THE_SERVER, indirect=True)
+
+
+class Tools:
+    """What clients and sites do with sessions, by the engine of the test."""
+
+    def __init__(self, engine, settings, users, tmp_path):
+        self.engine, self.settings, self.users, self._path = engine, settings, users, tmp_path
+
+    def store(self, key=None):
+        """What Django's own engine keeps for a key."""
+        return import_string(f"{self.settings.SESSION_ENGINE}.SessionStore")(key)
+
+    def stored(self):
+        """All that the stores hold now."""
+        cache = caches["default"]
+        return [
+            list(Session.objects.order_by("pk").values()),
+            {key: value for key, value in cache._cache.items() if not cache._has_expired(key)},
+            {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in self._path.iterdir()},
+        ]
+
+    def log_in(self, name="alice", **more):
+        """The session cookie of a user who has logged in through Django."""
+        client = Client()
+        client.force_login(self.users[name], backend=MODEL_BACKEND)
+        cookie = client.cookies[self.settings.SESSION_COOKIE_NAME].value
+        if not more:
+            return cookie
+        session = self.store(cookie)
+        session.update(more)
+        session.save()
+        return session.session_key
+
+    def log_out(self, cookie):
+        self.client(cookie).logout()
+        return "unknown" if self.engine == "signed_cookies" else cookie
+
+    def change_user(self, password=None, **values):
+        for name, value in values.items():
+            setattr(self.users["alice"], name, value)
+        if password is not None:
+            self.users["alice"].set_password(password)
+        self.users["alice"].save()
+
+    def client(self, cookie):
+        client = Client()
+        if cookie is not None:
+            client.cookies[self.settings.SESSION_COOKIE_NAME] = cookie
+        return client
+
+    def ask(self, application, cookie=None, **scope):
+        headers = [] if cookie is None else cookie_header(**{self.settings.SESSION_COOKIE_NAME: cookie})
+        return async_to_sync(knock)(application, "/", headers=headers, **scope)
+
+    def cookie_of(self, answer):
+        """The session cookie that an answer set."""
+        value = answer.header("set-cookie")
+        assert value is not None, "no cookie was set"
+        return SimpleCookie(value)[self.settings.SESSION_COOKIE_NAME]
+
+    def client_of(self, answer):
+        return self.client(self.cookie_of(answer).value)
+
+
+@pytest.fixture
+def tools(engine, settings, users, tmp_path):
+    return Tools(engine, settings, users, tmp_path)
+
+
+# What a client may come with: the value of its session cookie, and whether Django knows its user.
+
+
+def of_an_anonymous(tools):
+    session = tools.store()
+    session["color"] = "blue"
+    session.save()
+    return session.session_key
+
+
+def tampered_with(tools):
+    cookie = tools.log_in()
+    return cookie[:-1] + ("a" if cookie[-1] != "a" else "b")
+
+
+def expired(tools):
+    cookie = tools.log_in()
+    if tools.engine == "signed_cookies":  # which knows no expiry but the setting
+        tools.settings.SESSION_COOKIE_AGE = -1
+        return cookie
+    session = tools.store(cookie)
+    session.set_expiry(-10)
+    session.save()
+    return cookie
+
+
+def changed(**values):
+    def make(tools):
+        cookie = tools.log_in()
+        tools.change_user(**values)
+        return cookie
+
+    return make
+
+
+def signed_with_a_fallback(tools, fallbacks=(OLD_KEY,)):
+    new, tools.settings.SECRET_KEY = tools.settings.SECRET_KEY, OLD_KEY
+    cookie = tools.log_in()
+    tools.settings.SECRET_KEY, tools.settings.SECRET_KEY_FALLBACKS = new, [*fallbacks]
+    return cookie
+
+
+def inactive_of_a_lenient_backend(tools):
+    tools.settings.AUTHENTICATION_BACKENDS = [MODEL_BACKEND, OTHER_BACKEND]
+    cookie = tools.log_in(_auth_user_backend=OTHER_BACKEND)
+    tools.change_user(is_active=False)
+    return cookie
+
+
+def deleted(tools):
+    cookie = tools.log_in()
+    tools.users["alice"].delete()
+    return cookie
+
+
+def backend_removed(tools):
+    cookie = tools.log_in()
+    tools.settings.AUTHENTICATION_BACKENDS = [OTHER_BACKEND]
+    return cookie
+
+
+SITUATIONS = {
+    "nothing": (lambda tools: None, False),
+    "empty": (lambda tools: "", False),
+    "valid": (lambda tools: tools.log_in(), True),
+    "anonymous": (of_an_anonymous, False),
+    "unknown": (lambda tools: "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6", False),
+    "too short": (lambda tools: "abc", False),
+    "outside of the store": (lambda tools: "../../etc/passwd", False),
+    "tampered with": (tampered_with, False),
+    "forged": (lambda tools: "eyJfYXV0aF91c2VyX2lkIjoiMSJ9:1tAbCd:" + "x" * 43, False),
+    "very long": (lambda tools: "a" * 8000, False),
+    "expired": (expired, False),
+    "logged out": (lambda tools: tools.log_out(tools.log_in()), False),
+    "password changed": (changed(password="another"), False),
+    "hash missing": (lambda tools: tools.log_in(_auth_user_hash=""), False),
+    "signed with a fallback": (signed_with_a_fallback, True),
+    "signed with a key that is gone": (lambda tools: signed_with_a_fallback(tools, ()), False),
+    "inactive": (changed(is_active=False), False),
+    "inactive, lenient backend": (inactive_of_a_lenient_backend, True),
+    "deleted": (deleted, False),
+    "backend removed": (backend_removed, False),
+    "backend missing": (lambda tools: tools.log_in(_auth_user_backend=""), False),
+    "no such user": (lambda tools: tools.log_in(_auth_user_id="0"), False),
+}
+
+
+async def await_session(request):
+    return await request.session.aget("size") is None and (await request.auser()) is request.user
+
+
+@pytest.mark.parametrize(("make", "is_known"), SITUATIONS.values(), ids=SITUATIONS)
+def test_a_handshake_knows_whom_a_view_knows_and_writes_nothing(make, is_known, tools):
+    cookie, found = make(tools), []
+
+    async def look(scope, receive, send):
+        found.append(scope["user"].get_username() or "nobody")
+        await accept_all(scope, receive, send)
+
+    sites = {
+        "guarded": guarded(IsAuthenticated(), look),
+        "public": guarded(AllowAny(), look),
+        "reads the session": guarded(Check(lambda request: request.session.get("size") is None), look),
+        "awaits the session": guarded(AsyncCheck(await_session), look),
+        "in Channels' session": SessionMiddlewareStack(guarded(IsAuthenticated() | AllowAny(), look)),
+    }
+    before = tools.stored()
+    answers = {name: tools.ask(site, cookie) for name, site in sites.items()}
+    assert tools.stored() == before
+    assert [answer for answer in answers.values() if answer.header("set-cookie")] == []
+    expected = dict.fromkeys(sites, 101) | ({} if is_known else {"guarded": 401})
+    assert {name: answer.status for name, answer in answers.items()} == expected
+    # Last, for a view may clean the session up: the user is still logged in there.
+    client = tools.client(cookie)
+    assert set(found) == {client.get("/anybody/").content.decode()} == {"alice" if is_known else "nobody"}
+    assert client.get("/members/").status_code == (200 if is_known else 302)
+
+
+def test_a_session_whose_user_has_no_possible_key_is_an_error_as_in_a_view(tools):
+    cookie = tools.log_in(_auth_user_id="no number")
+    assert tools.ask(guarded(IsAuthenticated()), cookie).status == 500
+    with pytest.raises(ValidationError):
+        tools.client(cookie).get("/members/")
+
+
+# Sessions that the site changes.
+
+
+def changing(answer):
+    """A policy that changes the session and gives this answer."""
+
+    def check(request):
+        change(request)
+        return answer() if callable(answer) else answer
+
+    return guarded(Check(check))
+
+
+def changing_async(answer):
+    async def check(request):
+        await request.session.aset("color", "red")
+        return answer
+
+    return guarded(AsyncCheck(check))
+
+
+def connecting(then, base=AsyncWebsocketConsumer):
+    """A public consumer that changes the session in `connect`."""
+
+    def connect(self):
+        self.scope["session"]["color"] = "red"
+        return then(self)
+
+    return guarded(AllowAny(), consumer(connect, base).as_asgi())
+
+
+def fail(*args):
+    raise ZeroDivisionError
+
+
+def pay(*args):
+    raise Deny(402)
+
+
+CHANGES = {
+    "policy allows": (lambda: changing(True), 101),
+    "policy denies": (lambda: changing(False), 403),
+    "policy responds": (lambda: changing(lambda: HttpResponse("no", status=410)), 410),
+    "async policy allows": (lambda: changing_async(True), 101),
+    "async policy denies": (lambda: changing_async(False), 403),
+    "before a policy that denies": (lambda: require(Check(lambda r: change(r) is not None))(guarded(DenyAll())), 403),
+    "consumer accepts": (lambda: connecting(lambda self: self.accept()), 101),
+    "sync consumer accepts": (lambda: connecting(lambda self: self.accept(), WebsocketConsumer), 101),
+    "consumer closes": (lambda: connecting(lambda self: self.close(4404)), 404),
+    "consumer denies": (lambda: connecting(pay), 402),
+}
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("make", "status"), CHANGES.values(), ids=CHANGES)
+def test_a_changed_session_is_saved_and_its_cookie_set(make, status, known, tools):
+    cookie = tools.log_in(size="large") if known else None
+    answer = tools.ask(make(), cookie)
+    assert answer.status == status
+    client = tools.client_of(answer)
+    assert client.get("/values/").json() == {"color": "red"} | ({"size": "large"} if known else {})
+    assert client.get("/members/").status_code == (200 if known else 302)
+    if known and tools.engine != "signed_cookies":
+        assert tools.cookie_of(answer).value == cookie
+
+
+FAILURES = {
+    "policy raises": (lambda: changing(fail), 500),
+    "policy answers nothing": (lambda: changing(None), 500),
+    "policy denies with a 5xx": (lambda: changing(lambda: Deny(503)), 503),
+    "async policy answers nothing": (lambda: changing_async(None), 500),
+    "consumer raises": (lambda: connecting(fail), 500),
+    "consumer closes with a 5xx": (lambda: connecting(lambda self: self.close(4503)), 503),
+}
+
+
+@pytest.mark.parametrize("every_time", [False, True])
+@pytest.mark.parametrize(("make", "status"), FAILURES.values(), ids=FAILURES)
+@one_engine
+def test_a_session_is_not_saved_by_a_5xx(make, status, every_time, tools):
+    tools.settings.SESSION_SAVE_EVERY_REQUEST = every_time
+    cookie = tools.log_in()
+    before = tools.stored()
+    answer = tools.ask(make(), cookie)
+    assert (answer.status, answer.header("set-cookie"), tools.stored()) == (status, None, before)
+
+
+def test_a_key_that_the_client_chose_is_not_used(tools):
+    chosen = "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6"
+    assert tools.cookie_of(tools.ask(changing(True), chosen)).value != chosen
+
+
+def test_a_log_in_gives_a_new_key_to_a_session_that_an_attacker_knows(tools):
+    fixed = of_an_anonymous(tools)
+    log_in = Check(lambda request: auth.login(request, tools.users["alice"], MODEL_BACKEND) is None)
+    answer = tools.ask(guarded(log_in), fixed)
+    assert tools.cookie_of(answer).value != fixed
+    assert tools.client(fixed).get("/members/").status_code == 302
+
+
+@one_engine
+def test_a_coroutine_may_log_in_and_out_whose_session_is_not_loaded(tools):
+    async def log_in(request):
+        await auth.alogin(request, tools.users["bob"], MODEL_BACKEND)
+        return True
+
+    async def log_out(request):
+        await auth.alogout(request)
+        return True
+
+    cookie = tools.log_in("alice")
+    answer = tools.ask(guarded(AsyncCheck(log_in)), cookie)
+    assert tools.client_of(answer).get("/members/").content == b"bob"
+    cookie = tools.log_in("alice")
+    assert tools.cookie_of(tools.ask(guarded(AsyncCheck(log_out)), cookie))["max-age"] == "0"
+    assert tools.client(cookie).get("/members/").status_code == 302
+
+
+def test_a_session_that_the_site_flushes_is_gone_and_so_is_its_cookie(tools):
+    cookie = tools.log_in()
+    answer = tools.ask(guarded(Check(lambda request: request.session.flush() is None)), cookie)
+    assert (answer.status, tools.cookie_of(answer)["max-age"]) == (101, "0")
+    if tools.engine != "signed_cookies":
+        assert not tools.store(cookie).exists(cookie)
+
+
+@one_engine
+@pytest.mark.parametrize("deny_with", ["response", "close"])
+def test_a_changed_session_is_saved_though_the_server_only_closes(deny_with, tools):
+    tools.settings.CHANNELS_WSDENY = {"DENY_WITH": deny_with}
+    cookie = tools.log_in()
+    answer = tools.ask(changing(False), cookie, extensions={})
+    assert answer.status == (101 if deny_with == "close" else 0)
+    assert tools.store(cookie)["color"] == "red"
+    if deny_with == "close":
+        assert tools.cookie_of(answer).value == cookie
+
+
+@one_engine
+@pytest.mark.parametrize("allows", [True, False])
+def test_the_cookie_is_the_one_that_a_view_would_set(allows, tools, settings):
+    settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_PATH = "sid", "/app/"
+    settings.SESSION_COOKIE_DOMAIN, settings.SESSION_COOKIE_SAMESITE = "example.org", "Strict"
+    settings.SESSION_COOKIE_SECURE, settings.SESSION_COOKIE_HTTPONLY = True, False
+    for settings.SESSION_COOKIE_AGE, settings.SESSION_EXPIRE_AT_BROWSER_CLOSE in ((3600, False), (60, True)):
+        mine = tools.cookie_of(tools.ask(changing(allows)))
+        django = Client().get("/change/").cookies["sid"]
+        names = set(django) - {"expires"}
+        assert {name: str(mine[name]) for name in names} == {name: str(django[name]) for name in names}
+
+
+@one_engine
+def test_an_accept_keeps_the_consumers_own_cookies_beside_the_sessions(tools, settings):
+    answer = tools.ask(connecting(lambda self: self.accept(headers=[(b"set-cookie", b"theme=dark")])))
+    assert [value.partition("=")[0] for value in answer.all("set-cookie")] == ["theme", settings.SESSION_COOKIE_NAME]
+
+
+@one_engine
+def test_a_session_that_cannot_be_saved_is_no_reason_to_accept(tools):
+    def connect(self):
+        self.scope["session"]["color"] = object()
+        return self.accept()
+
+    answer = tools.ask(guarded(AllowAny(), consumer(connect).as_asgi()))
+    assert (answer.status, answer.header("set-cookie")) == (500, None)
+
+
+@kept_on_the_server
+def test_a_session_that_was_deleted_meanwhile_is_a_400_and_stays_deleted(tools):
+    def delete(session):
+        session["color"] = "red"
+        tools.store(session.session_key).delete(session.session_key)
+
+    def connect(self):
+        delete(self.scope["session"])
+        self.accept()
+
+    accepts = guarded(IsAuthenticated(), consumer(connect, WebsocketConsumer).as_asgi())
+    for site in (accepts, guarded(Check(lambda request: delete(request.session) is not None))):
+        cookie = tools.log_in()
+        answer = tools.ask(site, cookie)
+        assert (answer.status, answer.problem["code"]) == (400, "bad_request")
+        assert answer.header("set-cookie") is None
+        assert not tools.store(cookie).exists(cookie)
+
+
+@pytest.mark.parametrize("policy", [IsAuthenticated(), DenyAll()])
+def test_a_session_that_is_saved_every_time_is_sent_again_and_lives_longer(policy, tools, settings):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    settings.SESSION_COOKIE_AGE = 60
+    cookie = tools.log_in(size="large")
+    settings.SESSION_COOKIE_AGE = 3600
+    answer = tools.ask(guarded(Check(lambda request: request.user.is_authenticated) & policy), cookie)
+    assert tools.client_of(answer).get("/values/").json() == {"size": "large"}
+    assert tools.cookie_of(answer)["max-age"] == "3600"
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "unknown", "too short", "expired", "forged"])
+def test_a_session_that_is_saved_every_time_is_not_made_for_a_client_without_one(name, tools, settings):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    cookie = SITUATIONS[name][0](tools)
+    before = tools.stored()
+    answer = tools.ask(guarded(Check(lambda request: request.user.is_anonymous)), cookie)
+    assert (answer.status, answer.header("set-cookie"), tools.stored()) == (101, None, before)
+
+
+@one_engine
+def test_what_a_consumer_changes_after_the_accept_is_left_to_it(tools):
+    async def connect(self):
+        await self.accept()
+        self.scope["session"]["color"] = "red"
+
+    cookie = tools.log_in()
+    before = tools.stored()
+    tools.ask(guarded(IsAuthenticated(), consumer(connect).as_asgi()), cookie)
+    assert tools.stored() == before
+
+
+def test_clients_share_nothing(tools):
+    """Handshakes at once over one application, each with its own cookie."""
+    names = {}
+
+    def look(request):
+        names[request.headers["X-Name"]] = request.user.get_username()
+        request.session["mine"] = request.headers["X-Name"]
+        return False
+
+    application, cookies = guarded(Check(look)), {name: tools.log_in(name) for name in ("alice", "bob", "staff")}
+    headers = {
+        name: [*cookie_header(**{tools.settings.SESSION_COOKIE_NAME: cookie}), (b"x-name", name.encode())]
+        for name, cookie in cookies.items()
+    }
+
+    async def all_at_once():
+        return await asyncio.gather(*(knock(application, "/", headers=headers[name]) for name in cookies))
+
+    answers = async_to_sync(all_at_once)()
+    assert names == {name: name for name in cookies}
+    for name, answer in zip(cookies, answers, strict=True):
+        assert tools.client_of(answer).get("/anybody/").content.decode() == name
+        assert tools.client_of(answer).get("/values/").json() == {"mine": name}
+
+
+# What consumers find in their scope, and what wrappers put there.
+
+
+def looking(found, base):
+    def connect(self):
+        scope = self.scope
+        request = scope["wsdeny"].request
+        is_same = request.user == scope["user"] and request.session is scope["session"]
+        found.append((scope["user"].get_username(), scope["user"].is_authenticated, sorted(scope["cookies"]), is_same))
+        return self.accept()
+
+    return consumer(connect, base).as_asgi()
+
+
+PLACES = {
+    "in a stack": lambda app: DenyMiddlewareStack(app),
+    "behind an unknown wrapper": lambda app: DenyMiddlewareStack(Function(app)),
+    "within AuthMiddlewareStack": lambda app: AuthMiddlewareStack(DenyMiddlewareStack(app)),
+    "around AuthMiddlewareStack": lambda app: DenyMiddlewareStack(AuthMiddlewareStack(app)),
+    "within SessionMiddlewareStack": lambda app: SessionMiddlewareStack(DenyMiddlewareStack(app)),
+    "nested": lambda app: DenyMiddlewareStack(Function(DenyMiddlewareStack(app))),
+}
+
+
+@one_engine
+@pytest.mark.parametrize("base", [AsyncWebsocketConsumer, WebsocketConsumer])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_consumer_finds_user_session_and_cookies(place, base, tools, settings):
+    found, names = [], [settings.SESSION_COOKIE_NAME]
+    public, private = (place(require(policy)(looking(found, base))) for policy in (AllowAny(), IsAuthenticated()))
+    cookie = tools.log_in()
+    assert [tools.ask(site, cookie).status for site in (public, private)] == [101, 101]
+    assert found == [("alice", True, names, True)] * 2
+    assert [tools.ask(site, "unknown").status for site in (public, private)] == [101, 401]
+    assert found[2:] == [("", False, names, True)]
+
+
+@one_engine
+def test_within_channels_own_stack_nothing_is_loaded_again(tools, django_assert_num_queries):
+    cookie = tools.log_in()
+    application = AuthMiddlewareStack(guarded(IsAuthenticated(), accept_all))
+    with django_assert_num_queries(2):
+        assert tools.ask(application, cookie).status == 101
+
+
+@one_engine
+@pytest.mark.parametrize("place", [PLACES["within AuthMiddlewareStack"], PLACES["around AuthMiddlewareStack"]])
+def test_a_session_changed_beside_channels_own_stack_is_saved(place, tools):
+    def connect(self):
+        self.scope["session"]["color"] = "red"
+        self.accept()
+
+    answer = tools.ask(place(require(AllowAny())(consumer(connect, WebsocketConsumer).as_asgi())))
+    assert tools.client_of(answer).get("/values/").json() == {"color": "red"}
+
+
+def around(app, **values):
+    return With(DenyMiddlewareStack(app), **values)
+
+
+def inside(app, **values):
+    return DenyMiddlewareStack(With(app, **values))
+
+
+@one_engine
+@pytest.mark.parametrize("place", [around, inside])
+def test_a_user_or_session_that_a_wrapper_puts_into_the_scope_is_used(place, tools, django_assert_num_queries):
+    cookie, found = tools.log_in("alice"), []
+    app = require(IsAuthenticated())(looking(found, AsyncWebsocketConsumer))
+    assert tools.ask(place(app, user=tools.users["bob"])).status == 101
+    plain = place(require(IsAuthenticated())(accept_all), user=tools.users["bob"])
+    with django_assert_num_queries(0 if place is around else 2):  # A wrapper inside finds the user of the cookie.
+        assert tools.ask(plain, cookie).status == 101
+    assert tools.ask(place(app, user=AnonymousUser()), cookie).status == 401
+    assert tools.ask(place(app, user=None), cookie).status == 401  # A token middleware's "no user".
+    assert tools.ask(place(app, session=tools.store(cookie))).status == 101
+    public = require(AllowAny())(looking(found, AsyncWebsocketConsumer))
+    assert tools.ask(place(public, user=None), cookie).status == 101
+    assert [name for name, *_ in found] == ["bob", "alice", ""]
+
+
+@one_engine
+def test_a_lazy_user_in_the_scope_is_loaded_where_it_may_block_if_it_is_needed(tools):
+    loaded, found = [], []
+
+    def load(name):
+        loaded.append(name)
+        return type(tools.users["bob"]).objects.get(username=name)
+
+    def ask(name, policy):
+        site = guarded(policy, looking(found, AsyncWebsocketConsumer))
+        return tools.ask(site, user=SimpleLazyObject(lambda: load(name))).status
+
+    assert (ask("bob", DenyAll()), loaded) == (403, [])
+    assert (ask("bob", IsAuthenticated()), loaded, found[0][0]) == (101, ["bob"], "bob")
+    assert ask("nobody", IsAuthenticated()) == 500
+
+
+@one_engine
+def test_nested_stacks_share_one_request(tools):
+    requests = []
+
+    async def app(scope, receive, send):
+        requests.append(scope["wsdeny"].request)
+        await accept_all(scope, receive, send)
+
+    def look(request):
+        requests.append(request)
+        return True
+
+    site = DenyMiddlewareStack(Function(DenyMiddlewareStack(require(Check(look))(app))))
+    assert tools.ask(site, tools.log_in()).status == 101
+    assert requests[0] is requests[1]

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from channels_wsdeny.inspection.report import report_rows
+
+
+@pytest.fixture
+def site(settings, monkeypatch):
+    """A function that makes an application the site's, and `urlpatterns` its URLconf."""
+    settings.ASGI_APPLICATION = settings.ROOT_URLCONF = None
+
+    def use(application=None, *urlpatterns):
+        if application is not None:
+            module = ModuleType("asgi_of_this_test")
+            module.application = application
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            settings.ASGI_APPLICATION = f"{module.__name__}.application"
+        if urlpatterns:
+            settings.ROOT_URLCONF = urlpatterns
+
+    return use
+
+
+@pytest.fixture
+def rows_of(site, settings):
+    """A function from an application and a URLconf to the rows of a site that has nothing else."""
+    settings.MIDDLEWARE = []
+
+    def find(application=None, *urlpatterns):
+        site(application, *urlpatterns)
+        return report_rows()
+
+    return find

@@ -1,0 +1,211 @@
+"""``manage.py wsdeny``, as its users see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.http import HttpResponse
+from django.urls import path, re_path
+from django.views.decorators.cache import cache_page
+
+import testproject
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import public, require
+from channels_wsdeny.policies import IsStaff
+
+ROOT = Path(testproject.__file__).parents[1]
+
+
+def run(*arguments):
+    """What the command prints."""
+    out = StringIO()
+    call_command("wsdeny", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def failure(*arguments):
+    """What the command fails with."""
+    with pytest.raises(CommandError) as caught:
+        run(*arguments)
+    assert caught.value.returncode == 1
+    return str(caught.value)
+
+
+def manage(*arguments, **environ):
+    command = [sys.executable, "manage.py", "wsdeny", *arguments]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def view(request):
+    return HttpResponse()
+
+
+class Plain(AsyncWebsocketConsumer): ...
+
+
+# routes
+
+
+def test_routes_lists_every_endpoint_of_the_test_project_in_aligned_columns():
+    heading, *lines = run("routes").splitlines()
+    assert heading.split() == ["PROTOCOL", "PATH", "NAME", "ENDPOINT", "POLICY", "SOURCE", "HOOKS"]
+    assert [line.split()[1] for line in lines[:4]] == [
+        "/ws/rooms/<slug:slug>/",
+        "/ws/monitor/",
+        "/ws/status/",
+        "/login/",
+    ]
+    assert lines[1].split() == [
+        "websocket",
+        "/ws/monitor/",
+        "testproject.chat.consumers.MonitorConsumer",
+        "IsStaff()",
+        "decorator",
+        "begin,",
+        "tell",
+    ]
+    start = heading.index("ENDPOINT")
+    assert {line[start - 2 : start + 1] for line in lines[:-2]} <= {"  t", "  d"}
+    assert lines[-1] == "10 endpoints: 6 guarded, 4 public, 0 open, 0 perhaps open."
+
+
+def test_json_is_for_programs():
+    found = json.loads(run("routes", "--json", "--protocol", "websocket"))
+    assert len(found) == 3
+    assert found[1] == {
+        "protocol": "websocket",
+        "path": "/ws/monitor/",
+        "name": None,
+        "endpoint": "testproject.chat.consumers.MonitorConsumer",
+        "policy": "IsStaff()",
+        "source": "decorator",
+        "open": False,
+        "public": False,
+        "hooks": ["on_request testproject.chat.hooks.begin", "on_response testproject.chat.hooks.tell"],
+        "notes": [],
+    }
+
+
+@pytest.fixture
+def mixed_site(site):
+    staff = require(IsStaff())
+    routes = [path("default/", Plain.as_asgi()), path("staff/", staff(Plain.as_asgi()))]
+    site(
+        DenyMiddlewareStack(ProtocolTypeRouter({"websocket": URLRouter(routes)})),
+        path("open/", view),
+        path("public/", public(view)),
+        path("cached/", cache_page(60)(staff(view))),
+    )
+
+
+def test_the_last_line_counts_all(mixed_site):
+    assert run("routes").splitlines()[-1] == "5 endpoints: 2 guarded, 1 public, 1 open, 1 perhaps open."
+
+
+def test_fail_on_open_names_what_is_open_or_may_be(mixed_site):
+    text = failure("routes", "--fail-on-open")
+    assert re.search(rf"Open:\n  http  /open/  {__name__}\.view\nPerhaps open.*:\n  http  /cached/", text)
+    assert not re.search("/public/|/default/|/staff/", text)
+    assert "@public" in text
+    assert "/open/" in run("routes")  # Without the option nothing fails.
+
+
+def test_fail_on_default_names_what_only_a_default_protects_as_well(mixed_site):
+    text = failure("routes", "--fail-on-default")
+    assert "/open/" in text
+    assert f"/default/  {__name__}.Plain" in text
+    assert "/staff/" not in text
+
+
+@pytest.mark.parametrize("left", [["--ignore", "/cached/"], ["--ignore", "/open/"]])
+def test_what_may_be_open_fails_by_itself(left, mixed_site):
+    assert "open" in failure("routes", "--fail-on-open", *left)
+
+
+def test_what_is_ignored_does_not_fail(mixed_site):
+    assert "/open/" not in run("routes", "--fail-on-open", "--ignore", "/cached/", "--ignore", "/op")
+
+
+def test_a_failure_comes_after_the_list(mixed_site, capsys):
+    with pytest.raises(CommandError):
+        call_command("wsdeny", "routes", "--json", "--fail-on-open")
+    assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_a_site_whose_sockets_were_not_looked_at_fails(site):
+    site(None, path("public/", public(view)))
+    assert "ASGI_APPLICATION is not set, so no socket was looked at" in failure("routes", "--fail-on-open")
+    assert run("routes", "--fail-on-open", "--protocol", "http").splitlines()[-1].startswith("1 endpoints:")
+
+
+def test_a_site_without_sockets_that_was_looked_at_does_not_fail(site):
+    site(ProtocolTypeRouter({}))
+    assert run("routes", "--fail-on-open").splitlines()[-1].startswith("0 endpoints:")
+
+
+@pytest.mark.parametrize("subcommand", [["routes"], ["explain", "/"]])
+def test_an_application_that_is_none_is_an_error(subcommand, site):
+    site(3)
+    with pytest.raises(ImproperlyConfigured, match="ASGI_APPLICATION is 3, which is no ASGI application"):
+        run(*subcommand)
+
+
+def test_control_characters_of_routes_are_escaped(site):
+    site(None, re_path("^a\x1b[2J\nb/$", view))
+    out = run("routes")
+    assert r"/a\x1b[2J\nb/$" in out
+    assert "\x1b" not in out
+
+
+# explain
+
+
+@pytest.mark.django_db
+def test_explain_takes_its_options(users):
+    options = ["--user", "alice", "--header", "Accept: text/html", "--protocol", "http"]
+    out = run("explain", "/monitor/?a=b", *options)
+    assert out.startswith("GET /monitor/ over http, by alice\n\nroute     monitor/\n")
+    assert "HTTP 403 Forbidden" in out
+    assert "content-type: text/html" in out
+
+
+def test_a_site_without_asgi_application_has_no_sockets_to_explain(site):
+    site()
+    assert "ASGI_APPLICATION is not set" in failure("explain", "/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["ws/monitor/"], "must begin with a slash"),
+        (["/", "--protocol", "ftp"], "invalid choice"),
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_an_error(arguments, text):
+    with pytest.raises(CommandError, match=text):
+        run("explain", *arguments)
+
+
+@pytest.mark.servers
+def test_a_database_that_cannot_be_reached_is_told():
+    nowhere = {"TESTPROJECT_DATABASE": "sqlite", "TESTPROJECT_DATABASE_NAME": "/nowhere/db.sqlite3"}
+    ran = manage("explain", "/ws/monitor/", "--header", "Cookie: sessionid=abcdefgh", **nowhere)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "raised OperationalError" in ran.stdout
+    assert "HTTP 503 Service Unavailable" in ran.stdout
+
+
+def test_a_subcommand_is_needed():
+    assert "subcommand" in failure()

@@ -1,0 +1,258 @@
+"""Which endpoints a site has, and which policies stand before a socket."""
+
+from __future__ import annotations
+
+import pytest
+from channels.auth import AuthMiddlewareStack
+from channels.consumer import AsyncConsumer
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.http import HttpResponse
+from django.urls import include, path, re_path
+
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.inspection.report import report_rows
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
+from channels_wsdeny.routing.resolver import resolve
+from tests.support.clients import websocket_scope
+
+HERE = __name__
+
+
+class Plain(AsyncWebsocketConsumer): ...
+
+
+@require(IsStaff())
+class Staff(AsyncWebsocketConsumer): ...
+
+
+class InheritsStaff(Staff): ...
+
+
+@public
+class Public(AsyncWebsocketConsumer): ...
+
+
+class OverHttp(AsyncHttpConsumer): ...
+
+
+class Tokens(BaseMiddleware):
+    """A wrapper that is not known."""
+
+
+class Switch:
+    """A wrapper that calls one of two applications."""
+
+    def __init__(self, app, other):
+        self.app, self.other = app, other
+
+    async def __call__(self, scope, receive, send):
+        await self.other(scope, receive, send)
+
+
+class Fallback(URLRouter):
+    """A router that calls an application which is none of its routes."""
+
+    async def __call__(self, scope, receive, send):
+        await Plain.as_asgi()(scope, receive, send)
+
+
+def closure(inner):
+    async def application(scope, receive, send):
+        await inner(scope, receive, send)
+
+    return application
+
+
+plain, staff, public_consumer = Plain.as_asgi(), Staff.as_asgi(), Public.as_asgi()
+admin = IsStaff() | IsSuperuser()
+
+
+def sockets(**routes):
+    return ProtocolTypeRouter({"websocket": URLRouter([path(f"{name}/", app) for name, app in routes.items()])})
+
+
+def over_http(**routes):
+    return ProtocolTypeRouter({"http": URLRouter([path(f"{name}/", app) for name, app in routes.items()])})
+
+
+# Per application: the path, policy, source and openness of each row.
+ROWS = {
+    "decorated": (DenyMiddlewareStack(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", False)]),
+    "decorated, no stack": (sockets(a=staff), [("/a/", "IsStaff()", "decorator", False)]),
+    "subclass": (sockets(a=InheritsStaff.as_asgi()), [("/a/", "IsStaff()", "decorator", False)]),
+    "site's default": (
+        DenyMiddlewareStack(sockets(a=plain)),
+        [("/a/", "IsAuthenticated()", "default", False)],
+    ),
+    "stack's default": (
+        DenyMiddlewareStack(sockets(a=plain), default_policy=IsSuperuser()),
+        [("/a/", "IsSuperuser()", "stack", False)],
+    ),
+    "nearest stack": (
+        DenyMiddlewareStack(DenyMiddlewareStack(sockets(a=plain), default_policy=IsStaff()), default_policy=DenyAll()),
+        [("/a/", "IsStaff()", "stack", False)],
+    ),
+    "policy around a stack": (
+        require(IsAuthenticated())(DenyMiddlewareStack(sockets(a=plain), default_policy=IsStaff())),
+        [("/a/", "IsAuthenticated() & IsStaff()", "decorator, stack", False)],
+    ),
+    "policy around a router": (
+        DenyMiddlewareStack(require(admin)(sockets(a=plain, b=staff)), default_policy=DenyAll()),
+        [
+            ("/a/", "IsStaff() | IsSuperuser()", "decorator", False),
+            ("/b/", "(IsStaff() | IsSuperuser()) & IsStaff()", "decorator", False),
+        ],
+    ),
+    "open": (sockets(a=plain), [("/a/", None, "none", True)]),
+    "public": (sockets(a=public_consumer), [("/a/", "AllowAny()", "decorator", False)]),
+    "known wrappers": (
+        AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(a=staff))),
+        [("/a/", "IsStaff()", "decorator", False)],
+    ),
+    "unknown wrapper": (Tokens(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", False)]),
+    "two applications": (
+        Switch(sockets(a=staff), plain),
+        [("/a/", "IsStaff()", "decorator", False), ("/", None, "none", True)],
+    ),
+    "router with a fallback": (
+        ProtocolTypeRouter({"websocket": Fallback([path("a/", staff)])}),
+        [("/a/", "IsStaff()", "decorator", False), ("/", None, "none", None)],
+    ),
+    "opaque, in a stack": (
+        ProtocolTypeRouter({"websocket": DenyMiddlewareStack(closure(plain))}),
+        [("/", "IsAuthenticated()", "default", False)],
+    ),
+    "opaque": (
+        ProtocolTypeRouter({"websocket": closure(DenyMiddlewareStack(plain))}),
+        [("/", None, "none", None)],
+    ),
+    "class without as_asgi()": (sockets(a=Plain), [("/a/", None, "none", None)]),
+    "lets everybody in": (require(~DenyAll())(sockets(a=plain)), [("/a/", "~DenyAll()", "decorator", None)]),
+    "or lets everybody in": (
+        require(IsStaff() | AllowAny())(sockets(a=plain)),
+        [("/a/", "IsStaff() | AllowAny()", "decorator", None)],
+    ),
+    "any protocol": (
+        DenyMiddlewareStack(URLRouter([path("a/", staff)])),
+        [("/a/", "IsStaff()", "decorator", False)],
+    ),
+    "over HTTP": (
+        DenyMiddlewareStack(over_http(a=require(IsStaff())(OverHttp.as_asgi()), b=OverHttp.as_asgi())),
+        [("/a/", "IsStaff()", "decorator", False), ("/b/", None, "none", True)],
+    ),
+    "nothing": (None, []),
+}
+
+
+@pytest.mark.parametrize(("application", "expected"), ROWS.values(), ids=ROWS)
+def test_each_endpoint_is_listed_with_what_protects_it(application, expected, rows_of):
+    assert [(row.path, row.policy, row.source, row.is_open) for row in rows_of(application)] == expected
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        DenyMiddlewareStack(sockets(x=plain), default_policy=IsSuperuser()),
+        DenyMiddlewareStack(DenyMiddlewareStack(sockets(x=staff), default_policy=IsSuperuser())),
+        require(DenyAll())(DenyMiddlewareStack(sockets(x=plain), default_policy=IsSuperuser())),
+        DenyMiddlewareStack(require(DenyAll())(sockets(x=staff)), default_policy=IsSuperuser()),
+        DenyMiddlewareStack(AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(x=staff)))),
+        require(DenyAll())(require(IsStaff())(sockets(x=public_consumer))),
+    ],
+)
+def test_the_policies_are_those_that_a_handshake_meets(application, rows_of):
+    (row,) = rows_of(application)
+    match = resolve(application, websocket_scope("/x/"))
+    policies = [*match.guards.policies, *([match.default_policy] if match.default_policy is not None else [])]
+    assert [each.expression for each in row.protections] == [repr(policy) for policy in policies]
+
+
+def test_public_behind_a_policy_is_not_public(rows_of):
+    assert [row.is_public for row in rows_of(sockets(a=public_consumer))] == [True]
+    assert [row.is_public for row in rows_of(require(IsStaff())(sockets(a=public_consumer)))] == [False]
+
+
+def test_nested_routers_have_one_path_and_the_innermost_name(rows_of):
+    inner = URLRouter([path("b/<int:pk>/", plain, name="b"), re_path(r"^c/(?P<x>\w+)/$", plain)])
+    router = URLRouter([path("a/", inner, name="a"), path("d/", plain, name="d")])
+    assert [(row.path, row.name) for row in rows_of(ProtocolTypeRouter({"websocket": router}))] == [
+        ("/a/b/<int:pk>/", "b"),
+        (r"/a/c/(?P<x>\w+)/$", "a"),
+        ("/d/", "d"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("application", "endpoint", "note"),
+    [
+        (sockets(a=plain), "Plain", None),
+        (
+            DenyMiddlewareStack(Tokens(sockets(a=staff))),
+            "Staff",
+            "behind tests.inspection.test_endpoints.Tokens",
+        ),
+        (sockets(a=Plain), "Plain", "as_asgi() is missing"),
+        (sockets(a=closure(plain)), "closure.<locals>.application", "unknown what it leads to"),
+    ],
+)
+def test_an_endpoint_has_its_dotted_name_and_notes(application, endpoint, note, rows_of):
+    (row,) = rows_of(application)
+    assert (row.protocol, row.endpoint) == ("websocket", f"{HERE}.{endpoint}")
+    assert (row.notes == ()) if note is None else (note in row.notes[0])
+
+
+def test_a_consumer_of_neither_protocol_is_listed_for_both(rows_of):
+    rows = rows_of(DenyMiddlewareStack(AsyncConsumer.as_asgi()))
+    assert [row.protocol for row in rows] == ["websocket", "http"]
+
+
+def test_an_http_consumer_is_listed_over_http_alone(rows_of):
+    rows = rows_of(DenyMiddlewareStack(URLRouter([path("a/", OverHttp.as_asgi())])))
+    assert [row.protocol for row in rows] == ["http"]
+
+
+def test_the_default_policy_counts_over_http_if_the_site_wants_that(rows_of, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    (row,) = rows_of(DenyMiddlewareStack(over_http(a=OverHttp.as_asgi())))
+    assert (row.policy, row.source) == ("IsAuthenticated()", "default")
+
+
+def test_the_hooks_of_a_socket_are_those_of_the_site_the_stack_and_the_endpoint(rows_of, settings):
+    registries = [Hooks(), Hooks(), Hooks()]
+    for registry, name in zip(registries, "abc", strict=True):
+        hook = lambda request: None  # noqa: E731
+        hook.__qualname__ = name
+        registry.on_request(hook)
+    registries[2].on_response(protocols="http")(lambda request, response: None)
+    settings.CHANNELS_WSDENY = {"HOOKS": [registries[0]]}
+    consumer = with_hooks(registries[2])(plain)
+    (row,) = rows_of(DenyMiddlewareStack(sockets(a=consumer), hooks=registries[1]))
+    assert [hook.name[-1] for hook in row.hooks] == ["a", "b", "c"]
+    (row,) = rows_of(sockets(a=plain))
+    assert row.hooks == ()  # No layer of this package runs them.
+
+
+def view(request):
+    return HttpResponse()
+
+
+def test_views_of_includes_have_one_path_and_their_namespaces(rows_of):
+    inner = ([path("b/", view, name="b"), re_path(r"^c/$", view)], "app")
+    rows = rows_of(None, path("a/", include(inner, namespace="space")), re_path(r"^ä/(?P<x>\d+)$", view))
+    assert [(row.path, row.name) for row in rows] == [
+        ("/a/b/", "space:b"),
+        ("/a/c/$", None),
+        (r"/ä/(?P<x>\d+)$", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["ROOT_URLCONF", "ASGI_APPLICATION"])
+def test_what_importing_the_site_raises_comes_out(name, site, settings):
+    setattr(settings, name, "nowhere.name")
+    with pytest.raises(ModuleNotFoundError):
+        report_rows()

@@ -1,0 +1,468 @@
+"""`explain` predicts what a real request gets, runs no endpoint, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.auth import AuthMiddlewareStack
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
+from django.contrib.auth import HASH_SESSION_KEY
+from django.contrib.sessions.models import Session
+from django.core.asgi import get_asgi_application
+from django.core.management import CommandError
+from django.http import HttpResponse
+from django.urls import path, re_path
+from django.views import View
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
+from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.inspection.explain import explain
+from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff
+from tests.support import case_site
+from tests.support.cases import CASES
+from tests.support.clients import knock
+from tests.support.policies import Check
+
+pytestmark = pytest.mark.django_db
+RAN = []
+
+
+@pytest.fixture(autouse=True)
+def own_middleware(settings):
+    settings.MIDDLEWARE = [SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR]
+    RAN.clear()
+
+
+class Explanation:
+    """What `explain` prints: the status, headers, body, and the steps before them."""
+
+    def __init__(self, lines):
+        self.text = "\n".join(lines)
+        head, _, self.steps = self.text.partition("\n\n")
+        self.question = head
+        self.steps, _, answer = self.steps.partition("\n\nHTTP ")
+        answer, _, self.body = answer.partition("\n\n")
+        first, *headers = answer.splitlines()
+        self.status = int(first.split()[0])
+        self.headers = dict(line.split(": ", 1) for line in headers if ": " in line)
+
+
+@pytest.fixture
+def ask(site):
+    """A function from an application (None: Django's handler) and options to the explanation."""
+
+    def ask(application, url="/", *, protocol="websocket", user=None, headers=()):
+        site(application)
+        return Explanation(explain(url, protocol, user, headers))
+
+    return ask
+
+
+class Runs(AsyncWebsocketConsumer):
+    def __init__(self, *args, **kwargs):
+        RAN.append("init")
+        super().__init__(*args, **kwargs)
+
+    async def __call__(self, scope, receive, send):
+        RAN.append("call")
+        await super().__call__(scope, receive, send)
+
+
+class RunsSync(WebsocketConsumer):
+    def connect(self):
+        RAN.append("connect")
+
+
+class RunsOverHttp(AsyncHttpConsumer):
+    async def handle(self, body):
+        RAN.append("handle")
+
+
+async def runs(scope, receive, send):
+    RAN.append("app")
+
+
+class Wrapper(BaseMiddleware):
+    async def __call__(self, scope, receive, send):
+        RAN.append("wrapper")
+        return await self.inner(scope, receive, send)
+
+
+class Switch:
+    def __init__(self, app, other):
+        self.app, self.other = app, other
+
+    async def __call__(self, scope, receive, send):
+        await self.other(scope, receive, send)
+
+
+class RunsRouter(URLRouter):
+    async def __call__(self, scope, receive, send):
+        RAN.append("router")
+
+
+def subclass(base):
+    return type(f"Sub{base.__name__}", (base,), {})
+
+
+open_consumer = public(subclass(Runs)).as_asgi()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("folder", ["ws", "http", "sync", "async"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+@pytest.mark.matrix
+# matrix
+def test_it_predicts_what_every_case_gets(folder, case, users, ask, settings):
+    settings.ROOT_URLCONF = case_site.__name__
+    protocol = "websocket" if folder == "ws" else "http"
+    found = ask(case_site.application, f"/{folder}/{case.name}/", protocol=protocol, user=case.user)
+    assert found.status == (case.status or (101 if folder == "ws" else 200))
+    assert {name: found.headers.get(name) for name in case.headers} == case.headers
+
+
+NOT_RUN = {
+    "public": open_consumer,
+    "decorated application": public(Runs.as_asgi()),
+    "instance": public(Runs()),
+    "synchronous": public(subclass(RunsSync)).as_asgi(),
+    "function": public(runs),
+    "in a wrapper": Wrapper(open_consumer),
+    "in known wrappers": AuthMiddlewareStack(open_consumer),
+    "no stack": URLRouter([path("", Runs.as_asgi())]),
+    "no stack, function": runs,
+    "no stack, guarded": public(Runs.as_asgi()),
+    "two applications": Switch(Switch(open_consumer, Runs.as_asgi()), Runs.as_asgi()),
+    "router of the site": public(RunsRouter([path("", Runs.as_asgi())])),
+    "route of a router of the site": URLRouter([path("", RunsRouter([path("", Runs.as_asgi())]))]),
+}
+
+
+@pytest.mark.parametrize("application", NOT_RUN.values(), ids=NOT_RUN)
+@pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack], ids=["bare", "stack"])
+def test_no_endpoint_of_a_socket_and_no_unknown_wrapper_runs(application, wrap, ask, users):
+    found = ask(wrap(application), user="alice")
+    assert (found.status, RAN) == (101, [])
+    assert "not run" in found.steps
+    http = DenyMiddlewareStack(ProtocolTypeRouter({"http": RunsOverHttp.as_asgi()}))
+    assert (ask(http, protocol="http").status, RAN) == (200, [])
+
+
+def test_a_consumer_without_a_decorator_is_behind_the_default_policy(ask, users):
+    stack = DenyMiddlewareStack(Wrapper(Runs.as_asgi()))
+    found = [ask(stack, user=name) for name in (None, "alice")]
+    assert [each.status for each in found] == [401, 101]
+    assert "IsAuthenticated()" in found[0].steps
+
+
+def test_the_application_itself_stays_as_it_was(ask):
+    router = URLRouter([path("", open_consumer)])
+    stack = DenyMiddlewareStack(ProtocolTypeRouter({"websocket": router}))
+    ask(stack)
+    assert (stack.inner.application_mapping["websocket"], router.routes[0].callback) == (
+        router,
+        open_consumer,
+    )
+    assert async_to_sync(knock)(stack, "/").status == 101
+    assert "call" in RAN
+
+
+def test_known_wrappers_run(ask):
+    stack = DenyMiddlewareStack(OriginValidator(open_consumer, ["elsewhere"]))
+    assert ask(stack).status == 403
+    assert ask(stack, headers=["Origin: http://elsewhere"]).status == 101
+
+
+def test_what_an_application_raises_is_raised(ask):
+    with pytest.raises(ValueError, match="No route found"):
+        ask(URLRouter([path("a/", Runs.as_asgi())]))
+
+
+def test_hooks_run_and_see_the_class_of_the_consumer(ask):
+    hooks = Hooks()
+    hooks.on_route(lambda request: RAN.append(request.resolver_match.func.consumer_class))
+    hooks.on_response(lambda request, response: RAN.append(response.status_code))
+    ask(DenyMiddlewareStack(open_consumer, hooks=hooks))
+    assert [open_consumer.consumer_class, 101] == RAN
+
+
+# Views
+
+
+@require(IsStaff())
+def staff_view(request):
+    RAN.append("view")
+
+
+async def open_view(request):
+    RAN.append("view")
+
+
+class ClassView(View):
+    async def get(self, request):
+        RAN.append("view")
+
+
+def modify_session(request):
+    request.session["changed"] = True
+
+
+changing = Hooks()
+changing.on_request(modify_session)
+
+
+@changing.on_request
+async def modify_session_async(request):
+    await request.session.aset("changed", True)
+    await request.session.asave()
+    await request.session.acycle_key()
+
+
+VIEWS = [
+    path("staff/", staff_view),
+    path("open/", open_view),
+    path("class/", ClassView.as_view()),
+    path("changing/", with_hooks(changing)(open_view)),
+]
+
+
+@pytest.fixture
+def fetch(ask, site):
+    """As `ask`, over HTTP, of a site with `VIEWS`."""
+
+    def fetch(url, application=None, **options):
+        site(application or get_asgi_application(), *VIEWS)
+        return ask(None, url, protocol="http", **options)
+
+    return fetch
+
+
+@pytest.mark.parametrize("url", ["/open/", "/class/"])
+@pytest.mark.parametrize("application", [None, URLRouter([])], ids=["Django", "another server's"])
+def test_no_view_runs(url, application, fetch, settings):
+    settings.MIDDLEWARE = []
+    found = fetch(url, application)
+    assert (found.status, RAN) == (200, [])
+    assert f"route     {url[1:]}" in found.steps
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda django: django,
+        lambda django: DenyMiddlewareStack(ProtocolTypeRouter({"http": URLRouter([re_path("", django)])})),
+    ],
+)
+def test_the_policies_of_views_are_asked(wrap, fetch, users):
+    application = wrap(get_asgi_application())
+    statuses = [fetch("/staff/", application, user=name).status for name in (None, "alice", "staff")]
+    assert (statuses, RAN) == ([401, 403, 200], [])
+    assert 'FROM "auth_user"' in fetch("/staff/", application, user="alice").steps
+
+
+def test_a_plain_get_of_a_socket_is_answered_as_by_the_site(fetch):
+    router = {"http": get_asgi_application(), "websocket": URLRouter([path("ws/", open_consumer)])}
+    assert fetch("/ws/", DenyMiddlewareStack(ProtocolTypeRouter(router))).status == 426
+
+
+# Sessions
+
+
+def test_a_user_is_logged_in_without_a_stored_session(ask, users):
+    found = ask(DenyMiddlewareStack(require(IsAuthenticated())(Runs.as_asgi())), user="alice")
+    assert found.status == 101
+    assert found.question == "GET / over websocket, by alice"
+    assert "1 query" in found.steps  # The user's; there is no session to load.
+
+
+def cookie_of(session_key):
+    return [f"Cookie: sessionid={session_key}"]
+
+
+def test_the_session_of_a_cookie_is_used(ask, sessions):
+    stack = DenyMiddlewareStack(require(IsAuthenticated())(Runs.as_asgi()))
+    found = ask(stack, headers=cookie_of(sessions["alice"].session_key))
+    assert (found.status, found.question) == (101, "GET / over websocket")
+    assert sessions["alice"].session_key not in found.text
+    assert ask(stack, headers=cookie_of("nosuchsession")).status == 401
+
+
+def stored():
+    return list(Session.objects.order_by("pk").values_list("session_key", "session_data", "expire_date"))
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "file", "signed_cookies"])
+@pytest.mark.parametrize("user", [None, "alice"])
+def test_a_session_that_is_changed_is_not_saved(engine, user, settings, tmp_path, users, ask, fetch):
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    before = stored()
+    found = [
+        ask(DenyMiddlewareStack(open_consumer, hooks=changing), user=user),
+        fetch("/changing/", user=user),
+    ]
+    assert ["sessionid=…" in each.headers["set-cookie"] for each in found] == [True, True]
+    assert (stored(), list(tmp_path.iterdir())) == (before, [])
+
+
+def test_a_session_that_a_real_request_would_end_is_kept(sessions, ask, fetch):
+    session = sessions["alice"]
+    session[HASH_SESSION_KEY] = "another"
+    session.save()
+    before = stored()
+    around = AuthMiddlewareStack(DenyMiddlewareStack(open_consumer))
+    assert ask(around, headers=cookie_of(session.session_key)).status == 101
+    assert fetch("/staff/", headers=cookie_of(session.session_key)).status == 401
+    assert stored() == before
+
+
+# Log and signals
+
+
+def test_neither_a_log_record_nor_a_signal_tells_of_it(caplog, users, ask, fetch):
+    def hear(**kwargs):
+        RAN.append("signal")
+
+    hooks = Hooks()
+    hooks.on_request(lambda request: logging.getLogger("chat").warning("hello"))
+    caplog.set_level(logging.INFO)
+    signals.handshake_accepted.connect(hear)
+    signals.handshake_denied.connect(hear)
+    try:
+        ask(DenyMiddlewareStack(require(Check(lambda request: 1 / 0))(Runs.as_asgi())))
+        ask(DenyMiddlewareStack(open_consumer, hooks=hooks))
+        for url, headers in [("/staff/", ()), ("/nowhere/", ()), ("/staff/", ["Host: elsewhere"])]:
+            fetch(url, headers=headers)
+        assert ([record.message for record in caplog.records], RAN) == (["hello"], [])
+        caplog.clear()
+        async_to_sync(knock)(DenyMiddlewareStack(require(DenyAll())(Runs.as_asgi())), "/")
+        assert [record.name for record in caplog.records] == ["channels_wsdeny"]
+    finally:
+        signals.handshake_accepted.disconnect(hear)
+        signals.handshake_denied.disconnect(hear)
+
+
+# The explanation
+
+
+def denied_by(function):
+    return DenyMiddlewareStack(require(Check(function))(Runs.as_asgi()))
+
+
+def test_a_denial_has_its_steps_and_its_answer(ask, users, settings):
+    stack = DenyMiddlewareStack(URLRouter([path("a/", require(IsStaff())(Runs.as_asgi()))]))
+    found = ask(stack, "/a/", user="alice")
+    assert found.steps.splitlines()[:2] == ["route     a/", f"endpoint  {__name__}.Runs"]
+    assert re.search(r"\n +[\d.]+ ms  policy  IsStaff\(\)  denied: 403 permission_denied\n", found.steps)
+    assert 'SELECT … FROM "auth_user"' in found.steps
+    assert json.loads(found.body)["code"] == "permission_denied"
+    settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
+    found = ask(stack, "/a/", user="alice")
+    assert (found.status, "closed with 4403 'permission_denied'" in found.text) == (101, True)
+
+
+@pytest.mark.parametrize(
+    ("function", "answer"),
+    [
+        (lambda request: 1 / 0, r"raised ZeroDivisionError, .*: division by zero"),
+        (lambda request: sys.exit("enough"), r"raised SystemExit, .*: enough"),
+        (lambda request: __import__("time").sleep(0.5), "no answer in time"),
+    ],
+)
+def test_what_fails_is_told_with_its_text(function, answer, ask, settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2}
+    found = ask(denied_by(function))
+    assert found.status in {500, 503}
+    assert re.search(rf"Check\(\) +{answer}", found.steps)
+
+
+def test_a_failure_of_nothing_that_was_asked_is_told_as_well(ask):
+    def broken(match):
+        raise RuntimeError("a broken pattern")
+
+    route = path("a/", Runs.as_asgi())
+    route.pattern.match = broken
+    found = ask(DenyMiddlewareStack(URLRouter([route])))
+    assert found.status == 500
+    assert re.search(r"raised RuntimeError, .*: a broken pattern", found.steps)
+
+
+def test_nothing_secret_is_told_of_the_request(ask):
+    hooks = Hooks()
+    hooks.on_response(lambda request, response: response.set_cookie("token", "secret", httponly=True))
+    found = ask(
+        DenyMiddlewareStack(require(DenyAll())(Runs.as_asgi()), hooks=hooks),
+        "/?token=secret",
+        headers=["Authorization: secret", *cookie_of("secretkey")],
+    )
+    assert "secret" not in found.text.replace(__name__, "").replace("test_nothing_secret_is_told", "")
+    assert found.headers["set-cookie"] == "token=…; HttpOnly; Path=/"
+
+
+def test_control_characters_are_escaped(ask):
+    def reflect(request):
+        return HttpResponse(request.path, status=403, headers={"X-Path": "\x1b[2J"})
+
+    found = ask(denied_by(reflect), "/%1b%0a/")
+    assert "\x1b" not in found.text
+    assert found.question.startswith(r"GET /\x1b\n/ over websocket")
+    assert found.headers["x-path"] == r"\x1b[2J"
+
+
+@pytest.mark.parametrize(("body", "shown"), [("ä".encode(), "ä"), (b"\xff", r"\xff")])
+def test_a_body_is_shown_as_far_as_it_can_be_read(body, shown, ask):
+    assert ask(denied_by(lambda request: HttpResponse(body, status=403))).body == shown
+
+
+# What is asked
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "options"),
+    [
+        ("Host", "localhost", {}),
+        ("Origin", "http://localhost", {}),
+        ("Origin", None, {"headers": ["Origin:"]}),
+        ("Origin", "http://elsewhere", {"headers": ["origin: http://elsewhere"]}),
+        ("X-Token", "a:b", {"headers": ["X-Token:a:b"]}),
+        ("X-Token", "a, b", {"headers": ["X-Token: a", "x-token: b"]}),
+        ("X-Umlaut", "ä".encode().decode("latin1"), {"headers": ["X-Umlaut: ä"]}),
+        ("Cookie", "a=b; c=d", {"headers": ["Cookie: a=b", "cookie: c=d"]}),
+    ],
+)
+def test_headers_are_sent_as_they_are_given(name, value, options, ask):
+    found = ask(denied_by(lambda request: Deny(418, repr(request.headers.get(name)))), **options)
+    assert json.loads(found.body)["detail"] == repr(value)
+
+
+def test_the_host_and_the_scheme_are_those_of_the_site(ask, settings):
+    settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["*.example.org", ".example.com"], True
+    found = ask(denied_by(lambda request: Deny(418, request.build_absolute_uri("/?"))))
+    assert json.loads(found.body)["detail"] == "https://example.com/?"
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "text"),
+    [
+        ("ws/monitor/", {}, "must begin with a slash"),
+        ("", {}, "must begin with a slash"),
+        ("/", {"user": "nobody"}, "There is no user 'nobody'."),
+        *[
+            ("/", {"headers": [line]}, "A header is 'Name: value'")
+            for line in ["x", ": x", "x y: z", "ä: z", "x: a\r\ny: b", "x: a\0"]
+        ],
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_an_error(url, options, text, users, ask):
+    with pytest.raises(CommandError, match=re.escape(text)):
+        ask(DenyMiddlewareStack(open_consumer), url, **options)

@@ -1,0 +1,374 @@
+"""What protects a view. That one is open, or may be, is never called protected."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth import decorators as djangos
+from django.contrib.auth import get_user_model
+from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin
+from django.contrib.auth.views import LoginView
+from django.core.asgi import get_asgi_application
+from django.db import transaction
+from django.http import HttpResponse
+from django.urls import path, re_path
+from django.utils.decorators import decorator_from_middleware, method_decorator
+from django.views import View
+from django.views.decorators.cache import cache_page, never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_cookie
+
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.conf import LOGIN_REQUIRED_MIDDLEWARE, MIRROR
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
+from channels_wsdeny.routes import Route, TimedRoute
+
+hooks = Hooks()
+
+
+@hooks.on_request
+def on_request(request): ...
+
+
+@hooks.on_route
+def on_route(request): ...
+
+
+def view(request):
+    return HttpResponse()
+
+
+async def async_view(request):
+    return HttpResponse()
+
+
+class ClassView(View):
+    def get(self, request):
+        return HttpResponse()
+
+
+def passing(view):
+    """A decorator of the site, which may or may not call the view."""
+
+    @functools.wraps(view)
+    def wrapper(request):
+        return HttpResponse()
+
+    return wrapper
+
+
+def wrapping_itself():
+    function = lambda request: HttpResponse()  # noqa: E731
+    function.__wrapped__ = function
+    return function
+
+
+def holding(view):
+    """A view that calls another one for some requests."""
+    return lambda request: view(request) if request.GET else HttpResponse()
+
+
+class MyMiddleware:
+    def __init__(self, get_response): ...
+
+
+class MyRoute(Route):
+    def get_route_handler(self):
+        return lambda request: HttpResponse()
+
+
+class StrictSite(AdminSite):
+    def admin_view(self, view, cacheable=False):
+        return csrf_exempt(djangos.permission_required("a.b")(super().admin_view(view, cacheable)))
+
+
+def page(*bases, **attributes):
+    return type("Page", bases, attributes)
+
+
+class Overrides(LoginRequiredMixin, View):
+    def dispatch(self, request, *args, **kwargs):
+        return HttpResponse()
+
+
+class Unhashable:
+    __hash__ = None
+    __slots__ = ()
+
+    def __call__(self, request):
+        return HttpResponse()
+
+
+def named_as_the_admins():
+    def inner(request):
+        return HttpResponse()
+
+    inner.__module__ = AdminSite.__module__
+    inner.__qualname__ = "AdminSite.admin_view.<locals>.inner"
+    inner.__code__ = inner.__code__.replace(co_name="inner", co_qualname=inner.__qualname__)
+    inner.admin_site = inner.model_admin = "admin"
+    return inner
+
+
+staff = require(IsStaff())
+login, login_page = djangos.login_required, page(LoginRequiredMixin, View)
+ADMIN = "AdminSite.has_permission"
+# Per view: its policy, and whether it is open.
+GUARDED = {
+    "function": (staff(view), "IsStaff()"),
+    "coroutine": (staff(async_view), "IsStaff()"),
+    "class": (staff(page(View)).as_view(), "IsStaff()"),
+    "subclass": (page(staff(page(View))).as_view(), "IsStaff()"),
+    "method": (method_decorator(staff, name="dispatch")(page(View)).as_view(), "IsStaff()"),
+    "transaction": (transaction.atomic(login(view)), "user_passes_test"),
+    "nested": (require(IsAuthenticated())(csrf_exempt(staff(view))), "IsAuthenticated() & IsStaff()"),
+    "under Django's decorators": (
+        csrf_exempt(never_cache(vary_on_cookie(require_GET(staff(view))))),
+        "IsStaff()",
+    ),
+    "under hooks": (with_hooks(hooks)(csrf_exempt(staff(view))), "IsStaff()"),
+    "route": (TimedRoute(staff(view)), "IsStaff()"),
+    "login_required": (login(view), "user_passes_test"),
+    "login_required, coroutine": (login(async_view), "user_passes_test"),
+    "permission_required": (djangos.permission_required("a.b")(view), "user_passes_test"),
+    "staff_member_required": (staff_member_required(view), "user_passes_test"),
+    "login_required within": (csrf_exempt(login(view)), "user_passes_test"),
+    "login_required on dispatch": (
+        method_decorator(login, name="dispatch")(page(View)).as_view(),
+        "user_passes_test",
+    ),
+    "several on dispatch": (
+        method_decorator([never_cache, login], name="dispatch")(page(View)).as_view(),
+        "user_passes_test",
+    ),
+    "a policy and login_required": (staff(login(view)), "IsStaff() & user_passes_test"),
+    "mixin": (login_page.as_view(), "LoginRequiredMixin"),
+    "another mixin": (page(PermissionRequiredMixin, ClassView).as_view(), "PermissionRequiredMixin"),
+    "mixin under a decorator": (
+        method_decorator(never_cache, name="dispatch")(page(LoginRequiredMixin, View)).as_view(),
+        "LoginRequiredMixin",
+    ),
+    "admin": (AdminSite().admin_view(view), ADMIN),
+    "admin, exempt and cacheable": (AdminSite().admin_view(csrf_exempt(view), cacheable=True), ADMIN),
+    "admin, class": (AdminSite().admin_view(ClassView.as_view()), ADMIN),
+    "admin, decorated": (vary_on_cookie(AdminSite().admin_view(view)), ADMIN),
+    "admin of the site's own": (StrictSite().admin_view(view), f"user_passes_test & {ADMIN}"),
+}
+PERHAPS = {
+    "decorator of the site": passing(staff(view)),
+    "decorator of the site over login_required": passing(login(view)),
+    "decorator of the site over a mixin": passing(login_page.as_view()),
+    "decorator of the site over the admin": passing(AdminSite().admin_view(view)),
+    "decorator of the site over @public": passing(public(view)),
+    "decorator of the site on dispatch": method_decorator(passing, name="dispatch")(page(login_page)).as_view(),
+    "cache": cache_page(60)(staff(view)),
+    "cache over login_required": csrf_exempt(cache_page(60)(login(view))),
+    "cache on dispatch": method_decorator([cache_page(60), login], name="dispatch")(page(View)).as_view(),
+    "middleware of the site": decorator_from_middleware(MyMiddleware)(staff(view)),
+    "route of the site": MyRoute(staff(view)),
+    "overridden dispatch": Overrides.as_view(),
+    "overridden and decorated dispatch": method_decorator(never_cache, name="dispatch")(page(Overrides)).as_view(),
+    "negation": require(~DenyAll())(view),
+}
+OPEN = {
+    "function": view,
+    "coroutine": async_view,
+    "class": ClassView.as_view(),
+    "partial": functools.partial(view),
+    "object": Unhashable(),
+    "mixin that comes too late": type("Late", (View, LoginRequiredMixin), {}).as_view(),
+    "mixin that is passed by": page(
+        method_decorator(never_cache, name="dispatch")(page(View)), page(LoginRequiredMixin, View)
+    ).as_view(),
+    "named as the admin's": named_as_the_admins(),
+    "holds one of the admin's": holding(AdminSite().admin_view(view)),
+    "decorator of the site": passing(view),
+    "decorator of itself": wrapping_itself(),
+}
+
+
+@pytest.mark.parametrize(("given", "policy"), GUARDED.values(), ids=GUARDED)
+def test_what_is_asked_before_a_view_is_listed(given, policy, rows_of):
+    (row,) = rows_of(None, path("a/", given, name="a"))
+    assert (row.protocol, row.path, row.name) == ("http", "/a/", "a")
+    assert (row.policy, row.is_open, row.is_public, row.notes) == (policy, False, False, ())
+
+
+@pytest.mark.parametrize("given", PERHAPS.values(), ids=PERHAPS)
+def test_where_it_cannot_be_told_it_is_said_so(given, rows_of):
+    (row,) = rows_of(None, path("a/", given))
+    assert (row.is_open, row.is_public) == (None, False)
+    assert row.notes
+
+
+@pytest.mark.parametrize("given", OPEN.values(), ids=OPEN)
+def test_a_view_without_protection_is_open(given, rows_of):
+    (row,) = rows_of(None, path("a/", given))
+    assert (row.is_open, row.policy) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        (LoginView.as_view(), "login_not_required"),
+        (djangos.login_not_required(lambda request: None), "login_not_required"),
+        (public(view), "AllowAny()"),
+        (public(passing(view)), "AllowAny()"),
+    ],
+)
+def test_what_needs_no_login_on_purpose_is_public(given, policy, rows_of):
+    (row,) = rows_of(None, path("a/", given))
+    assert (row.is_open, row.is_public, row.policy) == (False, True, policy)
+
+
+def test_login_required_middleware_protects_every_view_but_those_that_need_none(rows_of, settings):
+    rows_of()
+    settings.MIDDLEWARE = [LOGIN_REQUIRED_MIDDLEWARE]
+    a, b = rows_of(None, path("a/", view), path("login/", LoginView.as_view()))
+    assert (a.policy, a.source, b.is_public) == ("LoginRequiredMiddleware", "django", True)
+
+
+class MoreViews(ModelAdmin):
+    def change_password(self, request, pk): ...
+
+    def get_urls(self):
+        own = path("<int:pk>/password/", self.admin_site.admin_view(self.change_password))
+        return [own, *super().get_urls()]
+
+
+@pytest.mark.parametrize("site_class", [AdminSite, StrictSite])
+def test_views_of_an_admin_are_protected_but_for_its_login(site_class, rows_of):
+    admin = site_class()
+    admin.register(get_user_model(), MoreViews)
+    rows = rows_of(None, path("admin/", admin.urls))
+    assert len(rows) > 10
+    assert {row.is_open for row in rows} == {False}
+    assert [row.path for row in rows if row.is_public] == ["/admin/login/"]
+    assert all(ADMIN in row.policy for row in rows if not row.is_public)
+
+
+class OpenSite(AdminSite):
+    def admin_view(self, view, cacheable=False):
+        return view
+
+
+def test_an_admin_site_that_asks_nothing_is_open(rows_of):
+    rows = rows_of(None, path("admin/", OpenSite().urls))
+    assert {row.is_open for row in rows if row.name != "admin:login"} == {True}
+
+
+def rest_framework_view(**attributes):
+    from rest_framework.views import APIView
+
+    return type("Api", (APIView,), attributes).as_view()
+
+
+def test_permission_classes_of_rest_framework_count(rows_of):
+    permissions = pytest.importorskip("rest_framework.permissions")
+    from rest_framework.decorators import action, api_view, permission_classes
+    from rest_framework.viewsets import ViewSet
+
+    class Actions(ViewSet):
+        permission_classes = (permissions.IsAuthenticated,)
+
+        @action(detail=False, permission_classes=[permissions.AllowAny])
+        def anyone(self, request): ...
+
+        def list(self, request): ...
+
+    chosen = {"permission_classes": [permissions.IsAuthenticated]}
+    login = ("IsAuthenticated", "rest_framework", False)
+    expected = {
+        rest_framework_view(**chosen): login,
+        rest_framework_view(): (None, "none", True),
+        rest_framework_view(permission_classes=[permissions.AllowAny]): ("AllowAny", "rest_framework", False),
+        rest_framework_view(**chosen, initial=lambda *args: None): (*login[:2], None),
+        rest_framework_view(**chosen, get_permissions=lambda self: []): (*login[:2], None),
+        api_view()(permission_classes([permissions.IsAuthenticated])(view)): login,
+        Actions.as_view({"get": "list"}): login,
+        Actions.as_view({"get": "anyone"}, **Actions.anyone.kwargs): ("AllowAny", "rest_framework", False),
+        passing(rest_framework_view(**chosen)): (*login[:2], None),
+    }
+    rows = rows_of(None, *(path(f"{number}/", given) for number, given in enumerate(expected)))
+    assert [(row.policy, row.source, row.is_open) for row in rows] == list(expected.values())
+
+
+@pytest.fixture
+def mirror_default(rows_of, settings):
+    settings.MIDDLEWARE = [MIRROR]
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "source"),
+    [
+        (view, "IsAuthenticated()", "default"),
+        (public(view), "AllowAny()", "decorator"),
+        (LoginView.as_view(), "login_not_required", "django"),
+        (login(view), "IsAuthenticated() & user_passes_test", "default, django"),
+        (
+            passing(staff(view)),
+            "IsStaff()",
+            "decorator",
+        ),  # MirrorMiddleware asks what the decorator left out.
+    ],
+)
+def test_the_default_policy_counts_on_views_if_the_site_wants_that(given, policy, source, rows_of, mirror_default):
+    (row,) = rows_of(None, path("a/", given))
+    assert (row.policy, row.source, row.is_open) == (policy, source, False)
+
+
+def test_without_the_middleware_the_default_policy_does_not_count_on_views(rows_of, mirror_default, settings):
+    settings.MIDDLEWARE = []
+    (row,) = rows_of(None, path("a/", view))
+    assert row.is_open
+
+
+def mounted(*before):
+    """Django behind each of these decorators, at a path of its own."""
+    routes = [path(f"{number}/", wrap(get_asgi_application())) for number, wrap in enumerate(before)]
+    return ProtocolTypeRouter({"http": URLRouter([*routes, re_path("", before[-1](get_asgi_application()))])})
+
+
+def bare(application):
+    return application
+
+
+@pytest.mark.parametrize(
+    ("application", "policy", "is_open"),
+    [
+        (mounted(staff), "IsStaff()", False),
+        (mounted(staff, bare), None, True),
+        (mounted(bare, staff), None, True),
+        (mounted(staff, public), "AllowAny()", False),
+        (mounted(public, bare), None, True),
+    ],
+)
+def test_of_several_ways_to_django_the_least_protected_counts(application, policy, is_open, rows_of):
+    (row,) = rows_of(application, path("a/", view))
+    assert (row.policy, row.is_open) == (policy, is_open)
+
+
+def test_the_default_policy_of_a_stack_around_django_counts_on_views(rows_of, mirror_default):
+    stack = DenyMiddlewareStack(mounted(bare), default_policy=IsStaff())
+    (row,) = rows_of(stack, path("a/", view))
+    assert (row.policy, row.source) == ("IsStaff()", "stack")
+
+
+def test_the_hooks_of_a_view_are_those_of_the_mirror_and_its_own(rows_of, settings):
+    stack = DenyMiddlewareStack(mounted(bare), hooks=hooks)
+    views = [path("a/", view), path("b/", with_hooks(hooks)(view))]
+    assert [len(row.hooks) for row in rows_of(stack, *views)] == [0, 2]
+    settings.MIDDLEWARE = [MIRROR]
+    assert [len(row.hooks) for row in rows_of(stack, *views)] == [2, 2]
+
+
+def test_a_policy_is_listed_as_it_is_written(rows_of):
+    (row,) = rows_of(None, path("a/", require(IsStaff() | IsAuthenticated())(require(AllowAny())(view))))
+    assert row.policy == "(IsStaff() | IsAuthenticated()) & AllowAny()"

@@ -1,0 +1,306 @@
+"""Policies: what they may answer, how they combine and print, and which of their checks is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponse
+from django.test import RequestFactory
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from channels_wsdeny import Deny, policies
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, IsSuperuser, Policy
+from channels_wsdeny.policies.base import aask, ask
+from tests.support.policies import AsyncCheck, Check, alice, anonymous, boss, raising, root, status
+
+# A response that is discarded closes old database connections.
+pytestmark = pytest.mark.django_db
+
+
+def request_of(user=root):
+    request = RequestFactory().get("/")
+    request.user = user
+    return request
+
+
+# Any expression gives what this model says, which shares no code with the package.
+
+#: What a leaf answers, and the outcome: True, the status of a denial, or the exception that comes out.
+LEAVES = {
+    "yes": (lambda request: True, True),
+    "no": (lambda request: False, 403),
+    "log in": (lambda request: Deny(401), 401),
+    "teapot": (lambda request: Deny(418), 418),
+    "gone": (lambda request: HttpResponse(status=410), 410),
+    "raises": (raising(ZeroDivisionError), ZeroDivisionError),
+    "raises 403": (raising(PermissionDenied), PermissionDenied),
+    "raises Deny": (raising(lambda: Deny(402)), Deny),
+    **{
+        f"wrong {name}": (lambda request, wrong=wrong: wrong() if callable(wrong) else wrong, TypeError)
+        for name, wrong in {
+            **{repr(value): value for value in (None, 0, 1, "yes", "", (), [True], {})},
+            "object": object,
+            "policy": lambda: AllowAny(),
+            "class": lambda: Deny,
+            "200": lambda: HttpResponse("fine"),
+            "101": lambda: HttpResponse(status=101),
+            "coroutine": lambda: asyncio.sleep(0, True),
+        }.items()
+    },
+}
+TREES = st.recursive(
+    st.tuples(st.sampled_from(sorted(LEAVES)), st.sampled_from([Check, AsyncCheck])),
+    lambda trees: st.tuples(st.just("~"), trees) | st.tuples(st.sampled_from("&|"), trees, trees),
+    max_leaves=6,
+)
+
+
+def build(tree, asked):
+    if tree[0] == "~":
+        return ~build(tree[1], asked)
+    if tree[0] in "&|":
+        left, right = (build(part, asked) for part in tree[1:])
+        return left & right if tree[0] == "&" else left | right
+    name, kind = tree
+
+    def function(request):
+        asked.append(name)
+        answer = LEAVES[name][0](request)
+        # What a coroutine function returns is awaited by the one that defines it; here it must come out as it is.
+        return asyncio.sleep(0, answer) if kind is AsyncCheck else answer
+
+    return kind(function)
+
+
+def model(tree, asked, is_anonymous):
+    if tree[0] == "~":
+        outcome = model(tree[1], asked, is_anonymous)
+        return outcome if isinstance(outcome, type) else 403 if outcome is True else True
+    if tree[0] in "&|":
+        return combined(tree[0], [*parts(tree[0], tree)], asked, is_anonymous)
+    asked.append(tree[0])
+    return LEAVES[tree[0]][1]
+
+
+def parts(operator, tree):
+    """The operands of an operator; those of nested ones of its kind are its own."""
+    for part in tree[1:]:
+        yield from parts(operator, part) if part[0] == operator else [part]
+
+
+def combined(operator, operands, asked, is_anonymous):
+    denials = []
+    for operand in operands:
+        outcome = model(operand, asked, is_anonymous)
+        if isinstance(outcome, type) or (outcome is True) is (operator == "|"):
+            return outcome
+        if outcome is not True:
+            if operator == "&":
+                return outcome
+            denials.append(outcome)
+    if operator == "&":
+        return True
+    unauthenticated, others = [d for d in denials if d == 401], [d for d in denials if d != 401]
+    return (unauthenticated if is_anonymous else others)[0] if unauthenticated and others else denials[0]
+
+
+def outcome_of(denial):
+    if isinstance(denial, Exception) and not isinstance(denial, Deny):
+        return type(denial)
+    return True if denial is None else getattr(denial, "status", None) or denial.status_code
+
+
+@given(TREES, st.sampled_from([anonymous, alice]))
+@example(("~", ("wrong 200", Check)), alice)
+@example(("|", ("wrong 200", AsyncCheck), ("yes", Check)), alice)
+@example(("|", ("teapot", Check), ("log in", AsyncCheck)), anonymous)
+def test_an_expression_answers_as_its_parts_and_asks_no_further_than_needed(tree, user):
+    asked = []
+    right = model(tree, asked, user is anonymous)
+    expected = right, asked
+    for run in (ask, async_to_sync(aask)):
+        seen = []
+        try:
+            found = outcome_of(run(build(tree, seen), request_of(user)))
+        except (TypeError, ZeroDivisionError, PermissionDenied, Deny) as error:
+            found = next(
+                kind for kind in (TypeError, ZeroDivisionError, PermissionDenied, Deny) if isinstance(error, kind)
+            )
+        assert (found, seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Check(lambda request: HttpResponse("fine")), "Check() denied with a response of status 200"),
+        (Check(lambda request: asyncio.sleep(0, True)), "A check that is a coroutine function is named acheck()"),
+        (type("Empty", (Policy,), {})(), "Empty has neither check() nor acheck()"),
+    ],
+)
+async def test_what_is_no_answer_is_a_500_and_the_log_says_what_to_write(policy, message, caplog):
+    assert [await status(combined, root) for combined in (policy, ~policy, policy | AllowAny())] == [500] * 3
+    assert message in caplog.text
+
+
+async def test_a_policy_that_times_out_denies_in_every_combination(settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.02}
+    hangs = AsyncCheck(lambda request: asyncio.sleep(60))
+    for policy in (hangs, ~hangs, hangs | AllowAny(), ~(AllowAny() & hangs)):
+        assert await status(policy) == 503, policy
+
+
+# Writing and printing expressions.
+
+
+@pytest.mark.parametrize("other", [True, None, "IsStaff()", IsStaff, lambda user: True])
+def test_a_policy_combines_with_policies_only_and_by_no_other_operator(other):
+    for use in (lambda p: p & other, lambda p: p | other, lambda p: other & p, lambda p: other | p):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            use(IsStaff())
+    for use in (lambda p: p and other, lambda p: p or other, lambda p: not p):
+        with pytest.raises(TypeError, match=r"&, \| and ~"):
+            use(IsStaff())
+
+
+def is_alice(user):
+    return user.username == "alice"
+
+
+class Open(Policy):
+    def check(self, request):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("written", "printed"),
+    [
+        ("AllowAny() & DenyAll() & IsAuthenticated() & Open()", None),
+        ("InGroup('ops') | InGroup(\"o'ps\", 'dev') | IsSuperuser()", None),
+        ("HasPermission(['chat.view', 'chat.post'], obj=is_alice, anonymous=True)", None),
+        ("HasPermission('chat.view') & ~~UserPassesTest(is_alice)", None),
+        ("(IsStaff() | IsSuperuser()) & (DenyAll() | AllowAny())", None),
+        ("~(~IsStaff() & ~(IsSuperuser() | DenyAll())) | IsStaff()", None),
+        ("(IsStaff() & Open()) & (DenyAll() & IsStaff())", "IsStaff() & Open() & DenyAll() & IsStaff()"),
+        ("IsStaff() | (Open() | (DenyAll() & IsStaff()))", "IsStaff() | Open() | DenyAll() & IsStaff()"),
+    ],
+)
+def test_a_policy_prints_as_it_was_written(written, printed):
+    names = {**vars(policies), "Open": Open, "is_alice": is_alice}
+    assert repr(eval(written, names)) == (printed or written)
+
+
+async def test_the_log_of_a_denial_names_the_policy_as_written(caplog):
+    await status(AllowAny() & ~AllowAny())
+    (record,) = [record for record in caplog.records if record.name == "channels_wsdeny"]
+    assert record.policy == "AllowAny() & ~AllowAny()"
+
+
+# Checks.
+
+
+class Both(Policy):
+    """Notes which check ran, and whether on the event loop (the thread of the test)."""
+
+    def __init__(self):
+        self.ran = []
+
+    def note(self, name):
+        self.ran.append((name, threading.current_thread() is threading.main_thread()))
+        return True
+
+    def check(self, request):
+        return self.note("check")
+
+    async def acheck(self, request):
+        return self.note("acheck")
+
+
+class Sync(Both):
+    def check(self, request):
+        return self.note("check")
+
+
+class Async(Both):
+    async def acheck(self, request):
+        return self.note("acheck")
+
+
+def ask_socket(policy):
+    return asyncio.run(status(policy))
+
+
+def ask_view(policy):
+    return require(policy)(lambda request: HttpResponse())(request_of()).status_code
+
+
+def ask_async_view(policy):
+    @require(policy)
+    async def view(request):
+        return HttpResponse()
+
+    return asyncio.run(view(request_of())).status_code
+
+
+@pytest.mark.parametrize(
+    ("kind", "ask_it", "passes", "ran"),
+    [
+        (Both, ask_socket, 101, ("acheck", True)),
+        (Both, lambda policy: ask_socket(Open() & policy), 101, ("check", False)),
+        (Both, ask_view, 200, ("check", True)),
+        (Both, ask_async_view, 200, ("acheck", True)),
+        (Sync, ask_socket, 101, ("check", False)),
+        (Sync, ask_view, 200, ("check", True)),
+        (Async, ask_socket, 101, ("acheck", True)),
+        (Async, ask_view, 200, ("acheck", False)),
+    ],
+)
+def test_of_two_checks_that_is_asked_which_suits_the_caller(kind, ask_it, passes, ran):
+    policy = kind()
+    assert (ask_it(policy), policy.ran) == (passes, [ran])
+
+
+def check(self, request):
+    return True
+
+
+async def acheck(self, request):
+    return True
+
+
+@pytest.mark.parametrize(
+    ("base", "methods", "message"),
+    [
+        (Policy, {"check": acheck}, r"Mine\.check\(\) is a coroutine function, which would not be awaited"),
+        (Policy, {"acheck": check}, r"Mine\.acheck\(\) is no coroutine function"),
+        (IsStaff, {"check": acheck}, r"Mine\.check\(\) is a coroutine function"),
+        (IsStaff, {"allows": acheck}, r"Mine\.allows\(\) is a coroutine function"),
+    ],
+)
+def test_a_check_that_could_not_be_asked_is_refused_when_the_class_is_made(base, methods, message):
+    with pytest.raises(TypeError, match=message):
+        type("Mine", (base,), methods)
+
+
+async def test_of_base_classes_the_nearest_with_a_check_is_asked():
+    class Denies:
+        async def acheck(self, request):
+            return False
+
+    class DeniesSync:
+        def check(self, request):
+            return False
+
+    for bases in [(Denies, Sync), (DeniesSync, Async), (Denies, IsAuthenticated), (DeniesSync, AllowAny)]:
+        assert await status(type("Mine", bases, {})(), root) == 403, bases
+
+
+async def test_a_policy_made_of_policies_may_ask_them():
+    either = IsStaff() | IsSuperuser()
+    for policy in (Check(either.check), AsyncCheck(either.acheck)):
+        assert [await status(policy, user) for user in (anonymous, alice, boss)] == [401, 403, 101]

@@ -1,0 +1,341 @@
+"""The policies of the package: whom they allow, whom they ask, and which object reaches the endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.routing import URLRouter
+from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
+from django.test import RequestFactory
+from django.urls import path
+from django.urls.exceptions import Resolver404
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import permission_required, require
+from channels_wsdeny.policies import (
+    AllowAny,
+    DenyAll,
+    HasPermission,
+    InGroup,
+    IsAuthenticated,
+    IsStaff,
+    IsSuperuser,
+    UserPassesTest,
+    UserPolicy,
+)
+from tests.support.clients import knock
+from tests.support.policies import USERS, ByName, accept, alice, anonymous, ask, boss, raising, root, status
+
+# Channels' consumers close old database connections before each message.
+pytestmark = pytest.mark.django_db
+
+status_of = async_to_sync(status)
+
+
+class Forbids(BaseBackend):
+    def has_perm(self, user_obj, perm, obj=None):
+        raise PermissionDenied
+
+
+@pytest.fixture
+def backends(settings):
+    def use(*classes):
+        settings.AUTHENTICATION_BACKENDS = [f"{cls.__module__}.{cls.__name__}" for cls in classes]
+
+    use(ByName)
+    return use
+
+
+# Who is allowed.
+
+
+class NamedAlice(UserPolicy):
+    status = 418
+
+    def allows(self, user):
+        return user.username == "alice"
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed", "for_anonymous"),
+    [
+        (AllowAny(), set(USERS), 101),
+        (DenyAll(), set(), 403),
+        (IsAuthenticated(), set(USERS) - {"anonymous"}, 401),
+        (IsStaff(), {"boss"}, 401),
+        (IsSuperuser(), {"root"}, 401),
+        (UserPassesTest(lambda user: user.is_active), {"alice", "boss", "root"}, 401),
+        (HasPermission("auth.add_user"), {"root"}, 401),
+        (NamedAlice(), {"alice"}, 401),
+    ],
+    ids=repr,
+)
+async def test_a_policy_allows_these_users_and_asks_anonymous_ones_to_log_in(policy, allowed, for_anonymous):
+    expected = {name: 101 if name in allowed else policy.status for name in USERS} | {"anonymous": for_anonymous}
+    assert {name: await status(policy, USERS[name]) for name in expected} == expected
+
+
+def test_an_active_user_in_one_of_several_groups_is_allowed(users):
+    users["alice"].groups.add(Group.objects.create(name="ops"))
+    for names in (["ops"], ["ops", "dev"], ["dev", "ops"]):
+        policy = InGroup(*names)
+        asked = [anonymous, users["alice"], users["bob"]]
+        assert [status_of(policy, user) for user in asked] == [401, 101, 403]
+    users["alice"].is_active = False
+    assert status_of(InGroup("ops"), users["alice"]) == 403
+
+
+# Exactly True allows, wherever the site is asked.
+
+WRONG = [1, "yes", [1], object(), 0, None, ""]
+
+
+async def is_alice(user):
+    await asyncio.sleep(0)
+    return user.username == "alice"
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+async def test_exactly_true_allows(wrong):
+    async def asynchronous(user):
+        return wrong
+
+    asked = [
+        UserPassesTest(lambda user: wrong),
+        UserPassesTest(asynchronous),
+        type("Mine", (UserPolicy,), {"allows": lambda self, user: wrong})(),
+    ]
+    for policy in asked:
+        for combined in (policy, ~policy, policy | AllowAny()):
+            assert await status(combined, alice) == 500, combined
+
+    class Custom:
+        is_authenticated, pk = True, 9
+
+        def has_perm(self, permission, obj=None):
+            return wrong
+
+    for policy in (HasPermission("a.b"), ~HasPermission("a.b"), HasPermission("a.b", anonymous=True)):
+        assert await status(policy, Custom()) == 500, policy
+
+
+async def test_a_test_may_be_a_coroutine_function_or_return_a_coroutine():
+    for test in (is_alice, lambda user: is_alice(user), functools.partial(is_alice)):
+        assert [await status(UserPassesTest(test), user) for user in (anonymous, alice, boss)] == [401, 101, 403]
+
+
+# A subclass that overrides any method of a policy of the package is asked by it.
+
+#: Policies that allow root, and what their subclasses may override.
+BUILTIN = {
+    AllowAny: (),
+    IsAuthenticated: (),
+    IsStaff: (),
+    IsSuperuser: (),
+    InGroup: ("ops",),
+    HasPermission: ("auth.add_user",),
+    UserPassesTest: (lambda user: True,),
+    UserPolicy: (),
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [(base, name) for base in BUILTIN for name in ("check", "acheck", "allows") if hasattr(base, name)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_method_that_a_subclass_overrides_is_asked_on_sockets_and_views(name, base):
+    def deny(self, argument):
+        return False
+
+    async def deny_async(self, request):
+        return False
+
+    policy = type("Mine", (base,), {name: deny_async if name == "acheck" else deny})(*BUILTIN[base])
+    user = type(root)(pk=3, username="root", is_superuser=True, is_staff=True)
+    request = RequestFactory().get("/")
+    request.user = user
+
+    def view(request):
+        return HttpResponse()
+
+    async def async_view(request):
+        return HttpResponse()
+
+    for asked in (policy, AllowAny() & policy, ~~policy):
+        assert status_of(asked, user) == 403
+        assert require(asked)(view)(request).status_code == 403
+        assert async_to_sync(require(asked)(async_view))(request).status_code == 403
+
+
+async def test_an_override_may_ask_the_method_that_it_overrides():
+    class Office(IsStaff):
+        async def acheck(self, request):
+            return await super().acheck(request) is True and request.path == "/"
+
+    class Public(IsStaff):
+        def check(self, request):
+            return request.path == "/" or super().check(request)
+
+    assert [await status(Office(), user) for user in (anonymous, boss)] == [403, 101]
+    assert await status(Public(), anonymous) == 101
+
+
+# Permissions.
+
+
+def test_permissions_are_asked_of_every_backend(users, settings, backends):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", f"{ByName.__module__}.ByName"]
+    users["alice"].user_permissions.add(Permission.objects.get(codename="add_user"))
+    for permission, for_alice, for_bob in [
+        ("auth.add_user", 101, 403),
+        ("site.alice", 101, 403),
+        (["auth.add_user", "site.alice"], 101, 403),
+        (["site.alice", "site.bob"], 403, 403),
+        ((name for name in ("auth.add_user",)), 101, 403),
+    ]:
+        policy = HasPermission(permission)
+        assert [status_of(policy, users[name]) for name in ("alice", "bob")] == [for_alice, for_bob], policy
+    backends(Forbids, ByName)
+    assert status_of(HasPermission("site.alice"), users["alice"]) == 403
+
+
+async def test_backends_are_asked_about_anonymous_users_only_by_anonymous_true(backends):
+    called = []
+    policy = HasPermission("site.anonymous", obj=lambda request: called.append(request))
+    assert ((await status(policy)), called) == (401, [])
+    assert await status(HasPermission("site.anonymous", anonymous=True)) == 101
+    other = HasPermission("site.other", anonymous=True)
+    assert [await status(other), await status(other, alice)] == [401, 403]
+
+
+# Objects.
+
+
+class Resolver:
+    """A resolver that cannot be hashed; it notes the threads that it runs in."""
+
+    __hash__ = None
+
+    def __init__(self):
+        self.threads = []
+
+    def __call__(self, request):
+        self.threads.append(threading.current_thread())
+        return "lobby"
+
+    async def on_loop(self, request):
+        return self(request)
+
+
+def found_by(app_class, decorate, seen):
+    class Room(app_class):
+        def connect(self):
+            seen.append(self.scope["wsdeny"].obj)
+            return self.accept()
+
+    return decorate(Room).as_asgi()
+
+
+@pytest.mark.parametrize(
+    ("make", "is_on_loop"),
+    [
+        (lambda resolver: resolver, False),
+        (lambda resolver: functools.partial(resolver), False),
+        (lambda resolver: resolver.on_loop, True),
+        (lambda resolver: functools.partial(resolver.on_loop), True),
+        (lambda resolver: lambda request: resolver.on_loop(request), None),
+    ],
+)
+@pytest.mark.parametrize("base", [AsyncWebsocketConsumer, WebsocketConsumer])
+async def test_the_object_of_any_resolver_is_asked_about_and_reaches_the_consumer(base, make, is_on_loop, backends):
+    seen, resolver = [], Resolver()
+    app = found_by(base, permission_required("site.lobby", obj=make(resolver)), seen)
+    assert [(await knock(app, "/", user=user)).status for user in (anonymous, alice)] == [401, 101]
+    assert (seen, len(resolver.threads)) == (["lobby"], 1)
+    if is_on_loop is not None:
+        assert (resolver.threads == [threading.current_thread()]) is is_on_loop
+    assert await status(HasPermission("site.attic", obj=make(resolver)), alice) == 403
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Http404("secret"), 404),
+        (lambda: Resolver404({"path": "secret"}), 404),
+        (lambda: PermissionDenied("secret"), 403),
+        (lambda: Deny(410), 410),
+        (lambda: KeyError("secret"), 500),
+    ],
+)
+async def test_what_a_resolver_raises_is_the_denial_of_the_table(make, expected):
+    async def asynchronous(request):
+        raise make()
+
+    for resolver in (raising(make), asynchronous):
+        answer = await ask(HasPermission("site.lobby", obj=resolver), alice)
+        assert (answer.status, b"secret" in answer.body) == (expected, False)
+
+
+async def test_a_resolver_that_returns_none_denies_even_a_superuser(caplog):
+    def forgetful(request):
+        pass
+
+    assert await status(HasPermission("site.lobby", obj=forgetful), root) == 500
+    assert "obj=forgetful returned None" in caplog.text
+
+
+async def test_a_false_object_is_an_object(backends):
+    assert await status(HasPermission("site.0", obj=lambda request: 0), alice) == 101
+
+
+async def test_policies_that_name_one_resolver_call_it_once_and_the_endpoint_gets_the_innermost_object(backends):
+    seen, resolver = [], Resolver()
+    twice = permission_required("site.lobby", obj=resolver)
+    room = found_by(AsyncWebsocketConsumer, lambda cls: twice(twice(cls)), seen)
+    house = permission_required("site.house", obj=lambda request: "house")
+    app = DenyMiddlewareStack(house(twice(URLRouter([path("", room)]))))
+    assert (await knock(app, "/", user=alice)).status == 101
+    assert (seen, len(resolver.threads)) == (["lobby"], 1)
+
+
+async def test_without_a_resolver_there_is_no_object():
+    seen = []
+    app = found_by(AsyncWebsocketConsumer, require(IsAuthenticated()), seen)
+    assert ((await knock(app, "/", user=alice)).status, seen) == (101, [None])
+
+
+# Arguments and settings.
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (InGroup, "names of one or more groups"),
+        (lambda: InGroup(""), "names of one or more groups"),
+        (lambda: InGroup(["ops"]), "names of one or more groups"),
+        (lambda: HasPermission(""), "app.codename"),
+        (lambda: HasPermission([]), "app.codename"),
+        (lambda: HasPermission(None), "app.codename"),
+        (lambda: HasPermission(["a.b", None]), "app.codename"),
+        (lambda: HasPermission("a.b", obj="lobby"), "callable on the request, found 'lobby'"),
+        (lambda: UserPassesTest("staff"), "callable on the user, found 'staff'"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("wrong", ["nowhere.Policy", "django.http.HttpResponse", "", 5])
+async def test_a_default_policy_that_cannot_be_used_denies_with_a_500(wrong, settings):
+    settings.CHANNELS_WSDENY = {"DEFAULT_POLICY": wrong}
+    assert (await knock(DenyMiddlewareStack(accept), "/", user=root)).status == 500

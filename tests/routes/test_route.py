@@ -1,0 +1,354 @@
+"""Routes around views: what they call, what they leave as it was, and how they compose."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import URLRouter
+from django.contrib.auth import get_user_model
+from django.contrib.auth.decorators import login_not_required
+from django.db import connection, transaction
+from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.template import engines
+from django.template.response import TemplateResponse
+from django.urls import path, resolve, reverse
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from channels_wsdeny import Deny
+from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.policies import AllowAny, DenyAll
+from channels_wsdeny.routes import GzipRequest, GzipRoute, LoggedRoute, MsgpackRoute, Route, TimedRoute
+from tests.support.views import MIRROR, WAYS, Check, ask
+
+ROUTES = [Route, GzipRoute, MsgpackRoute, TimedRoute, LoggedRoute]
+
+
+def is_on_loop():
+    try:
+        return bool(asyncio.get_running_loop())
+    except RuntimeError:
+        return False
+
+
+def hello(request, name="world"):
+    """Greets."""
+    assert not is_on_loop()
+    return HttpResponse(f"hello {name}")
+
+
+async def hello_async(request, name="world"):
+    assert is_on_loop()
+    return HttpResponse(f"hello {name}")
+
+
+class Hello(View):
+    greeting = "hello"
+
+    def get(self, request, name="world"):
+        return HttpResponse(f"{self.greeting} {name}")
+
+
+class HelloAsync(View):
+    async def get(self, request, name="world"):
+        return await hello_async(request, name)
+
+
+def denied(request):
+    raise Deny(418, "Short and stout.", headers={"X-Pot": "tea"})
+
+
+async def denied_async(request):
+    denied(request)
+
+
+VIEWS = {
+    "function": hello,
+    "coroutine function": hello_async,
+    "class": Hello.as_view(),
+    "asynchronous class": HelloAsync.as_view(),
+    "partial": functools.partial(hello),
+}
+each_view = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+each_way = pytest.mark.parametrize("way", WAYS)
+
+
+def get(view, **options):
+    return ask(view, method="GET", **options)
+
+
+def tagging(tag, base=Route, *, is_async=False):
+    """A route that says that it was here, in a function of either kind, whatever the view is."""
+
+    def tagged(response):
+        response["X-Tags"] = response.headers.get("X-Tags", "") + tag
+        return response
+
+    class Tagging(base):
+        def get_route_handler(self):
+            handler = super().get_route_handler()
+
+            async def handle_async(request, *args, **kwargs):
+                return tagged(await handler(request, *args, **kwargs))
+
+            return handle_async if is_async else lambda *args, **kwargs: tagged(handler(*args, **kwargs))
+
+    return Tagging
+
+
+# Views of every kind, and handlers of either kind around them.
+
+
+@each_view
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_answers_as_its_view(route, view):
+    assert get(route(view)).content == b"hello world"
+    assert get(route(view), way="asgi", url="/alice/").content == b"hello alice"
+    assert iscoroutinefunction(route(view)) == iscoroutinefunction(view)
+
+
+@each_way
+@each_view
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_handler_of_either_kind_goes_around_any_view(way, view, is_async):
+    for base in (Route, TimedRoute, LoggedRoute):
+        inner = tagging("b", base, is_async=not is_async)(tagging("a", base, is_async=is_async)(view))
+        route = tagging("c", base, is_async=is_async)(inner)
+        response = get(route, way=way, url="/alice/")
+        assert (response.content, response["X-Tags"]) == (b"hello alice", "abc")
+        assert iscoroutinefunction(route) == is_async
+
+
+@each_view
+def test_a_handler_may_have_options_and_answer_instead_of_the_view(view):
+    class Closed(Route):
+        def __init__(self, view, *, text):
+            self.text = text
+            super().__init__(view)
+
+        def get_route_handler(self):
+            return lambda request: HttpResponse(self.text)
+
+    assert get(Closed(Closed(view, text="inner"), text="outer")).content == b"outer"
+
+
+# What is no view.
+
+
+@pytest.mark.parametrize("found", [None, "tests.views.hello", path("", hello), [path("", hello)]])
+def test_what_is_no_view_is_an_error(found):
+    with pytest.raises(TypeError, match=r"TimedRoute takes a view of Django, found .* use TimedRoute.include\(\)"):
+        TimedRoute(found)
+
+
+async def asgi_app(scope, receive, send): ...
+
+
+CONSUMER = AsyncWebsocketConsumer.as_asgi()
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        asgi_app,
+        CONSUMER,
+        login_required(CONSUMER),
+        AsyncWebsocketConsumer(),
+        URLRouter([]),
+        AsyncWebsocketConsumer,
+    ],
+)
+def test_an_asgi_application_is_an_error_at_import(app):
+    for route in ROUTES:
+        with pytest.raises(TypeError, match=r"around an ASGI application, use|classes of views, found"):
+            route(app)
+
+
+def test_a_method_is_an_error_that_says_what_to_do():
+    with pytest.raises((TypeError, RuntimeError)) as caught:  # Python 3.11 raises one from the other
+
+        class Greeter(View):
+            @TimedRoute
+            def get(self, request): ...
+
+    error = caught.value if isinstance(caught.value, TypeError) else caught.value.__cause__
+    assert "found the method Greeter.get. Decorate the class, or use" in str(error)
+    greeter = method_decorator(TimedRoute, name="get")(type("Greeter", (Hello,), {}))
+    assert "X-Response-Time" in get(greeter.as_view())
+
+
+# Class-based views.
+
+
+def test_a_decorated_class_and_its_subclasses_are_routed():
+    class Greeter(Hello):
+        pass
+
+    assert tagging("a")(Greeter) is Greeter
+
+    class Child(Greeter):
+        @classmethod
+        def as_view(cls, **initkwargs):
+            return super().as_view(**initkwargs)
+
+    @tagging("c")
+    @tagging("b")
+    class Grandchild(Child):
+        pass
+
+    @tagging("a")
+    class OwnAsView(View):
+        @classmethod
+        def as_view(cls, **initkwargs):
+            return functools.partial(hello, **initkwargs)
+
+    views = [Greeter, Child, Grandchild, tagging("a")(type("Async", (HelloAsync,), {}))]
+    assert [get(view.as_view())["X-Tags"] for view in views] == ["a", "a", "abc", "a"]
+    assert get(Grandchild.as_view(greeting="hi")).content == b"hi world"
+    assert get(OwnAsView.as_view(name="alice"))["X-Tags"] == "a"
+    assert "X-Tags" not in get(Hello.as_view())
+    with pytest.raises(AttributeError):
+        Greeter().as_view()
+
+
+# What a route leaves as it was.
+
+
+def test_a_route_looks_like_its_view(settings):
+    route, routed_class = TimedRoute(hello), TimedRoute(Hello.as_view(greeting="hi"))
+    assert (route.__name__, route.__doc__, route.__module__) == ("hello", "Greets.", __name__)
+    assert route.__wrapped__ is hello is route.view
+    assert repr(route).startswith("<TimedRoute of <function hello")
+    assert (routed_class.view_class, routed_class.view_initkwargs) == (Hello, {"greeting": "hi"})
+    urlpatterns = [path("f/", route, name="greet"), path("c/", routed_class)]
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": urlpatterns})
+    assert (resolve("/f/")._func_path, resolve("/c/")._func_path) == (
+        f"{__name__}.hello",
+        f"{__name__}.Hello",
+    )
+    assert reverse("greet") == reverse(route) == "/f/"
+
+
+def test_a_route_may_be_copied_and_its_attributes_do_not_travel():
+    for copied in (copy.copy(TimedRoute(hello)), copy.deepcopy(TimedRoute(hello))):
+        assert (type(copied), copied.__name__, get(copied).content) == (TimedRoute, "hello", b"hello world")
+    assert not vars(functools.wraps(Route(hello))(lambda: None)).keys() & {"view", "_guarded", "_is_async"}
+
+
+@pytest.mark.parametrize("view", [hello, hello_async])
+def test_djangos_decorators_count_inside_and_outside(view):
+    csrf = {"middleware": ["django.middleware.csrf.CsrfViewMiddleware"], "csrf": True}
+    assert ask(TimedRoute(view), **csrf).status_code == 403
+    for mark, name, value in (
+        (csrf_exempt, "csrf_exempt", True),
+        (login_not_required, "login_required", False),
+        (transaction.non_atomic_requests, "_non_atomic_requests", {"default"}),
+    ):
+        for route in (mark(TimedRoute(functools.partial(view))), TimedRoute(mark(functools.partial(view)))):
+            assert getattr(route, name) == value
+            assert name != "csrf_exempt" or ask(route, **csrf).content == b"hello world"
+    response = get(never_cache(TimedRoute(never_cache(view))))
+    assert "no-store" in response["Cache-Control"]
+    assert "X-Response-Time" in response
+    assert get(TimedRoute(require_POST(view))).status_code == 405
+
+
+# Policies.
+
+
+@pytest.mark.parametrize("view", [hello, hello_async, Hello])
+def test_policies_bind_inside_and_outside_and_are_asked_once(view):
+    def made(view):
+        return view.as_view() if isinstance(view, type) else view
+
+    def fresh():
+        return type("Fresh", (view,), {}) if isinstance(view, type) else view
+
+    asked = []
+    policy = Check(lambda request: asked.append(request) or True)
+    assert get(made(require(policy)(TimedRoute(require(policy)(fresh()))))).content == b"hello world"
+    assert len(asked) == 1
+    for route in ROUTES:
+        for guarded in (require(DenyAll())(route(fresh())), route(require(DenyAll())(fresh()))):
+            assert get(made(guarded)).status_code == 403
+            if isinstance(guarded, type):
+                assert get(type("Child", (guarded,), {}).as_view()).status_code == 403
+
+
+@each_way
+def test_the_default_policy_is_for_routes_whose_view_has_none(settings, way):
+    settings.CHANNELS_WSDENY = {"DEFAULT_POLICY": DenyAll(), "MIRROR_DEFAULT_POLICY": True}
+    for view, status in (
+        (TimedRoute(hello), 403),
+        (TimedRoute(GzipRoute(require(AllowAny())(hello))), 200),
+        (public(TimedRoute(hello_async)), 200),
+        (TimedRoute(login_not_required(Hello.as_view())), 200),
+    ):
+        assert get(view, way=way, middleware=[MIRROR]).status_code == status
+
+
+# Denials and other exceptions.
+
+
+@each_way
+@pytest.mark.parametrize("view", [denied, denied_async])
+def test_a_denial_in_a_route_is_its_response(way, view):
+    for route in (*ROUTES, tagging("a"), tagging("a", is_async=True)):
+        for middleware in ([], [MIRROR]):
+            response = get(route(view), way=way, middleware=middleware)
+            assert (response.status_code, response["X-Pot"]) == (418, "tea")
+            assert b'"Short and stout."' in response.content
+
+
+def test_other_exceptions_are_left_to_django(caplog):
+    def failing(request):
+        raise Http404 if request.method == "GET" else ValueError
+
+    assert get(LoggedRoute(TimedRoute(failing))).status_code == 404
+    assert ask(LoggedRoute(TimedRoute(failing))).status_code == 500
+    assert get(TimedRoute(lambda request: None)).status_code == 500
+    assert "didn't return an HttpResponse object" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_denial_rolls_back_as_any_exception():
+    @GzipRoute
+    def view(request):
+        get_user_model().objects.create_user("alice")
+        raise Deny(409)
+
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        assert get(view).status_code == 409
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert not get_user_model().objects.exists()
+
+
+# Times.
+
+
+def streamed(request):
+    return StreamingHttpResponse(iter([b"hello world"]))
+
+
+def rendered(request):
+    return TemplateResponse(request, engines["django"].from_string("hello {{ name }}"), {"name": "world"})
+
+
+def test_every_response_is_timed():
+    timed_gzip = type("TimedGzip", (TimedRoute,), {"request_class": GzipRequest})
+    inside = (denied, denied_async, GzipRoute(denied_async), require(DenyAll())(hello))
+    for view in (*map(TimedRoute, (*VIEWS.values(), streamed, rendered, *inside)), timed_gzip(hello)):
+        headers = {"Content_Encoding": "gzip"} if type(view) is timed_gzip else {}
+        response = ask(view, b"no gzip", "text/plain", method="GET", **headers)
+        assert 0 <= float(response["X-Response-Time"]) < 60
+        assert response.getvalue() == b"hello world" or response.status_code in {400, 403, 418}

@@ -1,0 +1,205 @@
+"""The site that the servers serve: an endpoint for every case, and some that only a socket can have."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import channels
+import django
+
+django.setup()
+
+from channels.exceptions import DenyConnection  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.core.asgi import get_asgi_application  # noqa: E402
+from django.http import HttpResponse  # noqa: E402
+from django.urls import path  # noqa: E402
+
+import channels_wsdeny  # noqa: E402
+from channels_wsdeny import Deny, DenyMiddlewareStack  # noqa: E402
+from channels_wsdeny.decorators import login_required, public  # noqa: E402
+from tests.support.case_site import Echo, SyncEcho, guarded, websocket_urlpatterns  # noqa: E402
+from tests.support.policies import AsyncCheck, Check  # noqa: E402
+
+if TYPE_CHECKING:
+    from channels_wsdeny.types import Receive, Scope, Send
+
+logger = logging.getLogger("tests.servers")
+MEGABYTE = 1024 * 1024
+HEADERS = [(b"X-Own", b"yes"), (b"Set-Cookie", b"one=1"), (b"Set-Cookie", b"two=2; Path=/")]
+#: The folders whose code is looked for in tasks that are left.
+OURS = tuple(f"{Path(file).parent}/" for file in (channels.__file__, channels_wsdeny.__file__, __file__))
+
+
+# Consumers.
+
+
+def calls(name: str, **arguments: Any) -> Any:
+    """A method of a consumer that awaits this method of it."""
+
+    async def method(self: Any, **received: Any) -> None:
+        await getattr(self, name)(**arguments)
+
+    return method
+
+
+def raises(make: Any) -> Any:
+    async def method(self: Any, **received: Any) -> None:
+        raise make()
+
+    return method
+
+
+async def log_and_accept(self: Any) -> None:
+    logger.info("connect() ran for %s", self.scope["path"])
+    await self.accept()
+
+
+def changes_session(then: str) -> Any:
+    async def connect(self: Any) -> None:
+        self.scope["session"]["token"] = self.scope["url_route"]["kwargs"]["token"]
+        await getattr(self, then)()
+
+    return connect
+
+
+def consumer(connect: Any, base: type = Echo, **methods: Any) -> Any:
+    return type(base.__name__, (base,), {"connect": connect, **methods})
+
+
+def open_to_all(*args: Any, **kwargs: Any) -> Any:
+    return public(consumer(*args, **kwargs)).as_asgi()
+
+
+async def accepts_without_asking(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "secret"})
+
+
+async def ends_without_answering(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+
+
+# Policies, each a function of the request.
+
+#: What holds the handshakes that wait at ``/hold/``, by their token.
+HELD: dict[str, asyncio.Event] = {}
+#: Path and query of the connections that the application runs for.
+RUNNING: list[str] = []
+
+
+def deny_with_body(request: Any) -> HttpResponse:
+    """A body of so many bytes, no two neighbours alike."""
+    size = request.resolver_match.kwargs["size"]
+    content = bytes(range(251)) * (size // 251 + 1)
+    return HttpResponse(content[:size], status=403, content_type="application/octet-stream")
+
+
+def remembers(request: Any) -> bool:
+    return request.session.get("token") == request.resolver_match.kwargs["token"]
+
+
+def look_at_everything(request: Any) -> bool:
+    """Read all that a client sends, as some policy of some site will, and deny."""
+    request.get_host()
+    request.build_absolute_uri()
+    request.get_full_path()
+    str(request.user)
+    seen = [request.META, request.COOKIES, request.GET, request.headers, request.POST, request.body]
+    logger.info("saw %d bytes of %s", len(str(seen)), ascii(request.path))
+    return False
+
+
+async def sleep(request: Any) -> bool:
+    """Allow after Daphne's handshake timeout, and after a raised ``POLICY_TIMEOUT``."""
+    await asyncio.sleep(8)
+    return True
+
+
+async def hold(request: Any) -> bool:
+    """Wait until another handshake comes to ``/release/`` with the same token; then allow or deny."""
+    kwargs = request.resolver_match.kwargs
+    event = HELD[kwargs["token"]] = asyncio.Event()
+    logger.info("holding %s", kwargs["token"])
+    await event.wait()
+    logger.info("released %s", kwargs["token"])
+    return kwargs["then"] == "allow"
+
+
+async def release(request: Any) -> bool:
+    HELD.pop(request.resolver_match.kwargs["token"]).set()
+    return False
+
+
+async def report(request: Any) -> bool:
+    """Log which other connections the application runs for, and tasks that are left of any."""
+    gc.collect()  # Tasks without a reference, and exceptions that were never retrieved, are reported now.
+    token = request.resolver_match.kwargs["token"]
+    found = {
+        "running": [address for address in RUNNING if token not in address],
+        "tasks": [repr(task) for task in request.scope["others"] if not task.done() and is_ours(task)],
+    }
+    logger.info("left %s: %s", token, json.dumps(found))
+    return False
+
+
+def is_ours(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(OURS)
+
+
+ENDPOINTS = {
+    "closes": open_to_all(calls("close")),
+    "closes-sync": open_to_all(lambda self: self.close(), SyncEcho),
+    "closes-4404": open_to_all(calls("close", code=4404, reason="no")),
+    "raises-deny-connection": open_to_all(raises(DenyConnection)),
+    "raises-deny": open_to_all(raises(lambda: Deny(402, "Pay first.", code="pay"))),
+    "raises": open_to_all(raises(lambda: ZeroDivisionError("secret"))),
+    "raises-after-accept": open_to_all(calls("accept"), receive=raises(lambda: ZeroDivisionError("secret"))),
+    "undecorated": consumer(log_and_accept).as_asgi(),
+    "logged-in": login_required(consumer(calls("accept"))).as_asgi(),
+    "accepts-without-asking": accepts_without_asking,
+    "ends-without-answering": public(ends_without_answering),
+    "accepts-with-headers": open_to_all(calls("accept", headers=HEADERS)),
+    "subprotocol": open_to_all(calls("accept", subprotocol="chat.v2")),
+    "sync-echo": open_to_all(lambda self: self.accept(), SyncEcho),
+    "closes-after-accept": open_to_all(
+        calls("accept"), receive=calls("close", code=4001, reason="Enough, \u00e9t\u00e9.")
+    ),
+    "session/<token>/accept": open_to_all(changes_session("accept")),
+    "session/<token>/close": open_to_all(changes_session("close")),
+    "remembers/<token>": guarded(Echo, Check(remembers)),
+    "body/<int:size>": guarded(Echo, Check(deny_with_body)),
+    "looks-at-everything": guarded(Echo, Check(look_at_everything)),
+    "sleeps": guarded(Echo, AsyncCheck(sleep)),
+    "hold/<token>/<then>": guarded(Echo, AsyncCheck(hold)),
+    "release/<token>": guarded(Echo, AsyncCheck(release)),
+    "report/<token>": guarded(Echo, AsyncCheck(report)),
+}
+router = URLRouter([*websocket_urlpatterns, *(path(f"{url}/", app) for url, app in ENDPOINTS.items())])
+site = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": router})
+application_stack = DenyMiddlewareStack(site)
+closing_stack = DenyMiddlewareStack(site, deny_with="close")
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """The site; under ``/deny-with-close/`` the same once more, for clients in browsers."""
+    stack = application_stack
+    if scope["type"] == "websocket" and scope["path"].startswith("/deny-with-close/"):
+        scope = {**scope, "path": scope["path"].removeprefix("/deny-with-close")}
+        stack = closing_stack
+    if scope["type"] == "websocket" and scope["path"].startswith("/report/"):
+        # Those of the report itself are yet to come.
+        scope = {**scope, "others": WeakSet(asyncio.all_tasks() - {asyncio.current_task()})}
+    address = f"{scope.get('path')}?{scope.get('query_string')!r}"
+    RUNNING.append(address)
+    try:
+        await stack(scope, receive, send)
+    finally:
+        RUNNING.remove(address)

@@ -1,0 +1,202 @@
+"""What only a socket can do: consumers and ASGI apps, from the handshake to the close, on every server."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import TEXT
+from .table import DIFFERENCES, SERVERS
+
+MEGABYTE = 1024 * 1024
+ABLE = pytest.mark.parametrize("server", [name for name in SERVERS if name not in DIFFERENCES["denial"]], indirect=True)
+
+#: What an application does before it accepts, and the denial: status, code, and the detail if it is its own.
+DENIALS = {
+    "/closes/": (403, "permission_denied", None),
+    "/closes-sync/": (403, "permission_denied", None),
+    "/closes-4404/": (404, "not_found", "no"),
+    "/raises-deny-connection/": (403, "permission_denied", None),
+    "/raises-deny/": (402, "pay", "Pay first."),
+    "/raises/": (500, "server_error", None),
+    "/ends-without-answering/": (500, "server_error", None),
+    "/nowhere/": (404, "not_found", None),
+    "/undecorated/": (401, "not_authenticated", None),
+    "/accepts-without-asking/": (401, "not_authenticated", None),
+    f"/body/{MEGABYTE + 1}/": (500, "server_error", None),
+}
+#: A path, what the log then has once, and what it has not.
+LOGS = [
+    ("/raises/", "ERROR django.request: Internal Server Error: /raises/\nTraceback", None),
+    ("/ends-without-answering/", "It must accept or close.", None),
+    ("/nowhere/", "WARNING channels_wsdeny: Denied /nowhere/: 404 not_found\n", "Traceback"),
+    ("/undecorated/", "Denied /undecorated/: 401 not_authenticated\n", "connect() ran"),
+    (f"/body/{MEGABYTE + 1}/", "raise CHANNELS_WSDENY['MAX_DENIAL_BODY']", None),
+]
+
+
+def test_what_an_application_does_before_it_accepts_is_a_denial(server, ask):
+    found = {}
+    for path, (*_, detail) in DENIALS.items():
+        answer = ask(path)
+        assert b"secret" not in answer.body
+        assert b"ZeroDivisionError" not in answer.body
+        if server.can("denial"):
+            problem = answer.problem
+            found[path] = (answer.status, problem["code"], problem["detail"] if detail else None)
+        else:
+            found[path] = (answer.status, answer.body)
+    assert found == (DENIALS if server.can("denial") else dict.fromkeys(DENIALS, (403, b"")))
+
+
+def test_the_log_says_once_what_was_denied_and_why(server, ask):
+    for path, there, absent in LOGS:
+        log = server.log_from_here()
+        ask(path)
+        assert log().count(there) == 1, path
+        assert absent is None or absent not in log(), path
+
+
+def test_a_server_without_denials_warns_once_and_names_the_remedy(fleet):
+    for name in DIFFERENCES["denial"]:
+        server = fleet.get(name)
+        for _ in range(2):
+            with server.connect() as connection:
+                connection.request("/closes/")
+                connection.answer()
+        assert server.log.count("The server cannot send a denial response") == 1
+        assert "python -m channels_wsdeny.daphne" in server.log
+
+
+# The accept.
+
+
+def test_headers_and_cookies_of_an_accept_arrive_or_are_left_out(server, opened):
+    for _ in range(2):
+        connection, answer = opened("/accepts-with-headers/")
+        connection.close()
+        found = answer.header("x-own"), answer.all("set-cookie")
+        assert found == (("yes", ["one=1", "two=2; Path=/"]) if server.can("accept-headers") else (None, []))
+    if server.name == "granian":
+        assert server.log.count("granian drops the headers and cookies of an accepted handshake") == 1
+
+
+def test_an_undecorated_consumer_connects_for_a_user(opened, cookie_of):
+    opened("/undecorated/", cookie_of("alice"))
+
+
+def test_a_subprotocol_is_negotiated(opened):
+    connection, answer = opened("/subprotocol/", {"Sec-WebSocket-Protocol": "chat.v1, chat.v2"})
+    assert answer.header("sec-websocket-protocol") == "chat.v2"
+    connection.close()
+
+
+@pytest.mark.parametrize("server", ["hypercorn-h2"], indirect=True)
+def test_a_session_cookie_among_cookie_headers_that_http2_has_split_is_found(opened, session_keys):
+    """RFC 9113 section 8.2.3."""
+    opened("/logged-in/", {"Cookie": ["a=1", f"sessionid={session_keys['alice']}", "b=2"]})
+
+
+# After the accept.
+
+
+def test_a_sync_consumer_echoes(opened):
+    connection, _ = opened("/sync-echo/")
+    connection.say(TEXT, b"hello")
+    assert connection.hear() == (TEXT, b"hello")
+    connection.close()
+
+
+def test_a_close_after_the_accept_arrives_with_its_code_and_reason(server, opened):
+    connection, _ = opened("/closes-after-accept/")
+    connection.say(TEXT, b"enough?")
+    reason = "Enough, \u00e9t\u00e9." if server.can("close-reason") else ""
+    assert connection.hear_close() == (4001, reason)
+
+
+def test_an_exception_after_the_accept_is_the_servers_to_log(server, opened):
+    log = server.log_from_here()
+    connection, _ = opened("/raises-after-accept/")
+    connection.say(TEXT, b"well?")
+    server.wait_for("ZeroDivisionError: secret", log)
+
+
+# Sessions.
+
+
+@pytest.mark.parametrize("then", ["accept", "close"])
+@pytest.mark.parametrize("user", [None, "bob"])
+def test_a_session_that_connect_changes_is_stored_and_a_new_one_has_its_cookie(
+    server, token, then, user, cookie_of, opened
+):
+    with server.connect() as connection:
+        connection.request(f"/session/{token}/{then}/", cookie_of(user))
+        answer = connection.answer()
+        assert (answer.status == connection.accepted) == (then == "accept")
+    if user:
+        opened(f"/remembers/{token}/", cookie_of(user))
+    elif server.can("accept-headers" if then == "accept" else "denial"):
+        cookie = answer.header("set-cookie")
+        assert "HttpOnly" in cookie
+        opened(f"/remembers/{token}/", {"Cookie": cookie.partition(";")[0]})
+
+
+@ABLE
+def test_a_body_of_1_mib_arrives_whole(ask):
+    answer = ask(f"/body/{MEGABYTE}/")
+    assert answer.header("content-length") == str(MEGABYTE)
+    assert answer.body == (bytes(range(251)) * (MEGABYTE // 251 + 1))[:MEGABYTE]
+
+
+# Policies that take too long.
+
+
+@pytest.fixture(scope="module")
+def slow_handshakes(fleet):
+    """A handshake on each server, all at once, that its policy keeps past POLICY_TIMEOUT."""
+    connections = {name: fleet.get(name).connect() for name in SERVERS}
+    for connection in connections.values():
+        connection.request("/sleeps/")
+    yield connections
+    for connection in connections.values():
+        connection.socket.close()
+
+
+def test_a_policy_past_its_timeout_is_a_503_before_the_server_gives_up(server, slow_handshakes):
+    connection = slow_handshakes[server.name]
+    answer = connection.answer()
+    connection.end()
+    if server.can("denial"):
+        assert (answer.status, answer.problem["code"]) == (503, "unavailable")
+        assert answer.header("retry-after") == "5"
+    else:
+        assert (answer.status, answer.body) == (403, b"")
+
+
+def test_our_daphne_waits_for_a_policy_timeout_longer_than_its_own(fleet):
+    server = fleet.get("daphne", POLICY_TIMEOUT=6)
+    with server.connect() as connection:
+        connection.request("/sleeps/")
+        answer = connection.answer()
+    assert (answer.status, answer.problem["code"]) == (503, "unavailable")
+    assert "ran past POLICY_TIMEOUT (6 s)" in server.log
+
+
+# DENY_WITH = "close", per stack.
+
+CLOSES = {
+    "/ws/deny-all/": (4403, "permission_denied"),
+    "/ws/anonymous/": (4401, "not_authenticated"),
+    "/ws/raises-deny/": (4402, "pay"),
+    "/nowhere/": (4404, "not_found"),
+    "/raises/": (4500, "server_error"),
+}
+
+
+def test_a_stack_that_denies_with_close_accepts_and_closes_with_the_status(server, opened):
+    found = {}
+    for path in CLOSES:
+        connection, answer = opened(f"/deny-with-close{path}", {"Sec-WebSocket-Protocol": "chat.v1, chat.v2"})
+        assert answer.header("sec-websocket-protocol") == "chat.v1"
+        found[path] = connection.hear_close()
+    reasons = server.can("close-reason")
+    assert found == {path: (code, reason if reasons else "") for path, (code, reason) in CLOSES.items()}

@@ -1,0 +1,146 @@
+"""Hooks and signals over the wire: what they add to each answer, and clients that leave meanwhile."""
+
+from __future__ import annotations
+
+import http.client
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .client import PLAIN, TEXT
+from .table import DIFFERENCES, HTTP1, SERVERS
+
+HOOKS = "tests.servers.hooks.hooks"
+WORD = {"X-Word": "hello"}
+COOKIES = ["one=1; Path=/", "two=2; HttpOnly; Path=/two"]
+#: Servers that send the headers of hooks, and those of them that speak HTTP/1.1.
+MARKING = [name for name in SERVERS if name not in DIFFERENCES["accept-headers"]]
+PLAINLY = pytest.mark.parametrize("server", [name for name in MARKING if name in HTTP1], indirect=True)
+
+
+@pytest.fixture(params=MARKING)
+def server(request, fleet):
+    return fleet.get(request.param, HOOKS=[HOOKS])
+
+
+@pytest.fixture
+def ask(server):
+    """A function from a path (and headers) to the answer of a request that is not accepted."""
+
+    def ask(path, headers=None):
+        with server.connect() as connection:
+            connection.request(path, headers)
+            return connection.answer()
+
+    return ask
+
+
+def marks_of(answer):
+    """What the hooks have put on an answer: a word of the request, its status, a name; and cookies."""
+    return [answer.header(name) for name in ("x-word", "x-status", "x-around")], answer.all("set-cookie")
+
+
+def test_headers_and_cookies_of_hooks_are_on_the_101_after_those_of_the_consumer(opened):
+    connection, answer = opened("/accepts-with-headers/", WORD)
+    assert answer.header("x-own") == "yes"
+    assert marks_of(answer) == (["hello", "101", "1"], ["one=1", "two=2; Path=/", *COOKIES])
+    connection.say(TEXT, b"a")
+    assert connection.hear() == (TEXT, b"a")
+    connection.close()
+
+
+def test_headers_and_cookies_of_hooks_are_on_every_denial(ask):
+    for path, status in {"/ws/anonymous/": 401, "/nowhere/": 404, "/closes-4404/": 404}.items():
+        answer = ask(path, WORD)
+        assert (answer.status, answer.problem["status"]) == (status, status)
+        assert marks_of(answer) == (["hello", str(status), "1"], COOKIES)
+
+
+def test_a_hook_denies_what_the_consumer_accepted_or_what_takes_too_long(ask, token):
+    answer = ask("/ws/allow-any/?do=replace")
+    assert (answer.status, answer.body, answer.header("content-length")) == (403, b"replaced", "8")
+    answer = ask(f"/hold/{token}/allow/?do=impatient")
+    assert (answer.status, answer.body) == (403, b"too slow")
+
+
+def test_each_of_many_requests_at_once_has_a_ctx_of_its_own(ask):
+    words = [str(number) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda word: ask("/ws/anonymous/", {"X-Word": word}), words)
+        assert [answer.header("x-word") for answer in answers] == words
+
+
+@PLAINLY
+def test_a_plain_get_on_a_socket_is_answered_with_the_headers_of_hooks(ask):
+    answer = ask("/ws/allow-any/", PLAIN)
+    assert (answer.status, answer.header("upgrade"), answer.header("x-status")) == (426, "websocket", "426")
+    assert answer.all("set-cookie") == COOKIES
+    denied, handshake = ask("/ws/anonymous/", PLAIN), ask("/ws/anonymous/")
+    assert (denied.status, denied.body, denied.all("set-cookie")) == (401, handshake.body, COOKIES)
+
+
+@pytest.mark.parametrize("where", ["request", "response"])
+@pytest.mark.parametrize("path", ["/ws/allow-any/", "/ws/deny-all/"])
+def test_a_client_may_leave_while_a_hook_runs(path, where, server, ask, token):
+    for reset in (False, True):
+        with server.connect() as connection:
+            connection.request(f"{path}?do=hold-in-{where}&token={token}{reset}")
+            server.wait_for(f"{where} holds {token}{reset}")
+            connection.leave(reset=reset)
+        ask(f"/ws/deny-all/?do=release&token={token}{reset}")
+    server.wait_until_gone(token)
+
+
+# Views.
+
+VIEWS = {
+    "/sync/allow-any/": 200,
+    "/async/allow-any/": 200,
+    "/sync/teapot/": 418,
+    "/async/teapot/": 418,
+    "/nowhere/": 404,
+    "/sync/raises-anything/": 500,
+}
+
+
+@PLAINLY
+def test_the_same_hooks_mark_every_answer_of_a_view(server):
+    for url, status in VIEWS.items():
+        log = server.log_from_here()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("GET", url, headers=WORD)
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        names = ("X-Word", "X-Status", "X-Around", "Content-Length")
+        marks = [response.headers.get_all(name) for name in names]
+        assert marks == [["hello"], [str(status)], ["1"], [str(len(body))]]
+        assert (response.status, response.headers.get_all("Set-Cookie")) == (status, COOKIES)
+        assert b"secret" not in body
+        assert ("ERROR" in log()) == (status == 500)
+
+
+# Receivers of signals.
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+def test_receivers_hear_of_each_handshake(server, token):
+    for then, heard in {"accept": "handshake_accepted {}: 101", "close": "handshake_denied {}: 403"}.items():
+        path = f"/session/{token}/{then}/"
+        with server.connect() as connection:
+            connection.request(path)
+            connection.answer()
+            server.wait_for(heard.format(path))
+
+
+def test_a_receiver_that_hangs_holds_no_client_up(fleet, token):
+    path = f"/session/hang{token}/close/"
+    servers = [fleet.get(name, HOOKS=[HOOKS]) for name in SERVERS]
+    for server in servers:
+        with server.connect() as connection:
+            connection.request(path)
+            connection.answer()
+            connection.end()
+        assert f"hung at {path}" not in server.log
+    for server in servers:
+        server.wait_for(f"hung at {path}")

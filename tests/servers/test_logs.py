@@ -1,0 +1,78 @@
+"""What the servers leave behind and have logged when everything else is done, and how they end.
+
+These tests come last: see `pytest_collection_modifyitems`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import pytest
+
+from tests.support.cases import CASES
+from tests.support.clients import GUARD
+
+from .table import SERVERS
+
+#: Paths whose answer is a 5xx, with a traceback in the log.
+FAILING = {f"/{way}/{case.name}/" for case in CASES if case.status >= 500 for way in ("ws", "sync", "async")}
+FAILING |= {"/raises/", "/ends-without-answering/", "/sleeps/", "/body/1048577/"}
+#: What the package logs about them.
+FAILURES = [
+    r"ERROR django\.request: (?:Internal Server Error|Service Unavailable): (\S+)\n",
+    r"ERROR channels_wsdeny: Denied (\S+): 5\d\d \w+\n",
+]
+#: Errors that the servers log themselves.
+OWN_ERRORS = [
+    r"[\s\S]*ZeroDivisionError: secret",  # What a consumer raises after the accept is the server's to log.
+    r"ERROR daphne\.server: Exception inside application: secret",
+    # A server's own parsing of a hostile handshake; and uvicorn, at its end, of such a connection.
+    r"[\s\S]*UnicodeDecodeError: 'ascii' codec",
+    r"ERROR: +opening handshake failed[\s\S]*UnicodeEncodeError: 'latin-1' codec",
+    r"ERROR: +Cancel 0 running task\(s\), timeout graceful shutdown exceeded",
+    # uvicorn with websockets-sansio, falsely, after denials.
+    r"ERROR: +ASGI callable returned without completing handshake\.",
+    # hypercorn forgets an HTTP/2 stream that its side has ended, while the client still answers the close.
+    r"ERROR asyncio: Unhandled exception in client_connected_cb[\s\S]*KeyError: 1",
+]
+#: Words that tell of something left behind, in any record.
+FORBIDDEN = ["never retrieved", "never awaited", "Task was destroyed", "Unhandled error", "panicked"]
+#: The line that begins a record, of the site's own log or of a server's; then comes what belongs to it.
+RECORD = re.compile(
+    r"^(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)[ :]"
+    r"|\[(?:INFO|WARNING|ERROR)\] |\[\d{4}-|\d+\.\d+\.\d+\.\d+:\d+ - - )",
+    re.MULTILINE,
+)
+
+
+def surprises(server):
+    """Records of errors that are not expected, and any that tell of something left behind."""
+    found = []
+    for record in RECORD.split(server.log):
+        is_error = "Traceback" in record or re.match(r".*\b(?:ERROR|CRITICAL)\b", record)
+        if ours := next(filter(None, (re.match(pattern, record) for pattern in FAILURES)), None):
+            is_expected = ours[1] in FAILING
+        else:
+            is_expected = any(re.match(pattern, record) for pattern in OWN_ERRORS)
+        if (is_error and not is_expected) or any(word in record for word in FORBIDDEN):
+            found.append(record)
+    return found
+
+
+@pytest.fixture(params=SERVERS)
+def servers(request, fleet):
+    """The servers of one kind."""
+    fleet.get(request.param)
+    return [server for server in fleet.running.values() if server.name == request.param]
+
+
+def test_a_server_is_left_with_nothing_ends_when_asked_to_and_has_logged_no_surprises(servers):
+    deadline = time.monotonic() + GUARD
+    for server in servers:
+        while (report := server.report()) != {"running": [], "tasks": []}:
+            assert time.monotonic() < deadline, report
+            time.sleep(0.1)
+        assert server.stop() in {0, -signal.SIGTERM}
+        assert surprises(server) == []

@@ -1,0 +1,63 @@
+"""What tests of views and of ASGI applications over HTTP share: hooks of one kind, applications, a server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from channels_wsdeny import Hooks
+
+from .clients import http_scope
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
+REQUEST = {"type": "http.request", "body": b"", "more_body": False}
+DISCONNECT = {"type": "http.disconnect"}
+HOST = [(b"host", b"testserver")]
+
+
+def body(chunk: bytes = b"", *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    """An application that is neither Django's nor Channels'."""
+    await send(START)
+    await send(body(b"secret"))
+
+
+def made(kind: Any, function: Any, **options: Any) -> Hooks:
+    """A registry with one hook."""
+    hooks = Hooks()
+    hooks.register(function, kind, **options)
+    return hooks
+
+
+class Server:
+    """Runs an application as a server does, and keeps what it sends."""
+
+    def __init__(self, application: Any, *events: Any, **scope: Any) -> None:
+        self.sent: list[Any] = []
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+        for event in events or (REQUEST,):
+            self.events.put_nowait(event)
+        self.task = asyncio.ensure_future(application(http_scope("/", **scope), self.events.get, self.send))
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    async def until(self, count: int) -> None:
+        """Wait until so many messages were sent."""
+        async with asyncio.timeout(5):
+            while len(self.sent) < count:
+                await asyncio.sleep(0.001)
+
+    async def end(self) -> BaseException | None:
+        """Wait for the application, and see that it leaves no task; returns what it raised."""
+        done, _ = await asyncio.wait({self.task}, timeout=5)
+        assert done, "The application does not end."
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return None if self.task.cancelled() else self.task.exception()

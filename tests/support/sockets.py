@@ -1,0 +1,106 @@
+"""A server in the hands of a test, consumers made of functions, and what a handshake leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import asynccontextmanager
+
+from channels.consumer import SyncConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import AllowAny
+
+from .clients import GUARD, Answer, answer_of, websocket_scope
+
+CONNECT = {"type": "websocket.connect"}
+DENIAL = ["websocket.http.response.start", "websocket.http.response.body"]
+
+
+class Server:
+    """One handshake: the server receives `events`, and those that the test puts; `sent` is what it gets to send."""
+
+    def __init__(self, *events):
+        self.events = asyncio.Queue()
+        for event in events or [CONNECT]:
+            self.events.put_nowait(event)
+        self.sent = []
+
+    async def receive(self):
+        return await self.events.get()
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    async def run(self, application, path="/", **scope) -> Answer | None:
+        """Run `application` to its end; returns its answer, None if it sent nothing."""
+        async with asyncio.timeout(GUARD):
+            await application(websocket_scope(path, **scope), self.receive, self.send)
+        return self.answer
+
+    def begin(self, application, **scope) -> asyncio.Task[Answer | None]:
+        """Run `application` in a task."""
+        return asyncio.ensure_future(self.run(application, **scope))
+
+    @property
+    def answer(self) -> Answer | None:
+        return answer_of(self.sent) if self.sent else None
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.sent]
+
+
+def disconnect(code=1001):
+    return {"type": "websocket.disconnect", "code": code}
+
+
+def consumer(connect=None, base=AsyncWebsocketConsumer, **attributes):
+    """A consumer class with this `connect` (a plain function, also for asynchronous ones)."""
+    if connect is not None:
+        if issubclass(base, SyncConsumer):
+
+            def method(self):
+                connect(self)
+        else:
+
+            async def method(self):
+                result = connect(self)
+                if result is not None:
+                    await result
+
+        attributes["connect"] = method
+    return type("Consumer", (base,), attributes)
+
+
+def open_to_all(app):
+    return DenyMiddlewareStack(app, default_policy=AllowAny())
+
+
+def guarded(policy, app=None):
+    """A stack around `app` behind `policy`; by default a consumer that accepts."""
+    return DenyMiddlewareStack(require(policy)(consumer().as_asgi() if app is None else app))
+
+
+@asynccontextmanager
+async def no_task_left():
+    """The tasks that are begun inside have ended at its end, and no error of theirs was left unseen."""
+    loop, before, unseen = asyncio.get_running_loop(), asyncio.all_tasks(), []
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: unseen.append(context))
+    try:
+        yield
+        for _ in range(5):  # A task that was cancelled needs a turn of the loop to end.
+            await asyncio.sleep(0)
+        assert {task for task in asyncio.all_tasks() - before if not task.done()} == set()
+        gc.collect(0)  # Errors that were not retrieved are reported then.
+        assert unseen == []
+    finally:
+        loop.set_exception_handler(handler)
+
+
+def errors(caplog):
+    """The exceptions that were logged with their tracebacks."""
+    return [record.exc_info[1] for record in caplog.records if record.exc_info]

@@ -1,0 +1,311 @@
+"""What a handshake costs: hops to a thread and queries, for each kind of policy, hook and visitor."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from channels.routing import URLRouter
+from django.contrib.auth.decorators import login_required, permission_required
+from django.contrib.auth.models import Group, Permission
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import path
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.policies import (
+    AllowAny,
+    DenyAll,
+    HasPermission,
+    InGroup,
+    IsAuthenticated,
+    IsStaff,
+    IsSuperuser,
+    UserPassesTest,
+)
+from tests.support.clients import knock
+from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.wrappers import Wrapper
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts what comes back from threads: what leaves the loop returns by `call_soon_threadsafe`."""
+
+    returned = 0
+
+    def call_soon_threadsafe(self, *args, **kwargs):
+        self.returned += 1
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+def count(application, url="/", **scope):
+    """The status of a handshake, and the hops and queries that it took."""
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        before = loop.returned
+        answer = await knock(application, url, **scope)
+        return answer.status, loop.returned - before
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner, CaptureQueriesContext(connection) as queries:
+        status, hops = runner.run(ask())
+    return status, hops, len(queries)
+
+
+def site(*policies, app=accept, **options):
+    for policy in reversed(policies):
+        app = require(policy)(app)
+    return DenyMiddlewareStack(app, **options)
+
+
+class Both(Check):
+    """Can be asked on the loop and in a thread."""
+
+    def check(self, request):
+        return True
+
+    async def acheck(self, request):
+        return True
+
+
+async def let_in(request):
+    await asyncio.sleep(0)
+    return True
+
+
+def let_all_in(request):
+    return True
+
+
+async def log_in(request):
+    return Deny(401)
+
+
+SYNC, ASYNC, BOTH = Check(let_all_in), AsyncCheck(let_in), Both(None)
+VIEW = "auth.view_group"
+
+
+class Resolver:
+    """Counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, request):
+        self.calls += 1
+        return Group.objects.get(name="ops")
+
+    async def on_loop(self, request):
+        self.calls += 1
+        return "a room"
+
+
+ROOM = Resolver()
+
+
+async def is_staff(user):
+    return user.is_staff
+
+
+@pytest.fixture
+def alice(users):
+    """A user who has every permission that is asked for here, and nothing else."""
+    alice = users["alice"]
+    alice.is_staff = True
+    alice.save()
+    alice.groups.add(Group.objects.create(name="ops"))
+    names = ["view_group", "view_user"]
+    alice.user_permissions.add(*Permission.objects.filter(content_type__app_label="auth", codename__in=names))
+    return alice
+
+
+SESSION = 2  # the session and its user
+PERMISSIONS = 2  # those of the user and those of the user's groups
+X, Y = HasPermission("auth.x", obj=ROOM), HasPermission("auth.y", obj=ROOM)
+
+#: Policies, from the outside in; then status, hops and queries of an anonymous visitor and of alice. None: not asked.
+COSTS = {
+    "IsAuthenticated": ([IsAuthenticated()], (401, 0, 0), (101, 1, SESSION)),
+    "IsStaff": ([IsStaff()], (401, 0, 0), (101, 1, SESSION)),
+    "IsSuperuser": ([IsSuperuser()], (401, 0, 0), (403, 1, SESSION)),
+    "HasPermission": ([HasPermission(VIEW)], (401, 0, 0), (101, 1, SESSION + PERMISSIONS)),
+    "lacking": ([HasPermission("auth.x")], (401, 0, 0), (403, 1, SESSION + PERMISSIONS)),
+    "of anonymous users": ([HasPermission(VIEW, anonymous=True)], (401, 1, 0), (101, 1, SESSION + PERMISSIONS)),
+    "two at once": ([HasPermission([VIEW, "auth.view_user"])], (401, 0, 0), (101, 1, SESSION + PERMISSIONS)),
+    "two policies": ([HasPermission(VIEW), HasPermission("auth.view_user")], None, (101, 1, SESSION + PERMISSIONS)),
+    "InGroup": ([InGroup("ops")], (401, 0, 0), (101, 1, SESSION + 1)),
+    "AllowAny": ([AllowAny()], (101, 0, 0), (101, 1, SESSION)),
+    "DenyAll": ([DenyAll()], (403, 0, 0), (403, 0, 0)),
+    "not": ([~DenyAll()], (101, 0, 0), (101, 1, SESSION)),
+    "or": ([DenyAll() | IsAuthenticated() | InGroup("ops")], (401, 0, 0), (101, 1, SESSION)),
+    "or of async": ([AsyncCheck(log_in) | DenyAll()], (401, 0, 0), (403, 1, SESSION)),
+    "no policy": ([], (401, 0, 0), (101, 1, SESSION)),
+    "async": ([ASYNC], (101, 0, 0), (101, 1, SESSION)),
+    "both": ([BOTH], (101, 0, 0), (101, 1, SESSION)),
+    "sync": ([SYNC], (101, 1, 0), (101, 1, SESSION)),
+    "sync, in a row": ([SYNC & SYNC, SYNC, ~~SYNC], (101, 1, 0), (101, 1, SESSION)),
+    "sync, async": ([SYNC, ASYNC], (101, 1, 0), (101, 2, SESSION)),
+    "sync, async, sync": ([SYNC, ASYNC, Check(let_all_in)], (101, 2, 0), (101, 2, SESSION)),
+    "sync, both, sync": ([SYNC & BOTH & SYNC], (101, 1, 0), (101, 1, SESSION)),
+    "user, async, permission": ([IsStaff(), ASYNC, HasPermission(VIEW)], (401, 0, 0), (101, 2, SESSION + PERMISSIONS)),
+    "user, async, user": ([IsAuthenticated(), ASYNC, IsStaff()], (401, 0, 0), (101, 1, SESSION)),
+    "short": ([IsAuthenticated() & SYNC], (401, 0, 0), (101, 1, SESSION)),
+    "test": ([UserPassesTest(lambda user: user.has_perm(VIEW))], (401, 1, 0), (101, 1, SESSION + PERMISSIONS)),
+    "async test": ([UserPassesTest(is_staff)], (401, 0, 0), (101, 1, SESSION)),
+    "object": ([X], (401, 0, 0), (403, 1, SESSION + 1)),
+    "object of a coroutine": ([HasPermission("auth.x", obj=ROOM.on_loop)], (401, 0, 0), (403, 2, SESSION)),
+    "object named twice": ([X | AllowAny(), X | Y], (401, 0, 0), (403, 1, SESSION + 1)),
+}
+
+
+@pytest.mark.parametrize(("policies", "for_anonymous", "for_alice"), COSTS.values(), ids=COSTS)
+def test_a_handshake_costs(policies, for_anonymous, for_alice, alice, headers_of):
+    if for_anonymous is not None:
+        assert count(site(*policies)) == for_anonymous
+    assert count(site(*policies), headers=headers_of("alice")) == for_alice
+
+
+#: Hooks as declared, and the hops that an accept takes.
+HOOKS = {
+    "request route request route": 1,
+    "quick-request quick-route quick-response": 0,
+    "request quick-request request": 1,
+    "async-request async-route async-response": 0,
+    "request async-request request": 2,
+    "async-request request request": 1,
+    "response response quick-response response": 1,
+    "response async-response response": 2,
+    "request request route response response": 2,
+    "around around": 0,
+    "around request": 1,
+    "around response response": 1,
+    "exception": 0,
+}
+
+
+def registry(declared):
+    async def asynchronous(*args):
+        await asyncio.sleep(0)
+
+    async def around(request, call_next):
+        return await call_next(request)
+
+    hooks = Hooks()
+    for each in declared.split():
+        flavour, _, kind = each.rpartition("-")
+        function = around if kind == "around" else asynchronous if flavour == "async" else lambda *args: None
+        hooks.register(function, kind, blocking=flavour != "quick")
+    return hooks
+
+
+@pytest.mark.parametrize(("declared", "hops"), HOOKS.items())
+def test_hooks_cost_hops(declared, hops):
+    assert count(site(AllowAny(), hooks=registry(declared))) == (101, hops, 0)
+
+
+def test_hooks_of_all_layers_share_a_hop_with_policies_and_with_the_session_that_they_change(alice, headers_of):
+    inner = with_hooks(registry("request route"))(require(HasPermission(VIEW))(accept))
+    stack = site(app=site(app=inner, hooks=registry("request")), hooks=registry("request route"))
+    assert count(stack, headers=headers_of("alice")) == (101, 1, SESSION + PERMISSIONS)
+    hooks = registry("response")
+    hooks.on_response(lambda request, response: request.session.update({"a": 1}))
+    assert count(site(AllowAny(), hooks=hooks))[:2] == (101, 1)
+
+
+#: Where hooks that do nothing are, of kinds that need no thread.
+PLACES = {
+    "none": "",
+    "site": "async-request quick-route async-response",
+    "stack": "quick-request async-response",
+    "around": "around",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_hooks_that_need_no_thread_add_no_hop_to_any_answer(place, alice, headers_of, settings):
+    hooks = registry(PLACES[place])
+    settings.CHANNELS_WSDENY = {"HOOKS": [hooks]} if place == "site" else {}
+    app = URLRouter(
+        [path("there/", require(HasPermission(VIEW))(accept)), path("x/", require(HasPermission("auth.x"))(accept))]
+    )
+    stack, headers = (
+        DenyMiddlewareStack(app, hooks=hooks if place in {"stack", "around"} else None),
+        headers_of("alice"),
+    )
+    assert count(stack, "/there/") == (401, 0, 0)
+    assert count(stack, "/there/", headers=headers) == (101, 1, SESSION + PERMISSIONS)
+    assert count(stack, "/x/", headers=headers) == (403, 1, SESSION + PERMISSIONS)
+    assert count(stack, "/nowhere/", headers=headers) == (404, 0, 0)
+
+
+@pytest.mark.parametrize("cookie", [b"theme=dark", b"notthesessionid=1", b"sessionid"])
+def test_other_cookies_cost_nothing(cookie):
+    assert count(site(IsAuthenticated()), headers=[(b"cookie", cookie)]) == (401, 0, 0)
+
+
+def test_a_session_costs_what_its_engine_does(alice, settings):
+    name = settings.SESSION_COOKIE_NAME
+    assert count(site(IsAuthenticated()), headers=[(b"cookie", f"{name}={'a' * 32}".encode())]) == (401, 1, 1)
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    client = Client()
+    client.force_login(alice)
+    headers = [(b"cookie", f"{name}={client.cookies[name].value}".encode())]
+    assert count(site(IsAuthenticated()), headers=headers) == (101, 1, 1)
+
+
+def test_what_is_around_an_endpoint_costs_nothing(alice, headers_of):
+    headers = headers_of("alice")
+    endpoint = require(IsStaff())(accept)
+    for app in (Wrapper(endpoint), site(app=endpoint), URLRouter([path("<slug:slug>/", endpoint)])):
+        assert count(site(IsStaff(), app=app), "/lobby/", headers=headers) == (101, 1, SESSION)
+    assert count(site(IsStaff()), headers=headers, user=alice) == (101, 0, 0)
+    assert count(site(SYNC), headers=headers, query_string=b"\xff") == (400, 0, 0)
+
+
+def test_reading_the_session_and_the_user_costs_nothing_more_and_changing_it_one_hop(alice, headers_of):
+    async def read(scope, receive, send):
+        assert scope["user"].username == scope["wsdeny"].request.user.username == "alice"
+        assert scope["session"].get("color") is None
+        await accept(scope, receive, send)
+
+    async def change(scope, receive, send):
+        scope["session"]["color"] = "red"
+        await accept(scope, receive, send)
+
+    assert count(DenyMiddlewareStack(public(read)), headers=headers_of("alice")) == (101, 1, SESSION)
+    assert count(DenyMiddlewareStack(public(change)))[:2] == (101, 1)
+
+
+def test_an_object_is_resolved_once_for_each_handshake(alice, headers_of):
+    for resolver in (Resolver(), AsyncResolver()):
+        policies = [HasPermission("auth.x", obj=resolver) | AllowAny() for _ in range(2)]
+        app = site(*policies, app=Wrapper(require(policies[0])(accept)))
+        for calls in (1, 2):
+            assert (count(app, headers=headers_of("alice"))[0], resolver.calls) == (101, calls)
+
+
+class AsyncResolver(Resolver):
+    async def __call__(self, request):
+        return await self.on_loop(request)
+
+
+urlpatterns = [
+    path("members/", login_required(lambda request: HttpResponse())),
+    path("viewers/", permission_required(VIEW)(lambda request: HttpResponse())),
+]
+
+
+@pytest.mark.parametrize(
+    ("policy", "url"), [(IsAuthenticated(), "/members/"), (HasPermission(VIEW), "/viewers/")], ids=str
+)
+def test_a_handshake_takes_the_queries_that_a_view_takes(policy, url, alice, headers_of, sessions, settings):
+    client = Client()
+    client.cookies[settings.SESSION_COOKIE_NAME] = sessions["alice"].session_key
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(url).status_code == 200
+    assert count(site(policy), headers=headers_of("alice")) == (101, 1, len(queries))
