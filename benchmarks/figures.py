@@ -29,9 +29,7 @@ def figure_of(values: Sequence[float]) -> Figure | None:
     return Figure(median(values), min(values), max(values)) if values else None
 
 
-def compare(
-    one: Sequence[float], other: Sequence[float], by: Callable[[float, float], float]
-) -> Figure | None:
+def compare(one: Sequence[float], other: Sequence[float], by: Callable[[float, float], float]) -> Figure | None:
     """Two contenders compared round by round: what slows the whole machine down slows both."""
     return figure_of([by(a, b) for a, b in zip(one, other, strict=False)])
 

@@ -57,9 +57,7 @@ class Plan:
             warm_up=warm_up,
         )
         self.failures += [f"{name}: {why}" for name, why in results.failures.items()]
-        self.absences += [
-            f"{name}, {case}: lacks {lacking}" for (name, case), lacking in results.absences.items()
-        ]
+        self.absences += [f"{name}, {case}: lacks {lacking}" for (name, case), lacking in results.absences.items()]
         return results
 
 

@@ -29,9 +29,7 @@ def environment(database: Path, settings: Mapping[str, Any] | None = None) -> di
 class Process:
     """A running ``python -m`` with these arguments; with `talks`, over its standard input and output."""
 
-    def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, talks: bool = False
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], *, talks: bool = False) -> None:
         self._complaints = tempfile.TemporaryFile("w+", errors="backslashreplace")  # noqa: SIM115 - see stop()
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],

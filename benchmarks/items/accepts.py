@@ -70,7 +70,5 @@ def _targets(results: Results) -> list[Target]:
         name = f"accepted handshake, ours / by hand, {CONNECTIONS[age]}"
         targets.append(Target(name, "<=", most, compare(ours, hand, truediv)))
     ours, hand = (results.values(label(each, 0), "echo", "us") for each in (OURS, BY_HAND))
-    targets.append(
-        Target("echo round trip, ours / plain Channels consumer", "<=", 1.03, compare(ours, hand, truediv))
-    )
+    targets.append(Target("echo round trip, ours / plain Channels consumer", "<=", 1.03, compare(ours, hand, truediv)))
     return targets

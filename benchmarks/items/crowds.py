@@ -86,8 +86,6 @@ def _targets(results: Results) -> list[Target]:
     ours, hand = (results.values(each.name, str(_MANY), "handshakes per second") for each in _CONTENDERS)
     share = results.values(OURS.name, "open", "share")
     return [
-        Target(
-            f"{_MANY} at once on the slow database, ours / by hand", ">=", 8, compare(ours, hand, truediv)
-        ),
+        Target(f"{_MANY} at once on the slow database, ours / by hand", ">=", 8, compare(ours, hand, truediv)),
         Target("echo of an open socket during those, ours / alone", ">=", 0.4, figure_of(share)),
     ]

@@ -89,9 +89,7 @@ def _table_with_database(results: Results) -> Table:
 
 
 def _targets_without_database(results: Results) -> list[Target]:
-    hand, ours, starlette = (
-        results.values(each.name, "anonymous", "us") for each in (BY_HAND, OURS, STARLETTE)
-    )
+    hand, ours, starlette = (results.values(each.name, "anonymous", "us") for each in (BY_HAND, OURS, STARLETTE))
     return [
         Target("anonymous denial, by hand / ours", ">=", 30, compare(hand, ours, truediv)),
         Target("anonymous denial, ours / Starlette", "<=", 1, compare(ours, starlette, truediv)),

@@ -54,10 +54,7 @@ def _by_leaves() -> dict[str, Case]:
 
 def _by_hooks() -> dict[str, Case]:
     needs = ("channels_wsdeny:Hooks",)
-    return {
-        f"{count} hooks": _denial(denied(401), "site_with_hooks", needs=needs, hooks=count)
-        for count in _HOOKS
-    }
+    return {f"{count} hooks": _denial(denied(401), "site_with_hooks", needs=needs, hooks=count) for count in _HOOKS}
 
 
 def _by_sockets() -> dict[str, Case]:

@@ -37,9 +37,7 @@ def run(plan: Plan) -> Report:
     measures = ("traced",) if plan.quick else tuple(_MEASURES)
     idle = plan.take_turns(
         [
-            plan.worker(
-                each, _idle(visitor, count, traced=_MEASURES[how]), name=_label(each, how), fresh=True
-            )
+            plan.worker(each, _idle(visitor, count, traced=_MEASURES[how]), name=_label(each, how), fresh=True)
             for each, visitor in _CONTENDERS.items()
             for how in measures
         ],
@@ -51,9 +49,7 @@ def run(plan: Plan) -> Report:
         rounds=1,
         warm_up=False,
     )
-    return Report(
-        [_idle_table(idle, count, measures), _growth_table(grown, denials)], _targets(idle, measures)
-    )
+    return Report([_idle_table(idle, count, measures), _growth_table(grown, denials)], _targets(idle, measures))
 
 
 def _label(contender: Contender, how: str) -> str:

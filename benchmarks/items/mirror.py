@@ -32,9 +32,7 @@ _SETTINGS = {
     _FUNCTIONS: {
         "MIDDLEWARE": [f"{_VIEWS}.{each}" for each in ("note", "add_one", "add_two", "add_three", "add_four")]
     },
-    _CLASSES: {
-        "MIDDLEWARE": [f"{_VIEWS}.{each}" for each in ("Note", "AddOne", "AddTwo", "AddThree", "AddFour")]
-    },
+    _CLASSES: {"MIDDLEWARE": [f"{_VIEWS}.{each}" for each in ("Note", "AddOne", "AddTwo", "AddThree", "AddFour")]},
 }
 _DOORS = {"sync": "sync view, WSGI", "async": "async view, ASGI"}
 _HEADERS = {"X-One": "yes", "X-Two": "yes", "X-Three": "yes", "X-Four": "yes"}
@@ -43,10 +41,7 @@ _HEADERS = {"X-One": "yes", "X-Two": "yes", "X-Three": "yes", "X-Four": "yes"}
 def run(plan: Plan) -> Report:
     """The same view in four settings, through both doors."""
     results = plan.take_turns(
-        [
-            plan.worker(_SITE, _cases(name), name=name, settings=settings)
-            for name, settings in _SETTINGS.items()
-        ]
+        [plan.worker(_SITE, _cases(name), name=name, settings=settings) for name, settings in _SETTINGS.items()]
     )
     table = Table(
         "5. A Django view through the whole handler: microseconds a request",
@@ -73,10 +68,6 @@ def _cases(name: str) -> dict[str, Case]:
     headers = {} if name == _BARE else _HEADERS
     needs = _NEEDS if name == _OURS else ()
     return {
-        "sync": Case(
-            "requests:WSGIRequests", {"path": "/sync/", "headers": headers}, site="wsgi", needs=needs
-        ),
-        "async": Case(
-            "requests:ASGIRequests", {"path": "/async/", "headers": headers}, site="asgi", needs=needs
-        ),
+        "sync": Case("requests:WSGIRequests", {"path": "/sync/", "headers": headers}, site="wsgi", needs=needs),
+        "async": Case("requests:ASGIRequests", {"path": "/async/", "headers": headers}, site="asgi", needs=needs),
     }

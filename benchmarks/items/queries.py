@@ -45,10 +45,5 @@ def run(plan: Plan) -> Report:
 
 def _cases(contender: Contender) -> dict[str, Case]:
     if contender is _DJANGO:
-        return {
-            engine: Case("queries:RequestQueries", {"engine": engine}, site="wsgi") for engine in _ENGINES
-        }
-    return {
-        engine: Case("queries:HandshakeQueries", {"engine": engine, "answer": ACCEPTED})
-        for engine in _ENGINES
-    }
+        return {engine: Case("queries:RequestQueries", {"engine": engine}, site="wsgi") for engine in _ENGINES}
+    return {engine: Case("queries:HandshakeQueries", {"engine": engine, "answer": ACCEPTED}) for engine in _ENGINES}

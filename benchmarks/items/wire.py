@@ -41,8 +41,7 @@ def run(plan: Plan) -> Report:
     for site in sites.values():
         table.add(site.name, *(results.cell(site.name, site.CASE, quantity) for quantity in _QUANTITIES))
     ours, hand = (
-        results.values(sites[_MAIN_SERVER, each].name, ServedSite.CASE, "per second")
-        for each in (OURS, BY_HAND)
+        results.values(sites[_MAIN_SERVER, each].name, ServedSite.CASE, "per second") for each in (OURS, BY_HAND)
     )
     target = f"denials/s on {_MAIN_SERVER}, ours / by hand"
     return Report([table], [Target(target, ">=", 1.8, compare(ours, hand, truediv))])
