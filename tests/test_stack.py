@@ -7,8 +7,6 @@ import functools
 
 import pytest
 from channels.auth import AuthMiddlewareStack
-from channels.consumer import AsyncConsumer, SyncConsumer
-from channels.exceptions import StopConsumer
 from channels.generic.websocket import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
@@ -29,7 +27,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support import wrappers
 from tests.support.clients import fetch, knock
 from tests.support.scripted import accept, text
-from tests.support.sockets import DENIAL, Server, errors, no_task_left
+from tests.support.sockets import DENIAL, Server, consumer, errors, no_task_left
 from tests.support.wrappers import InTask, OwnRouter, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -44,32 +42,7 @@ urlpatterns = [path("page/", lambda request: HttpResponse("page"))]
 
 
 def generic(base, ran):
-    class Consumer(base):
-        def connect(self):
-            ran.append("connect")
-            return super().connect()
-
-    return Consumer
-
-
-def raw(base, ran):
-    if base is AsyncConsumer:
-
-        async def websocket_connect(self, message):
-            ran.append("connect")
-            await self.send(accept())
-    else:
-
-        def websocket_connect(self, message):
-            ran.append("connect")
-            self.send(accept())
-
-    def websocket_disconnect(self, message):
-        raise StopConsumer
-
-    return type(
-        "Consumer", (base,), {"websocket_connect": websocket_connect, "websocket_disconnect": websocket_disconnect}
-    )
+    return consumer(lambda self: ran.append("connect") or self.accept(), base)
 
 
 def function(ran):
@@ -85,7 +58,6 @@ def function(ran):
 GENERIC = [AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer, WebsocketConsumer, JsonWebsocketConsumer]
 ENDPOINTS = {
     **{base.__name__: (lambda ran, base=base: generic(base, ran).as_asgi()) for base in GENERIC},
-    **{base.__name__: (lambda ran, base=base: raw(base, ran).as_asgi()) for base in (AsyncConsumer, SyncConsumer)},
     "instance": lambda ran: generic(AsyncWebsocketConsumer, ran)(),
     "function": function,
     "object": lambda ran: Wrapper(function(ran)),

@@ -565,10 +565,10 @@ class WebSocketHandler:
                 self._first.set_exception(ClientLeft())
         else:
             if answer is None or is_late:
-                answer = self._silence(is_late)
+                answer = self._silence(is_late=is_late)
             await self._answer(_Raised(answer))
 
-    def _silence(self, is_late: bool) -> Exception:
+    def _silence(self, *, is_late: bool) -> Exception:
         late = f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)"
         what = late if is_late else "ended without an answer to"
         return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
@@ -820,6 +820,9 @@ class WebSocketHandler:
     async def _next_event(self) -> Message:
         if self.state is State.ACCEPTED and (self._connect_taken or self.around is not None):
             return await self._connection.next_event()
+        if self._app_limit is not None and self._app_limit.expired() and not self._is_answering:
+            # The application has swallowed its cancellation.
+            await self._answer(_Raised(self._silence(is_late=True)))
         is_denying = self._is_answering and not self._accept
         if self.state is State.ACCEPTED or (self.state is State.CONNECTING and not is_denying):
             if not self._connect_taken:

@@ -39,7 +39,7 @@ from ..routing.guards import guards_of
 from ..routing.resolver import consumer_class_of, inner_name, is_known
 from .endpoints import site_application, site_endpoints
 from .protections import guards_on
-from .report import aligned
+from .routes_table import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.exceptions import StopConsumer
+from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
@@ -115,57 +116,46 @@ class Model:
         for node in nodes:
             self.users.append(self.users[-1] if node.user is None else node.user)
             self.rooms.append(self.rooms[-1] if node.room is None else node.room)
-        guards = [index for index, node in enumerate(nodes) if node.kind == "guards" and node.rule]
-        allows = [nodes[index].rule.allows(*self.subject(index)) for index in guards]
+        guards = {index: node.rule for index, node in enumerate(nodes) if node.kind == "guards" and node.rule}
         if site.rule:
-            guards.append(len(nodes))
-            allows.append(site.rule.allows(self.users[-1], self.rooms[-1]))
+            guards[len(nodes)] = site.rule
+        allows = [rule.allows(*self.subject(index, BOUNDARIES)) for index, rule in guards.items()]
         allows.append(self.default_allows(guards))
-        hooks = [
-            (node.hook[0], node.hook[1].allows(self.users[index], None))
-            for index, node in enumerate(nodes)
-            if node.hook
-        ]
-        self.may_run = all(allows) and all(yes for kind, yes in hooks if kind in {"request", "around before"})
-        self.may_accept = self.may_run and all(yes for _, yes in hooks)
+        vetoes = {
+            node.hook[0]
+            for user, node in zip(self.users, nodes, strict=False)
+            if node.hook and user not in node.hook[1].users
+        }
+        self.may_run = all(allows) and not vetoes & {"request", "around before"}
+        self.may_accept = self.may_run and not vetoes
 
-    def subject(self, index, boundaries=BOUNDARIES):
-        """Whom and what is asked about at a node: up to the next node that may change it, all is known before."""
-        last = next(
-            (i for i in range(index, len(self.site.nodes)) if self.site.nodes[i].kind in boundaries),
-            len(self.site.nodes),
-        )
-        return self.users[last], self.rooms[last]
+    def subject(self, index, boundaries):
+        """The user and room asked about at a node: all is known up to the next node that may change it."""
+        while index < len(self.site.nodes) and self.site.nodes[index].kind not in boundaries:
+            index += 1
+        return self.users[index], self.rooms[index]
 
     def default_allows(self, guards):
         """Whether the default policy allows, where one is due: that of the nearest stack which has one."""
-        nodes = self.site.nodes
-        nearest = max((index for index, node in enumerate(nodes) if node.kind == "stack" and node.rule), default=None)
-        if nearest is None:
-            if guards or not any(node.kind == "stack" for node in nodes):
-                return True
-            rule = SITE_DEFAULT
-        elif any(index > nearest for index in guards):
+        rules = {index: node.rule for index, node in enumerate(self.site.nodes) if node.kind == "stack"}
+        nearest = max((index for index, rule in rules.items() if rule), default=None)
+        if not rules or (guards and (nearest is None or max(guards) > nearest)):
             return True
-        else:
-            rule = nodes[nearest].rule
-        last = max(index for index, node in enumerate(nodes) if node.kind in {"stack", "guards"})
-        return rule.allows(*self.subject(last, UNKNOWN))
+        last = max(index for index, node in enumerate(self.site.nodes) if node.kind in {"stack", "guards"})
+        return (SITE_DEFAULT if nearest is None else rules[nearest]).allows(*self.subject(last, UNKNOWN))
 
     @property
     def must_accept(self):
         """Whether everything allows everyone, and nothing is out of the ordinary."""
         site = self.site
-        rules = [node.rule for node in site.nodes] + [node.hook and node.hook[1] for node in site.nodes] + [site.rule]
-        all_allow = all(
-            rule is None or rule.allows(user, room) for rule in rules for user in USERS for room in EVERYWHERE
-        )
-        has_default = any(node.kind == "stack" and node.rule for node in site.nodes)
-        is_plain = [step[:2] for step in site.script[:1]] == [
-            ("accept", "plain")
-        ] and site.leaves is site.cancels is None
-        is_plain = is_plain and not any(node.kind in RETRIES for node in site.nodes)
-        return all_allow and is_plain and (has_default or "" not in self.users)
+        rules = [site.rule, *(rule for node in site.nodes for rule in (node.rule, node.hook and node.hook[1]))]
+        if any(rule and (rule.users, rule.rooms) != (EVERYONE, EVERYWHERE) for rule in rules):
+            return False
+        if "" in self.users and not any(node.kind == "stack" and node.rule for node in site.nodes):
+            return False
+        if site.leaves is not None or site.cancels is not None or any(node.kind in RETRIES for node in site.nodes):
+            return False
+        return [step[:2] for step in site.script[:1]] == [("accept", "plain")]
 
 
 # The site that a model is about.
@@ -292,22 +282,14 @@ def changed(node, scope):
     return scope
 
 
-class Sets(wrappers.Wrapper):
-    def __init__(self, inner, node):
-        super().__init__(inner)
-        self.node = node
+def setting(base, node):
+    """A class of wrappers that change the scope."""
 
-    async def __call__(self, scope, receive, send):
-        await self.inner(changed(self.node, scope), receive, send)
+    class Sets(base):
+        async def __call__(self, scope, receive, send):
+            await self.inner(changed(node, scope), receive, send)
 
-
-class SetsAsMiddleware(wrappers.Middleware):
-    def __init__(self, inner, node):
-        super().__init__(inner)
-        self.node = node
-
-    async def __call__(self, scope, receive, send):
-        await self.inner(changed(self.node, scope), receive, send)
+    return Sets
 
 
 class Running:
@@ -344,9 +326,9 @@ class Running:
             return known.get(node.kind, lambda: OriginValidator(app, ["*"]))()
         if node.kind in RETRIES:
             return Retries(app, node.kind, node.turns)
-        if node.kind.startswith("middleware"):
-            return SetsAsMiddleware(app, node)
-        return Sets(app, node) if node.kind.startswith("sets") else getattr(wrappers, node.kind)(app)
+        if node.kind.startswith(("middleware", "sets")):
+            return setting(BaseMiddleware if node.kind.startswith("middleware") else wrappers.Wrapper, node)(app)
+        return getattr(wrappers, node.kind)(app)
 
     @property
     def decoy(self):

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from channels_wsdeny.inspection.report import report_rows
+from channels_wsdeny.inspection.routes_table import report_rows
 
 
 @pytest.fixture

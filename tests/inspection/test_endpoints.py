@@ -15,7 +15,7 @@ from django.urls import include, path, re_path
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.inspection.report import report_rows
+from channels_wsdeny.inspection.routes_table import report_rows
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from channels_wsdeny.routing.resolver import resolve
 from tests.support.clients import websocket_scope

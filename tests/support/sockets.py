@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 
 from channels.consumer import SyncConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -57,22 +58,23 @@ def disconnect(code=1001):
     return {"type": "websocket.disconnect", "code": code}
 
 
-def consumer(connect=None, base=AsyncWebsocketConsumer, **attributes):
-    """A consumer class with this `connect` (a plain function, also for asynchronous ones)."""
-    if connect is not None:
-        if issubclass(base, SyncConsumer):
+def consumer(connect=None, base=AsyncWebsocketConsumer, **methods):
+    """A consumer class with these methods: plain functions, also for asynchronous ones, and other attributes."""
+    methods |= {} if connect is None else {"connect": connect}
+    made = {name: _method(base, method) if callable(method) else method for name, method in methods.items()}
+    return type("Consumer", (base,), made)
 
-            def method(self):
-                connect(self)
-        else:
 
-            async def method(self):
-                result = connect(self)
-                if result is not None:
-                    await result
+def _method(base, function):
+    def method(self, *args, **kwargs):
+        function(self, *args, **kwargs)
 
-        attributes["connect"] = method
-    return type("Consumer", (base,), attributes)
+    async def async_method(self, *args, **kwargs):
+        result = function(self, *args, **kwargs)
+        if isawaitable(result):
+            await result
+
+    return method if issubclass(base, SyncConsumer) else async_method
 
 
 def open_to_all(app):

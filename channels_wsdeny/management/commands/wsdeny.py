@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
 from ...inspection.explain import explain
-from ...inspection.report import ReportRow, aligned, report_rows, table
+from ...inspection.routes_table import ReportRow, aligned, report_rows, table
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
