@@ -94,7 +94,7 @@ variable = contextvars.ContextVar("variable", default="unset")
 local = Local()
 
 
-async def test_contextvars_and_locals_go_there_and_back_and_are_nobody_elses(settings):
+async def test_contextvars_and_locals_go_there_and_back_and_reach_no_other_caller(settings):
     settings.CHANNELS_WSDENY = {"POOL_SIZE": 1}
 
     def look():
@@ -136,11 +136,11 @@ def test_a_coroutine_that_has_to_wait_cannot_be_run_in_a_synchronous_caller():
 
 
 async def test_there_are_as_many_threads_as_are_needed_and_never_more_than_the_size():
-    pool, everybody = ThreadPool(4), threading.Barrier(4)
+    pool, together = ThreadPool(4), threading.Barrier(4)
     one = {await submit(pool, threading.get_ident) for _ in range(20)}
     assert len(one) == 1  # With one database connection.
     idents = await asyncio.gather(
-        *(submit(pool, lambda: (everybody.wait(GUARD), threading.get_ident())[1]) for _ in range(40))
+        *(submit(pool, lambda: (together.wait(GUARD), threading.get_ident())[1]) for _ in range(40))
     )
     assert one < set(idents)
     assert len(set(idents)) == 4

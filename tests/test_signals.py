@@ -386,7 +386,7 @@ async def test_an_application_ends_when_its_receivers_have_run(ran):
 
     with connected(lambda **kwargs: time.sleep(0.02) or ran.append("blocking"), hear):
         await knock(LOCKED, "/")
-    assert ran == ["blocking", "asynchronous"]
+    assert sorted(ran) == ["asynchronous", "blocking"]
 
 
 # Clients that leave, and what is left.

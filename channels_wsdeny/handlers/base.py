@@ -167,14 +167,15 @@ def make_denial(
         response = to_response(context, denial)
     if not statuses.is_denial(response.status_code):
         return response
+    marked: Any = response
     if error is not None and response.status_code >= 500:
         log_failure(context, error, response.status_code)
-        response._has_been_logged = True  # type: ignore[attr-defined] # Django's own attribute
+        marked._has_been_logged = True  # Django's own attribute.
     forget_frames(error)
     if isinstance(denial, Deny):
-        response.wsdeny_code = denial.code, response.status_code  # type: ignore[attr-defined] # ours
+        marked.wsdeny_code = denial.code, response.status_code
     if isinstance(denial, Closed) and denial.close_code is not None:
-        response.wsdeny_close = denial.close_code, str(denial.detail)  # type: ignore[attr-defined] # ours
+        marked.wsdeny_close = denial.close_code, str(denial.detail)
     add_denial_headers(response)
     return response
 
@@ -220,11 +221,11 @@ async def save_session(context: RequestContext, response: HttpResponseBase) -> N
         await run_in_threadpool(lambda: _save_session(context, response))
 
 
-def _save_session(context: RequestContext, response: HttpResponseBase) -> None:
+def _save_session(context: RequestContext, response: Any) -> None:
     if response.status_code >= 500 or not _has_unsaved_session(context.request):
         return
-    sessions.save_session(context.request, response)  # type: ignore[arg-type] # it has headers and cookies
-    response.wsdeny_session = True  # type: ignore[attr-defined] # ours: it is not saved again for this response
+    sessions.save_session(context.request, response)
+    response.wsdeny_session = True  # It is not saved again for this response.
 
 
 def _has_unsaved_session(request: HttpRequest) -> bool:

@@ -27,7 +27,7 @@ from ..concurrency import adopt_context, is_being_cancelled, run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied, HookError
 from ..headers import check_headers
-from ..hooks.registry import site_hooks
+from ..hooks.registry import ordered_hooks, site_hooks
 from ..hooks.runner import make_runner
 from ..http.context import RequestContext, RequestState
 from ..http.messages import (
@@ -62,7 +62,7 @@ from .connection import Connection
 from .fast_denial import deny_anonymous, encoded_denial
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ..hooks import Hooks
     from ..hooks.runner import HookRunner
@@ -278,7 +278,8 @@ async def _run_within(
 
 async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
     """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
-    request = outer.request.sibling({**scope, **target.url})  # type: ignore[attr-defined] # made from a scope
+    around: Any = outer.request
+    request = around.sibling({**scope, **target.url})
     context = RequestContext(request, RequestState(), outer)
     context.handler, context.guarded = outer.handler, None
     _route(context, target)
@@ -287,7 +288,8 @@ async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, rec
         if target.error is not None:
             raise target.error
         policies, late = _policies(context, target)
-        denial = await authorize(context, [*policy_checks((*policies, *late)), LoadUser()])
+        hooks = _stream_hooks(target, outer)
+        denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
         if denial is None:
             context.consumer = target.consumer or True
             context.mark_passed(policies)
@@ -300,6 +302,14 @@ async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, rec
             raise
         denial = error
     await send(await _closing(context, denial))
+
+
+def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
+    """The request hooks and route hooks of a stream; it has no response of its own for the others."""
+    over = outer.state.hooks_begun | outer.state.hooks_run
+    layers = [ordered_hooks(registries, "websocket").without(over) for registries in target.hooks if registries]
+    yield from (hook for layer in layers for hook in layer.request)
+    yield from (hook for layer in layers for hook in layer.route)
 
 
 # What the layers share
@@ -454,10 +464,10 @@ class WebSocketHandler:
         """Take the connect event, and take the handshake to its answer and the application to its end."""
         if not is_connect(await self._connection.receive()):
             return
-        request = HandshakeRequest(self._connection.scope)
+        request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
         context.handler = self
-        request.wsdeny = context  # type: ignore[attr-defined] # as on a view
+        request.wsdeny = context
         try:
             request.begin()
             hooks = site_hooks()

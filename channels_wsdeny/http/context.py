@@ -193,16 +193,17 @@ def get_context(request: HttpRequest) -> RequestContext:
     """The context of a request, begun if there is none yet. Behind a stack it shares what has run there."""
     context: RequestContext | None = getattr(request, "wsdeny", None)
     if context is None:
+        marked: Any = request
         config = get_stack_config(request)
         outer = config.outer if isinstance(config, StackConfig) else config
         if isinstance(outer, RequestContext):
             context = RequestContext(request, outer.state)
             context.route_hooks += outer.route_hooks
-            request.ctx = outer.request.ctx  # type: ignore[attr-defined]
+            marked.ctx = outer.request.ctx  # type: ignore[attr-defined]
         else:
             context = RequestContext(request)
-            request.ctx = SimpleNamespace()  # type: ignore[attr-defined]
-        request.wsdeny = context  # type: ignore[attr-defined]
+            marked.ctx = SimpleNamespace()
+        marked.wsdeny = context
     return context
 
 

@@ -210,15 +210,17 @@ def is_connect(event: Message) -> bool:
 def take_headers(response: HttpResponseBase, headers: RawHeaders) -> None:
     """Replace the headers of `response` by those of an application: repeated ones are joined, except cookies."""
     del response["Content-Type"]
-    response.cookie_lines = []  # type: ignore[attr-defined] # an attribute of ours
+    cookie_lines: list[tuple[bytes, bytes]] = []
     for raw_name, raw_value in headers:
         name, value = raw_name.decode("ascii").lower(), raw_value.decode("latin1")
         if name == "set-cookie":
-            response.cookie_lines.append((b"set-cookie", raw_value))  # type: ignore[attr-defined] # an attribute of ours
+            cookie_lines.append((b"set-cookie", raw_value))
         elif response.has_header(name):
             response[name] = f"{response[name]}, {value}"  # RFC 9110 section 5.3
         else:
             response[name] = value
+    marked: Any = response
+    marked.cookie_lines = cookie_lines
 
 
 class DenialFromApplication:

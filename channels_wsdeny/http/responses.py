@@ -9,7 +9,7 @@ import copy
 import json
 import traceback
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar
 from functools import cache
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,8 @@ def add_denial_headers(response: HttpResponseBase) -> None:
         response["WWW-Authenticate"] = conf.CHALLENGE
     if response.status_code == 304 and isinstance(response, HttpResponse):
         response.content = b""  # RFC 9110 section 15.4.5
-    response.is_denial = True  # type: ignore[attr-defined] # an attribute of ours
+    marked: Any = response
+    marked.is_denial = True
     # Django's functions parse what is there, which takes a fifth of the time of a denial.
     if response.get("Cache-Control") != "no-store":
         patch_cache_control(response, no_store=True)
@@ -239,7 +240,6 @@ def _language_variable() -> ContextVar[Any] | None:
 
     Looking at it takes a fiftieth of what asking Django takes.
     """
-    context = copy_context()
+    context = Context()
     context.run(translation.deactivate_all)
-    added = set(context) - set(copy_context())
-    return added.pop() if len(added) == 1 else None
+    return next(iter(context)) if len(context) == 1 else None

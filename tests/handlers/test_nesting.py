@@ -14,8 +14,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.urls import path
 from django.urls.exceptions import Resolver404
 
-from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, raising
@@ -171,10 +171,10 @@ class ByObject(BaseBackend):
 
 
 @pytest.fixture
-def visitor(settings):
+def guest(settings):
     """A user who may see the rooms 1 and 2."""
     settings.AUTHENTICATION_BACKENDS = [f"{__name__}.ByObject"]
-    user = get_user_model()(pk=7, username="visitor")
+    user = get_user_model()(pk=7, username="guest")
     user.granted = {1, 2}
     return user
 
@@ -231,6 +231,21 @@ async def test_a_denied_stream_is_closed_and_not_the_socket(policy, expected, ba
     assert bool(ran) is ("accept" in expected)
 
 
+@pytest.mark.parametrize("before_accept", [False, True])
+@pytest.mark.parametrize("kind", ["request", "route"])
+@pytest.mark.parametrize("place", ["consumer", "stack", "stack around middleware"])
+async def test_a_hook_that_denies_closes_the_stream(place, kind, before_accept):
+    hooks = Hooks()
+    hooks.register(lambda request: Deny(418, code="teapot"), kind)
+    child = public(consumer(lambda self: self.accept()))
+    app = {
+        "consumer": lambda: with_hooks(hooks)(child).as_asgi(),
+        "stack": lambda: DenyMiddlewareStack(child.as_asgi(), hooks=hooks),
+        "stack around middleware": lambda: DenyMiddlewareStack(Middleware(child.as_asgi()), hooks=hooks),
+    }[place]()
+    assert await streams(app, {"path": "/a"}, before_accept=before_accept) == ["websocket.close 4418 teapot"]
+
+
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
 async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_the_site(wrap):
     for app in (Script(accept()), with_names(lambda scope, receive, send: send(accept()))):
@@ -249,7 +264,7 @@ async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_t
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
-async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap, visitor):
+async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap, guest):
     opened, rows = [], []
 
     def connect(self):
@@ -259,7 +274,7 @@ async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap
     room = permission_required("view", obj=lambda request: request.resolver_match.kwargs["pk"])(consumer(connect))
     rooms = wrap(URLRouter([path("rooms/<int:pk>/", room.as_asgi())]))
     rows = [{"path": f"/rooms/{pk}/"} for pk in (1, 3, 2)] + [{"path": "/rooms/1/", "user": AnonymousUser()}]
-    happened = [message.split()[:2] for message in await streams(rooms, *rows, user=visitor)]
+    happened = [message.split()[:2] for message in await streams(rooms, *rows, user=guest)]
     assert happened == [
         ["websocket.accept", "None"],
         ["websocket.close", "4403"],

@@ -568,7 +568,7 @@ unhurried = settings(deadline=None, database=None, suppress_health_check=list(He
 
 
 @override_settings(CHANNELS_WSDENY=LIMITS)
-@settings(unhurried, max_examples=400, derandomize=True)
+@settings(unhurried, max_examples=250, derandomize=True)
 @given(sites())
 def test_nothing_is_accepted_that_the_model_forbids(site):
     hold(site)

@@ -180,7 +180,7 @@ async def test_a_consumer_may_answer_by_a_message_of_the_channel_layer():
         await get_channel_layer().send(self.channel_name, {"type": "come.in"})
 
     async def come_in(self, message):
-        await (self.accept() if self.scope["path"] == "/" else self.close(4409, "Somebody is here."))
+        await (self.accept() if self.scope["path"] == "/" else self.close(4409, "The room is taken."))
 
     site = connecting(connect, come_in=come_in)
     async with no_task_left():

@@ -33,18 +33,21 @@ def rest_framework(status, detail, code, **attributes):
 
 
 STATUSES = {
-    400: [exceptions.BadRequest, exceptions.SuspiciousOperation, exceptions.DisallowedHost, MultiPartParserError]
-    + [exceptions.TooManyFieldsSent],
+    400: [exceptions.BadRequest, exceptions.SuspiciousOperation, exceptions.DisallowedHost, MultiPartParserError],
     403: [exceptions.PermissionDenied, DenyConnection],
     404: [Http404, Resolver404],
     429: [foreign("django_ratelimit.exceptions.Ratelimited", (exceptions.PermissionDenied,))],
-    500: [DatabaseError, DataError, IntegrityError, exceptions.ObjectDoesNotExist, exceptions.ValidationError]
-    + [exceptions.RequestAborted, ValueError, FileNotFoundError, KeyError, RuntimeError]
-    + [foreign("site.exceptions.ConnectionError")],
-    503: [OperationalError, InterfaceError, ConnectionRefusedError, ConnectionResetError, TimeoutError]
-    + [foreign(f"redis.exceptions.{name}") for name in ("ConnectionError", "TimeoutError", "BusyLoadingError")]
-    + [foreign(f"pymemcache.exceptions.Memcache{name}") for name in ("UnexpectedCloseError", "ServerError")]
-    + [foreign("django_redis.exceptions.ConnectionInterrupted")],
+    500: [
+        *(DatabaseError, DataError, IntegrityError, ValueError, FileNotFoundError, KeyError, RuntimeError),
+        *(exceptions.ObjectDoesNotExist, exceptions.ValidationError, exceptions.RequestAborted),
+        foreign("site.exceptions.ConnectionError"),
+    ],
+    503: [
+        *(OperationalError, InterfaceError, ConnectionRefusedError, ConnectionResetError, TimeoutError),
+        *(foreign(f"redis.exceptions.{name}") for name in ("ConnectionError", "TimeoutError", "BusyLoadingError")),
+        *(foreign(f"pymemcache.exceptions.Memcache{name}") for name in ("UnexpectedCloseError", "ServerError")),
+        foreign("django_redis.exceptions.ConnectionInterrupted"),
+    ],
 }
 
 

@@ -228,12 +228,12 @@ def log_in(users, name):
     return lambda request: auth.login(request, users[name], backend=MODEL_BACKEND) is None
 
 
-@pytest.mark.parametrize(("visitor", "allows"), [(None, True), (None, False), ("alice", True)])
-def test_a_policy_may_log_a_user_in(visitor, allows, users, headers_of, sessions, settings):
+@pytest.mark.parametrize(("client", "allows"), [(None, True), (None, False), ("alice", True)])
+def test_a_policy_may_log_a_user_in(client, allows, users, headers_of, sessions, settings):
     def check(request):
         return log_in(users, "bob")(request) and request.user == users["bob"] and allows
 
-    answer = ask(guarded(Check(check), accept_all), "/", headers=headers_of(visitor))
+    answer = ask(guarded(Check(check), accept_all), "/", headers=headers_of(client))
     assert answer.status == (101 if allows else 403)
     assert client_with(answer, settings).get("/whoami/").content == b"bob"
     assert sessions["alice"].session_key not in answer.header("set-cookie")  # The key is cycled.
@@ -261,7 +261,7 @@ def test_a_policy_may_render_templates_call_views_and_find_objects(users, header
     def look(request):
         template = engines["django"].from_string("{{ user.username }} at {{ request.path }}")
         found.extend([template.render({}, request), login_required(whoami)(request).content])
-        return get_object_or_404(type(users["alice"]), username="nobody")
+        return get_object_or_404(type(users["alice"]), username="missing")
 
     assert ask(guarded(Check(look), accept_all), "/ws/", headers=headers_of("alice")).status == 404
     assert found == ["alice at /ws/", b"alice"]

@@ -52,7 +52,7 @@ def change(request):
 urlpatterns = [
     path("login/", values, name="login"),
     path("members/", login_required(lambda request: HttpResponse(request.user.get_username()))),
-    path("anybody/", lambda request: HttpResponse(request.user.get_username() or "nobody")),
+    path("anybody/", lambda request: HttpResponse(request.user.get_username() or "anonymous")),
     path("values/", values),
     path("change/", change),
 ]
@@ -224,7 +224,7 @@ def test_a_handshake_knows_whom_a_view_knows_and_writes_nothing(make, is_known, 
     cookie, found = make(tools), []
 
     async def look(scope, receive, send):
-        found.append(scope["user"].get_username() or "nobody")
+        found.append(scope["user"].get_username() or "anonymous")
         await accept_all(scope, receive, send)
 
     sites = {
@@ -242,7 +242,7 @@ def test_a_handshake_knows_whom_a_view_knows_and_writes_nothing(make, is_known, 
     assert {name: answer.status for name, answer in answers.items()} == expected
     # Last, for a view may clean the session up: the user is still logged in there.
     client = tools.client(cookie)
-    assert set(found) == {client.get("/anybody/").content.decode()} == {"alice" if is_known else "nobody"}
+    assert set(found) == {client.get("/anybody/").content.decode()} == {"alice" if is_known else "anonymous"}
     assert client.get("/members/").status_code == (200 if is_known else 302)
 
 
@@ -522,8 +522,8 @@ def test_a_user_or_session_that_a_wrapper_puts_into_the_scope_is_used(place, too
     assert tools.ask(place(private, user=bob)).status == 101
     with django_assert_num_queries(0 if place is around else 2):  # A wrapper inside finds the user of the cookie.
         assert tools.ask(place(require(IsAuthenticated())(accept_all), user=bob), cookie).status == 101
-    for nobody in (AnonymousUser(), None):  # None is what token middleware puts there.
-        assert tools.ask(place(private, user=nobody), cookie).status == 401
+    for user in (AnonymousUser(), None):  # None is what token middleware puts there.
+        assert tools.ask(place(private, user=user), cookie).status == 401
     assert tools.ask(place(private, session=tools.store(cookie))).status == 101
     assert tools.ask(place(require(AllowAny())(looking(found)), user=None), cookie).status == 101
     assert [name for name, *_ in found] == ["bob", "alice", ""]
@@ -542,4 +542,4 @@ def test_a_lazy_user_in_the_scope_is_loaded_where_it_may_block_if_it_is_needed(t
 
     assert (ask("bob", DenyAll()), loaded) == (403, [])
     assert (ask("bob", IsAuthenticated()), loaded, found[0][0]) == (101, ["bob"], "bob")
-    assert ask("nobody", IsAuthenticated()) == 500
+    assert ask("missing", IsAuthenticated()) == 500

@@ -70,8 +70,10 @@ class Leaf(AsyncConsumer):
 
 #: By whether the route is nested in, and whether it is a regular expression.
 PATTERNS = {
-    (False, False): ["", "a/", "b", "a/b/", "<int:n>/", "<slug:s>/", "<str:x>", "<path:rest>", "x/<int:n>/<str:x>/"]
-    + ["<resolver_even:n>/", "<resolver_unresolving:n>/"],
+    (False, False): [
+        *("", "a/", "b", "a/b/", "<int:n>/", "<slug:s>/", "<str:x>", "<path:rest>", "x/<int:n>/<str:x>/"),
+        *("<resolver_even:n>/", "<resolver_unresolving:n>/"),
+    ],
     (False, True): [r"^a/$", r"^(?P<s>[\w-]+)/$", r"^(\d+)/(\w)", r"a", r"b/?$", r"^(?:page-(?P<n>\d+)/)?(?P<s>\w*)$"],
     (True, False): ["", "a/", "b", "<int:n>/", "<slug:s>/", "<resolver_even:n>/"],
     (True, True): ["", r"^a/", r"^(?P<s>[\w-]+)/", r"^(\d+)/", r"/"],
