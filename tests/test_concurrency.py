@@ -17,7 +17,7 @@ from django.utils import timezone, translation
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.concurrency import ThreadPool, get_pool, run_coroutine, run_in_background, run_in_threadpool
 from channels_wsdeny.policies import AllowAny
-from tests.support.clients import GUARD, knock, websocket_scope
+from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.processes import run_python
 from tests.support.sockets import Server, guarded, no_task_left
@@ -262,12 +262,6 @@ async def test_a_full_pool_is_not_needed_for_anonymous_clients(full):
     assert (await knock(DenyMiddlewareStack(accept), "/")).status == 401
 
 
-async def test_a_session_that_was_changed_before_does_not_make_a_full_pool_be_waited_for_again(full):
-    site = guarded(AsyncCheck(change) & Check(allows), accept)
-    answer = await knock(site, "/")
-    assert (answer.status, answer.header("set-cookie")) == (503, None)
-
-
 @pytest.mark.parametrize("then", [allows, lambda request: 1 / 0, lambda request: asyncio.sleep(0)])
 async def test_nothing_is_reported_of_what_comes_too_late(then, settings, gate):
     settings.CHANNELS_WSDENY = {"POOL_SIZE": 1, "POLICY_TIMEOUT": 0.05}
@@ -295,15 +289,6 @@ async def test_a_handshake_that_the_server_cancels_frees_its_place_in_the_queue(
     await hung
     await run_in_threadpool(lambda: None)
     assert asked == []
-
-
-async def test_an_idle_thread_holds_nothing_of_the_last_request():
-    requests = []
-    for function in (allows, lambda request: 1 / 0):
-        policy = Check(lambda request, f=function: requests.append(weakref.ref(request)) or f(request))
-        scope = websocket_scope("/")
-        await knock(guarded(policy, accept), "/", headers=scope["headers"])
-    await until(lambda: gc.collect() is not None and [each for each in requests if each()][1:] == [])
 
 
 # Several loops, forks, and the end of the process.

@@ -296,7 +296,7 @@ class Running:
     """A site that runs for one client, and the server of that."""
 
     def __init__(self, site):
-        self.site, self.sent, self.ran, self.has_left, self.has_begun = site, [], [], False, False
+        self.site, self.sent, self.ran, self.has_begun = site, [], [], False
         self.accepted, self.over = asyncio.Event(), asyncio.Event()
 
     @property
@@ -414,7 +414,6 @@ class Running:
         for _ in range(self.site.leaves or 0):
             if not self.over.is_set():
                 await asyncio.sleep(0)
-        self.has_left = True
         return {"type": "websocket.disconnect", "code": 1001}
 
     async def send(self, message):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from contextlib import suppress
 
@@ -22,7 +21,7 @@ from django.urls.exceptions import Resolver404
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.handlers import websocket
 from channels_wsdeny.policies import AllowAny
-from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.clients import knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import (
@@ -224,7 +223,7 @@ async def test_what_an_application_sends_after_its_denial_is_an_os_error():
     assert "denied already" in raised[0]
 
 
-async def test_a_denied_application_that_goes_on_is_ended(monkeypatch):
+async def test_a_denied_application_that_goes_on_is_ended(monkeypatch, caplog):
     monkeypatch.setattr(websocket, "_GRACE", 0.05)
     events = []
 
@@ -250,6 +249,7 @@ async def test_a_denied_application_that_goes_on_is_ended(monkeypatch):
             await server.run(open_to_all(each))
             assert server.kinds == DENIAL
     assert events == ["websocket.connect", "websocket.disconnect", "unwound"]
+    assert errors(caplog) == []
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -430,25 +430,31 @@ async def test_a_handshake_that_the_server_cancels_leaves_nothing(make, caplog):
     assert errors(caplog) == []
 
 
-async def test_an_application_whose_hooks_have_given_up_just_then_is_ended_at_once():
-    seen = []
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_application_that_ends_by_itself_when_it_is_cancelled_is_not_waited_for(late, monkeypatch):
+    monkeypatch.setattr(websocket, "_GRACE", 60)
+    seen, moment = [], Moment()
 
     async def app(scope, receive, send):
-        task.cancel()
+        if not late:
+            task.cancel()  # The around hook gives up just when the application answers.
         try:
             await send(accept())
         except BaseException as error:
             seen.append(type(error))
-            raise
 
     async def around(request, call_next):
-        return await call_next(request)
+        response = await call_next(request)
+        await moment.stay()
+        return response
 
-    hooks = Hooks()
+    hooks, server = Hooks(), Server()
     hooks.around(around)
-    server = Server()
     async with no_task_left():
         task = server.begin(DenyMiddlewareStack(app, default_policy=AllowAny(), hooks=hooks))
+        if late:
+            await moment.reached.wait()
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (seen, server.sent) == ([asyncio.CancelledError], [])
@@ -530,46 +536,18 @@ async def test_a_denial_after_the_accept_closes_and_an_error_is_the_servers(make
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
-async def test_the_scope_is_copied_and_has_a_user_a_session_cookies_and_the_request(wrap):
-    script = Script(accept())
-    given = websocket_scope("/", headers=[(b"cookie", b"theme=dark; size=2")])
-    before = dict(given)
-    handshake = Handshake(open_to_all(wrap(script)), given)
-    assert (await handshake.connect()).status == 101
-    await handshake.leave()
-    (scope,) = script.scopes
-    assert given == before
-    assert (scope["user"].is_anonymous, scope["session"].is_empty()) == (True, True)
-    assert scope["cookies"] == scope["wsdeny"].request.COOKIES == {"theme": "dark", "size": "2"}
-    assert scope["headers"] is given["headers"]
-    assert scope["wsdeny"].request.resolver_match is None or scope["wsdeny"].request.resolver_match.kwargs == {}
-
-
-@pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
-async def test_a_user_and_a_session_in_the_scope_stay_the_same_objects(wrap):
+async def test_the_scope_is_copied_and_has_user_session_cookies_and_request_unless_it_had_them(wrap):
     user, session, script = get_user_model()(pk=1, username="alice"), SessionStore(), Script(accept())
-    assert (await knock(DenyMiddlewareStack(wrap(script)), "/", user=user, session=session)).status == 101
-    (scope,) = script.scopes
-    assert scope["user"] is scope["wsdeny"].request.user is user
-    assert scope["session"] is scope["wsdeny"].request.session is session
-
-
-variable = contextvars.ContextVar("variable", default="unset")
-
-
-async def test_contextvars_reach_policies_and_the_consumer():
-    found = []
-
-    async def look(request):
-        found.append(variable.get())
-        variable.set("by the policy")
-        return True
-
-    class Sets(Wrapper):
-        async def __call__(self, scope, receive, send):
-            variable.set("by the wrapper")
-            await self.inner(scope, receive, send)
-
-    app = consumer(lambda self: found.append(variable.get()) or self.accept(), WebsocketConsumer).as_asgi()
-    assert (await knock(Sets(guarded(AsyncCheck(look), app)), "/")).status == 101
-    assert found == ["by the wrapper", "by the policy"]
+    for more in ({}, {"user": user, "session": session}):
+        given = websocket_scope("/", headers=[(b"cookie", b"theme=dark; size=2")], **more)
+        before = dict(given)
+        await Server(CONNECT, disconnect()).run_scope(open_to_all(wrap(script)), given)
+        assert given == before
+        scope = script.scopes[-1]
+        request = scope["wsdeny"].request
+        assert (scope["user"] is request.user, scope["session"] is request.session) == (True, True)
+        assert scope["cookies"] == request.COOKIES == {"theme": "dark", "size": "2"}
+        assert scope["headers"] is given["headers"]
+    first = script.scopes[0]
+    assert (first["user"].is_anonymous, first["session"].is_empty()) == (True, True)
+    assert (scope["user"] is user, scope["session"] is session) == (True, True)

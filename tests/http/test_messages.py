@@ -136,9 +136,10 @@ class Leaving(Server):
 
     def __init__(self, after):
         super().__init__()
-        self.after = after
+        self.after, self.tries = after, 0
 
     async def send(self, message):
+        self.tries += 1
         if len(self.sent) == self.after:
             raise ConnectionResetError
         await super().send(message)
@@ -149,7 +150,7 @@ async def test_a_client_that_has_left_is_no_error(after, caplog):
     for site in (guarded(DenyAll(), Script()), denying(text)):
         server = Leaving(after)
         await server.run(site)
-        assert len(server.sent) == after
+        assert (len(server.sent), server.tries) == (after, after + 1)
     assert errors(caplog) == []
 
 

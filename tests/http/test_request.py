@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib import auth
@@ -128,17 +126,6 @@ def test_a_missing_attribute_raises_as_on_any_object_and_each_time():
             request.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("used", [False, True])
-def test_a_copy_is_a_request_of_its_own(used):
-    request = handshake("/ws/?a=1", cookie_header(a="1"))
-    if used:
-        assert request.META
-    clone = copy.copy(request)
-    clone.user = "another"
-    assert (clone.path, clone.COOKIES, clone.GET["a"], clone.method) == ("/ws/", {"a": "1"}, "1", "GET")
-    assert request.user.is_anonymous
-
-
 def test_its_namespace_is_its_own_and_reaches_the_consumer(db):
     found = []
 
@@ -237,22 +224,6 @@ def test_a_policy_may_log_a_user_in(client, allows, users, headers_of, sessions,
     assert answer.status == (101 if allows else 403)
     assert client_with(answer, settings).get("/whoami/").content == b"bob"
     assert sessions["alice"].session_key not in answer.header("set-cookie")  # The key is cycled.
-
-
-def test_who_is_logged_in_or_out_is_known_to_the_policies_that_follow(users, headers_of):
-    def log_out(request):
-        auth.logout(request)
-        return True
-
-    coming, going = Check(log_in(users, "alice")), Check(log_out)
-    assert ask(guarded(coming & IsAuthenticated(), accept_all), "/").status == 101
-    assert ask(guarded(going & IsAuthenticated(), accept_all), "/", headers=headers_of("alice")).status == 401
-
-
-def test_a_policy_may_log_a_user_out(headers_of, sessions, settings):
-    answer = ask(guarded(Check(lambda r: auth.logout(r) is None), accept_all), "/", headers=headers_of("alice"))
-    assert answer.header("set-cookie").startswith(f'{settings.SESSION_COOKIE_NAME}=""; ')
-    assert not sessions["alice"].exists(sessions["alice"].session_key)
 
 
 def test_a_policy_may_render_templates_call_views_and_find_objects(users, headers_of):

@@ -37,8 +37,12 @@ class Server:
 
     async def run(self, application, path="/", **scope) -> Answer | None:
         """Run `application` to its end; returns its answer, None if it sent nothing."""
+        return await self.run_scope(application, websocket_scope(path, **scope))
+
+    async def run_scope(self, application, scope) -> Answer | None:
+        """As `run`, for this very scope."""
         async with asyncio.timeout(GUARD):
-            await application(websocket_scope(path, **scope), self.receive, self.send)
+            await application(scope, self.receive, self.send)
         return self.answer
 
     def begin(self, application, **scope) -> asyncio.Task[Answer | None]:
