@@ -544,7 +544,10 @@ class WebSocketHandler:
             async with asyncio.timeout(None) as self._app_limit:
                 await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
-            if self.state is State.ACCEPTED or is_being_cancelled():
+            # A task group of Python 3.11 may leave a count of cancellations behind, so that `timeout` takes its own for
+            # one of the server's.
+            is_ours = self._app_limit is not None and self._app_limit.expired()
+            if self.state is State.ACCEPTED or (is_being_cancelled() and not is_ours):
                 raise
             answer = RuntimeError(f"Something that {self._endpoint!r} awaited was cancelled before it answered.")
         except Exception as error:  # before the accept it is a denial; after it the socket is closed

@@ -579,3 +579,11 @@ def test_nothing_is_accepted_that_the_model_forbids(site):
 @given(sites())
 def test_nothing_is_accepted_that_the_model_forbids_in_many_sites(site):
     hold(site)
+
+
+@override_settings(CHANNELS_WSDENY=LIMITS)
+def test_a_task_group_that_leaves_a_count_of_cancellations_behind_is_answered():
+    kinds = {"stack": None, "guards": Rule(), "asks again": None, "InTask": None}
+    nodes = tuple(Node(kind, rule=rule) for kind, rule in kinds.items())
+    script = (("text", "plain", 0),)
+    hold(Site(nodes, "consumer", rule=None, script=script, user="", leaves=None, cancels=None, slow_send=0))
