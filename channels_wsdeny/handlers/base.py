@@ -73,7 +73,7 @@ def due_default(context: RequestContext, policies: tuple[Policy, ...], default: 
     Without one of a stack (`default`) it is for endpoints alone that no policy guards.
     """
     if default is not None:
-        context.pending_default = default
+        context.pending_default, context.guarded = default, None
         return default
     if policies or context.is_guarded:
         return None

@@ -110,6 +110,11 @@ class Target:
     #: What is raised in place of running the application.
     error: Exception | None = None
 
+    @property
+    def are_guards(self) -> bool:
+        """Whether `policies` guard the application for the nearest stack with a default policy: they are in it."""
+        return bool(self.policies) and self.default_policy is None
+
     @classmethod
     def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
         """The target of `middleware`, by what its application was resolved to."""
@@ -397,7 +402,7 @@ class HttpHandler:
         if target.error is not None:
             raise target.error
         scope = self.scope if target.is_django else scope_for_application(context, self.scope)
-        context.mark_passed(policies)
+        context.mark_passed(policies, are_guards=target.are_guards)
         if is_dry_run(context) and not target.is_django:
             return skip(context, target.endpoint)
         passed = len(context.state.passed)

@@ -126,6 +126,11 @@ class Target:
     #: What is raised in place of running the application.
     error: Exception | None = None
 
+    @property
+    def are_guards(self) -> bool:
+        """Whether `policies` guard the application for the nearest stack with a default policy: they are in it."""
+        return bool(self.policies) and self.default_policy is None
+
     @classmethod
     def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
         """The target of `middleware`, by what its application was resolved to."""
@@ -258,7 +263,7 @@ async def _run_within(
             await around.deny_from_within(denial, context)
             return
         app_scope = scope_for_application(context, {**scope, **target.url})
-        context.mark_passed(policies)
+        context.mark_passed(policies, are_guards=target.are_guards)
         context.consumer = target.consumer
         if around.outermost.state is not State.CONNECTING:
             return
@@ -292,7 +297,7 @@ async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, rec
         denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
         if denial is None:
             context.consumer = target.consumer or True
-            context.mark_passed(policies)
+            context.mark_passed(policies, are_guards=target.are_guards)
             await target.app(scope_for_application(context, {**scope, **target.url}), receive, send)
             return
     except (Deny, PermissionDenied, Http404) as error:
@@ -529,7 +534,7 @@ class WebSocketHandler:
         if self.outermost.state is not State.CONNECTING or self._is_answering:
             raise HandshakeDenied("The handshake was answered while policies were asked.")
         scope = scope_for_application(context, {**self._connection.scope, **target.url})
-        context.mark_passed(policies)
+        context.mark_passed(policies, are_guards=target.are_guards)
         context.consumer = target.consumer
         self._endpoint = target.endpoint or target.app
         self._opens = bool(policies) and not self._late
@@ -935,7 +940,7 @@ class WebSocketHandler:
         if denial is None:
             self._late, self._opens = (), True
             context.route_hooks = context.route_hooks[len(hooks) :]
-            context.mark_passed(late)
+            context.mark_passed(late, are_guards=False)
             return
         if self.state is State.ACCEPTED:
             reason = denial.error if isinstance(denial, _Raised) else denial

@@ -106,7 +106,8 @@ class RequestContext:
         self.mirror: Any = None
         #: The nearest default policy, for endpoints that carry no policy of their own.
         self.pending_default: Policy | None = None if outer is None else outer.pending_default
-        #: For whom the policies of an outer layer have been asked.
+        #: For whom the guards of an outer layer have been asked, those outside the stack with the nearest default
+        #: policy left out.
         self.guarded: Subject | None = None if outer is None else outer.guarded
         #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.
         self.route_hooks: list[Any] = [] if outer is None else [*outer.route_hooks]
@@ -146,7 +147,7 @@ class RequestContext:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether policies of an outer layer have been asked about the user and session of the request."""
+        """Whether guards of an outer layer have been asked about the user and session of the request."""
         if self.guarded is None:
             return False
         subject = self.subject()
@@ -159,11 +160,16 @@ class RequestContext:
         subject = self.subject()
         return any(asked is policy and known.is_same(subject) for asked, known in self.state.passed)
 
-    def mark_passed(self, policies: tuple[Policy, ...]) -> None:
-        """Note that these policies allowed this subject."""
+    def mark_passed(self, policies: tuple[Policy, ...], *, are_guards: bool = True) -> None:
+        """Note that these policies allowed this subject.
+
+        If they `are_guards` of what is inside, no default policy is asked about the same user and session there.
+        """
         if policies:
-            self.guarded = subject = self.subject()
+            subject = self.subject()
             self.state.passed += [(policy, subject) for policy in policies]
+            if are_guards:
+                self.guarded = subject
 
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned for this subject."""

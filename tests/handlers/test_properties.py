@@ -137,12 +137,17 @@ class Model:
 
     def default_allows(self, guards):
         """Whether the default policy allows, where one is due: that of the nearest stack which has one."""
-        rules = {index: node.rule for index, node in enumerate(self.site.nodes) if node.kind == "stack"}
+        nodes = self.site.nodes
+        rules = {index: node.rule for index, node in enumerate(nodes) if node.kind == "stack"}
         nearest = max((index for index, rule in rules.items() if rule), default=None)
         if not rules or (guards and (nearest is None or max(guards) > nearest)):
             return True
-        last = max(index for index, node in enumerate(self.site.nodes) if node.kind in {"stack", "guards"})
-        return (SITE_DEFAULT if nearest is None else rules[nearest]).allows(*self.subject(last, UNKNOWN))
+        last = max(index for index, node in enumerate(nodes) if node.kind in {"stack", "guards"})
+        user, room = self.subject(last, UNKNOWN)
+        rule = SITE_DEFAULT if nearest is None else rules[nearest]
+        # Another application that a wrapper tries first may make its route known to the layers around.
+        tried = [self.rooms[index] for index in range(last, len(nodes)) if nodes[index].kind == "tries another"]
+        return any(rule.allows(user, each) for each in (room, *tried))
 
     @property
     def must_accept(self):
@@ -151,7 +156,7 @@ class Model:
         rules = [site.rule, *(rule for node in site.nodes for rule in (node.rule, node.hook and node.hook[1]))]
         if any(rule and (rule.users, rule.rooms) != (EVERYONE, EVERYWHERE) for rule in rules):
             return False
-        if "" in self.users and not any(node.kind == "stack" and node.rule for node in site.nodes):
+        if "" in self.users and not (site.nodes[0].kind == "stack" and site.nodes[0].rule):
             return False
         if site.leaves is not None or site.cancels is not None or any(node.kind in RETRIES for node in site.nodes):
             return False
@@ -266,8 +271,13 @@ async def for_turns(coroutine, turns):
                 await asyncio.sleep(0)
     finally:
         task.cancel()
-        await asyncio.wait({task})
+        current, before = asyncio.current_task(), asyncio.current_task().cancelling()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
         task.cancelled() or task.exception()
+        if current.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def changed(node, scope):
