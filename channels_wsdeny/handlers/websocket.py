@@ -838,9 +838,10 @@ class WebSocketHandler:
     async def _next_event(self) -> Message:
         if self.state is State.ACCEPTED and (self._connect_taken or self.around is not None):
             return await self._connection.next_event()
-        if self._app_limit is not None and self._app_limit.expired() and not self._is_answering:
+        first = self.outermost  # Its limit is the one for the answer.
+        if first._app_limit is not None and first._app_limit.expired() and not first._is_answering:
             # The application has swallowed its cancellation.
-            await self._answer(_Raised(self._silence(is_late=True)))
+            await first._answer(_Raised(first._silence(is_late=True)))
         is_denying = self._is_answering and not self._accept
         if self.state is State.ACCEPTED or (self.state is State.CONNECTING and not is_denying):
             if not self._connect_taken:

@@ -397,6 +397,10 @@ class Running:
                     kinds = {"plain": (), "suppress": (Exception,), "suppress all": (BaseException,)}[how]
                     with contextlib.suppress(*kinds):
                         await step
+        except asyncio.CancelledError:
+            for task in tasks:  # An application that waits for its own tasks now is not ended by ACCEPT_TIMEOUT.
+                task.cancel()
+            raise
         finally:
             for task in tasks[::2]:
                 task.cancel()

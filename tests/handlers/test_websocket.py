@@ -144,6 +144,7 @@ SILENT = {
     "waits": (Script(), "Script", "ACCEPT_TIMEOUT"),
     "consumer waits": (consumer(lambda self: None).as_asgi(), "Consumer", "ACCEPT_TIMEOUT"),
     "swallows its cancellation": (stubborn, "stubborn", "ACCEPT_TIMEOUT"),
+    "swallows it within middleware": (Middleware(Wrapper(stubborn)), "Middleware", "ACCEPT_TIMEOUT"),
     "awaits what was cancelled": (cancelled, "cancelled", "cancelled before it answered"),
     "text": (Script(text("early")), "websocket.send", "Send 'websocket.accept'"),
     "unknown": (Script({"type": "websocket.hello"}), "'websocket.hello'", "Send 'websocket.accept'"),
