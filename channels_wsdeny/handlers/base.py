@@ -1,13 +1,17 @@
-"""Functions that the handlers of WebSockets, views and HTTP applications share."""
+"""What the handlers of WebSockets, views and HTTP applications share."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponse
+from django.urls import ResolverMatch
+from django.urls.exceptions import Resolver404
 from django.utils.functional import LazyObject, SimpleLazyObject
 
 from .. import status as statuses
@@ -22,7 +26,8 @@ from ..http.request import ScopeRequest
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import dotted_name, log_denial, log_failure
 from ..policies.builtin import default_policy
-from ..policies.checks import Checks, PolicyCheck, run_checks, run_checks_sync, run_ready_checks
+from ..policies.checks import Checks, LoadUser, PolicyCheck, run_checks, run_checks_sync, run_ready_checks
+from ..routing.match import NOT_FOUND, EndpointMatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,16 +35,76 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from ..hooks import Hooks
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check, Watcher
-    from ..types import Scope
+    from ..routing.match import Match
+    from ..routing.middleware import ASGIMiddleware
+    from ..types import ASGIApp, Scope
 
     #: The site's own page for a denial; None without one.
     PageFor = Callable[[Deny], HttpResponseBase | None]
 
 #: Seconds that response hooks have at least, when hooks and policies have used up ``POLICY_TIMEOUT``.
 LEAST_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Target:
+    """An ASGI application, and the hooks and policies before it at one layer."""
+
+    app: ASGIApp
+    policies: tuple[Policy, ...] = ()
+    #: The registries of the stacks, and those of the endpoint.
+    hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
+    endpoint: Any = None
+    #: The consumer (its class, while it is not made), if it is known.
+    consumer: Any = None
+    #: The default policy of the nearest stack.
+    default_policy: Policy | None = None
+    #: Whether a default policy is asked where there is no other.
+    owes_default: bool = True
+    #: Whether what is inside is not known. Route hooks wait until it is.
+    is_late: bool = False
+    #: Whether it leads to Django's handler, whose hooks and default policy are left to `MirrorMiddleware`.
+    is_django: bool = False
+    url: dict[str, Any] = field(default_factory=dict)
+    #: The route, given ``url_route`` of Channels.
+    resolver_match: Callable[[dict[str, Any] | None], ResolverMatch] | None = None
+    #: What is raised in place of running the application.
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
+        """The target of `middleware`, by what its application was resolved to."""
+        if isinstance(match, EndpointMatch):
+            return cls(
+                match.app,
+                match.guards.policies,
+                (match.hooks, match.guards.hooks),
+                endpoint=match.endpoint,
+                consumer=match.consumer_class,
+                default_policy=match.default_policy,
+                is_late=match.is_late,
+                is_django=match.is_django,
+                url=match.url,
+                resolver_match=match.resolver_match,
+            )
+        error = Resolver404({"path": scope["path"]}) if match is NOT_FOUND else match
+        return cls(
+            middleware.inner,
+            middleware.guards.policies,
+            (middleware.hooks, middleware.guards.hooks),
+            default_policy=middleware.default_policy,
+            is_late=True,
+            error=error if isinstance(error, Exception) else None,
+        )
+
+    @property
+    def are_guards(self) -> bool:
+        """Whether `policies` guard the application for the nearest stack with a default policy: they are in it."""
+        return bool(self.policies) and self.default_policy is None
 
 
 def context_within(outer: RequestContext, scope: Scope) -> RequestContext:
@@ -85,6 +150,42 @@ def due_default(context: RequestContext, policies: tuple[Policy, ...], default: 
 def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
     """The checks for `policies`, each once."""
     return [PolicyCheck(policy) for policy in {id(policy): policy for policy in policies}.values()]
+
+
+def set_route(context: RequestContext, target: Target) -> None:
+    """Set the route and the consumer of the request, as far as they are known."""
+    request: Any = context.request
+    request.wsdeny = context
+    if target.consumer is not None:
+        is_class = isinstance(target.consumer, type)
+        context.state.consumer_class = target.consumer if is_class else type(target.consumer)
+    if target.resolver_match is not None:
+        url_route = target.url.get("url_route") or request.url_route
+        request.route_to(partial(target.resolver_match, url_route), url_route)
+    elif request.resolver_match is None and target.endpoint is not None and not target.is_django:
+        request.route_to(ResolverMatch(target.endpoint, (), {}), None)
+    if context.trace is not None:
+        context.trace.note_route(request.resolver_match)
+
+
+def checks_before(
+    context: RequestContext,
+    target: Target,
+    request_hooks: list[Check],
+    route_hooks: list[Check],
+    policies: tuple[Policy, ...],
+) -> list[Check]:
+    """What runs before `target`. Route hooks wait in the context until the endpoint is known."""
+    waiting = context.route_hooks
+    waiting += route_hooks
+    checks = [*request_hooks]
+    if not target.is_late and context.request.resolver_match is not None:
+        checks += waiting
+        waiting.clear()
+    checks += policy_checks(policies)
+    if target.error is None and not target.is_django:
+        checks.append(LoadUser())
+    return checks
 
 
 async def authorize(context: RequestContext, checks: Iterable[Check], watcher: Watcher | None = None) -> Denial | None:
@@ -249,6 +350,48 @@ class SaveSession:
 
     async def arun(self, request: HttpRequest, response: HttpResponseBase) -> None:
         raise NotImplementedError
+
+
+class AppHandler:
+    """The handler of an ASGI application, for its runner of hooks: the responses of denials and errors."""
+
+    __slots__ = ("_limit", "context")
+
+    #: Whether a status that cannot deny is an error, as for sockets.
+    is_strict = False
+
+    def __init__(self, context: RequestContext | None = None) -> None:
+        if context is not None:
+            self.context = context
+        #: The time limit of the hooks.
+        self._limit: asyncio.Timeout | None = None
+
+    def respond(self, denial: Denial) -> HttpResponseBase:
+        """The response that a denial is sent as."""
+        return make_denial(self.context, denial, strict=self.is_strict)
+
+    def respond_blocks(self, denial: Denial | Exception) -> bool:
+        """Whether that may block."""
+        return denial_blocks(denial)
+
+    def fail(self, error: Exception) -> HttpResponseBase:
+        """The response to an error that no hook answers."""
+        return make_denial(self.context, error, strict=self.is_strict)
+
+    def _reschedule(self, seconds: float | None) -> None:
+        """Give the hooks so many seconds from now; None for no limit."""
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+    def _reschedule_for_response(self) -> None:
+        """Give the hooks what is left of ``POLICY_TIMEOUT``, now that the application has answered."""
+        self._reschedule(max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds))
+
+    async def _save_session(self, response: HttpResponseBase, outer: RequestContext | None) -> None:
+        """Save the session; one that is that of the layer around (`outer`) is saved there."""
+        own = vars(self.context.request).get("session")
+        if outer is None or own is not vars(outer.request).get("session"):
+            await save_session(self.context, response)
 
 
 def is_dry_run(context: RequestContext) -> bool:

@@ -8,7 +8,6 @@ Django's own handler is left to `MirrorMiddleware`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from channels.middleware import BaseMiddleware
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http.response import HttpResponseBase
-from django.urls import ResolverMatch
 from django.urls import resolve as resolve_url
 from django.urls.exceptions import Resolver404
 from django.utils.translation import gettext_lazy as _
@@ -42,12 +40,15 @@ from ..http.request import AppRequest
 from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy
-from ..policies.checks import ClientLeft, LoadUser
-from ..routing.match import NOT_FOUND, UNRESOLVABLE, EndpointMatch
+from ..policies.checks import ClientLeft
+from ..routing.match import UNRESOLVABLE, EndpointMatch
 from ..routing.resolver import consumer_class_of, leads_to_django, resolve, resolve_within
 from .base import (
     LEAST_SECONDS,
+    AppHandler,
+    Target,
     authorize,
+    checks_before,
     code_of,
     context_within,
     denial_blocks,
@@ -55,15 +56,14 @@ from .base import (
     is_dry_run,
     make_denial,
     policy_checks,
-    save_session,
     scope_for_application,
+    set_route,
     skip,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
-    from ..hooks import Hooks
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check
@@ -85,68 +85,6 @@ _AFTER_START = {
 _NOWHERE = "/\0"
 
 
-@dataclass(slots=True)
-class Target:
-    """An application, and what stands before it at one layer."""
-
-    app: ASGIApp
-    policies: tuple[Policy, ...] = ()
-    #: The registries of the stacks, and those of the endpoint.
-    hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
-    endpoint: Any = None
-    #: The default policy of the nearest stack.
-    default_policy: Policy | None = None
-    #: Whether a default policy is asked where there is no other.
-    owes_default: bool = True
-    #: Whether what is inside is not known. Route hooks wait until it is.
-    is_late: bool = False
-    #: Whether that is resolved anew, and asks the default policy by itself.
-    asks_inside: bool = False
-    #: Whether it leads to Django's handler, whose hooks and default policy are left to `MirrorMiddleware`.
-    is_django: bool = False
-    url: dict[str, Any] = field(default_factory=dict)
-    #: The route, given ``url_route`` of Channels.
-    resolver_match: Callable[[dict[str, Any] | None], ResolverMatch] | None = None
-    #: What is raised in place of running the application.
-    error: Exception | None = None
-
-    @property
-    def are_guards(self) -> bool:
-        """Whether `policies` guard the application for the nearest stack with a default policy: they are in it."""
-        return bool(self.policies) and self.default_policy is None
-
-    @classmethod
-    def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
-        """The target of `middleware`, by what its application was resolved to."""
-        if isinstance(match, EndpointMatch):
-            is_django = match.is_django or (match.is_late and leads_to_django(match.endpoint))
-            return cls(
-                match.app,
-                match.guards.policies,
-                (match.hooks, match.guards.hooks),
-                endpoint=match.endpoint,
-                default_policy=match.default_policy,
-                is_late=match.is_late,
-                asks_inside=match.is_late and isinstance(match.endpoint, BaseMiddleware),
-                is_django=is_django,
-                url=match.url,
-                resolver_match=None if is_django else match.resolver_match,
-            )
-        hooks = middleware.hooks, middleware.guards.hooks
-        if match is UNRESOLVABLE:
-            return cls(
-                middleware.inner,
-                middleware.guards.policies,
-                hooks,
-                endpoint=middleware.inner,
-                default_policy=middleware.default_policy,
-                is_late=True,
-                is_django=leads_to_django(middleware.inner),
-            )
-        error = Resolver404({"path": scope["path"]}) if match is NOT_FOUND else match
-        return cls(middleware.inner, hooks=hooks, is_late=True, error=error)
-
-
 # The middleware of this package and decorated endpoints call these. They compose as ASGI applications do.
 
 
@@ -162,7 +100,7 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
         if socket is not None:
             await _enter(_target_of_socket(socket, scope), None, scope, receive, send)
             return
-    target = Target.of(middleware, match, scope)
+    target = _target_of(middleware, match, scope)
     if target.is_django:
         config = _config_for_mirror(target, outer, scope)
         scope = {**scope, **target.url, "wsdeny": config}
@@ -187,6 +125,20 @@ async def _enter(target: Target, outer: RequestContext | None, scope: Scope, rec
     scope = {**scope, **target.url}
     context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope)
     await HttpHandler(context, outer, scope, receive, send).run(target)
+
+
+def _target_of(middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
+    """As `Target.of`, where Django's handler may be what is inside."""
+    target = Target.of(middleware, match, scope)
+    if match is UNRESOLVABLE:
+        target.endpoint = middleware.inner
+    if target.error is not None:
+        target.policies = ()  # They are about an endpoint.
+    elif target.is_late:
+        target.is_django = leads_to_django(target.endpoint)
+    if target.is_django:
+        target.resolver_match = None
+    return target
 
 
 def _context_of(scope: Scope) -> RequestContext | None:
@@ -290,7 +242,7 @@ class AppResponse(HttpResponseBase):
     streaming_content = content
 
 
-class HttpHandler:
+class HttpHandler(AppHandler):
     """Runs an application, and hooks around its response. `receive` and `send` are what the application gets.
 
     The application runs in a task of its own, because hooks return while its body is sent.
@@ -304,7 +256,7 @@ class HttpHandler:
         receive: Receive,
         send: Send,
     ) -> None:
-        self.context = context
+        super().__init__(context)
         self.scope, self._outer, self._receive, self._send = scope, outer, receive, send
         self._runner: HookRunner | None = None
         self._listener = Listener(receive)
@@ -316,7 +268,6 @@ class HttpHandler:
         #: Whether the application was waiting for an event as it was denied: the disconnect ends it.
         self._is_listening = False
         self._task: asyncio.Task[None] | None = None
-        self._limit: asyncio.Timeout | None = None
 
     async def run(self, target: Target) -> None:
         """Run hooks, ask policies, run the application, and send its response or a denial."""
@@ -325,7 +276,7 @@ class HttpHandler:
             request.begin()
             request.describes(self.scope, adopting=True)  # the route of a router around the endpoint
             hooks = () if target.is_django else ((*site_hooks(), *target.hooks[0]), target.hooks[1])
-            self._route(target)
+            set_route(self.context, target)
             self._runner = make_runner(self, hooks, "http", enclosing_runner(self.context))
         except Exception as error:  # malformed, or hooks that might have denied cannot be used
             await self._deny(make_denial(self.context, error))
@@ -343,19 +294,6 @@ class HttpHandler:
         finally:
             await self._end_app()
 
-    def _route(self, target: Target) -> None:
-        """Set the route of the request, as far as it is known."""
-        context: Any = self.context
-        request = context.request
-        request.wsdeny = context
-        if target.resolver_match is not None:
-            url_route = target.url.get("url_route") or request.url_route
-            request.route_to(partial(target.resolver_match, url_route), url_route)
-        elif request.resolver_match is None and not target.is_django:
-            request.route_to(ResolverMatch(target.endpoint, (), {}), None)
-        if context.trace is not None:
-            context.trace.note_route(request.resolver_match)
-
     async def _in_time(self, responding: Coroutine[Any, Any, HttpResponseBase]) -> HttpResponseBase:
         """The response, if hooks take no longer than ``POLICY_TIMEOUT``; the application may."""
         try:
@@ -367,10 +305,6 @@ class HttpHandler:
             late = TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
             return make_denial(self.context, late)
         return response
-
-    def _reschedule(self, seconds: float | None) -> None:
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     async def _respond(self, target: Target) -> HttpResponseBase:
         get_response = partial(self._get_response, target)
@@ -387,16 +321,7 @@ class HttpHandler:
         """The beginning of the application's response, or a denial. Raises what the application does."""
         context = self.context
         policies, late = self._policies(target)
-        waiting = context.route_hooks
-        waiting += route_hooks
-        checks = [*request_hooks]
-        if not target.is_late:
-            checks += waiting
-            waiting.clear()
-        checks += policy_checks(policies)
-        if target.error is None and not target.is_django:
-            checks.append(LoadUser())
-        denial = await authorize(context, checks)
+        denial = await authorize(context, checks_before(context, target, request_hooks, route_hooks, policies))
         if denial is not None:
             return await self._deny_by_check(denial)
         if target.error is not None:
@@ -421,7 +346,7 @@ class HttpHandler:
         due = self._due_default(target)
         if due is None:
             return target.policies, ()
-        if target.is_django or target.asks_inside:
+        if target.is_django or (target.is_late and isinstance(target.endpoint, BaseMiddleware)):  # resolved anew
             return target.policies, (due,)
         return (*target.policies, due), ()
 
@@ -442,20 +367,6 @@ class HttpHandler:
             return await run_in_threadpool(lambda: self.respond(denial))
         return self.respond(denial)
 
-    # What the runner of the hooks calls
-
-    def respond(self, denial: Denial) -> HttpResponseBase:
-        """The response that a denial is sent as."""
-        return make_denial(self.context, denial)
-
-    def respond_blocks(self, denial: Denial | Exception) -> bool:
-        """Whether that may block."""
-        return denial_blocks(denial)
-
-    def fail(self, error: Exception) -> HttpResponseBase:
-        """The response to an error that no hook answers."""
-        return make_denial(self.context, error)
-
     # The application
 
     async def _call_app(self, target: Target, scope: Scope) -> AppResponse:
@@ -468,7 +379,7 @@ class HttpHandler:
         except asyncio.CancelledError:  # A hook has given up, or the server.
             await self._end_app()
             raise
-        self._reschedule(max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds))
+        self._reschedule_for_response()
         if self._answer.done():
             return self._answer.result()
         endpoint = target.endpoint or target.app
@@ -525,7 +436,7 @@ class HttpHandler:
     async def _start(self, response: AppResponse) -> None:
         """Send the start of the application's response, as the hooks left it, and wait for its end."""
         try:
-            await self._save_session(response)
+            await self._save_session(response, self._outer)
             headers = encode_headers(response)
         except Exception as error:  # of the session, or headers of hooks that cannot be sent
             await self._deny(make_denial(self.context, error))
@@ -544,7 +455,7 @@ class HttpHandler:
         try:
             if statuses.is_denial(response.status_code):
                 add_denial_headers(response)
-            await self._save_session(response)
+            await self._save_session(response, self._outer)
             headers = encode_headers(response)
         except Exception as error:  # some answer must be sent, and it must let nothing through
             response = make_denial(self.context, translate(error))
@@ -557,12 +468,6 @@ class HttpHandler:
             await (send_while_connected(sending, self._receive) if response.streaming else sending)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
-
-    async def _save_session(self, response: HttpResponseBase) -> None:
-        """Save the session; one that is that of the layer around is saved there."""
-        own = vars(self.context.request).get("session")
-        if self._outer is None or own is not vars(self._outer.request).get("session"):
-            await save_session(self.context, response)
 
     def _stop_listening(self) -> None:
         """The application is not heard any more; what waits for an event gets a disconnect."""

@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
 from .. import signals
@@ -42,12 +40,14 @@ from ..http.request import HandshakeRequest
 from ..http.servers import is_granian
 from ..log import log_denial, log_failure
 from ..policies.checks import ClientLeft, LoadUser
-from ..routing.match import NOT_FOUND, EndpointMatch
 from ..routing.resolver import resolve_within
 from .base import (
     LEAST_SECONDS,
+    AppHandler,
     SaveSession,
+    Target,
     authorize,
+    checks_before,
     context_within,
     denial_blocks,
     due_default,
@@ -55,14 +55,14 @@ from .base import (
     finalize_response,
     make_denial,
     policy_checks,
-    save_session,
     scope_for_application,
+    set_route,
 )
 from .connection import Connection
 from .fast_denial import deny_anonymous, encoded_denial
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Iterator
 
     from ..hooks import Hooks
     from ..hooks.runner import HookRunner
@@ -70,7 +70,6 @@ if TYPE_CHECKING:
     from ..policies.base import Denial
     from ..policies.checks import Check
     from ..routing.guards import Guards
-    from ..routing.match import Match
     from ..routing.middleware import ASGIMiddleware
     from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
@@ -102,59 +101,6 @@ class _Raised(NamedTuple):
     """What the application raised before it answered: exception hooks are asked about it."""
 
     error: Exception
-
-
-@dataclass(slots=True)
-class Target:
-    """An application, and the hooks and policies before it at one layer."""
-
-    app: ASGIApp
-    policies: tuple[Policy, ...] = ()
-    #: The registries of the stacks, and those of the endpoint.
-    hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
-    endpoint: Any = None
-    #: The consumer (its class, while it is not made), if it is known.
-    consumer: Any = None
-    default_policy: Policy | None = None
-    #: Whether a default policy is asked where there is no other.
-    owes_default: bool = True
-    #: Whether the application is unresolvable: the default policy is asked when it calls ``receive`` or accepts.
-    is_late: bool = False
-    url: dict[str, Any] = field(default_factory=dict)
-    #: The route, given ``url_route`` of Channels.
-    resolver_match: Callable[[dict[str, Any] | None], ResolverMatch] | None = None
-    #: What is raised in place of running the application.
-    error: Exception | None = None
-
-    @property
-    def are_guards(self) -> bool:
-        """Whether `policies` guard the application for the nearest stack with a default policy: they are in it."""
-        return bool(self.policies) and self.default_policy is None
-
-    @classmethod
-    def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
-        """The target of `middleware`, by what its application was resolved to."""
-        if isinstance(match, EndpointMatch):
-            return cls(
-                match.app,
-                match.guards.policies,
-                (match.hooks, match.guards.hooks),
-                endpoint=match.endpoint,
-                consumer=match.consumer_class,
-                default_policy=match.default_policy,
-                is_late=match.is_late,
-                url=match.url,
-                resolver_match=match.resolver_match,
-            )
-        error = match if isinstance(match, Exception) else None
-        return cls(
-            middleware.inner,
-            middleware.guards.policies,
-            (middleware.hooks, middleware.guards.hooks),
-            default_policy=middleware.default_policy,
-            is_late=True,
-            error=Resolver404({"path": scope["path"]}) if match is NOT_FOUND else error,
-        )
 
 
 # Ways in: the middleware of this package and decorated endpoints call these. They compose as ASGI applications do.
@@ -225,7 +171,7 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
     around: WebSocketHandler = outer.handler
     context = context_within(outer, {**scope, **target.url})
-    _route(context, target)
+    set_route(context, target)
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
     try:
@@ -257,7 +203,7 @@ async def _run_within(
     try:
         if target.error is not None:
             raise target.error
-        denial = await authorize(context, _checks(context, target, [], [], policies))
+        denial = await authorize(context, checks_before(context, target, [], [], policies))
         around.context.policy = context.policy
         if denial is not None:
             await around.deny_from_within(denial, context)
@@ -287,7 +233,7 @@ async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, rec
     request = around.sibling({**scope, **target.url})
     context = RequestContext(request, RequestState(), outer)
     context.handler, context.guarded = outer.handler, None
-    _route(context, target)
+    set_route(context, target)
     denial: Denial | Exception | None
     try:
         if target.error is not None:
@@ -320,22 +266,6 @@ def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
 # What the layers share
 
 
-def _route(context: RequestContext, target: Target) -> None:
-    """Set the route and the consumer of the request, as far as they are known."""
-    request: Any = context.request
-    request.wsdeny = context
-    if target.consumer is not None:
-        is_class = isinstance(target.consumer, type)
-        context.state.consumer_class = target.consumer if is_class else type(target.consumer)
-    if target.resolver_match is not None:
-        url_route = target.url.get("url_route") or request.url_route
-        request.route_to(partial(target.resolver_match, url_route), url_route)
-    elif request.resolver_match is None and target.endpoint is not None:
-        request.route_to(ResolverMatch(target.endpoint, (), {}), None)
-    if context.state.trace is not None:
-        context.state.trace.note_route(request.resolver_match)
-
-
 def _policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
     """The policies to ask before `target`, and those to ask when it first calls ``receive`` or accepts."""
     policies = target.policies
@@ -343,25 +273,6 @@ def _policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ..
     if default is None:
         return policies, ()
     return (policies, (default,)) if target.is_late else ((*policies, default), ())
-
-
-def _checks(
-    context: RequestContext,
-    target: Target,
-    request_hooks: list[Check],
-    route_hooks: list[Check],
-    policies: tuple[Policy, ...],
-) -> list[Check]:
-    """What runs before `target`. Route hooks wait in the state of the request until the endpoint is known."""
-    waiting = context.route_hooks
-    waiting += route_hooks
-    checks = [*request_hooks]
-    if waiting and not target.is_late and context.request.resolver_match is not None:
-        checks += waiting
-        waiting.clear()
-    if target.error is not None:
-        return checks
-    return [*checks, *policy_checks(policies), LoadUser()]
 
 
 async def _closing(context: RequestContext, denial: Denial | Exception) -> Message:
@@ -385,7 +296,7 @@ def _past_routers(error: Exception) -> Exception:
     return _PastRouters(str(error)) if isinstance(error, Resolver404) else error
 
 
-class WebSocketHandler:
+class WebSocketHandler(AppHandler):
     """Runs an application, and hooks around its first answer. `receive` and `send` are what the application gets.
 
     `around` is the handler of the enclosing layer, by which this one answers; None for the outermost.
@@ -403,17 +314,17 @@ class WebSocketHandler:
         "_first",
         "_is_answering",
         "_late",
-        "_limit",
         "_opens",
         "_runner",
         "_sender",
         "accepting",
         "around",
-        "context",
         "entered",
         "outermost",
         "state",
     )
+
+    is_strict = True
 
     def __init__(
         self,
@@ -423,11 +334,11 @@ class WebSocketHandler:
         deny_with: str | None = None,
         around: WebSocketHandler | None = None,
     ) -> None:
+        super().__init__()
         self._connection = Connection(scope, receive, send, deny_with)
         self.around = around
         self.outermost: WebSocketHandler = self if around is None else around.outermost
         self.state = State.CONNECTING
-        self.context: RequestContext
         #: The registries of the endpoint whose hooks run here.
         self.entered: tuple[Hooks, ...] = ()
         self._endpoint: Any = None
@@ -445,11 +356,9 @@ class WebSocketHandler:
         #: The application's accept, and its response: an accept is recognised by the identity of that.
         self._accept: Message = {}
         self.accepting: HttpResponse | None = None
-        #: With around hooks alone: the first answer of the application, the context that it was sent in, and the
-        #: time limit of the hooks.
+        #: With around hooks alone: the first answer of the application, and the context that it was sent in.
         self._first: asyncio.Future[Any] | None = None
         self._sender: contextvars.Context | None = None
-        self._limit: asyncio.Timeout | None = None
         self._connect_taken = self._disconnect_taken = False
 
     def _is_in(self, state: State) -> bool:
@@ -482,7 +391,7 @@ class WebSocketHandler:
             await self._emit(finalize_error(context, error))
             self.release()
             return
-        _route(context, target)
+        set_route(context, target)
         layers = (*hooks, *target.hooks[0]), target.hooks[1]
         runner = make_runner(self, layers, "websocket", last=SaveSession(context)) if any(layers) else None
         token = _handshake.set(self)
@@ -525,7 +434,7 @@ class WebSocketHandler:
         policies: tuple[Policy, ...] = ()
         if target.error is None:
             policies, self._late = _policies(context, target)
-        checks = _checks(context, target, request_hooks, route_hooks, policies)
+        checks = checks_before(context, target, request_hooks, route_hooks, policies)
         denial = await authorize(context, checks, self._connection if self.around is None else None)
         if denial is not None:
             return denial
@@ -597,10 +506,6 @@ class WebSocketHandler:
             raise _past_routers(error) from error
         await self._connection.send(await _closing(self.context, error))
 
-    async def close(self, code: int, reason: str = "") -> None:
-        """Close an accepted socket from outside; the server tells the application."""
-        await self._connection.send({"type": "websocket.close", "code": code, "reason": reason})
-
     # The first answer
 
     async def _answer(self, answer: HttpResponse | Denial | _Raised) -> None:
@@ -653,7 +558,7 @@ class WebSocketHandler:
                 response = await making
                 decision: EncodedDenial | HttpResponseBase | _Accept = response
                 if response is self.accepting and response.status_code == 101:
-                    await self._save_session(response)
+                    await self._save_session(response, None if self.around is None else self.around.context)
                     decision = _Accept(response, accept_headers(response))
                 elif self.around is None:
                     decision = await finalize_response(self.context, response)
@@ -666,12 +571,6 @@ class WebSocketHandler:
         finally:
             self._limit = None
         return decision
-
-    async def _save_session(self, response: HttpResponseBase) -> None:
-        """Save the session; one that is that of the layer around is saved there."""
-        own = vars(self.context.request).get("session")
-        if self.around is None or own is not vars(self.around.context.request).get("session"):
-            await save_session(self.context, response)
 
     async def _emit(self, decision: EncodedDenial | HttpResponseBase | _Accept) -> None:
         """Send an accept or a denial: the handshake is answered, once and for all."""
@@ -760,20 +659,6 @@ class WebSocketHandler:
         self._wake()
         self._connection.release()
 
-    # What the runners of hooks call
-
-    def respond(self, denial: Denial) -> HttpResponseBase:
-        """The response that a denial is sent as."""
-        return make_denial(self.context, denial, strict=True)
-
-    def respond_blocks(self, denial: Denial | Exception) -> bool:
-        """Whether that may block."""
-        return denial_blocks(denial)
-
-    def fail(self, error: Exception) -> HttpResponseBase:
-        """The response to an error that no hook answers."""
-        return make_denial(self.context, error, strict=True)
-
     # With around hooks, which await the first answer of the application
 
     async def _run_around(self, target: Target, runner: HookRunner) -> None:
@@ -807,7 +692,7 @@ class WebSocketHandler:
         except asyncio.CancelledError:  # A hook has given up.
             await _end(tasks)
             raise
-        self._reschedule(max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds))
+        self._reschedule_for_response()
         if self._sender is not None:
             # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which
             # waits for this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.
@@ -816,10 +701,6 @@ class WebSocketHandler:
             _decided.set(decided)
             self._sender = None
         return await self._as_response(answer)
-
-    def _reschedule(self, seconds: float | None) -> None:
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     # What the application calls
 
