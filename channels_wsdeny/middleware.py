@@ -42,8 +42,6 @@ class MirrorMiddleware:
 
     sync_capable = True
     async_capable = True
-    #: For the stack to know subclasses by.
-    is_wsdeny_mirror = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response

@@ -22,7 +22,7 @@ from ..http import session as sessions
 from ..http.context import RequestContext
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, encode_headers
-from ..http.request import ScopeRequest
+from ..http.request import ScopeRequest, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import dotted_name, log_denial, log_failure
 from ..policies.builtin import default_policy
@@ -129,7 +129,7 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     given = {"session": offered["session"], "user": offered["user"], "wsdeny": context}
     if request.url_route is not None:
         given["url_route"] = request.url_route
-    return {**offered, **scope, **given}
+    return {**offered, **copy_scope(scope), **given}
 
 
 def due_default(context: RequestContext, policies: tuple[Policy, ...], default: Policy | None) -> Policy | None:
@@ -293,23 +293,23 @@ async def finalize_response(context: RequestContext, response: HttpResponseBase)
         if not statuses.is_denial(response.status_code):
             raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
         add_denial_headers(response)
-        response = await read_content(context.request, response)
         await save_session(context, response)
+        code = code_of(response)
+        response = await read_content(context.request, response)
         headers = encode_headers(response)
     except Exception as error:  # some answer must be sent, and it must let nothing through
         return finalize_error(context, error)
-    return _logged(context, response, headers)
+    return _logged(context, EncodedDenial(response, headers, code))
 
 
 def finalize_error(context: RequestContext, error: Exception) -> EncodedDenial:
     """As `finalize_response`, where making the site's own denial failed: nothing of the site is left in it."""
     response = make_denial(context, translate(error))
-    return _logged(context, response, encode_headers(response))
+    return _logged(context, EncodedDenial(response, encode_headers(response), code_of(response)))
 
 
-def _logged(context: RequestContext, response: Any, headers: Any) -> EncodedDenial:
-    denial = EncodedDenial(response, headers, code_of(response))
-    log_denial(context, response.status_code, denial.code)
+def _logged(context: RequestContext, denial: EncodedDenial) -> EncodedDenial:
+    log_denial(context, denial.response.status_code, denial.code)
     return denial
 
 

@@ -8,6 +8,7 @@ Django's own handler is left to `MirrorMiddleware`.
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from ..exceptions import Deny, HandshakeDenied
 from ..headers import check_headers
 from ..hooks.registry import site_hooks
 from ..hooks.runner import HookRunner, enclosing_runner, make_runner
-from ..http.context import RequestContext, StackConfig
+from ..http.context import RequestContext, RequestState, StackConfig
 from ..http.exception_handler import translate
 from ..http.messages import (
     EncodedDenial,
@@ -36,7 +37,7 @@ from ..http.messages import (
     send_while_connected,
     take_headers,
 )
-from ..http.request import AppRequest
+from ..http.request import AppRequest, copy_scope
 from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy
@@ -81,6 +82,8 @@ _AFTER_START = {
     "http.response.trailers",
     "http.response.zerocopysend",
 }
+#: The state of the request that the code which runs now belongs to.
+_running: ContextVar[RequestState | None] = ContextVar("wsdeny_http_request", default=None)
 #: A path that no route names: one that matches it matches every path.
 _NOWHERE = "/\0"
 
@@ -124,7 +127,11 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
 async def _enter(target: Target, outer: RequestContext | None, scope: Scope, receive: Receive, send: Send) -> None:
     scope = {**scope, **target.url}
     context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope)
-    await HttpHandler(context, outer, scope, receive, send).run(target)
+    token = _running.set(context.state)
+    try:
+        await HttpHandler(context, outer, scope, receive, send).run(target)
+    finally:
+        _running.reset(token)
 
 
 def _target_of(middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
@@ -142,10 +149,11 @@ def _target_of(middleware: ASGIMiddleware, match: Match | Exception, scope: Scop
 
 
 def _context_of(scope: Scope) -> RequestContext | None:
+    """The context of the layer around; None for a scope that has none, or the one of another request."""
     config = scope.get("wsdeny")
-    if isinstance(config, StackConfig):
-        return config.outer
-    return config if isinstance(config, RequestContext) else None
+    context = config.outer if isinstance(config, StackConfig) else config
+    is_own = isinstance(context, RequestContext) and context.state is _running.get()
+    return context if is_own else None
 
 
 def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scope) -> StackConfig:
@@ -322,11 +330,15 @@ class HttpHandler(AppHandler):
         context = self.context
         policies, late = self._policies(target)
         denial = await authorize(context, checks_before(context, target, request_hooks, route_hooks, policies))
+        if denial is None and not (policies or late):
+            # Guards outside were asked about a user whom hooks may have changed.
+            policies, late = self._policies(target)
+            denial = await authorize(context, policy_checks(policies))
         if denial is not None:
             return await self._deny_by_check(denial)
         if target.error is not None:
             raise target.error
-        scope = self.scope if target.is_django else scope_for_application(context, self.scope)
+        scope = copy_scope(self.scope) if target.is_django else scope_for_application(context, self.scope)
         context.mark_passed(policies, are_guards=target.are_guards)
         if is_dry_run(context) and not target.is_django:
             return skip(context, target.endpoint)

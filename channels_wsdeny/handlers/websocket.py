@@ -204,6 +204,10 @@ async def _run_within(
         if target.error is not None:
             raise target.error
         denial = await authorize(context, checks_before(context, target, [], [], policies))
+        if denial is None and not policies:
+            # Guards outside were asked about a user whom route hooks may have changed.
+            policies, _ = _policies(context, target)
+            denial = await authorize(context, policy_checks(policies))
         around.context.policy = context.policy
         if denial is not None:
             await around.deny_from_within(denial, context)
@@ -436,6 +440,10 @@ class WebSocketHandler(AppHandler):
             policies, self._late = _policies(context, target)
         checks = checks_before(context, target, request_hooks, route_hooks, policies)
         denial = await authorize(context, checks, self._connection if self.around is None else None)
+        if denial is None and target.error is None and not (policies or self._late):
+            # Guards outside were asked about a user whom hooks may have changed.
+            policies, self._late = _policies(context, target)
+            denial = await authorize(context, policy_checks(policies))
         if denial is not None:
             return denial
         if target.error is not None:

@@ -48,8 +48,7 @@ class ScopeRequest(ASGIRequest):
     """
 
     def __init__(self, scope: Scope, stream: Any) -> None:
-        # A wrapper inside may change the list of headers in place.
-        self.scope = {**scope, "headers": [*scope.get("headers", ())]}
+        self.scope = scope
         self._unread_stream = stream
         #: ``url_route`` of Channels, which is kept in step with `resolver_match`.
         self.url_route: Any = None
@@ -183,7 +182,7 @@ class ScopeRequest(ASGIRequest):
         if another_session and scope.get("user") is own.get("user"):
             scope = {name: value for name, value in scope.items() if name != "user"}  # The session has its own.
         make: Callable[[Scope], Self] = type(self)
-        sibling = make(scope)
+        sibling = make(copy_scope(scope))
         sibling.ctx = self.ctx
         if scope.get("url_route") is not None:
             sibling._route_by(scope)
@@ -308,6 +307,11 @@ class _UnreadableBody:
         return False
 
     def close(self) -> None: ...
+
+
+def copy_scope(scope: Scope) -> dict[str, Any]:
+    """A scope of its own for a wrapper, or for the request of one: wrappers may change it and its headers in place."""
+    return {**scope, "headers": [*scope.get("headers", ())]}
 
 
 def anonymous_user() -> AnonymousUser:

@@ -59,7 +59,7 @@ class UserPolicy(Policy):
 
     def check(self, request: HttpRequest) -> Answer:
         user = request.user
-        if not user.is_authenticated:
+        if not exact(self, user.is_authenticated, "asked is_authenticated, which returned"):
             return Deny(401)
         return exact(self, self.allows(user), "has an allows() that returned")
 
@@ -86,14 +86,16 @@ class IsStaff(UserPolicy):
     """The user is an active member of staff (``is_staff``), as for Django's admin."""
 
     def allows(self, user: Any) -> bool:
-        return bool(user.is_active and user.is_staff)
+        allowed: bool = user.is_active and user.is_staff
+        return allowed
 
 
 class IsSuperuser(UserPolicy):
     """The user is an active superuser."""
 
     def allows(self, user: Any) -> bool:
-        return bool(user.is_active and user.is_superuser)
+        allowed: bool = user.is_active and user.is_superuser
+        return allowed
 
 
 class InGroup(UserPolicy):
@@ -107,7 +109,8 @@ class InGroup(UserPolicy):
         self.names = names
 
     def allows(self, user: Any) -> bool:
-        return bool(user.is_active and user.groups.filter(name__in=self.names).exists())
+        allowed: bool = user.is_active and user.groups.filter(name__in=self.names).exists()
+        return allowed
 
     def __repr__(self) -> str:
         return f"InGroup({', '.join(map(repr, self.names))})"

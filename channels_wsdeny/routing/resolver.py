@@ -188,10 +188,11 @@ def is_nested(scope: Scope) -> bool:
 
 def consumer_class_of(app: Any) -> type | None:
     """The consumer class behind `app`: what `as_asgi` returned, or a consumer itself; else None."""
-    # A wrapper may pass on the attributes of what it wraps.
+    # A wrapper may pass on the attributes of what it wraps, and functools.wraps() overwrites them.
     if type(app) is FunctionType and app.__code__ is _AS_ASGI_CODE:
-        consumer_class: type = app.consumer_class  # type: ignore[attr-defined] # as_asgi() sets it
-        return consumer_class
+        consumer_class: type | None = getattr(app, "consumer_class", None)
+        is_called = any(cell.cell_contents is consumer_class for cell in app.__closure__ or ())
+        return consumer_class if is_called else None
     return type(app) if issubclass(type(app), AsyncConsumer) else None
 
 

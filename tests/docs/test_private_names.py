@@ -281,6 +281,7 @@ def test_as_asgi_returns_a_function_whose_code_is_that_of_all_consumers():
     assert isinstance(returned, FunctionType)
     assert returned.__code__ is AsyncConsumer.as_asgi().__code__
     assert returned.consumer_class is AsyncWebsocketConsumer
+    assert AsyncWebsocketConsumer in [cell.cell_contents for cell in returned.__closure__]
 
 
 def test_consumers_say_by_their_methods_what_they_serve():

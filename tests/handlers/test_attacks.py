@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 from channels.consumer import AsyncConsumer
+from channels.generic.http import AsyncHttpConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpResponse
 from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
-from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsStaff, UserPassesTest
-from tests.support.clients import Handshake, knock, websocket_scope
+from channels_wsdeny.policies import (
+    AllowAny,
+    DenyAll,
+    HasPermission,
+    IsAuthenticated,
+    IsStaff,
+    IsSuperuser,
+    UserPassesTest,
+)
+from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.policies import Check
 from tests.support.policies import accept as listening
+
+pytestmark = pytest.mark.django_db  # Channels' consumers close old connections.
 
 alice = get_user_model()(pk=1, username="alice")
 boss = get_user_model()(pk=2, username="boss", is_staff=True, is_superuser=True)
@@ -303,3 +317,82 @@ async def test_a_mixin_that_makes_the_instances_by_itself_leaves_a_consumer_guar
 
     single = type("Consumer", (Single, consumer(login_required)), {})
     assert (await knock(single.as_asgi(), "/")).status == 401
+
+
+async def test_what_wraps_copies_from_a_public_consumer_does_not_make_another_one_public():
+    public_app = consumer(public).as_asgi()
+    app = functools.wraps(public_app)(consumer().as_asgi())
+    assert (await knock(DenyMiddlewareStack(app), "/")).status == 401
+
+
+# Users
+
+
+class Strange:
+    """A user whose attributes are methods: they are true, whatever they would return."""
+
+    pk, is_anonymous, is_active, is_authenticated = 5, False, True, True
+
+    def __init__(self, name):
+        setattr(self, name, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [(IsAuthenticated(), "is_authenticated"), (IsStaff(), "is_staff"), (IsSuperuser(), "is_superuser")],
+)
+async def test_an_attribute_of_a_user_that_is_a_method_allows_nothing(policy, name):
+    stack = DenyMiddlewareStack(consumer(require(policy)).as_asgi())
+    assert (await knock(stack, "/", user=Strange(name))).status == 500
+
+
+def http_consumer():
+    async def handle(self, body):
+        await self.send_response(200, b"secret")
+
+    return type("Consumer", (AsyncHttpConsumer,), {"handle": handle})
+
+
+@pytest.mark.parametrize("kind", ["request", "route"])
+@pytest.mark.parametrize("protocol", ["websocket", "http"])
+async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(protocol, kind, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    hooks = Hooks()
+    hooks.register(lambda request: setattr(request, "user", AnonymousUser()), kind)
+    endpoint = with_hooks(hooks)(consumer() if protocol == "websocket" else http_consumer())
+    app = login_required(DenyMiddlewareStack(Change(endpoint.as_asgi())))
+    ask = knock if protocol == "websocket" else fetch
+    assert (await ask(app, "/", user=alice)).status == 401
+
+
+# Contexts of other requests
+
+
+async def around(request, call_next):
+    return await call_next(request) if request.user.is_authenticated else HttpResponse(status=403)
+
+
+FOR_USERS = {
+    "around": around,
+    "request": lambda request: None if request.user.is_authenticated else Deny(403),
+    "route": lambda request: None if request.user.is_authenticated else Deny(403),
+    "response": lambda request, response: None if request.user.is_authenticated else Deny(403),
+}
+
+
+@pytest.mark.parametrize("kind", FOR_USERS)
+@pytest.mark.parametrize("place", ["outside", "inside"])
+async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place):
+    hooks = Hooks()
+    hooks.register(FOR_USERS[kind], kind)
+    app, kept = public(http_consumer()).as_asgi(), []
+
+    async def keeping(scope, receive, send):
+        kept.append(scope["wsdeny"])
+        await app(scope, receive, send)
+
+    assert (await fetch(DenyMiddlewareStack(public(keeping), hooks=hooks), "/", user=alice)).status == 200
+    stack = DenyMiddlewareStack(app, hooks=hooks)
+    replaying = Change(stack, wsdeny=kept[0])
+    again = replaying if place == "outside" else DenyMiddlewareStack(replaying)
+    assert (await fetch(again, "/")).status == 403
