@@ -61,8 +61,10 @@ class Target:
     endpoint: Any = None
     #: The consumer (its class, while it is not made), if it is known.
     consumer: Any = None
-    #: The default policy of the nearest stack.
+    #: The default policy of the nearest stack, if no guards inside that make it needless; and the same whatever guards
+    #: there are, for a user or route that they were not asked about.
     default_policy: Policy | None = None
+    stack_default: Policy | None = None
     #: Whether a default policy is asked where there is no other.
     owes_default: bool = True
     #: Whether what is inside is not known. Route hooks wait until it is.
@@ -86,6 +88,7 @@ class Target:
                 endpoint=match.endpoint,
                 consumer=match.consumer_class,
                 default_policy=match.default_policy,
+                stack_default=match.stack_default,
                 is_late=match.is_late,
                 is_django=match.is_django,
                 url=match.url,
@@ -97,6 +100,7 @@ class Target:
             middleware.guards.policies,
             (middleware.hooks, middleware.guards.hooks),
             default_policy=middleware.default_policy,
+            stack_default=middleware.default_policy,
             is_late=True,
             error=error if isinstance(error, Exception) else None,
         )
@@ -132,15 +136,17 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     return {**offered, **copy_scope(scope), **given}
 
 
-def due_default(context: RequestContext, policies: tuple[Policy, ...], default: Policy | None) -> Policy | None:
-    """The default policy that is asked besides `policies`: the one of the nearest stack, else that of the site.
+def due_default(context: RequestContext, target: Target) -> Policy | None:
+    """The default policy that is asked before `target`: the one of the nearest stack, else that of the site.
 
-    Without one of a stack (`default`) it is for endpoints alone that no policy guards.
+    None if guards have been asked, or will be, about the same user and session.
     """
-    if default is not None:
-        context.pending_default, context.guarded = default, None
-        return default
-    if policies or context.is_guarded:
+    if target.default_policy is not None:
+        context.pending_default, context.guarded = target.default_policy, None
+        return target.default_policy
+    if target.stack_default is not None:
+        context.pending_default = target.stack_default
+    if target.policies or context.is_guarded:
         return None
     if context.pending_default is None:
         context.pending_default = default_policy()

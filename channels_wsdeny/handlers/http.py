@@ -159,7 +159,7 @@ def _context_of(scope: Scope) -> RequestContext | None:
 def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scope) -> StackConfig:
     """What the stacks around Django's handler leave to `MirrorMiddleware`."""
     given = scope.get("wsdeny")
-    hooks, default, asked = target.hooks[0] + target.hooks[1], target.default_policy, []
+    hooks, default, asked = target.hooks[0] + target.hooks[1], target.stack_default, []
     if isinstance(given, StackConfig):
         hooks, asked = given.hooks + hooks, given.asked
         default = given.default_policy if default is None else default
@@ -366,7 +366,7 @@ class HttpHandler(AppHandler):
         if target.error is not None or not (conf.MIRROR_DEFAULT_POLICY and target.owes_default):
             return None
         if not target.is_django:
-            return due_default(self.context, target.policies, target.default_policy)
+            return due_default(self.context, target)
         if not target.is_late:
             return None  # The mirror asks.
         default: Policy | None = self.scope["wsdeny"].default_policy

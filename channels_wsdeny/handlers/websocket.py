@@ -273,7 +273,7 @@ def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
 def _policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
     """The policies to ask before `target`, and those to ask when it first calls ``receive`` or accepts."""
     policies = target.policies
-    default = due_default(context, policies, target.default_policy) if target.owes_default else None
+    default = due_default(context, target) if target.owes_default else None
     if default is None:
         return policies, ()
     return (policies, (default,)) if target.is_late else ((*policies, default), ())

@@ -50,8 +50,10 @@ class EndpointMatch:
     is_django: bool = False
     #: Whether what is behind `endpoint` is not known yet, or at all.
     is_late: bool = False
-    #: The default policy of the nearest stack around the endpoint that has one.
+    #: The default policy of the nearest stack around the endpoint that has one; None if guards inside that are asked.
     default_policy: Policy | None = None
+    #: The same whatever guards there are: it is asked about a user or route that they were not asked about.
+    stack_default: Policy | None = None
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""

@@ -104,6 +104,8 @@ class _Resolver:
         if isinstance(match, EndpointMatch):
             if match.default_policy is None and not match.guards.policies:
                 match.default_policy = middleware.default_policy
+            if match.stack_default is None:
+                match.stack_default = middleware.default_policy
             if guards is not NO_GUARDS:
                 match.guards = guards.around(match.guards)
             if middleware.hooks:

@@ -365,6 +365,22 @@ async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(
     assert (await ask(app, "/", user=alice)).status == 401
 
 
+@pytest.mark.parametrize("decorated", [lambda app: app, lambda app: DenyMiddlewareStack(app)])
+@pytest.mark.parametrize("protocol", ["websocket", "http"])
+async def test_a_user_that_middleware_inside_a_guard_sets_is_one_for_the_default_policy_of_the_stack(
+    protocol, decorated, settings
+):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    endpoint = consumer() if protocol == "websocket" else http_consumer()
+    inner = decorated(endpoint.as_asgi())
+    ask, allowed = (knock, 101) if protocol == "websocket" else (fetch, 200)
+    for user, status in ((alice, 403), (boss, allowed)):
+        app = DenyMiddlewareStack(require(AllowAny())(Change(inner, user=user)), default_policy=IsStaff())
+        assert (await ask(app, "/", user=boss)).status == status
+    app = DenyMiddlewareStack(login_required(Change(inner, user=AnonymousUser())), default_policy=AllowAny())
+    assert (await ask(app, "/", user=alice)).status == allowed
+
+
 # Contexts of other requests
 
 

@@ -140,14 +140,27 @@ class Model:
         nodes = self.site.nodes
         rules = {index: node.rule for index, node in enumerate(nodes) if node.kind == "stack"}
         nearest = max((index for index, rule in rules.items() if rule), default=None)
-        if not rules or (guards and (nearest is None or max(guards) > nearest)):
+        if not rules:
             return True
+        if guards and (nearest is None or max(guards) > nearest):
+            return self.default_allows_within(max(guards), SITE_DEFAULT if nearest is None else rules[nearest])
         last = max(index for index, node in enumerate(nodes) if node.kind in {"stack", "guards"})
         user, room = self.subject(last, UNKNOWN)
         rule = SITE_DEFAULT if nearest is None else rules[nearest]
         # Another application that a wrapper tries first may make its route known to the layers around.
         tried = [self.rooms[index] for index in range(last, len(nodes)) if nodes[index].kind == "tries another"]
         return any(rule.allows(user, each) for each in (room, *tried))
+
+    def default_allows_within(self, guard, rule):
+        """Whether `rule` allows the users that middleware sets inside the innermost guard, asked about another one."""
+        user, _ = self.subject(guard, BOUNDARIES)
+        for index, node in enumerate(self.site.nodes[guard:], guard):
+            if node.kind in UNKNOWN:  # It opens what is inside.
+                break
+            subject = self.subject(index + 1, BOUNDARIES)
+            if node.kind.startswith("middleware") and subject[0] != user and not rule.allows(*subject):
+                return False
+        return True
 
     @property
     def must_accept(self):
