@@ -1,7 +1,7 @@
 """The settings of the package, from the dict ``settings.CHANNELS_WSDENY``, and positions in ``MIDDLEWARE``.
 
 Settings are read on each access, so that ``override_settings`` works. Each default is written here and
-nowhere else; `channels_wsdeny.checks.settings` compares what a site wrote with the types given here.
+nowhere else; `channels_wsdeny.checks.project` compares what a site wrote with the types given here.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from . import status as statuses
 from .concurrency import run_in_django_thread
 from .conf import conf
 from .exceptions import Deny
-from .handlers.base import authorize, authorize_sync, is_dry_run, policy_checks, skip
+from .handlers.base import authorize, authorize_sync, policy_checks
 from .handlers.view import DjangoHandler, guards_of_view, guards_within
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
@@ -60,7 +60,7 @@ class MirrorMiddleware:
         config = given if isinstance(given, StackConfig) else None
         has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
-        if not (has_hooks or has_default or is_dry_run(context)):
+        if not (has_hooks or has_default):
             return self.get_response(request)
         handler = MirrorHandler(request, self.get_response, config, has_default=has_default)
         return handler.run() if self._is_async else handler.run_sync()
@@ -76,7 +76,10 @@ class MirrorMiddleware:
             denial = authorize_sync(handler.context, handler.checks_before(view))
         except Exception as error:  # fail closed
             return _seen_by_django(handler.answer_sync(error))
-        return handler.enter(kwargs) if denial is None else _seen_by_django(handler.deny_sync(denial))
+        if denial is not None:
+            return _seen_by_django(handler.deny_sync(denial))
+        handler.enter(kwargs)
+        return None
 
     async def _aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -88,7 +91,10 @@ class MirrorMiddleware:
             denial = await authorize(handler.context, handler.checks_before(view))
         except Exception as error:  # fail closed
             return _seen_by_django(await handler.answer(error))
-        return handler.enter(kwargs) if denial is None else _seen_by_django(await handler.deny(denial))
+        if denial is not None:
+            return _seen_by_django(await handler.deny(denial))
+        handler.enter(kwargs)
+        return None
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """What hooks make of an exception of the view, or a `Deny` of itself; called by Django."""
@@ -174,8 +180,8 @@ class MirrorHandler(DjangoHandler):
         self._policies = () if self._is_asked else self._default_policies(view)
         return [*route_hooks, *policy_checks(self._policies)]
 
-    def enter(self, kwargs: dict[str, Any]) -> HttpResponseBase | None:
-        """The view is allowed: `kwargs` are what it is called with. In a dry run, the answer in its place."""
+    def enter(self, kwargs: dict[str, Any]) -> None:
+        """The view is allowed: `kwargs` are what it is called with."""
         self.go_on()
         match = self.context.request.resolver_match
         if match is not None and match.kwargs is not kwargs:  # A route hook has replaced them.
@@ -184,8 +190,6 @@ class MirrorHandler(DjangoHandler):
         self.context.mark_passed(self._policies)
         # Decorators around a guarded view may answer in its place, such as a cache.
         self._is_asked = self._is_asked or bool(self._policies) or guards_within(self.view) is None
-        is_skipped = is_dry_run(self.context) and guards_of_view(self.view) is None
-        return skip(self.context, self.view) if is_skipped else None
 
     def _begin(self, route_hooks: list[Check]) -> None:
         if self._error is not None:
@@ -194,7 +198,7 @@ class MirrorHandler(DjangoHandler):
         self._route_hooks = [*waiting, *route_hooks]
         waiting.clear()
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
-        self.is_ready = not (self._route_hooks or self._has_default or may_end_early or is_dry_run(self.context))
+        self.is_ready = not (self._route_hooks or self._has_default or may_end_early)
 
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
         """The policies that were not asked, since inner middleware or a decorator answered for the view."""

@@ -38,7 +38,6 @@ from django.views.decorators.http import require_POST
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
-from channels_wsdeny.http.trace import Trace, recording
 from channels_wsdeny.middleware import MirrorMiddleware
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.support.clients import fetch
@@ -755,28 +754,3 @@ async def test_a_request_that_is_cancelled_in_an_around_hook_leaves_no_task(sett
             break
         await asyncio.sleep(0.02)
     assert (ran, asyncio.all_tasks()) == (["ended"], {asyncio.current_task()})
-
-
-# The dry run
-
-
-@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
-def test_in_a_dry_run_hooks_and_policies_run_and_no_view_does(settings, kind, ran, caplog):
-    site = Site(settings, DJANGO[kind]())
-    views = {
-        "plain": raising(AssertionError),
-        "guarded": require(AllowAny())(raising(AssertionError)),
-        "inside": csrf_exempt(require(AllowAny())(raising(AssertionError))),
-        "denied": require(DenyAll())(raising(AssertionError)),
-    }
-    urls = [path(f"{name}/", view) for name, view in views.items()]
-    for hooks in (None, noting(ran, "it")):
-        for name, status in {"plain": 200, "guarded": 200, "inside": 200, "denied": 403}.items():
-            site.serve(*urls, hooks=hooks)
-            with recording(trace := Trace(is_dry_run=True)):
-                assert site.ask(f"/{name}/").status == status
-            endpoints = [(noted.name, noted.answer) for noted in trace.noted if noted.kind == "endpoint"]
-            assert [answer for _, answer in endpoints] == ["not run"] * (status == 200)
-            assert trace.route == f"{name}/"
-    assert ran.count("it request") == 4
-    assert not [record for record in caplog.records if record.name == "channels_wsdeny"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.http import HttpResponse
 from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 from django.utils.functional import LazyObject, SimpleLazyObject
@@ -24,7 +23,7 @@ from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, encode_headers
 from ..http.request import ScopeRequest, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
-from ..log import dotted_name, log_denial, log_failure
+from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy
 from ..policies.checks import Checks, LoadUser, PolicyCheck, run_checks, run_checks_sync, run_ready_checks
 from ..routing.match import NOT_FOUND, EndpointMatch
@@ -398,17 +397,3 @@ class AppHandler:
         own = vars(self.context.request).get("session")
         if outer is None or own is not vars(outer.request).get("session"):
             await save_session(self.context, response)
-
-
-def is_dry_run(context: RequestContext) -> bool:
-    """Whether the request is only explained, and no endpoint may run."""
-    return context.trace is not None and context.trace.is_dry_run
-
-
-def skip(context: RequestContext, endpoint: Any) -> HttpResponse:
-    """The empty response of a dry run, in place of calling `endpoint`."""
-    if context.trace is not None:
-        context.trace.note_route(context.request.resolver_match)
-        with context.trace.note("endpoint", dotted_name(endpoint)) as noted:
-            noted.answer = "not run"
-    return HttpResponse()

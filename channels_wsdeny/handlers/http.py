@@ -54,12 +54,10 @@ from .base import (
     context_within,
     denial_blocks,
     due_default,
-    is_dry_run,
     make_denial,
     policy_checks,
     scope_for_application,
     set_route,
-    skip,
 )
 
 if TYPE_CHECKING:
@@ -340,8 +338,6 @@ class HttpHandler(AppHandler):
             raise target.error
         scope = copy_scope(self.scope) if target.is_django else scope_for_application(context, self.scope)
         context.mark_passed(policies, are_guards=target.are_guards)
-        if is_dry_run(context) and not target.is_django:
-            return skip(context, target.endpoint)
         passed = len(context.state.passed)
         response = await self._call_app(target, scope)
         is_asked = len(context.state.passed) > passed

@@ -31,10 +31,8 @@ from .base import (
     authorize_sync,
     code_of,
     denial_blocks,
-    is_dry_run,
     make_denial,
     policy_checks,
-    skip,
 )
 
 if TYPE_CHECKING:
@@ -257,8 +255,6 @@ class ViewHandler(DjangoHandler):
         if denial is not None:
             return self.deny_sync(denial)
         self._enter(before)
-        if is_dry_run(self.context):
-            return skip(self.context, self.view)
         try:
             response: HttpResponseBase = self.view(self.context.request, *self._args, **self._kwargs)
         except Exception as error:
@@ -273,8 +269,6 @@ class ViewHandler(DjangoHandler):
         if denial is not None:
             return await self.deny(denial)
         self._enter(before)
-        if is_dry_run(self.context):
-            return skip(self.context, self.view)
         try:
             response: HttpResponseBase = await self.view(self.context.request, *self._args, **self._kwargs)
         except Exception as error:

@@ -57,7 +57,7 @@ class Noted:
 class Trace:
     """The hooks, policies and queries of one request so far, in order.
 
-    With `is_dry_run`, as for `explain`, no endpoint runs, and nothing is saved, logged or signalled.
+    With `is_dry_run` nothing is logged or signalled; `explain` sees to it that no endpoint runs and nothing is saved.
     """
 
     __slots__ = ("_open", "endpoint", "is_dry_run", "noted", "query_count", "route")
