@@ -617,6 +617,7 @@ class WebSocketHandler(AppHandler):
             _decided.reset(token)
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
+            self.context.forget_decisions()
 
     async def _deny_fast(self, deny: Deny) -> bool:
         """Deny by a kept denial, if nothing else can change the answer; returns whether it was sent."""

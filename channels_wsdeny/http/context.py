@@ -171,6 +171,12 @@ class RequestContext:
             if are_guards:
                 self.guarded = subject
 
+    def forget_decisions(self) -> None:
+        """Let go of what was decided: an open socket, which may live for days, asks anew about all that it enters."""
+        self.state.passed.clear()
+        self.state.objects.clear()
+        self.guarded = None
+
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned for this subject."""
         self.state.objects.append((resolver, self.subject(), obj))
