@@ -184,7 +184,7 @@ def checks_before(
     waiting = context.route_hooks
     waiting += route_hooks
     checks = [*request_hooks]
-    if not target.is_late and context.request.resolver_match is not None:
+    if waiting and not target.is_late and context.request.resolver_match is not None:
         checks += waiting
         waiting.clear()
     checks += policy_checks(policies)
