@@ -541,6 +541,7 @@ class WebSocketHandler(AppHandler):
         except asyncio.CancelledError:  # by the application, which may try again
             self.context.state.is_interrupted, self._is_answering = True, False
             self._wake()
+            self.outermost._limit_app()  # It may wait for the client already.
             raise
         await self._emit(decision)
 
@@ -612,9 +613,15 @@ class WebSocketHandler(AppHandler):
     async def _send_accept(self, response: HttpResponseBase, headers: RawHeaders) -> None:
         self.state = State.ACCEPTED
         token = _decided.set(self) if self.around is not None and self._opens else None
-        await self._connection.accept(self._accept, headers)
-        if token is not None:
-            _decided.reset(token)
+        try:
+            await self._connection.accept(self._accept, headers)
+        except BaseException:
+            if self.outermost.state is State.CONNECTING:  # A layer around has not sent it.
+                self.state, self._is_answering = State.CONNECTING, False
+            raise
+        finally:
+            if token is not None:
+                _decided.reset(token)
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
             self.context.forget_decisions()

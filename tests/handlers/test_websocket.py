@@ -19,6 +19,7 @@ from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.handlers import websocket
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import knock, websocket_scope
@@ -459,6 +460,60 @@ async def test_an_application_that_ends_by_itself_when_it_is_cancelled_is_not_wa
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (seen, server.sent) == ([asyncio.CancelledError], [])
+
+
+@pytest.mark.parametrize("layers", [(), (AllowAny(),)], ids=["one layer", "guards inside"])
+async def test_a_client_is_answered_whose_accept_the_application_gave_up_while_it_waited_for_events(layers, settings):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.02}
+    moment, tries = Moment(), []
+
+    async def app(scope, receive, send):
+        await receive()
+        accepting = asyncio.ensure_future(send(accept()))
+        await moment.reached.wait()
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        accepting.cancel()
+        tries.append(await asyncio.gather(accepting, return_exceptions=True))
+        await waiting
+
+    hooks = Hooks()
+    hooks.register(moment.stay, "response")
+    async with no_task_left():
+        answer = await knock(
+            DenyMiddlewareStack(require(*layers)(app) if layers else app, default_policy=AllowAny(), hooks=hooks), "/"
+        )
+    assert answer.status == 500
+    assert [type(error) for (error,) in tries] == [asyncio.CancelledError]
+
+
+async def test_an_accept_that_an_outer_layer_did_not_send_is_none():
+    moment, tries = Moment(), []
+
+    async def app(scope, receive, send):
+        await receive()
+        accepting = asyncio.ensure_future(send(accept()))
+        await moment.reached.wait()
+        accepting.cancel()
+        await asyncio.wait({accepting})
+        try:
+            await send(accept())
+        except Exception as error:
+            tries.append(type(error))
+            raise
+        tries.append((await receive())["type"])
+
+    async def stay_once(request, response):
+        if not moment.reached.is_set():
+            await moment.stay()
+
+    hooks, inner = Hooks(), Hooks()
+    hooks.register(stay_once, "response")
+    inner.register(lambda request: None, "request")
+    site = DenyMiddlewareStack(Wrapper(with_hooks(inner)(require(AllowAny())(app))), hooks=hooks)
+    async with no_task_left():
+        assert (await knock(site, "/")).status == 500
+    assert tries == ["websocket.disconnect"]
 
 
 # After the accept.
