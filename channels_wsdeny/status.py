@@ -27,6 +27,8 @@ _CODES = {
     503: "unavailable",
 }
 
+_REGISTERED = frozenset(map(int, HTTPStatus))
+
 _DETAILS: dict[str, Text] = {
     "bad_request": _("The request could not be understood."),
     "not_authenticated": _("You need to log in first."),
@@ -50,10 +52,7 @@ def is_content(status: int) -> bool:
 
 def wire_status(status: int) -> int:
     """`status` if it is registered, which all servers can send; else the x00 of its class."""
-    try:
-        return HTTPStatus(status).value
-    except ValueError:
-        return status // 100 * 100
+    return status if status in _REGISTERED else status // 100 * 100
 
 
 def phrase(status: int) -> str:

@@ -631,7 +631,7 @@ class WebSocketHandler(AppHandler):
         context = self.context
         if (
             self.around is not None
-            or self._runner is not None
+            or (self._runner is not None and self._runner.has_response_hooks)
             or context.trace is not None
             or context.request.has_unsaved_session  # type: ignore[attr-defined] # a handshake
         ):

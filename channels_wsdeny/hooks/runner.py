@@ -143,6 +143,11 @@ class HookRunner:
         return bool(self._hooks.around) or (self.inner is not None and self.inner.has_around)
 
     @property
+    def has_response_hooks(self) -> bool:
+        """Whether response hooks of this layer, or of one inside it, see the response."""
+        return any(runner._hooks.response for runner in self.layers)
+
+    @property
     def layers(self) -> Iterator[HookRunner]:
         """The runners from here to the innermost layer: itself and those of the layers inside."""
         runner: HookRunner | None = self

@@ -70,12 +70,24 @@ POLICIES = {
     "not found": Check(raising(Http404)),
     "error": Check(raising(ZeroDivisionError)),
 }
+
+
+def hooked(answer, kind="request"):
+    hooks = Hooks()
+    hooks.register(answer, kind)
+    return DenyMiddlewareStack(accept, hooks=hooks)
+
+
 SITES = {
     **{name: (lambda policy=policy: guarded(policy, accept)) for name, policy in POLICIES.items()},
     "default": lambda: DenyMiddlewareStack(accept),
     "no route": lambda: DenyMiddlewareStack(URLRouter([path("a/", accept)])),
     "unknown wrapper": lambda: DenyMiddlewareStack(Wrapper(accept)),
     "middleware": lambda: DenyMiddlewareStack(Middleware(accept)),
+    "request hook": lambda: hooked(lambda request: None),
+    "request hook that denies": lambda: hooked(lambda request: Deny(410, "Gone.")),
+    "request hook that writes the session": lambda: hooked(lambda request: visits(request) or None),
+    "response hook": lambda: hooked(lambda request, response: response.headers.update({"X-Seen": "yes"}), "response"),
 }
 HEADERS = {
     "none": [],

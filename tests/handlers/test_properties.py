@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from dataclasses import dataclass, replace
 
 import pytest
@@ -161,6 +162,15 @@ class Model:
         user, _ = self.subject(guard, BOUNDARIES)
         last_user, room = self.subject(guard, UNKNOWN)
         return user == last_user or rule.allows(last_user, room)
+
+    @property
+    def may_look_cancelled(self):
+        """Whether Python before 3.13 may take the timeout of a wrapper for a cancellation by the server.
+
+        A task group inside it leaves a count of cancellations behind.
+        """
+        kinds = [node.kind for node in self.site.nodes]
+        return sys.version_info < (3, 13) and "retries" in kinds and "InTask" in kinds[kinds.index("retries") :]
 
     @property
     def must_accept(self):
@@ -583,7 +593,7 @@ def hold(site):
         assert kinds == DENIAL[: len(kinds)]
         assert len(kinds) == 2 or site.cancels is not None
     else:
-        assert site.leaves is not None or site.cancels is not None, "no answer"
+        assert site.leaves is not None or site.cancels is not None or model.may_look_cancelled, "no answer"
     assert raised is None or accepted, raised
     assert model.may_run or not running.ran, "the endpoint saw the connect event"
     assert accepted or not model.must_accept, "denied"
