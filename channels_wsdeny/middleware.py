@@ -19,6 +19,7 @@ from .handlers.base import authorize, authorize_sync, policy_checks
 from .handlers.view import DjangoHandler, guards_of_view, guards_within
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
+from .http.request import full_path
 from .http.responses import discard, is_rendered, render
 from .policies.builtin import default_policy
 
@@ -69,7 +70,7 @@ class MirrorMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run route hooks and ask the default policy, before the view; called by Django."""
-        handler: MirrorHandler | None = get_context(request).mirror
+        handler = _handler_of(request)
         if handler is None or handler.is_ready:
             return None
         try:
@@ -84,7 +85,7 @@ class MirrorMiddleware:
     async def _aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        handler: MirrorHandler | None = get_context(request).mirror
+        handler = _handler_of(request)
         if handler is None or handler.is_ready:
             return None
         try:
@@ -119,10 +120,12 @@ class MirrorHandler(DjangoHandler):
         self.is_active = False
         #: Whether nothing has to be asked before the view.
         self.is_ready = False
-        #: Whether the default policy need not be asked any more.
+        #: Whether nothing has to be asked about what inner middleware or a decorator answers.
         self._is_asked = not has_default
         self._has_default = has_default
         self._route_hooks: list[Check] = []
+        #: The route that they have run for: middleware inside may ask for the response again.
+        self._route: Any = None
         self._policies: tuple[Policy, ...] = ()
         self._error: ImproperlyConfigured | None = None
         try:
@@ -131,6 +134,10 @@ class MirrorHandler(DjangoHandler):
             hooks, self._error = (), error
         super().__init__(request, hooks)
         self.context.mirror = self
+
+    def _is_new_route(self) -> bool:
+        """As of a view; middleware around the mirror has asked for the response before."""
+        return self.context.mirror is not None
 
     def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
@@ -149,7 +156,7 @@ class MirrorHandler(DjangoHandler):
         denial = authorize_sync(self.context, checks) if checks else None
         if denial is not None:
             return self._withhold(response, denial)
-        self._tell_stack()
+        self._tell_stack(response)
         return render(self.context.request, response)
 
     async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
@@ -168,7 +175,7 @@ class MirrorHandler(DjangoHandler):
         if denial is not None:
             late: Denial = denial
             return await run_in_django_thread(lambda: self._withhold(response, late))
-        self._tell_stack()
+        self._tell_stack(response)
         if is_rendered(response):
             return response
         return await run_in_django_thread(lambda: render(self.context.request, response))
@@ -176,8 +183,10 @@ class MirrorHandler(DjangoHandler):
     def checks_before(self, view: Callable[..., Any]) -> list[Check]:
         """The route hooks, and the default policy for a view without a policy of its own."""
         self.view = view
-        route_hooks, self._route_hooks = self._route_hooks, []
-        self._policies = () if self._is_asked else self._default_policies(view)
+        match = self.context.request.resolver_match
+        route_hooks = [] if match is self._route else self._route_hooks
+        self._route = self.context.state.route = match
+        self._policies = self._default_policies(view) if self._has_default else ()
         return [*route_hooks, *policy_checks(self._policies)]
 
     def enter(self, kwargs: dict[str, Any]) -> None:
@@ -187,9 +196,10 @@ class MirrorHandler(DjangoHandler):
         if match is not None and match.kwargs is not kwargs:  # A route hook has replaced them.
             kwargs.clear()
             kwargs.update(match.kwargs)
+        self._route = self.context.state.route = match
         self.context.mark_passed(self._policies)
         # Decorators around a guarded view may answer in its place, such as a cache.
-        self._is_asked = self._is_asked or bool(self._policies) or guards_within(self.view) is None
+        self._is_asked = not self._has_default or bool(self._policies) or not guards_within(self.view)
 
     def _begin(self, route_hooks: list[Check]) -> None:
         if self._error is not None:
@@ -208,18 +218,16 @@ class MirrorHandler(DjangoHandler):
         if request.resolver_match is None:
             try:
                 request.resolver_match = get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
-            except Resolver404:
-                return []
+            except Resolver404:  # It has no route, and is content of inner middleware all the same.
+                return policy_checks(self._default_policies(None))
         self.view = request.resolver_match.func
-        guards = guards_of_view(self.view)
-        if guards is None or not guards.policies:
-            guards = guards_within(self.view)
-        policies = self._default_policies(self.view) if guards is None else guards.policies
-        return policy_checks(policies)
+        own = guards_of_view(self.view)
+        policies = (*(own.policies if own else ()), *guards_within(self.view))
+        return policy_checks(policies or self._default_policies(self.view))
 
-    def _default_policies(self, view: Callable[..., Any]) -> tuple[Policy, ...]:
+    def _default_policies(self, view: Callable[..., Any] | None) -> tuple[Policy, ...]:
         guards = guards_of_view(view)
-        has_own = (guards is not None and guards.policies) or guards_within(view) is not None
+        has_own = (guards is not None and guards.policies) or guards_within(view)
         if has_own or getattr(view, "login_required", True) is False:  # by Django's `login_not_required`
             return ()
         given = None if self._config is None else self._config.default_policy
@@ -230,10 +238,23 @@ class MirrorHandler(DjangoHandler):
         discard(response, answer)
         return answer
 
-    def _tell_stack(self) -> None:
-        """Tell the stack around, which would ask the default policy otherwise, that it has been asked."""
-        if self._has_default and self._config is not None:
-            self._config.asked.append(True)
+    def _tell_stack(self, response: HttpResponseBase) -> None:
+        """Tell the stack around, which would ask the default policy otherwise, that a view was allowed and answers.
+
+        A wrapper may answer in the place of what is no content, such as a 404 or a 503.
+        """
+        if self._has_default and self._config is not None and statuses.is_content(response.status_code):
+            request: Any = self.context.request
+            self._config.allowed.append(full_path(request.scope))
+
+
+def _handler_of(request: HttpRequest) -> MirrorHandler | None:
+    """The handler of the mirror around a view; its subject is what reaches the view, perhaps a copy of the request."""
+    context = get_context(request)
+    handler: MirrorHandler | None = context.mirror
+    if handler is not None:
+        handler.context = context
+    return handler
 
 
 def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -> HttpResponseBase | None:

@@ -52,7 +52,7 @@ def is_content(status: int) -> bool:
 
 def wire_status(status: int) -> int:
     """`status` if it is registered, which all servers can send; else the x00 of its class."""
-    return status if status in _REGISTERED else status // 100 * 100
+    return int(status) if status in _REGISTERED else status // 100 * 100
 
 
 def phrase(status: int) -> str:

@@ -37,7 +37,7 @@ from ..http.messages import (
     send_while_connected,
     take_headers,
 )
-from ..http.request import AppRequest, copy_scope
+from ..http.request import AppRequest, copy_scope, full_path
 from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy
@@ -105,7 +105,7 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
     if target.is_django:
         config = _config_for_mirror(target, outer, scope)
         scope = {**scope, **target.url, "wsdeny": config}
-        is_late = target.is_late and conf.MIRROR_DEFAULT_POLICY and not config.asked
+        is_late = target.is_late and conf.MIRROR_DEFAULT_POLICY and full_path(scope) not in config.allowed
         if not (target.policies or is_late):
             await target.app(scope, receive, send)
             return
@@ -157,13 +157,13 @@ def _context_of(scope: Scope) -> RequestContext | None:
 def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scope) -> StackConfig:
     """What the stacks around Django's handler leave to `MirrorMiddleware`."""
     given = scope.get("wsdeny")
-    hooks, default, asked = target.hooks[0] + target.hooks[1], target.stack_default, []
+    hooks, default, allowed = target.hooks[0] + target.hooks[1], target.stack_default, []
     if isinstance(given, StackConfig):
-        hooks, asked = given.hooks + hooks, given.asked
+        hooks, allowed = given.hooks + hooks, given.allowed
         default = given.default_policy if default is None else default
     if default is None and outer is not None:
         default = outer.pending_default
-    return StackConfig(hooks, default, asked, outer)
+    return StackConfig(hooks, default, allowed, outer)
 
 
 # A plain request for a socket
@@ -299,6 +299,7 @@ class HttpHandler(AppHandler):
             pass
         finally:
             await self._end_app()
+            self._listener.end()  # It may have begun to listen before its response.
 
     async def _in_time(self, responding: Coroutine[Any, Any, HttpResponseBase]) -> HttpResponseBase:
         """The response, if hooks take no longer than ``POLICY_TIMEOUT``; the application may."""
@@ -340,9 +341,11 @@ class HttpHandler(AppHandler):
         context.mark_passed(policies, are_guards=target.are_guards)
         passed = len(context.state.passed)
         response = await self._call_app(target, scope)
-        is_asked = len(context.state.passed) > passed
+        path = full_path(self.scope)
         if target.is_django:
-            is_asked = bool(self.scope["wsdeny"].asked)
+            is_asked = path in self.scope["wsdeny"].allowed
+        else:  # A wrapper may ask for fragments, and answer by itself.
+            is_asked = any(subject.asked_for[0] == path for _, subject, _ in context.state.passed[passed:])
         if late and not is_asked and statuses.is_content(response.status_code):
             denial = await authorize(context, policy_checks(late))
             if denial is not None:
@@ -431,6 +434,8 @@ class HttpHandler(AppHandler):
                 raise HandshakeDenied(f"The request has been answered already; {kind!r} cannot be sent.")
             has_trailers = self._answer.result().start.get("trailers")
             self._is_over = kind == "http.response.body" and not message.get("more_body") and not has_trailers
+        elif self._is_denied:
+            raise HandshakeDenied(f"The request was denied; {kind!r} cannot be sent.")
         await self._send(message)
 
     async def _until_decided(self) -> None:

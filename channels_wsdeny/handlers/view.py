@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ..exceptions import Deny
     from ..hooks import Hooks
     from ..http.context import RequestContext
+    from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check
     from ..routing.guards import Guards
@@ -114,13 +115,13 @@ def guards_of_view(view: Any) -> Guards | None:
     return found.guards if found is not None and found.itself() is view else None
 
 
-def guards_within(view: Any) -> Guards | None:
-    """The guards of the view that other decorators name as what they wrap (``__wrapped__``); None without."""
+def guards_within(view: Any) -> tuple[Policy, ...]:
+    """The policies of the views that decorators name as what they wrap (``__wrapped__``), the outermost first."""
+    policies: list[Policy] = []
     while (view := getattr(view, "__wrapped__", None)) is not None:
         found = guards_of_view(view)
-        if found is not None and found.policies:
-            return found
-    return None
+        policies += () if found is None else found.policies
+    return tuple(policies)
 
 
 class DjangoHandler:
@@ -135,7 +136,16 @@ class DjangoHandler:
     def __init__(self, request: HttpRequest, registries: tuple[Hooks, ...] = ()) -> None:
         self.context: RequestContext = get_context(request)
         self.outer = enclosing_runner(self.context)
-        self.runner = make_runner(self, (registries,), "http", self.outer) if registries else None
+        is_new_route = self._is_new_route()
+        self.runner = None
+        if registries:
+            self.runner = make_runner(self, (registries,), "http", self.outer, is_new_route=is_new_route)
+
+    def _is_new_route(self) -> bool:
+        """Whether route hooks have run for another route: middleware may ask for the response again."""
+        match, state = self.context.request.resolver_match, self.context.state
+        before, state.route = state.route, match
+        return before is not None and before is not match
 
     def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response, after these hooks have run."""
@@ -245,6 +255,7 @@ class ViewHandler(DjangoHandler):
             )
         super().__init__(request, guards.hooks)
         self.view, self._policies, self._args, self._kwargs = view, guards.policies, args, kwargs
+        self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
 
@@ -284,6 +295,8 @@ class ViewHandler(DjangoHandler):
 
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """`response`. If it answers an exception of the view, it does not commit the view's transaction."""
+        if self._outer_obj is not None:  # A guarded view has called this one.
+            self.context.obj = self._outer_obj
         if self.raised is not None:
             _roll_back(self.context.request)
         return response
@@ -303,6 +316,7 @@ class ViewHandler(DjangoHandler):
             return
         match = self.context.request.resolver_match
         after = match.kwargs if match is not None else {}
+        self.context.state.route = match
         if after != before:
             kept = {name: value for name, value in self._kwargs.items() if name not in before}
             self._kwargs = {**kept, **after}

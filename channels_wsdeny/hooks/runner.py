@@ -61,11 +61,14 @@ def make_runner(
     protocol: RequestProtocol,
     outer: HookRunner | None = None,
     last: Check | None = None,
+    *,
+    is_new_route: bool = False,
 ) -> HookRunner | None:
     """The runner of the outermost of `layers` that has hooks which have not run for this request; None without.
 
     `outer` is the runner of an enclosing handler, whose exception hooks are asked as well. Each of `layers` is
-    the registries of one layer. `last` runs after the response hooks of the outermost layer.
+    the registries of one layer. `last` runs after the response hooks of the outermost layer. With `is_new_route`
+    route hooks run again.
 
     Raises `HookError` for hooks that are not over elsewhere: they were interrupted, or a caller does not wait for them.
     """
@@ -77,7 +80,8 @@ def make_runner(
         hooks = ordered_hooks(registries, protocol)
         if state.hooks_begun or state.hooks_run:
             around = () if outer is None else outer.layers_around
-            hooks = hooks.without(state.hooks_run.union(*(runner._hooks.all() for runner in around)))
+            over = state.hooks_run.union(*(runner._hooks.all() for runner in around))
+            hooks = hooks.without(over.difference(hooks.route) if is_new_route else over)
             if not state.hooks_begun.isdisjoint(hooks.all()):
                 raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
         if hooks:

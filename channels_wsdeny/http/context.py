@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.conf import settings
-from django.utils.functional import LazyObject
+from django.contrib.sessions.backends.base import SessionBase
+from django.utils.functional import LazyObject, empty
 
 from . import trace
-from .request import ScopeRequest, known_user
+from .request import ScopeRequest, full_path, known_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,17 +25,35 @@ if TYPE_CHECKING:
 
 
 class Subject(NamedTuple):
-    """The request, user, session and URL arguments that a decision is about. It does not hold for another subject."""
+    """What a decision is about. It does not hold for another subject.
+
+    `given_user` is the user as the request has it, perhaps a lazy object, and `user` what that has loaded.
+    """
 
     request: HttpRequest
+    given_user: Any
     user: Any
     session: Any
-    kwargs: dict[str, Any] | None
+    session_key: str | None
+    #: The path, the method, the view, and the positional and keyword arguments of the URL.
+    asked_for: tuple[Any, ...]
 
     def is_same(self, other: Subject) -> bool:
-        """Whether both are the very request, user and session, with equal arguments of the URL."""
-        are_known = self.request is other.request and self.user is other.user and self.session is other.session
-        return are_known and self.kwargs == other.kwargs
+        """Whether both are the very request, user and session, and ask for the same."""
+        return self.request is other.request and self.has_same_user(other) and self.asked_for == other.asked_for
+
+    def has_same_user(self, other: Subject) -> bool:
+        """Whether both are the very user and session. A user that is not loaded may turn out to be another one."""
+        is_loaded = self.user is not empty or self.given_user is other.given_user
+        return is_loaded and self.user is other.user and self.has_same_session(other)
+
+    def has_same_session(self, other: Subject) -> bool:
+        """Whether both are the very session, and it was not emptied or renewed in between."""
+        return self.session is other.session and self.session_key == other.session_key
+
+    def has_loaded(self, earlier: Subject) -> bool:
+        """Whether this user is the one that was not loaded yet in `earlier`."""
+        return earlier.user is empty and self.given_user is earlier.given_user and self.has_same_session(earlier)
 
 
 class RequestState:
@@ -47,6 +66,7 @@ class RequestState:
         "is_interrupted",
         "objects",
         "passed",
+        "route",
         "seconds",
         "started",
         "trace",
@@ -65,8 +85,10 @@ class RequestState:
         self.hooks_begun: set[Hook] = set()
         #: The hooks that have run. Each runs once for a request, unless it or a later one denied.
         self.hooks_run: set[Hook] = set()
-        #: Which policy has allowed which subject.
-        self.passed: list[tuple[Policy, Subject]] = []
+        #: Which policy has allowed which subject, and the ``obj`` of the context then.
+        self.passed: list[tuple[Policy, Subject, Any]] = []
+        #: The `ResolverMatch` of a view that route hooks have run for.
+        self.route: Any = None
         #: What the ``obj`` resolvers of policies returned for which subject.
         self.objects: list[tuple[Callable[..., Any], Subject, Any]] = []
         #: What the request went through: the recorded trace, else one of its own with `DEBUG`, else None.
@@ -117,6 +139,13 @@ class RequestContext:
         #: The policy that was asked last, for the log.
         self.policy: Policy | None = None
 
+    def for_copy(self, request: HttpRequest) -> RequestContext:
+        """The context of `request`, a copy of the request: what hooks have run counts for it, no decision does."""
+        context = RequestContext(request, self.state)
+        context.handler, context.mirror, context.route_hooks = self.handler, self.mirror, self.route_hooks
+        context.pending_default = self.pending_default
+        return context
+
     @property
     def trace(self) -> trace.Trace | None:
         """What the request went through; None where it is not recorded."""
@@ -134,31 +163,47 @@ class RequestContext:
 
     def subject(self) -> Subject:
         """The subject of the request now; a wrapper or a route hook may change it."""
-        own = vars(self.request)
-        user = own.get("user")
+        request, own = self.request, vars(self.request)
+        given = user = own.get("user")
         while isinstance(user, LazyObject):
             user = user._wrapped
-        if isinstance(self.request, ScopeRequest):
-            kwargs = self.request.url_kwargs
+        session: Any = own.get("session")
+        key = session.session_key if issubclass(type(session), SessionBase) else None
+        if isinstance(request, ScopeRequest):
+            asked_for: tuple[Any, ...] = (full_path(request.scope), *request.url_arguments)
         else:
-            match = self.request.resolver_match
-            kwargs = None if match is None else match.kwargs
-        return Subject(self.request, user, own.get("session"), None if kwargs is None else dict(kwargs))
+            match = request.resolver_match
+            asked_for = (request.path, request.method)
+            if match is not None:
+                asked_for += (match.func, match.args, dict(match.kwargs))
+        return Subject(request, given, user, session, key, asked_for)
 
     @property
     def is_guarded(self) -> bool:
-        """Whether guards of an outer layer have been asked about the user and session of the request."""
-        if self.guarded is None:
+        """Whether guards of an outer layer have been asked about the user, session and path of the request."""
+        guarded = self.guarded
+        if guarded is None:
             return False
         subject = self.subject()
-        return self.guarded.user is subject.user and self.guarded.session is subject.session
+        is_same_user = subject.has_same_user(guarded) or subject.has_loaded(guarded)
+        return is_same_user and subject.asked_for[0] == guarded.asked_for[0]
 
     def has_passed(self, policy: Policy) -> bool:
         """Whether this very policy has allowed this subject already."""
+        return self._passed(policy) is not None
+
+    def pass_again(self, policy: Policy) -> bool:
+        """As `has_passed`; if so, `obj` is again what it was then."""
+        passed = self._passed(policy)
+        if passed is not None:
+            self.obj = passed[2]
+        return passed is not None
+
+    def _passed(self, policy: Policy) -> tuple[Policy, Subject, Any] | None:
         if not self.state.passed:
-            return False
+            return None
         subject = self.subject()
-        return any(asked is policy and known.is_same(subject) for asked, known in self.state.passed)
+        return next((each for each in self.state.passed if each[0] is policy and each[1].is_same(subject)), None)
 
     def mark_passed(self, policies: tuple[Policy, ...], *, are_guards: bool = True) -> None:
         """Note that these policies allowed this subject.
@@ -167,7 +212,7 @@ class RequestContext:
         """
         if policies:
             subject = self.subject()
-            self.state.passed += [(policy, subject) for policy in policies]
+            self.state.passed += [(policy, subject, self.obj) for policy in policies]
             if are_guards:
                 self.guarded = subject
 
@@ -195,8 +240,8 @@ class StackConfig(NamedTuple):
 
     hooks: tuple[Hooks, ...]
     default_policy: Policy | None
-    #: Not empty once the mirror has let the request in, for a wrapper in between that may answer by itself.
-    asked: list[bool]
+    #: The paths at which a view that the mirror has allowed has answered: a wrapper in between may answer by itself.
+    allowed: list[str]
     #: The request at the layer around the stack, if that has run hooks.
     outer: RequestContext | None = None
 
@@ -204,8 +249,11 @@ class StackConfig(NamedTuple):
 def get_context(request: HttpRequest) -> RequestContext:
     """The context of a request, begun if there is none yet. Behind a stack it shares what has run there."""
     context: RequestContext | None = getattr(request, "wsdeny", None)
-    if context is None:
+    if context is None or context.request is not request:
         marked: Any = request
+        if context is not None:  # of the request that this one is a copy of
+            marked.wsdeny = context = context.for_copy(request)
+            return context
         config = get_stack_config(request)
         outer = config.outer if isinstance(config, StackConfig) else config
         if isinstance(outer, RequestContext):

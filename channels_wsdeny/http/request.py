@@ -20,7 +20,7 @@ from ..concurrency import run_in_django_thread, run_in_threadpool
 from . import session as sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -219,14 +219,16 @@ class ScopeRequest(ASGIRequest):
             vars(self)["_resolver_match"] = match
 
     @property
-    def url_kwargs(self) -> dict[str, Any] | None:
-        """The arguments of the route, without making a `ResolverMatch`; None until it is known."""
+    def url_arguments(self) -> tuple[Any, ...]:
+        """The positional and keyword arguments of the route, without making a `ResolverMatch`; empty until known.
+
+        The keyword arguments are copied.
+        """
         match = vars(self).get("_resolver_match")
         if match is not None and not isinstance(match, ResolverMatch) and self.url_route is not None:
-            kwargs: dict[str, Any] | None = self.url_route["kwargs"]
-            return kwargs
+            return self.url_route.get("args", ()), dict(self.url_route["kwargs"])
         match = self.resolver_match
-        return None if match is None else match.kwargs
+        return () if match is None else (match.args, dict(match.kwargs))
 
     # The rest
 
@@ -312,6 +314,13 @@ class _UnreadableBody:
 def copy_scope(scope: Scope) -> dict[str, Any]:
     """A scope of its own for a wrapper, or for the request of one: wrappers may change it and its headers in place."""
     return {**scope, "headers": [*scope.get("headers", ())]}
+
+
+def full_path(scope: Mapping[str, Any]) -> str:
+    """The path of `scope` with its ``root_path``, which older servers and wrappers leave out of ``path``."""
+    root_path: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    return path if path.startswith(root_path) else root_path + path
 
 
 def anonymous_user() -> AnonymousUser:

@@ -183,13 +183,14 @@ class HasPermission(Policy):
             context = get_context(request)
             if context.recall(self.obj) is None:
                 context.remember(self.obj, obj)
-            context.obj = obj
         # The synchronous method: Django's `ahas_perm` skips backends that do not have it, which those for object
         # permissions seldom do.
         user: Any = request.user
         for permission in self.permissions:
             if not exact(self, user.has_perm(permission, obj), f"asked has_perm({permission!r}), which returned"):
                 return False if user.is_authenticated else Deny(401)
+        if self.obj is not None:
+            get_context(request).obj = obj
         return True
 
     def __repr__(self) -> str:

@@ -66,7 +66,7 @@ class PolicyCheck:
 
     def _is_due(self, request: HttpRequest) -> bool:
         context = get_context(request)
-        if context.has_passed(self.policy):
+        if context.pass_again(self.policy):
             return False
         context.policy = self.policy
         return True

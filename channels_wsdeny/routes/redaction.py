@@ -19,10 +19,10 @@ _LONGEST = 64 * 1024
 _HIDDEN = "[redacted]"
 _SECRET = re.compile(
     r"passw|passphrase|passcode|pwd|secret|token|cookie|session|csrf|xsrf|credential|authori[sz]|authenti"
-    r"|oauth|(?:api|access|private|signing)[\W_]?key|signature|bearer|jwt",
+    r"|oauth|saml|assertion|refresh|recovery|(?:api|access|private|signing)[\W_]?key|signature|bearer|jwt",
     re.IGNORECASE,
 )
-_SECRET_WORDS = {"pass", "auth", "key", "pin", "otp", "pw", "cvv", "cvc", "sid"}
+_SECRET_WORDS = {"pass", "auth", "key", "pin", "otp", "pw", "cvv", "cvc", "sid", "code"}
 #: Where a secret may begin in text: its name, a JSON Web Token, Basic credentials, a URL's password.
 _SECRET_BEGINS = re.compile(
     rf"{_SECRET.pattern}|(?:{'|'.join(sorted(_SECRET_WORDS))})\d*[\"']?\s*[:=>]"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.test import RequestFactory
 from django.urls import ResolverMatch
 from django.utils.functional import SimpleLazyObject
@@ -14,20 +17,31 @@ from channels_wsdeny.policies import IsAuthenticated, IsStaff
 @pytest.fixture
 def context():
     request = RequestFactory().get("/")
-    request.user, request.session = SimpleLazyObject(object), object()
+    request.user, request.session = SimpleLazyObject(object), SessionStore("a" * 32)
     request.resolver_match = ResolverMatch(len, (), {"room": 1})
     return RequestContext(request)
+
+
+def put(request, **attributes):
+    vars(request).update(attributes)
 
 
 CHANGES = {
     "user": lambda request: setattr(request, "user", object()),
     "user in place": lambda request: setattr(request.user, "_wrapped", object()),
     "session": lambda request: setattr(request, "session", object()),
+    "session emptied": lambda request: request.session.flush(),
     "kwargs": lambda request: request.resolver_match.kwargs.update(room=2),
+    "args": lambda request: put(request, resolver_match=ResolverMatch(len, (2,), {"room": 1})),
+    "view": lambda request: put(request, resolver_match=ResolverMatch(max, (), {"room": 1})),
+    "method": lambda request: put(request, method="DELETE"),
+    "path": lambda request: put(request, path="/other/"),
 }
+#: Guards outside count for another view and other arguments of the URL: those follow from the path.
+FOLLOW_FROM_PATH = {"kwargs", "args", "view", "method"}
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_was_decided_about_one_subject_says_nothing_about_another(change, context):
     first, second, equal = IsStaff(), IsAuthenticated(), IsStaff()
     bool(context.request.user)  # loads it
@@ -36,11 +50,31 @@ def test_what_was_decided_about_one_subject_says_nothing_about_another(change, c
     assert [context.has_passed(policy) for policy in (first, second, equal)] == [True, False, False]
     assert context.recall(len) == "the room"
     assert RequestContext(context.request, context.state, context).is_guarded
-    change(context.request)
-    assert context.is_guarded is (change is CHANGES["kwargs"])
+    CHANGES[change](context.request)
+    assert context.is_guarded is (change in FOLLOW_FROM_PATH)
     context.mark_passed((second,))
     assert [context.has_passed(policy) for policy in (first, second, equal)] == [False, True, False]
     assert context.recall(len) is None
+
+
+def test_a_user_that_was_not_loaded_may_turn_out_to_be_another(context):
+    policy = IsStaff()
+    context.mark_passed((policy,))
+    inner = RequestContext(context.request, context.state, context)
+    assert (context.has_passed(policy), inner.is_guarded) == (True, True)
+    bool(context.request.user)
+    assert (context.has_passed(policy), inner.is_guarded) == (False, True)
+    context.request.user = SimpleLazyObject(object)
+    assert (context.has_passed(policy), inner.is_guarded) == (False, False)
+
+
+def test_a_copy_of_a_request_has_a_context_of_its_own_and_the_same_state():
+    request = RequestFactory().get("/")
+    policy, context = IsStaff(), get_context(request)
+    context.mark_passed((policy,))
+    copied = get_context(copy.copy(request))
+    assert (copied.request is request, copied.state is context.state, copied.has_passed(policy)) == (False, True, False)
+    assert get_context(request) is context
 
 
 def test_a_request_has_one_context_and_a_namespace_of_its_own():
