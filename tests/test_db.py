@@ -13,6 +13,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.generic.websocket import WebsocketConsumer
 from django.contrib.auth import get_user_model
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import IntegrityError, connection, connections, transaction
 from django.test import Client, TestCase, TransactionTestCase
 
@@ -21,7 +22,7 @@ from channels_wsdeny.concurrency import run_in_threadpool as hop
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, knock
-from tests.support.policies import Check, accept
+from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.processes import run_python
 
 HAS_SQLITE = connection.vendor == "sqlite"
@@ -335,7 +336,7 @@ def test_a_database_that_cannot_be_reached_is_unavailable_and_used_again_once_it
 
 
 @in_memory
-def test_with_a_cache_that_cannot_be_reached_a_session_is_nobodys_and_a_changed_one_unavailable(db, settings):
+def test_a_session_of_a_cache_that_cannot_be_reached_is_unavailable_and_not_replaced(db, settings):
     """Django's engine takes any error of the cache for a session that is not there."""
     pytest.importorskip("redis", reason="redis is not installed")
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
@@ -346,6 +347,36 @@ def test_with_a_cache_that_cannot_be_reached_a_session_is_nobodys_and_a_changed_
         scope["session"]["color"] = "red"
         await accept(scope, receive, send)
 
-    for status, policy, app in ((401, IsAuthenticated(), accept), (503, Check(lambda request: True), change)):
+    for policy, app in (
+        (IsAuthenticated(), accept),
+        (~IsAuthenticated(), accept),
+        (AsyncCheck(lambda request: request.session.aget("color")), accept),
+        (Check(lambda request: True), change),
+    ):
         answer = async_to_sync(knock)(site(policy, app), "/", headers=cookie_header(sessionid="a" * 32))
-        assert (answer.status, answer.header("set-cookie")) == (status, None)
+        assert (answer.status, answer.header("set-cookie")) == (503, None)
+
+
+class Flaky(LocMemCache):
+    """A cache that cannot be reached when it is first asked."""
+
+    asked = 0
+
+    def get(self, *args, **kwargs):
+        Flaky.asked += 1
+        if Flaky.asked == 1:
+            raise ConnectionError
+        return super().get(*args, **kwargs)
+
+
+def test_a_cache_that_comes_back_has_no_session_replaced(db, settings, monkeypatch):
+    monkeypatch.setattr(Flaky, "asked", 0)
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+    settings.CACHES = {"default": {"BACKEND": f"{__name__}.Flaky"}}
+
+    def write(request):
+        request.session["color"] = "red"
+        return True
+
+    answer = async_to_sync(knock)(site(Check(write), accept), "/", headers=cookie_header(sessionid="a" * 32))
+    assert (answer.status, answer.header("set-cookie")) == (503, None)

@@ -347,6 +347,7 @@ class HttpHandler(AppHandler):
         else:  # A wrapper may ask for fragments, and answer by itself.
             is_asked = any(subject.asked_for[0] == path for _, subject, _ in context.state.passed[passed:])
         if late and not is_asked and statuses.is_content(response.status_code):
+            context.request.follow_route()  # type: ignore[attr-defined] # made from a scope
             denial = await authorize(context, policy_checks(late))
             if denial is not None:
                 return await self._deny_by_check(denial)

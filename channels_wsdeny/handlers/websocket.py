@@ -829,6 +829,7 @@ class WebSocketHandler(AppHandler):
         Route hooks that still wait run before, if there is a route.
         """
         late, context = self._late, self.context
+        context.request.follow_route()  # type: ignore[attr-defined] # made from a scope
         hooks = [*context.route_hooks] if context.request.resolver_match is not None else []
         denial: Denial | _Raised | None
         try:

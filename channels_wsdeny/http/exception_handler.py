@@ -82,10 +82,16 @@ def _translate(error: Exception) -> Deny:
         return Deny(403, code="origin_not_allowed")
     if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
         return Deny(400)
-    is_unreachable = isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror))
-    if is_unreachable or not _UNREACHABLE.isdisjoint(names):
+    if is_unreachable(error):
         return Deny(503, headers={"Retry-After": str(conf.RETRY_AFTER)})
     return Deny(500)
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether a database, cache or other service could not be reached."""
+    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror)):
+        return True
+    return not _UNREACHABLE.isdisjoint(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
 
 
 def _foreign(error: Any, names: set[str]) -> Deny | None:

@@ -161,6 +161,7 @@ class ScopeRequest(ASGIRequest):
         if any(self._differs(scope, name) for name in (self.scope.keys() | scope.keys()) - _PLACED):
             return False
         route = scope.get("url_route")
+        self.follow_route()
         if route is None or route == self.url_route:
             return True
         if adopting and self.url_route is None:
@@ -205,6 +206,12 @@ class ScopeRequest(ASGIRequest):
         if match is not None and isinstance(self.url_route, dict):
             self.url_route.update(args=match.args, kwargs=match.kwargs)
 
+    def follow_route(self) -> None:
+        """Take over what a wrapper has written into ``url_route`` in place."""
+        match, route = vars(self).get("_resolver_match"), self.url_route
+        if isinstance(match, ResolverMatch) and isinstance(route, dict):
+            match.args, match.kwargs = route.get("args", ()), route["kwargs"]
+
     @property
     def resolver_match(self) -> ResolverMatch | None:
         """The route of the request, as on any Django request; None until it is known."""
@@ -224,8 +231,7 @@ class ScopeRequest(ASGIRequest):
 
         The keyword arguments are copied.
         """
-        match = vars(self).get("_resolver_match")
-        if match is not None and not isinstance(match, ResolverMatch) and self.url_route is not None:
+        if self.url_route is not None:
             return self.url_route.get("args", ()), dict(self.url_route["kwargs"])
         match = self.resolver_match
         return () if match is None else (match.args, dict(match.kwargs))

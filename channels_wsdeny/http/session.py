@@ -9,16 +9,18 @@ next HTTP request. What the site itself changes is saved by Django's own `Sessio
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.utils.functional import LazyObject
 
 from ..db import take_turn
+from .exception_handler import is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,14 +38,19 @@ def open_session(session_key: str | None) -> SessionBase:
 
 @functools.cache
 def _store_class(engine: type[SessionBase]) -> type[SessionBase]:
-    """A subclass of `engine` that does not write to its storage while it loads."""
+    """A subclass of `engine` that does not write to its storage while it loads.
+
+    Raises what says that a cache cannot be reached: Django's engine takes any error for a session that is not there,
+    and would let in who must not be logged in, or replace the session.
+    """
+    watch = _watched_cache if issubclass(engine, CacheStore) else nullcontext
 
     def load(self: SessionBase) -> Any:
-        with _without_clean_up(self):
+        with _without_clean_up(self), watch(self):
             return engine.load(self)
 
     async def aload(self: SessionBase) -> Any:
-        with _without_clean_up(self):
+        with _without_clean_up(self), watch(self):
             return await engine.aload(self)
 
     # The name goes into the salt that sessions are signed with.
@@ -70,6 +77,42 @@ def _without_clean_up(session: SessionBase) -> Iterator[None]:
     finally:
         own.pop("create", None)
         own.pop("delete", None)
+
+
+class _WatchedCache:
+    """A cache of which the last error is kept."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+        self.error: Exception | None = None
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._cache.get(*args, **kwargs)
+        except Exception as error:
+            self.error = error
+            raise
+
+    async def aget(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await self._cache.aget(*args, **kwargs)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def _watched_cache(session: Any) -> Iterator[None]:
+    """Raise at the end what Django's cache engine has swallowed, if the cache cannot be reached."""
+    cache, key = session._cache, session.session_key
+    session._cache = watched = _WatchedCache(cache)
+    try:
+        yield
+    finally:
+        session._cache = cache
+    if watched.error is not None and is_unreachable(watched.error):
+        session._session_key = key
+        raise watched.error
 
 
 class _ReadOnlySession:

@@ -39,6 +39,8 @@ class Policy:
     code: str | None = None
     detail: statuses.Text = ""
 
+    #: The arguments that ``__init__`` sets as attributes: a subclass cannot override them.
+    _arguments: ClassVar[frozenset[str]] = frozenset()
     #: Which of `check` and `acheck` is asked: not one that a subclass, or a mixin before it, has overridden by the
     #: other.
     _given: ClassVar[frozenset[str]] = frozenset()
@@ -51,6 +53,11 @@ class Policy:
         nearest = min(givers.values(), key=cls.__mro__.index)
         asked = {name: giver for name, giver in givers.items() if giver is nearest and giver is not Policy}
         cls._given = frozenset(asked)
+        ignored = () if "__init__" in vars(cls) else cls._arguments & vars(cls).keys()
+        for name in ignored:
+            raise TypeError(
+                f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}()."
+            )
         # The methods of a base class that describe its own check do not describe the one that is asked.
         for name in ("blocks", "needs_loop", "anonymous_denial"):
             if not all(issubclass(_definer(cls, name), giver) for giver in asked.values()):
@@ -156,14 +163,13 @@ def _denial_of(policy: Policy, answer: object) -> Denial | None:
         return None
     if answer is False:
         return policy.denial()
-    if isinstance(answer, Deny):
-        return answer
-    if isinstance(answer, HttpResponseBase):
-        if statuses.is_denial(answer.status_code):
+    if isinstance(answer, (Deny, HttpResponseBase)):
+        response = answer.response if isinstance(answer, Deny) else answer
+        if response is None or statuses.is_denial(response.status_code):
             return answer
-        answer.close()
+        response.close()
         raise PolicyError(
-            f"{expression_of(policy)} denied with a response of status {answer.status_code}. The status of a "
+            f"{expression_of(policy)} denied with a response of status {response.status_code}. The status of a "
             "denial is 300-599."
         )
     raise _no_answer(policy, answer, "answered", "True, False, a Deny or an HttpResponse")

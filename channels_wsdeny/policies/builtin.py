@@ -56,6 +56,8 @@ class UserPolicy(Policy):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_colour(cls, "allows", is_async=True)
+        if "allows" in vars(cls) and not {"check", "acheck"}.isdisjoint(vars(cls)):
+            raise TypeError(f"{cls.__qualname__}.allows() would be ignored: check() or acheck() is asked in its place.")
 
     def check(self, request: HttpRequest) -> Answer:
         user = request.user
@@ -123,6 +125,8 @@ class HasPermission(Policy):
     returns the object to ask about; it may raise `Http404`. An anonymous user gets a 401 without the backends
     being asked, unless `anonymous` says to ask them about anonymous users too.
     """
+
+    _arguments = frozenset({"permissions", "obj", "anonymous"})
 
     def __init__(
         self,
@@ -201,6 +205,8 @@ class HasPermission(Policy):
 
 class UserPassesTest(Policy):
     """`test(user)` returns True; sync or async."""
+
+    _arguments = frozenset({"test"})
 
     def __init__(self, test: Callable[[Any], Any]) -> None:
         if not callable(test):

@@ -315,6 +315,19 @@ async def test_without_a_resolver_there_is_no_object():
 
 # Arguments and settings.
 
+IGNORED = {
+    "obj": (HasPermission, "obj", "give obj as an argument"),
+    "test": (UserPassesTest, "test", "give test as an argument"),
+    "allows": (type("Closed", (IsStaff,), {}), "allows", "asked in its place"),
+}
+
+
+@pytest.mark.parametrize(("base", "name", "message"), IGNORED.values(), ids=IGNORED)
+def test_an_override_that_would_be_ignored_is_an_error_when_the_class_is_made(base, name, message):
+    methods = {name: lambda self, user: False} | ({"check": lambda self, request: True} if name == "allows" else {})
+    with pytest.raises(TypeError, match=message):
+        type("Ignored", (base,), methods)
+
 
 @pytest.mark.parametrize(
     ("make", "message"),

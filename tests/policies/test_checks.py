@@ -58,6 +58,14 @@ class Moved(Wrapper):
         await super().__call__(scope, receive, send)
 
 
+class Replaced(Wrapper):
+    """Replaces the arguments of the route in the scope, in place."""
+
+    async def __call__(self, scope, receive, send):
+        scope["url_route"]["kwargs"] = {"room": "b"}
+        await super().__call__(scope, receive, send)
+
+
 #: A wrapper between two layers with the same policy; the status, and how often the policy is asked.
 SUBJECTS = {
     "the same": (Wrapper, 101, 1),
@@ -67,6 +75,7 @@ SUBJECTS = {
     "an anonymous user": (lambda app: With(app, user=anonymous), 403, 2),
     "another session": (lambda app: With(app, session=SessionStore()), 403, 2),
     "another route in place": (Moved, 403, 2),
+    "another route's arguments in place": (Replaced, 403, 2),
     "another route": (lambda app: With(app, url_route={"args": (), "kwargs": {"room": "b"}}), 403, 2),
 }
 
@@ -80,6 +89,14 @@ async def test_a_policy_that_allowed_one_subject_is_asked_again_about_another(na
     user = SimpleLazyObject(lambda: boss) if "place" in name else boss
     bool(user)
     assert ((await knock(app, "/a/", user=user)).status, len(policy.asked)) == (expected, asked)
+
+
+async def test_the_default_policy_is_asked_about_the_arguments_that_a_wrapper_has_replaced():
+    policy = Check(lambda request: request.resolver_match.kwargs["room"] == "a")
+    hooks = Hooks()
+    hooks.on_request(lambda request: request.resolver_match and None)
+    app = URLRouter([path("<room>/", Replaced(accept))])
+    assert (await knock(DenyMiddlewareStack(app, default_policy=policy, hooks=hooks), "/a/", user=alice)).status == 403
 
 
 async def test_a_route_hook_between_two_policies_has_the_object_resolved_anew(settings):

@@ -1,0 +1,370 @@
+"""Views, middleware and wrappers by which a request was let in by what was decided about another one."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+
+import pytest
+from channels.middleware import BaseMiddleware
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.core.asgi import get_asgi_application
+from django.core.cache import cache
+from django.http import HttpResponse, JsonResponse
+from django.urls import path, re_path, resolve
+from django.utils.functional import SimpleLazyObject
+from django.views.decorators.cache import cache_page
+from django.views.decorators.csrf import csrf_exempt
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
+from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsStaff
+from tests.support.clients import fetch
+from tests.support.mirror import HOST, START, Server, body, made
+from tests.support.policies import AsyncCheck, Check
+from tests.support.site import OUTSIDE, Site, hello
+from tests.support.transports import DJANGO, Middleware, Wrapper
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(params=["wsgi", "asgi", "stack"])
+def site(request, settings):
+    return Site(settings, DJANGO[request.param]())
+
+
+# A view that calls others with its own request.
+
+may_read = require(Check(lambda request: request.method == "GET" or request.user.is_staff))
+is_lobby = require(Check(lambda request: request.resolver_match.url_name == "lobby"))
+is_first = require(Check(lambda request: request.resolver_match.args == ("1",)))
+
+
+def other_method(request):
+    statuses = []
+    for request.method in ("GET", "DELETE"):
+        statuses.append(may_read(hello)(request).status_code)
+    return statuses
+
+
+def other_view(request):
+    statuses = []
+    for url in ("/lobby/", "/payroll/"):
+        request.path = request.path_info = url
+        request.resolver_match = resolve(url)
+        statuses.append(request.resolver_match.func(request).status_code)
+    return statuses
+
+
+def other_arguments(request):
+    statuses = []
+    for url in ("/rooms/1/", "/rooms/2/"):
+        request.resolver_match = match = resolve(url)
+        statuses.append(match.func(request, *match.args).status_code)
+    return statuses
+
+
+@pytest.mark.parametrize("batch", [other_method, other_view, other_arguments])
+def test_what_was_decided_about_one_view_says_nothing_about_the_next(batch, site, users):
+    site.serve(
+        path("", lambda request: JsonResponse(batch(request), safe=False)),
+        path("lobby/", is_lobby(hello), name="lobby"),
+        path("payroll/", is_lobby(hello), name="payroll"),
+        re_path(r"^rooms/(\d+)/$", is_first(lambda request, number: hello(request))),
+    ).log_in(users["alice"])
+    assert site.ask().body == b"[200, 403]"
+
+
+@require(Check(lambda request: request.method == "GET" or request.user.is_staff))
+def who(request):
+    return HttpResponse(f"{request.user.username or 'nobody'} {request.method}")
+
+
+def as_anonymous(request):
+    copied = copy.copy(request)
+    copied.user = AnonymousUser()
+    return who(copied)
+
+
+def as_delete(request):
+    copied = copy.copy(request)
+    copied.method = "DELETE"
+    return who(copied)
+
+
+@pytest.mark.parametrize("kind", [None, "request"])
+def test_a_copy_of_a_request_is_what_is_asked_about_and_what_the_view_gets(kind, site, users):
+    hooks = {} if kind is None else {"hooks": made(kind, lambda request: None)}
+    site.serve(path("anonymous/", login_required(as_anonymous)), path("delete/", login_required(as_delete)), **hooks)
+    site.log_in(users["alice"])
+    assert (site.ask("/anonymous/").body, site.ask("/delete/").status) == (b"nobody GET", 403)
+
+
+can_room = permission_required("site.room", obj=lambda request: "room")
+can_doc = permission_required("site.other", obj=lambda request: "doc")  # The backend allows it to nobody.
+
+
+def obj_of(request):
+    return HttpResponse(request.wsdeny.obj)
+
+
+room, doc = can_room(obj_of), can_doc(obj_of)
+
+
+@can_room
+def room_after_doc(request):
+    assert doc(request).status_code == 403
+    return HttpResponse(request.wsdeny.obj)
+
+
+def rooms(request):
+    answers = [view(request) for view in (room, doc, room)]
+    return HttpResponse(b" ".join(answer.content for answer in answers if answer.status_code == 200))
+
+
+OBJECTS = {
+    "a denied view between": (rooms, b"room room"),
+    "a denied view inside": (room_after_doc, b"room"),
+    "a negated permission": (
+        require(
+            HasPermission("site.room", obj=lambda request: "room")
+            & ~HasPermission("site.other", obj=lambda request: "doc")
+        )(obj_of),
+        b"room",
+    ),
+}
+
+
+@pytest.mark.parametrize(("view", "expected"), OBJECTS.values(), ids=OBJECTS)
+def test_the_object_of_a_view_is_that_of_its_own_policy(view, expected, site, users, settings):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "tests.support.policies.ByName"]
+    site.serve(path("", view)).log_in(users["alice"])
+    assert site.ask().body == expected
+
+
+@pytest.mark.parametrize("way", ["wsgi", "asgi"])
+def test_a_policy_that_asks_auser_is_asked_again_about_another_lazy_user(way, settings, users):
+    async def is_staff(request):
+        return (await request.auser()).is_staff
+
+    staff_only = require(AsyncCheck(is_staff))
+    page = staff_only(hello)
+
+    @staff_only
+    async def as_alice(request):
+        alice = await get_user_model().objects.aget(username="alice")
+
+        async def auser():
+            return alice
+
+        request.user, request.auser = SimpleLazyObject(lambda: alice), auser
+        return await asyncio.to_thread(page, request)
+
+    site = Site(settings, DJANGO[way]()).serve(path("", as_alice)).log_in(users["staff"])
+    assert site.ask().status == 403
+
+
+# Middleware that asks Django more than once, or answers by itself.
+
+
+class RetryOn503(Middleware):
+    """Asks for the response again if it is a 503."""
+
+    def __call__(self, request):
+        if self._is_async:
+            return self._acall(request)
+        response = self.get_response(request)
+        return self.get_response(request) if response.status_code == 503 else response
+
+    async def _acall(self, request):
+        response = await self.get_response(request)
+        return await self.get_response(request) if response.status_code == 503 else response
+
+
+def confine(request):
+    request.resolver_match.kwargs["name"] = "lobby"
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+@pytest.mark.parametrize("of", ["site", "view"])
+def test_a_second_try_of_middleware_does_not_undo_what_a_route_hook_has_changed(place, of, site):
+    seen, hooks = [], made("route", confine)
+
+    def view(request, name):
+        seen.append(name)
+        return HttpResponse(name, status=503 if len(seen) == 1 else 200)
+
+    retry = f"{__name__}.RetryOn503"
+    where = {"inside": [retry]} if place == "inside" else {"outside": [*OUTSIDE, retry]}
+    if of == "view":
+        site.serve(path("<name>/", with_hooks(hooks)(view)), **where)
+    else:
+        policy = Check(lambda request: request.resolver_match.kwargs["name"] == "lobby")
+        site.serve(path("<name>/", view), hooks=hooks, MIRROR_DEFAULT_POLICY=True, DEFAULT_POLICY=policy, **where)
+    assert (site.ask("/vault/").status, seen) == (200, ["lobby", "lobby"])
+
+
+class Hedge(Middleware):
+    """Asks for the response a second time if the first is slow."""
+
+    async def _acall(self, request):
+        first = asyncio.ensure_future(self.get_response(request))
+        await asyncio.sleep(0.02)
+        second = asyncio.ensure_future(self.get_response(request))
+        done, pending = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        return done.pop().result()
+
+
+@pytest.mark.parametrize("kind", ["request", "route", "response", "around"])
+def test_a_second_try_beside_the_first_passes_no_hook(kind, settings):
+    async def slow(request, *arguments):
+        await asyncio.sleep(0.1)
+        return Deny(403)
+
+    site = Site(settings, DJANGO["asgi"]())
+    site.serve(path("", hello), hooks=made(kind, slow), outside=[f"{__name__}.Hedge"], inside=[])
+    assert site.ask().status in {403, 500}
+
+
+class FallsBack(Middleware):
+    """Serves a page where there is no route, as flatpages do."""
+
+    def go(self, request, response):
+        return HttpResponse("secret") if response.status_code == 404 else response
+
+
+def test_what_inner_middleware_serves_where_there_is_no_route_is_locked(site):
+    site.serve(path("x/", hello), inside=[f"{__name__}.FallsBack"], MIRROR_DEFAULT_POLICY=True)
+    assert (site.ask("/x/").status, site.ask("/secret/").status) == (401, 401)
+
+
+def test_a_cached_page_is_not_served_past_an_inner_guard(site, settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    cache.clear()
+    is_boss = require(Check(lambda request: request.headers.get("X-Boss") == "1"))
+    view = cache_page(60)(require(AllowAny())(csrf_exempt(is_boss(hello))))
+    site.serve(path("", view), MIRROR_DEFAULT_POLICY=True, DEFAULT_POLICY=DenyAll())
+    assert [site.ask(X_Boss="1").status, site.ask().status] == [200, 403]
+
+
+# Wrappers around Django and other applications.
+
+
+def answering(content):
+    async def app(scope, receive, send):
+        await send(START)
+        await send(body(content))
+
+    return app
+
+
+async def answer_of(app, scope, receive):
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    await app(scope, receive, keep)
+    return sent
+
+
+class Composed:
+    """Answers with a fragment and a secret."""
+
+    async def __call__(self, scope, receive, send):
+        await answer_of(self.app, {**scope, "path": "/fragment/"}, receive)
+        await answering(b"secret")(scope, receive, send)
+
+
+class ComposedOfDjango(Composed, Wrapper):
+    pass
+
+
+class ComposedOfApps(Composed, BaseMiddleware):
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.app = inner
+
+
+class InPlaceOfErrors(Wrapper):
+    """Answers what Django has no page for, or cannot make."""
+
+    async def __call__(self, scope, receive, send):
+        sent = await answer_of(self.app, scope, receive)
+        for message in [START, body(b"secret")] if sent[0]["status"] in {404, 503} else sent:
+            await send(message)
+
+
+def unreachable(request):
+    raise ConnectionError
+
+
+IN_PLACE = {
+    "a public fragment": (ComposedOfDjango, public(hello), {}, 401),
+    "a denied fragment": (ComposedOfDjango, hello, {}, 401),
+    "what Django does not know": (InPlaceOfErrors, hello, {}, 401),
+    "a denial": (InPlaceOfErrors, hello, {"DEFAULT_POLICY": Check(unreachable)}, 503),
+}
+
+
+@pytest.mark.parametrize(("wrapper", "view", "options", "status"), IN_PLACE.values(), ids=IN_PLACE)
+async def test_what_a_wrapper_answers_in_the_place_of_django_is_locked(wrapper, view, options, status, settings):
+    url = "x/" if status == 503 else "fragment/"
+    Site(settings, DJANGO["asgi"]()).serve(path(url, view), MIRROR_DEFAULT_POLICY=True, **options)
+    application = DenyMiddlewareStack(ProtocolTypeRouter({"http": wrapper(get_asgi_application())}))
+    answer = await fetch(application, "/x/", headers=HOST)
+    assert (answer.status, b"secret" in answer.body) == (status, False)
+
+
+async def test_what_middleware_answers_with_a_public_fragment_is_locked(settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    inner = URLRouter([path("fragment/", public(answering(b"fragment")))])
+    answer = await fetch(DenyMiddlewareStack(ComposedOfApps(inner)), "/x/", headers=HOST)
+    assert (answer.status, b"secret" in answer.body) == (401, False)
+
+
+@pytest.mark.parametrize("default", [None, IsStaff()])
+async def test_a_public_application_that_passes_on_another_path_opens_nothing_there(default, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+
+    @public
+    async def redirect(scope, receive, send):
+        scope = {name: value for name, value in scope.items() if name not in {"path_remaining", "url_route"}}
+        await application({**scope, "path": "/reports/"}, receive, send)
+
+    routes = URLRouter([path("reports/", answering(b"secret")), path("", redirect)])
+    application = DenyMiddlewareStack(ProtocolTypeRouter({"http": routes}), default_policy=default)
+    answer = await fetch(application, "/", headers=HOST)
+    assert (answer.status, b"secret" in answer.body) == (401, False)
+
+
+async def listens(scope, receive, send):
+    listening = asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
+    await answering(b"done")(scope, receive, send)
+    listening.cancel()
+
+
+@pytest.mark.parametrize("make", [lambda: public(listens), lambda: require(AllowAny())(get_asgi_application())])
+async def test_an_application_that_has_begun_to_listen_leaves_no_task(make, settings):
+    Site(settings, DJANGO["asgi"]()).serve(path("", hello), outside=[], inside=[])
+    assert await Server(DenyMiddlewareStack(make()), headers=HOST).end() is None
+
+
+async def test_no_message_of_an_application_is_sent_after_a_denial():
+    @public
+    async def app(scope, receive, send):
+        try:
+            await answering(b"secret")(scope, receive, send)
+        except OSError:
+            await send({"type": "http.response.push", "path": "/secret/", "headers": []})
+
+    hooks = made("response", lambda request, response: Deny(403))
+    server = Server(DenyMiddlewareStack(app, hooks=hooks), headers=HOST)
+    await server.end()
+    assert [message["type"] for message in server.sent] == ["http.response.start", "http.response.body"]
