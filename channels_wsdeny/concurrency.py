@@ -1,8 +1,7 @@
 """Threads for the blocking part of requests: sessions, users, synchronous hooks and policies.
 
 Handshakes do not share the one thread of `channels.db.database_sync_to_async`, nor get a thread each: they
-use a bounded pool. Its threads are daemons, because a policy that hangs must not keep the process from
-ending, as the threads of `concurrent.futures.ThreadPoolExecutor` would.
+use a bounded pool.
 """
 
 from __future__ import annotations
@@ -11,19 +10,16 @@ import asyncio
 import contextvars
 import functools
 import os
-import threading
-from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from .conf import conf
-from .db import managed_connections
+from .threadpool import ThreadPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Threads for what runs after an answer; they start as they are needed, and each has a database connection.
@@ -32,73 +28,6 @@ _BACKGROUND_THREADS = 4
 #: Whether the current code runs in a thread of a pool, or on the event loop on behalf of such a thread.
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
 _UNSET = object()
-
-
-class ThreadPool(Executor):
-    """At most `size` daemon threads, started as they are needed, each with managed database connections.
-
-    A function that waits for a thread is dropped when its future is cancelled. One that has begun runs to its
-    end, and its result is dropped.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._waiting: dict[Future[Any], Callable[[], Any]] = {}
-        self._wakeup = threading.Condition()
-        self._threads = 0
-        self._idle = 0
-
-    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a function in a thread. Raises `ConnectionError` if the system cannot start a first thread."""
-        future: Future[T] = Future()
-        with self._wakeup:
-            self._waiting[future] = functools.partial(function, *args, **kwargs)
-            if self._idle >= len(self._waiting):
-                self._wakeup.notify()
-            elif self._threads < self.size:
-                self._start_thread()
-        future.add_done_callback(self._drop)
-        return future
-
-    def _drop(self, future: Future[Any]) -> None:
-        if future.cancelled():
-            with self._wakeup:
-                self._waiting.pop(future, None)
-
-    def _start_thread(self) -> None:
-        try:
-            threading.Thread(target=self._work, name="wsdeny-pool", daemon=True).start()
-        except RuntimeError as error:
-            if not self._threads:
-                self._waiting.clear()
-                raise ConnectionError("The pool cannot start a thread.") from error
-        else:
-            self._threads += 1
-            self._idle += 1
-
-    def _work(self) -> None:
-        while True:
-            self._run_next()  # A call of its own: an idle thread must not keep the last request alive.
-
-    def _run_next(self) -> None:
-        with self._wakeup:
-            self._wakeup.wait_for(lambda: self._waiting)
-            future = next(iter(self._waiting))
-            function = self._waiting.pop(future)
-            if not future.set_running_or_notify_cancel():
-                return
-            self._idle -= 1
-        try:
-            with managed_connections():
-                settle = functools.partial(future.set_result, function())
-        except BaseException as error:  # the caller gets it
-            settle = functools.partial(future.set_exception, error)
-        # The thread is idle before the caller gets its result: a caller who asks at once for another thread
-        # gets this one, with its database connection, and not a new one.
-        with self._wakeup:
-            self._idle += 1
-        settle()
-        del future, settle  # They refer to an error, whose traceback refers to this frame.
 
 
 @functools.cache

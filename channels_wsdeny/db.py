@@ -8,6 +8,7 @@ runs in a transaction.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,18 @@ def managed_connections() -> Iterator[None]:
             del connections[connection.alias]
         _job.end()
         close_old_connections()
+
+
+def seconds_until_close() -> float | None:
+    """Seconds until a connection of this thread is to be closed, by ``CONN_MAX_AGE``; None if none is."""
+    open_until = [connection.close_at for connection in connections.all(initialized_only=True)]
+    times = [moment for moment in open_until if moment is not None]
+    return max(0.0, min(times) - time.monotonic()) if times else None
+
+
+def close_idle_connections() -> None:
+    """Close the connections of this thread that are older than ``CONN_MAX_AGE``."""
+    close_old_connections()
 
 
 def take_turn() -> None:

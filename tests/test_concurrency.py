@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone, translation
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.concurrency import ThreadPool, get_pool, run_coroutine, run_in_background, run_in_threadpool
+from channels_wsdeny.concurrency import get_pool, run_coroutine, run_in_background, run_in_threadpool
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check, accept
@@ -132,30 +132,7 @@ def test_a_coroutine_that_has_to_wait_cannot_be_run_in_a_synchronous_caller():
         run_coroutine(asyncio.sleep(0))
 
 
-# How many threads there are.
-
-
-async def test_there_are_as_many_threads_as_are_needed_and_never_more_than_the_size():
-    pool, together = ThreadPool(4), threading.Barrier(4)
-    one = {await submit(pool, threading.get_ident) for _ in range(20)}
-    assert len(one) == 1  # With one database connection.
-    idents = await asyncio.gather(
-        *(submit(pool, lambda: (together.wait(GUARD), threading.get_ident())[1]) for _ in range(40))
-    )
-    assert one < set(idents)
-    assert len(set(idents)) == 4
-
-
-async def test_functions_are_run_in_the_order_in_which_they_came_but_for_those_given_up(gate):
-    pool, order = ThreadPool(1), []
-    first = submit(pool, gate)
-    await until(lambda: gate.came)
-    rest = [submit(pool, order.append, number) for number in range(9)]
-    rest[4].cancel()
-    await asyncio.sleep(0)  # The loop passes the cancellation on to the pool.
-    gate.open()
-    await asyncio.gather(first, *rest, return_exceptions=True)
-    assert order == [0, 1, 2, 3, 5, 6, 7, 8]
+# Which pool there is.
 
 
 async def test_the_size_is_the_setting_and_a_change_loses_nothing(settings, gate):
@@ -366,7 +343,7 @@ except KeyboardInterrupt:
     ),
     "a child of a process whose pool is full, too": (
         "status(hangs); in_a_child(answers); print(status(answers))",
-        "child 101\n503",
+        "child 101\n101",
     ),
     "it is unavailable without a thread to give, and recovers": (
         """
