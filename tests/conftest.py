@@ -9,6 +9,7 @@ from django.test import Client
 from django.utils import translation
 
 from channels_wsdeny import Hooks, signals
+from channels_wsdeny.http import responses
 from tests.support.clients import cookie_header
 from tests.support.site import Site
 from tests.support.transports import DJANGO
@@ -37,6 +38,12 @@ def _what_stays():
     """What pytest keeps of the tests so far is left out when a test collects garbage."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch):
+    """The ``Retry-After`` of a 503 is the setting itself, so that answers can be compared."""
+    monkeypatch.setattr(responses, "_spread", float)
 
 
 @pytest.fixture(autouse=True)

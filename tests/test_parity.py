@@ -43,7 +43,7 @@ async def test_without_the_extension_a_denial_is_a_close_with_its_status(headers
         headers = headers_of(case.user)
         answer = await knock(application, f"/ws/{case.name}/", headers=headers, extensions={})
         found[case.name] = answer.close or answer.status
-    assert found == {case.name: (4000 + case.status, case.code) if case.status else 101 for case in CASES}
+    assert found == {case.name: (4000 + case.status, case.reason) if case.status else 101 for case in CASES}
 
 
 async def test_deny_with_close_accepts_and_closes_with_the_status(headers_of, settings):
@@ -57,5 +57,5 @@ async def test_deny_with_close_accepts_and_closes_with_the_status(headers_of, se
         close = await handshake.next() if case.status else {"code": 101, "reason": None}
         await handshake.leave()
         found[case.name] = message.get("subprotocol"), close["code"], close["reason"]
-    expected = {case.name: ("chat.v1", 4000 + case.status, case.code) for case in DENIED}
+    expected = {case.name: ("chat.v1", 4000 + case.status, case.reason) for case in DENIED}
     assert found == expected | {case.name: (None, 101, None) for case in PASSED}

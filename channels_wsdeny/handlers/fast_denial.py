@@ -25,11 +25,10 @@ from ..http.messages import (
     denial_messages,
     encode_headers,
     is_connect,
-    send_nothing,
 )
 from ..http.request import HandshakeRequest
 from ..http.responses import JSON, active_language, is_language_negotiated, preferred_type
-from ..http.servers import is_granian
+from ..http.servers import is_closing, is_granian
 from ..http.trace import is_recorded
 from ..log import log_scope
 from ..policies.base import first_anonymous_denial
@@ -154,6 +153,7 @@ def encoded_denial(
         or (is_anonymous and site.has_hooks)
         or deny.response is not None
         or deny.headers
+        or deny.status == 503  # Each client gets another ``Retry-After``.
         or deny.members
         or deny.__cause__ is not None
         or type(deny.detail) is not str  # Lazy or safe ones may be equal, and yet be another text elsewhere.
@@ -169,10 +169,11 @@ def encoded_denial(
     accept, accept_language = headers
     media_type = JSON if accept is None else _media_type(accept)
     language = active_language() if site.is_translated else None
-    key = (deny.status, deny.code, deny.detail, media_type, accept_language, language, site.varying)
+    closes = is_closing(scope, send)
+    key = (deny.status, deny.code, deny.detail, media_type, accept_language, language, site.varying, closes)
     found = _encoded.get(key)
     if found is None:
-        found = _encode(deny, _request(accept, accept_language), send)
+        found = _encode(deny, _request(accept, accept_language), scope, send)
         if found is not None:
             if len(_encoded) >= _MOST:
                 _encoded.pop(next(iter(_encoded)))
@@ -233,12 +234,12 @@ def _request(accept: bytes | None, language: bytes | None) -> HandshakeRequest:
     return HandshakeRequest({"type": "websocket", "path": "/", "headers": headers})
 
 
-def _encode(deny: Deny, request: HandshakeRequest, send: Send) -> tuple[Message, Message] | None:
+def _encode(deny: Deny, request: HandshakeRequest, scope: Scope, send: Send) -> tuple[Message, Message] | None:
     response: Any = make_denial(RequestContext(request), deny, strict=True)
     if code_of(response) != deny.code or len(response.content) > _LARGEST:
         return None
     denial = EncodedDenial(response, encode_headers(response), deny.code)
-    return denial_messages(denial, "websocket.http", send_nothing)
+    return denial_messages(denial, scope, send)
 
 
 def _forget(**kwargs: object) -> None:

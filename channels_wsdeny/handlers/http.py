@@ -478,7 +478,7 @@ class HttpHandler(AppHandler):
         if statuses.is_denial(response.status_code):
             log_denial(self.context, response.status_code, denial.code)
         try:
-            sending = send_response(denial, self._send)
+            sending = send_response(denial, self.scope, self._send)
             await (send_while_connected(sending, self._receive) if response.streaming else sending)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.

@@ -14,7 +14,6 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
 
-from ..conf import conf
 from ..exceptions import Deny
 
 # Clients of caches and brokers are optional, so their exceptions are recognised by name.
@@ -83,7 +82,7 @@ def _translate(error: Exception) -> Deny:
     if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
         return Deny(400)
     if is_unreachable(error):
-        return Deny(503, headers={"Retry-After": str(conf.RETRY_AFTER)})
+        return Deny(503)
     return Deny(500)
 
 

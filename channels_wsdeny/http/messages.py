@@ -83,15 +83,16 @@ def accept_headers(response: HttpResponseBase) -> RawHeaders:
 # Messages that are sent
 
 
-def denial_messages(denial: EncodedDenial, prefix: str, send: Send) -> tuple[Message, Message]:
-    """The two messages of a denial for this server; `prefix` is ``http`` or ``websocket.http``."""
+def denial_messages(denial: EncodedDenial, scope: Scope, send: Send) -> tuple[Message, Message]:
+    """The two messages of a denial of `scope`, for this server."""
     status = denial.response.status_code
     body = b"" if status in _BODILESS else denial.response.content
     headers = [pair for pair in denial.headers if pair[0] not in _FRAMING]
     if status not in _BODILESS:
         headers.append((b"content-length", b"%d" % len(body)))
-    if prefix != "http":
-        headers = denial_headers_for(send, headers)
+    prefix = "http"
+    if scope["type"] == "websocket":
+        prefix, headers = "websocket.http", denial_headers_for(scope, send, headers)
     return (
         {"type": f"{prefix}.response.start", "status": status, "headers": headers},
         {"type": f"{prefix}.response.body", "body": body, "more_body": False},
@@ -110,7 +111,7 @@ def denial_for(denial: EncodedDenial, scope: Scope, send: Send, how: str) -> tup
         accept = accept_message({"type": "websocket.accept", "subprotocol": subprotocol}, cookies, send)
         return accept, close_message(denial)
     if EXTENSION in (scope.get("extensions") or {}):
-        return denial_messages(denial, "websocket.http", send)
+        return denial_messages(denial, scope, send)
     warn_of_missing_extension()
     return (close_message(denial),)
 
@@ -135,18 +136,21 @@ def accept_message(message: Message, headers: RawHeaders, send: Send) -> Message
 def close_message(denial: EncodedDenial, reason: str = "") -> Message:
     """The close that stands for a denial: 4000 + status, unless its application closed with another code.
 
-    The reason is cut at 123 bytes; by default it is the code of the denial.
+    The reason is cut at 123 bytes; by default it is the code of the denial, and ``;retry=`` with the seconds of
+    ``Retry-After``, if there are any.
     """
     code, own = getattr(denial.response, "wsdeny_close", (None, ""))
-    cut = (reason or own or denial.code).encode()[:_LONGEST_REASON].decode(errors="ignore")
+    retry = denial.response.get("Retry-After", "")
+    coded = f"{denial.code};retry={retry}" if retry.isdecimal() else denial.code
+    cut = (reason or own or coded).encode()[:_LONGEST_REASON].decode(errors="ignore")
     return {"type": "websocket.close", "code": code or 4000 + denial.response.status_code, "reason": cut}
 
 
-async def send_response(denial: EncodedDenial, send: Send) -> None:
+async def send_response(denial: EncodedDenial, scope: Scope, send: Send) -> None:
     """Answer an HTTP request; a stream or file is sent as it comes, and closed."""
     response = denial.response
     if not response.streaming:
-        for message in denial_messages(denial, "http", send):
+        for message in denial_messages(denial, scope, send):
             await send(message)
         return
     headers = [pair for pair in denial.headers if pair[0] != b"transfer-encoding"]

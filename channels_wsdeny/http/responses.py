@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import random
 import traceback
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, ContextVar
@@ -74,6 +76,7 @@ def _problem(context: RequestContext, deny: Deny) -> HttpResponse:
         title = statuses.phrase(deny.status)
         detail = str(deny.detail or statuses.detail_for(deny.code, deny.status))
     debug = _debug(context, deny) if settings.DEBUG else ""
+    retry = _retry_after(deny)
     if media_type == HTML:
         body: str = format_html(
             "<!doctype html>\n<title>{0} {1}</title>\n<h1>{1}</h1>\n<p>{2}</p>\n<pre>{3}</pre>\n",
@@ -83,14 +86,36 @@ def _problem(context: RequestContext, deny: Deny) -> HttpResponse:
         body = "\n".join(line for line in (f"{deny.status} {title}", detail, debug) if line) + "\n"
     else:
         problem = {"type": "about:blank", "title": title, "status": deny.status, "detail": detail}
-        problem |= {"code": deny.code, **deny.members, **({"debug": debug} if debug else {})}
+        problem |= {
+            "code": deny.code,
+            "retry": False if retry is None else retry,
+            **deny.members,
+            **({"debug": debug} if debug else {}),
+        }
         body = json.dumps(problem)
     if media_type != JSON:
         media_type += "; charset=utf-8"
     response = HttpResponse(body, status=deny.status, content_type=media_type)
     response["Cache-Control"] = "no-store"
     response["Vary"] = _VARY[is_language_negotiated()]
+    if retry is not None:
+        response["Retry-After"] = str(retry)
     return response
+
+
+def _retry_after(deny: Deny) -> int | None:
+    """Seconds after which trying again makes sense: ``Retry-After``, or that of a 503; None if it makes none.
+
+    That of a 503 is spread by half of ``RETRY_AFTER``, for otherwise all clients would come back at once.
+    """
+    given = {name.lower(): value for name, value in deny.headers.items()}.get("retry-after")
+    if given is not None:
+        return int(given) if given.isdecimal() else None
+    return math.ceil(_spread(conf.RETRY_AFTER)) if deny.status == 503 else None
+
+
+def _spread(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - it is no secret
 
 
 def _debug(context: RequestContext, deny: Deny) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..log import warn_once
 
 if TYPE_CHECKING:
-    from ..types import RawHeaders, Send
+    from ..types import RawHeaders, Scope, Send
 
 
 def is_granian(send: Send) -> bool:
@@ -21,11 +21,26 @@ def is_granian(send: Send) -> bool:
     return "granian.asgi" in sys.modules or "granian" in module
 
 
-def denial_headers_for(send: Send, headers: RawHeaders) -> RawHeaders:
+#: Where the servers have their ``send`` that close the connection after a denial without saying so.
+_CLOSING = {"hypercorn.protocol.ws_stream", "uvicorn.protocols.websockets.wsproto_impl"}
+
+
+def is_closing(scope: Scope, send: Send) -> bool:
+    """Whether the server closes the connection after a denial of `scope`, and does not say so itself.
+
+    A proxy would send the next request there. HTTP/2 has no such header (RFC 9113 section 8.2.2).
+    """
+    is_http1 = scope.get("http_version", "1.1") in {"1.0", "1.1"}
+    return is_http1 and type(getattr(send, "__self__", None)).__module__ in _CLOSING
+
+
+def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHeaders:
     """The headers of a denied handshake, as far as the server can send them.
 
     For granian one line for each name, and ``Connection: close``, for it would keep the connection alive.
     """
+    if is_closing(scope, send):
+        return [*(pair for pair in headers if pair[0] != b"connection"), (b"connection", b"close")]
     if not is_granian(send):
         return headers
     once: dict[bytes, bytes] = {}

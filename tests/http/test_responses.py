@@ -51,7 +51,33 @@ def test_a_problem_has_the_members_of_rfc_9457_and_a_code():
         "status": 403,
         "detail": "You do not have permission to open this.",
         "code": "permission_denied",
+        "retry": False,
     }
+
+
+RETRIES = {
+    "a denial": (lambda: Deny(403), False, None),
+    "an unavailable service": (lambda: Deny(503), 5, "5"),
+    "as the site says": (lambda: Deny(503, headers={"retry-after": "60"}), 60, "60"),
+    "throttled": (lambda: Deny(429, headers={"Retry-After": "30"}), 30, "30"),
+    "a date": (
+        lambda: Deny(503, headers={"Retry-After": "Sat, 28 Nov 2026 12:00:00 GMT"}),
+        False,
+        "Sat, 28 Nov 2026 12:00:00 GMT",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "retry", "header"), RETRIES.values(), ids=RETRIES)
+def test_a_problem_says_when_to_try_again(make, retry, header):
+    answer = ask(make)
+    assert (answer.problem["retry"], answer.header("retry-after")) == (retry, header)
+
+
+def test_not_all_clients_are_told_to_come_back_at_once(monkeypatch):
+    monkeypatch.undo()
+    found = {int(ask(lambda: Deny(503)).header("retry-after")) for _ in range(200)}
+    assert (min(found), max(found)) == (3, 8)
 
 
 def test_a_problem_has_the_sites_detail_code_and_members_in_ascii():

@@ -54,6 +54,20 @@ async def test_granian_gets_each_name_once_and_is_told_to_close(site, expected):
     assert {name: answer.header(name) for name in expected} == expected
 
 
+class Hypercorn(Server):
+    """A server whose `send` is a method of an object from hypercorn's module."""
+
+    __module__ = "hypercorn.protocol.ws_stream"
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("make", [lambda: guarded(DenyAll(), Script()), lambda: denying(upgrade)])
+async def test_a_server_that_closes_after_a_denial_says_so_on_http1(make, version):
+    found = [(await server().run(make(), http_version=version)).all("connection") for server in (Hypercorn, Server)]
+    assert (found[0] == ["close"]) is (version == "1.1")
+    assert "close" not in found[1]
+
+
 async def test_granian_gets_an_accept_without_headers_but_with_its_subprotocol():
     script = Script(accept((b"x-a", b"1"), subprotocol="chat"))
     granian = Granian()

@@ -61,6 +61,12 @@ class Case:
         object.__setattr__(self, "code", self.code or CODES.get(self.status))
         object.__setattr__(self, "headers", {**HEADERS.get(self.status, {}), **self.headers})
 
+    @property
+    def reason(self) -> str:
+        """The reason of a close that stands for this denial."""
+        retry = self.headers.get("retry-after")
+        return f"{self.code};retry={retry}" if retry else str(self.code)
+
     def faults(self, answer: Answer) -> dict[str, Any]:
         """What an answer has that this denial should not have, by name; {} if it is right."""
         is_problem = answer.header("content-type") == "application/problem+json"
