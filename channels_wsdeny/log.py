@@ -6,6 +6,7 @@ Records never hold cookies, query strings or tokens.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("channels_wsdeny")
 request_logger = logging.getLogger("django.request")
 _warned: set[str] = set()
+#: Kinds of errors that are counted at the same time.
+_MOST_OUTAGES = 100
 
 
 def log_denial(context: RequestContext, status: int, code: str) -> None:
@@ -75,19 +78,45 @@ def protected() -> Iterator[None]:
 
 
 def log_failure(context: RequestContext, error: BaseException, status: int = 500) -> None:
-    """Log an exception that became a denial, or came after one, with its traceback. Never raises."""
+    """Log an exception that became a denial, or came after one, with its traceback. Never raises.
+
+    While a service cannot be reached, the same error is logged once a minute, and counted in between.
+    """
     trace = context.trace
     if trace is not None and trace.is_dry_run:
         trace.note_failure(error)
         return
+    counted = _count_outage(error) if status == 503 else 0
+    if counted is None:
+        return
     with protected():
         request_logger.error(
-            "%s: %s",
+            "%s: %s%s",
             "Service Unavailable" if status == 503 else "Internal Server Error",
             escape(request_path(context.request)),
+            f" (the same {counted} times more since it was last logged)" if counted else "",
             exc_info=error,
             extra={"status_code": status, **_reportable(context.request)},
         )
+
+
+#: Seconds for which the same error of a service that cannot be reached is counted, and not logged.
+_OUTAGE = 60.0
+#: When such an error was logged, in seconds of `time.monotonic`, and how often it came since.
+_outages: dict[tuple[type, str], tuple[float, int]] = {}
+_outages_lock = threading.Lock()
+
+
+def _count_outage(error: BaseException) -> int | None:
+    """How often `error` came since it was last logged, if it is to be logged now; None if it is only counted."""
+    key, now = (type(error), exception_text(error)), time.monotonic()
+    with _outages_lock:
+        logged, count = _outages.pop(key, (None, 0))
+        is_news = logged is None or now - logged > _OUTAGE
+        if len(_outages) >= _MOST_OUTAGES:
+            _outages.pop(next(iter(_outages)))
+        _outages[key] = (now, 0) if logged is None or is_news else (logged, count + 1)
+    return count if is_news else None
 
 
 def _reportable(request: Any) -> dict[str, HttpRequest]:

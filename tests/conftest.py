@@ -8,7 +8,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
 from django.utils import translation
 
-from channels_wsdeny import Hooks, signals
+from channels_wsdeny import Hooks, log, signals
 from channels_wsdeny.http import responses
 from tests.support.clients import cookie_header
 from tests.support.site import Site
@@ -38,6 +38,12 @@ def _what_stays():
     """What pytest keeps of the tests so far is left out when a test collects garbage."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _own_outages(monkeypatch):
+    """What an earlier test has logged of a service that could not be reached is logged again."""
+    monkeypatch.setattr(log, "_outages", {})
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,31 @@ import pytest
 import channels_wsdeny
 from tests.support.processes import run_python
 
+WITHOUT_AUTH = """
+import asyncio, sys, types
+from django.conf import settings
+sys.modules["urls"] = types.SimpleNamespace(urlpatterns=[])
+settings.configure(INSTALLED_APPS=["channels_wsdeny"], ROOT_URLCONF="urls", LOGGING_CONFIG=None)
+import django
+django.setup()
+from django.core.checks import run_checks
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import public, require
+from channels_wsdeny.policies import HasPermission, IsStaff, UserPassesTest
+from tests.support.clients import cookie_header, knock
+from tests.support.scripted import Script, accept
+
+async def main():
+    anonymous = UserPassesTest(lambda user: user.is_anonymous and not user.get_username())
+    for headers in ([], cookie_header(sessionid="a" * 32)):
+        for guard in (public, require(anonymous), lambda app: app, require(IsStaff() | HasPermission("a.b"))):
+            site = guard(Script(accept()))
+            print((await knock(DenyMiddlewareStack(site), "/", headers=headers)).status, end=" ")
+
+print([check.msg for check in run_checks()])
+asyncio.run(main())
+"""
+
 WITHOUT_DAPHNE = ["daphne", "twisted", "autobahn"]
 
 
@@ -54,3 +79,9 @@ def test_the_package_exports_what_it_says():
 def test_the_names_of_the_contract_can_be_imported(module, names):
     imported = __import__(module, fromlist=["x"])
     assert [name for name in names.split() if not hasattr(imported, name)] == []
+
+
+@pytest.mark.servers
+def test_a_site_without_users_and_sessions_needs_neither_where_no_policy_asks_for_them():
+    printed, errors = run_python(WITHOUT_AUTH)
+    assert printed.splitlines()[-1] == "101 101 401 401 101 101 401 401", errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import django
 import pytest
@@ -14,7 +15,7 @@ from django.test import RequestFactory
 from django.urls import path
 from django.utils.log import AdminEmailHandler
 
-from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny import Deny, DenyMiddlewareStack, log
 from channels_wsdeny.decorators import require
 from channels_wsdeny.log import escape
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff, Policy
@@ -151,6 +152,27 @@ def test_an_exception_has_its_traceback_once_and_the_clients_faults_have_none(as
         503,
         f"Service Unavailable: {path.replace('raises-anything', 'database-gone')}",
     )
+
+
+async def test_an_outage_has_one_traceback_a_minute_and_the_rest_is_counted(monkeypatch, caplog):
+    now, numbers = [1000.0], iter(range(10**6))
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    down = guarded(Check(raising(lambda: ConnectionError("The cache is down."))), accept)
+    other = guarded(Check(raising(lambda: ConnectionError(f"Another one: {next(numbers)}"))), accept)
+
+    def tracebacks():
+        return [record.getMessage() for record in caplog.records if record.exc_info]
+
+    for _ in range(20):
+        assert (await knock(down, "/a/")).status == 503
+    assert tracebacks() == ["Service Unavailable: /a/"]
+    assert len([record for record in caplog.records if record.name == "channels_wsdeny"]) == 20
+    now[0] += 61
+    await knock(down, "/b/")
+    assert tracebacks()[1:] == ["Service Unavailable: /b/ (the same 19 times more since it was last logged)"]
+    for _ in range(150):
+        await knock(other, "/c/")
+    assert len(log._outages) == 100
 
 
 async def test_a_denial_of_the_sites_own_has_a_traceback_only_if_it_has_a_cause(records):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
@@ -56,7 +57,8 @@ class ScopeRequest(ASGIRequest):
             self.session = scope["session"]
         if "user" in scope:
             # A token middleware sets None for "no user"; the user of the cookie is not loaded then.
-            self.user = anonymous_user() if scope["user"] is None else scope["user"]
+            user: Any = anonymous_user() if scope["user"] is None else scope["user"]
+            self.user = user
 
     def __getattr__(self, name: str) -> Any:
         own = vars(self)
@@ -116,9 +118,13 @@ class ScopeRequest(ASGIRequest):
     def known_user(self) -> User | None:
         """The user if no I/O is needed to tell, else None. Without a session cookie it is anonymous."""
         own = vars(self)
-        if "user" not in own and self.scope.get("session") is None and not self._has_session_cookie:
+        if "user" not in own and not self._may_have_user():
             own["user"] = anonymous_user()
         return _loaded(own.get("user"))
+
+    def _may_have_user(self) -> bool:
+        has_session = self.scope.get("session") is not None or self._has_session_cookie
+        return has_session and _anonymous_class() is not NoUser
 
     @cached_property
     def _has_session_cookie(self) -> bool:
@@ -329,11 +335,35 @@ def full_path(scope: Mapping[str, Any]) -> str:
     return path if path.startswith(root_path) else root_path + path
 
 
-def anonymous_user() -> AnonymousUser:
-    """Django's `AnonymousUser`."""
-    from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
+class NoUser:
+    """The user of every request on a site without `django.contrib.auth`: anonymous, and nothing is allowed to it."""
 
-    return AnonymousUser()
+    id = pk = None
+    username = ""
+    is_anonymous = True
+    is_authenticated = is_active = is_staff = is_superuser = False
+
+    def get_username(self) -> str:
+        """The empty string, as of `AnonymousUser`."""
+        return self.username
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
+        """False."""
+        return False
+
+
+@functools.cache
+def _anonymous_class() -> type[AnonymousUser | NoUser]:
+    try:
+        from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
+    except RuntimeError:  # it is not in INSTALLED_APPS
+        return NoUser
+    return AnonymousUser
+
+
+def anonymous_user() -> AnonymousUser | NoUser:
+    """Django's `AnonymousUser`; on a site without `django.contrib.auth` a `NoUser`."""
+    return _anonymous_class()()
 
 
 def known_user(request: HttpRequest) -> User | None:
