@@ -26,7 +26,7 @@ from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support import wrappers
 from tests.support.clients import fetch, knock
-from tests.support.scripted import accept, text
+from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import DENIAL, Server, consumer, errors, no_task_left
 from tests.support.wrappers import InTask, OwnRouter, Peeks, Wrapper
 
@@ -208,10 +208,25 @@ async def test_policies_of_routers_wrappers_and_consumers_must_all_allow():
     assert (await knock(DenyMiddlewareStack(public(Wrapper(function([])))), "/")).status == 101
 
 
-async def test_the_stack_leaves_an_origin_validator_its_denial():
-    site = DenyMiddlewareStack(OriginValidator(function([]), ["https://example.com"]), default_policy=AllowAny())
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("wrap", [lambda app: app, lambda app: URLRouter([path("", app)])])
+async def test_a_denial_of_an_origin_validator_says_that_it_is_about_the_origin(wrap, debug, settings, caplog):
+    settings.DEBUG = debug
+    site = DenyMiddlewareStack(OriginValidator(wrap(function([])), ["https://example.com"]), default_policy=AllowAny())
     for origin, status in {b"https://evil.example": 403, b"https://example.com": 101, b"http://[bad": 403}.items():
-        assert (await knock(site, "/", headers=[(b"origin", origin)])).status == status
+        answer = await knock(site, "/", headers=[(b"host", b"testserver"), (b"origin", origin)])
+        assert answer.status == status
+        if status == 403:
+            assert answer.problem["code"] == "origin_not_allowed"
+            assert ("debug" in answer.problem) is debug
+    (told,) = [each.getMessage() for each in caplog.records if each.name == "django.security.DisallowedOrigin"]
+    for expected in ("'https://evil.example'", "'testserver'", "['https://example.com']", "ALLOWED_HOSTS"):
+        assert expected in told
+
+
+async def test_a_close_of_the_consumer_behind_an_origin_validator_is_its_own():
+    site = DenyMiddlewareStack(OriginValidator(Script(close(code=4404)), ["https://a.test"]), default_policy=AllowAny())
+    assert (await knock(site, "/", headers=[(b"origin", b"https://a.test")])).status == 404
 
 
 async def test_a_subclass_of_the_stack_runs_what_it_overrides():

@@ -26,7 +26,7 @@ from ..http.messages import (
     encode_headers,
     is_connect,
 )
-from ..http.request import HandshakeRequest
+from ..http.request import HandshakeRequest, has_allowed_host
 from ..http.responses import JSON, active_language, is_language_negotiated, preferred_type
 from ..http.servers import is_closing, is_granian
 from ..http.trace import is_recorded
@@ -88,6 +88,7 @@ async def deny_anonymous(
         or _may_have_session(scope)
         or is_nested(scope)
         or is_recorded()
+        or not has_allowed_host(scope)
         or not scope.get("query_string", b"").isascii()
     ):
         return False

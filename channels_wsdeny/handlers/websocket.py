@@ -387,6 +387,7 @@ class WebSocketHandler(AppHandler):
         context.handler = self
         request.wsdeny = context
         try:
+            request.check_host()
             request.begin()
             hooks = site_hooks()
             if "url_route" in self._connection.scope:  # of a router around the stack

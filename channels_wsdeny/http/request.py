@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
-from django.core.exceptions import BadRequest
+from django.core.exceptions import BadRequest, DisallowedHost
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
 from django.http import HttpRequest, QueryDict, UnreadablePostError, parse_cookie
+from django.http.request import split_domain_port, validate_host
 from django.urls import ResolverMatch, set_script_prefix
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import LazyObject, SimpleLazyObject, cached_property, empty
@@ -87,6 +89,20 @@ class ScopeRequest(ASGIRequest):
             self.scope.get("query_string", b"").decode()
         except UnicodeDecodeError as error:
             raise BadRequest("The query string is not UTF-8.") from error
+
+    def check_host(self) -> None:
+        """Check the host as `get_host` does, without building ``META`` for one that is allowed.
+
+        A handshake without a ``Host`` is that of a test client: HTTP/1.1 requires one (RFC 9110 section 7.2).
+
+        Raises `DisallowedHost` for one that ``ALLOWED_HOSTS`` does not name.
+        """
+        if not has_allowed_host(self.scope):
+            try:
+                self.get_host()
+            except DisallowedHost as error:
+                logging.getLogger("django.security.DisallowedHost").error(str(error))  # noqa: TRY400 - as Django does
+                raise
 
     # The session and the user
 
@@ -321,6 +337,21 @@ class _UnreadableBody:
         return False
 
     def close(self) -> None: ...
+
+
+def has_allowed_host(scope: Mapping[str, Any]) -> bool:
+    """Whether the host of `scope` is allowed, as far as its ``Host`` alone tells; also if there is none."""
+    hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
+    if settings.USE_X_FORWARDED_HOST:
+        hosts += [value for name, value in scope.get("headers", ()) if name == b"x-forwarded-host"]
+    allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
+    return all(_is_allowed(host, tuple(allowed)) for host in hosts)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_allowed(host: bytes, allowed: tuple[str, ...]) -> bool:
+    domain, _ = split_domain_port(host.decode("latin1"))
+    return bool(domain) and validate_host(domain, allowed)
 
 
 def copy_scope(scope: Scope) -> dict[str, Any]:

@@ -7,6 +7,7 @@ It knows Channels' routers and wrappers and the middleware of this package. What
 from __future__ import annotations
 
 import copy
+import logging
 from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,9 +17,11 @@ from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
 from django.urls.exceptions import Resolver404
 
+from ..exceptions import Deny
 from .guards import NO_GUARDS, guards_of
 from .match import NOT_FOUND, UNRESOLVABLE, EndpointMatch, Match
 from .middleware import ASGIMiddleware, transparent_calls
@@ -26,7 +29,7 @@ from .middleware import ASGIMiddleware, transparent_calls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..types import ASGIApp, Scope
+    from ..types import ASGIApp, Message, Receive, Scope, Send
 
 #: Wrappers of Channels that neither route nor change what policies look at, and the name of their inner app.
 _KNOWN_WRAPPERS = {
@@ -116,9 +119,14 @@ class _Resolver:
         match = self.resolve(getattr(wrapper, attribute), path, outer)
         if isinstance(match, EndpointMatch):
             # A copy of the wrapper around the endpoint alone: the routers in between have done their work.
+            if isinstance(wrapper, OriginValidator):
+                match.app = _OriginCheck(wrapper, match.app)
+                return match
             twin = copy.copy(wrapper)
             setattr(twin, attribute, match.app)
             match.app = twin
+        elif match is UNRESOLVABLE and isinstance(wrapper, OriginValidator) and self._guard is not None:
+            return EndpointMatch(_OriginCheck(wrapper, wrapper.application), endpoint=wrapper, is_late=True)
         return match
 
     def _in_site_middleware(self, wrapper: BaseMiddleware, guard: Guard) -> EndpointMatch:
@@ -166,6 +174,43 @@ class _Resolver:
         for route in twin.routes:
             route.callback = self._guard(route.callback)
         return EndpointMatch(twin, endpoint=router, is_late=True)
+
+
+class _OriginCheck:
+    """Channels' `OriginValidator` around an endpoint. Its denial, a close, is told apart from one of the endpoint."""
+
+    def __init__(self, validator: Any, application: ASGIApp) -> None:
+        self._validator, self.application = validator, application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_allowed = False
+        validator = copy.copy(self._validator)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal is_allowed
+            is_allowed = True
+            await self.application(scope, receive, send)
+
+        async def send_unless_denied(message: Message) -> None:
+            if not is_allowed and message["type"] == "websocket.close":
+                raise self._denial(scope)
+            await send(message)
+
+        validator.application = application
+        await validator(scope, receive, send_unless_denied)
+
+    def _denial(self, scope: Scope) -> Deny:
+        named = {
+            name: value.decode("latin1") for name, value in scope.get("headers", ()) if name in {b"origin", b"host"}
+        }
+        text = (
+            f"The origin {named.get(b'origin')!r} is not one of {self._validator.allowed_origins!r} (the host is "
+            f"{named.get(b'host')!r}). Name it in ALLOWED_HOSTS, or to OriginValidator()."
+        )
+        logging.getLogger("django.security.DisallowedOrigin").warning(text)
+        denial = Deny(403, code="origin_not_allowed")
+        denial.__cause__ = PermissionDenied(text)  # With DEBUG the client is told.
+        return denial
 
 
 def _url_route(outer: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,41 @@ def raising(make):
     return connect
 
 
+# The host.
+
+HOSTS = {
+    "allowed": ([(b"host", b"shop.example.com:8000")], 101),
+    "none": ([], 101),
+    "another": ([(b"host", b"evil.test")], 400),
+    "two": ([(b"host", b"shop.example.com"), (b"host", b"evil.test")], 400),
+    "no name": ([(b"host", b"shop.example.com/evil.test")], 400),
+    "no text": ([(b"host", b"\xff\x00")], 400),
+    "forwarded": ([(b"host", b"10.0.0.1"), (b"x-forwarded-host", b"shop.example.com")], 101),
+    "another one forwarded": ([(b"host", b"shop.example.com"), (b"x-forwarded-host", b"evil.test")], 400),
+}
+
+
+@pytest.mark.parametrize("guard", [open_to_all, lambda app: DenyMiddlewareStack(app)], ids=["public", "default policy"])
+@pytest.mark.parametrize("name", HOSTS)
+async def test_the_host_is_checked_as_for_a_view_before_anything_runs(name, guard, settings, caplog):
+    headers, status = HOSTS[name]
+    settings.ALLOWED_HOSTS = [".example.com"]
+    settings.USE_X_FORWARDED_HOST = "forwarded" in name
+    script, hooks, ran = Script(accept()), Hooks(), []
+    hooks.on_request(ran.append, blocking=False)
+    answer = await knock(DenyMiddlewareStack(guard(script), hooks=hooks), "/", headers=headers)
+    assert answer.status == (status if status == 400 or guard is open_to_all else 401)
+    assert bool(ran) is (status != 400)
+    if status == 400:
+        assert answer.problem["code"] == "bad_request"
+        assert [record.name for record in caplog.records if record.name.startswith("django.security")] == [
+            "django.security.DisallowedHost"
+        ]
+        assert b"evil" not in answer.body
+    without_hooks = await knock(guard(script), "/", headers=headers)
+    assert without_hooks.status == answer.status
+
+
 # An application that does not accept.
 
 CLOSES = {
