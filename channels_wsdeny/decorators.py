@@ -41,8 +41,9 @@ def require(policy: Policy) -> Callable[[E], E]:
     anything else.
     """
     if not isinstance(policy, Policy):
-        example = f"{policy.__name__}()" if isinstance(policy, type) else "IsAuthenticated()"
-        raise TypeError(f"require() takes a policy such as {example}, found {policy!r}.")
+        is_class = isinstance(policy, type) and issubclass(policy, Policy)
+        example = f"{policy.__name__}()" if is_class else "IsAuthenticated()"
+        raise TypeError(f"Write @require({example}): require() takes a policy, found {policy!r}.")
 
     def decorate(endpoint: E) -> E:
         return guard(endpoint, Guards((policy,)))
@@ -50,14 +51,25 @@ def require(policy: Policy) -> Callable[[E], E]:
     return decorate
 
 
-def public(endpoint: E) -> E:
+#: What a decorator is called with that takes no arguments, and is written with parentheses.
+_NOTHING: Any = object()
+
+
+def public(endpoint: E = _NOTHING) -> E:
     """Allow every request: the default policy does not apply to the decorated endpoint."""
+    _refuse_nothing("public", endpoint)
     return guard(endpoint, Guards((AllowAny(),)))
 
 
-def login_required(endpoint: E) -> E:
+def login_required(endpoint: E = _NOTHING) -> E:
     """Require a user who is logged in: others get a 401, or on a view in a browser the log-in page."""
+    _refuse_nothing("login_required", endpoint)
     return guard(endpoint, Guards((IsAuthenticated(),)))
+
+
+def _refuse_nothing(decorator: str, endpoint: object) -> None:
+    if endpoint is _NOTHING:
+        raise TypeError(f"Write @{decorator} without parentheses: it takes no arguments but what it decorates.")
 
 
 def permission_required(
@@ -72,6 +84,8 @@ def permission_required(
 
 def user_passes_test(test: Callable[[Any], Any]) -> Callable[[E], E]:
     """Require that `test(user)` returns True, as Django's decorator of this name; `test` may be async."""
+    if isinstance(test, type) or is_asgi_app(test):
+        raise TypeError(f"Write @user_passes_test(test), with a function on the user, found {test!r}.")
     return require(UserPassesTest(test))
 
 
@@ -95,6 +109,11 @@ def guard(endpoint: E, guards: Guards) -> E:
         guarded = _guard_class(endpoint, guards)
     elif isinstance(endpoint, GuardedApp):
         guarded = GuardedApp(endpoint.inner, guards.around(endpoint.guards))
+    elif isinstance(endpoint, types.FunctionType) and endpoint.__code__.co_varnames[:1] == ("self",):
+        raise TypeError(
+            f"{guards} cannot guard the method {endpoint.__qualname__}. Decorate the class of the consumer or view; "
+            "for one method of a view use django.utils.decorators.method_decorator."
+        )
     elif isinstance(endpoint, AsyncConsumer) or is_asgi_app(endpoint):
         guarded = GuardedApp(endpoint, guards)
     elif callable(endpoint):

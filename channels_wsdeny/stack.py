@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import TYPE_CHECKING
+
+from django.apps import apps
 
 from .conf import DENY_WITH
 from .decorators import GuardedApp
@@ -17,6 +21,16 @@ if TYPE_CHECKING:
 
     from .hooks import Hooks
     from .types import ASGIApp, Receive, Scope, Send
+
+
+@functools.cache
+def _warn_if_not_installed() -> None:
+    """Say once that the app is not installed: without it there are no checks, commands and translations."""
+    if not apps.is_installed("channels_wsdeny"):
+        sys.stderr.write(
+            "'channels_wsdeny' is not in INSTALLED_APPS, so its system checks, commands and `runserver` are missing. "
+            "Put it there, before 'daphne'.\n"
+        )
 
 
 @transparent
@@ -67,6 +81,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `inner` for `scope` behind hooks and policies."""
+        _warn_if_not_installed()
         if scope["type"] == "websocket":
             await websocket.enter_middleware(self, scope, receive, send, self.deny_with)
         elif scope["type"] == "http":

@@ -372,15 +372,26 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         *((lambda cls=cls: login_required(cls), "classes of consumers and views") for cls in (dict, Policy, URLRouter)),
         (lambda: require(IsStaff), r"IsStaff\(\)"),
         (lambda: require("IsStaff"), r"IsAuthenticated\(\)"),
+        (lambda: require(AsyncWebsocketConsumer), r"Write @require\(IsAuthenticated\(\)\)"),
         (lambda: permission_required(AsyncWebsocketConsumer), "A permission is"),
+        (lambda: user_passes_test(AsyncWebsocketConsumer), r"Write @user_passes_test\(test\)"),
+        (lambda: user_passes_test(odd_app), r"Write @user_passes_test\(test\)"),
+        (lambda: login_required(), "Write @login_required without parentheses"),
+        (lambda: public(), "Write @public without parentheses"),
+        (lambda: login_required(AsyncWebsocketConsumer.connect), "Decorate the class of the consumer or view"),
+        (lambda: require(IsStaff())(WebsocketConsumer.receive), "Decorate the class of the consumer or view"),
         (lambda: require(IsAuthenticated() and IsStaff()), "&"),
-        (lambda: made("Page", View, get=login_required(Page.get)).as_view()(request_of(alice)), "method_decorator"),
+        (lambda: made("Page", View, get=login_required(Page.get)), "method_decorator"),
         (lambda: async_to_sync(login_required(odd))({"type": "websocket", "path": "/"}, None, None), "by these names"),
     ],
 )
 def test_what_cannot_be_decorated_is_refused(decorate, message):
     with pytest.raises(TypeError, match=message):
         decorate()
+
+
+async def odd_app(scope, receive, send):
+    raise AssertionError("This should not have run.")
 
 
 async def odd(s, r, send):

@@ -85,3 +85,10 @@ def test_the_names_of_the_contract_can_be_imported(module, names):
 def test_a_site_without_users_and_sessions_needs_neither_where_no_policy_asks_for_them():
     printed, errors = run_python(WITHOUT_AUTH)
     assert printed.splitlines()[-1] == "101 101 401 401 101 101 401 401", errors
+
+
+@pytest.mark.servers
+def test_a_stack_without_its_app_says_so_once():
+    code = WITHOUT_AUTH.replace('INSTALLED_APPS=["channels_wsdeny"]', "INSTALLED_APPS=[]")
+    printed, errors = run_python(code)
+    assert errors.count("'channels_wsdeny' is not in INSTALLED_APPS") == 1, (printed, errors)

@@ -24,12 +24,16 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "E005": project.check_mirror_of_default_policy,
     "E006": asgi.check_routed_classes,
     "E007": asgi.check_decorated_bases,
+    "E011": asgi.check_mixins,
+    "E012": asgi.check_origin_validators,
     "W001": project.check_order_of_apps,
     "W002": asgi.check_stack,
     "W003": asgi.check_application,
     "W004": project.check_mirror_of_hooks,
     "W006": project.check_order_of_middleware,
     "W007": asgi.check_needless_auth,
+    "W010": asgi.check_permissions,
+    "W011": project.check_name_of_dict,
 }
 
 

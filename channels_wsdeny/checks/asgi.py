@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
+from channels.security.websocket import OriginValidator
+from django.apps import apps
 from django.conf import settings
 
 from ..inspection.endpoints import site_application, site_endpoints
 from ..log import dotted_name
+from ..policies import HasPermission
+from ..policies.base import Not
 from ..routing.guards import guards_of, is_bound
 
 if TYPE_CHECKING:
@@ -83,6 +88,68 @@ def check_decorated_bases() -> Iterator[tuple[str, str]]:
                 f"{dotted_name(cls)} inherits {guards_of(cls)}, which its __new__ evades: it does not call super().",
                 "Decorate the class itself, or have the __new__ of its mixins call super().",
             )
+
+
+def check_mixins() -> Iterator[tuple[str, str]]:
+    """No consumer has one of Django's mixins for views, which do nothing there."""
+    for cls in dict.fromkeys(way.consumer_class for way in ways("websocket", "http")):
+        for base in () if cls is None else cls.__mro__:
+            if f"{base.__module__}.{base.__qualname__}" == "django.contrib.auth.mixins.AccessMixin":
+                yield (
+                    f"{dotted_name(cls)} has a mixin of django.contrib.auth.mixins, which is for views: it guards no "
+                    "consumer.",
+                    "Use @login_required, @permission_required or @require of channels_wsdeny.decorators.",
+                )
+
+
+def check_permissions() -> Iterator[tuple[str, str]]:
+    """Every permission that a decorator names exists, or looks like no other that does."""
+    known: set[str] = set()
+    for name in dict.fromkeys(_permissions_of(ways("websocket", "http"))):
+        known = known or _known_permissions()
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if "." not in name:
+            yield (
+                f"The permission {name!r} has no app label, so no user has it but superusers.",
+                'Write "app_label.codename".',
+            )
+        elif name not in known and close:
+            yield (
+                f"No model has the permission {name!r}, so no user has it but superusers.",
+                f"Did you mean {close[0]!r}?",
+            )
+
+
+def _permissions_of(endpoints: list[AsgiEndpoint]) -> Iterator[str]:
+    remaining: list[object] = [policy for way in endpoints for policy in way.guards.policies]
+    while remaining:
+        policy = remaining.pop()
+        if isinstance(policy, HasPermission):
+            yield from policy.permissions
+        remaining += getattr(policy, "policies", ())
+        remaining += [policy.policy] if isinstance(policy, Not) else []
+
+
+def _known_permissions() -> set[str]:
+    known: set[str] = set()
+    for model in apps.get_models():
+        options = model._meta
+        names = [f"{action}_{options.model_name}" for action in options.default_permissions]
+        names += [codename for codename, _ in options.permissions]
+        known.update(f"{options.app_label}.{name}" for name in names)
+    return known
+
+
+def check_origin_validators() -> Iterator[tuple[str, str]]:
+    """No `OriginValidator` of Channels is around HTTP, for which it raises."""
+    for way in ways("http"):
+        if any(isinstance(app, OriginValidator) for app in way.apps):
+            yield (
+                "An OriginValidator (or AllowedHostsOriginValidator) in ASGI_APPLICATION is around HTTP, too: it "
+                "raises ValueError for each HTTP request.",
+                'Put it around the routes of "websocket" in the ProtocolTypeRouter.',
+            )
+            return
 
 
 def check_needless_auth() -> Iterator[tuple[str, str]]:

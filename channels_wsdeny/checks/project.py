@@ -30,6 +30,13 @@ def check_dict() -> Iterator[tuple[str, str]]:
         )
 
 
+def check_name_of_dict() -> Iterator[tuple[str, str]]:
+    """No setting has a name that is almost ``CHANNELS_WSDENY``."""
+    names = [name for name in dir(settings) if name.isupper() and name != "CHANNELS_WSDENY"]
+    for name in difflib.get_close_matches("CHANNELS_WSDENY", names, cutoff=0.85):
+        yield f"The setting {name} is read by nothing.", "Did you mean CHANNELS_WSDENY?"
+
+
 def check_keys() -> Iterator[tuple[str, str]]:
     """Every key exists."""
     for name in conf.given():

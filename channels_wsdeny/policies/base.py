@@ -6,8 +6,9 @@ Policies know Django's request and user, and nothing of ASGI, so the same policy
 from __future__ import annotations
 
 import inspect
+from abc import ABCMeta
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
@@ -25,7 +26,34 @@ Denial: TypeAlias = Deny | HttpResponseBase
 Answer: TypeAlias = bool | Denial
 
 
-class Policy:
+class _PolicyClass(ABCMeta):
+    """The class of policy classes: one that is combined without having been called is an error with a remedy."""
+
+    def __or__(cls, other: Any) -> Any:
+        if isinstance(other, (Policy, _PolicyClass)):  # else it is a union of types
+            raise cls._is_class("|")
+        return super().__or__(other)
+
+    def __ror__(cls, other: Any) -> Any:
+        if isinstance(other, (Policy, _PolicyClass)):
+            raise cls._is_class("|")
+        return super().__ror__(other)
+
+    def __and__(cls, other: Any) -> NoReturn:
+        raise cls._is_class("&")
+
+    __rand__ = __and__
+
+    def __invert__(cls) -> NoReturn:
+        raise cls._is_class("~")
+
+    def _is_class(cls, operator: str) -> TypeError:
+        return TypeError(
+            f"{cls.__name__} is a class of policies. Before {operator} can be used, call it: {cls.__name__}(...)."
+        )
+
+
+class Policy(metaclass=_PolicyClass):
     """Allows or denies a request; a subclass gives `check`, `acheck` or both.
 
     They return True (allow), False (deny with the class's `status`, `code` and `detail`), a `Deny`, or an

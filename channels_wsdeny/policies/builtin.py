@@ -136,12 +136,12 @@ class HasPermission(Policy):
         anonymous: bool = False,
     ) -> None:
         several = isinstance(permission, Iterable) and not isinstance(permission, (str, type))
-        permissions = tuple(permission) if several else (permission,)
+        permissions: tuple[Any, ...] = tuple(permission) if several else (permission,)
         if not permissions or not all(isinstance(name, str) and name for name in permissions):
             raise TypeError(f'A permission is "app.codename", or several of them; found {permission!r}.')
         if obj is not None and not callable(obj):
             raise TypeError(f"HasPermission(obj=...) takes a callable on the request, found {obj!r}.")
-        self.permissions = permissions
+        self.permissions: tuple[str, ...] = permissions
         self.obj = obj
         self.anonymous = anonymous
 

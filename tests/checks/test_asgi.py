@@ -8,11 +8,13 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
+from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin
+from django.core.asgi import get_asgi_application
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import DenyAll
+from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
 
 consumer = AsyncWebsocketConsumer.as_asgi()
 bare = ProtocolTypeRouter({"websocket": URLRouter([path("", consumer)])})
@@ -144,3 +146,34 @@ def test_channels_auth_is_needed_neither_inside_nor_around_a_stack(ids):
     assert ids(DenyMiddlewareStack(AuthMiddlewareStack(bare))) == ["W007"]
     assert ids(AuthMiddlewareStack(DenyMiddlewareStack(bare))) == ["W007"]
     assert ids(OwnAuth(DenyMiddlewareStack(bare))) == []
+
+
+@pytest.mark.parametrize("mixin", [LoginRequiredMixin, PermissionRequiredMixin])
+def test_a_mixin_for_views_on_a_consumer_is_an_error(mixin, messages):
+    cls = type("Mixed", (mixin, AsyncWebsocketConsumer), {})
+    (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
+    assert (message.id, "Mixed has a mixin" in message.msg) == ("channels_wsdeny.E011", True)
+
+
+PERMISSIONS = {
+    "auth.add_user": None,
+    "rules.that_a_backend_knows": None,
+    "auth.add_usr": "Did you mean 'auth.add_user'?",
+    "add_user": 'Write "app_label.codename".',
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda policy: policy, lambda policy: AllowAny() & ~(policy | DenyAll())])
+@pytest.mark.parametrize(("name", "hint"), PERMISSIONS.items())
+def test_a_permission_that_seems_misspelt_is_reported(name, hint, wrap, messages):
+    guarded = require(wrap(HasPermission(name)))(type("Guarded", (AsyncWebsocketConsumer,), {}))
+    found = messages(DenyMiddlewareStack(guarded.as_asgi()))
+    expected = [] if hint is None else [("channels_wsdeny.W010", hint)]
+    assert [(message.id, message.hint) for message in found] == expected
+
+
+def test_an_origin_validator_around_http_is_an_error(ids):
+    routes = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": consumer})
+    assert ids(OriginValidator(DenyMiddlewareStack(routes), ["*"])) == ["E012"]
+    inside = {"http": get_asgi_application(), "websocket": OriginValidator(consumer, ["*"])}
+    assert ids(DenyMiddlewareStack(ProtocolTypeRouter(inside))) == []

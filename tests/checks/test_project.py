@@ -132,3 +132,8 @@ def test_what_importing_a_dotted_path_raises_is_reported(messages, tmp_path, mon
 def test_a_default_policy_for_views_needs_the_mirror(ids):
     site = {"ASGI_APPLICATION": None, "CHANNELS_WSDENY": {"MIRROR_DEFAULT_POLICY": True}}
     assert (ids(**site), ids(**site, MIDDLEWARE=[])) == ([], ["E005"])
+
+
+def test_a_setting_of_almost_the_right_name_is_reported(messages):
+    (message,) = messages(CHANNELS_WS_DENY={"POOL_SIZE": 3})
+    assert (message.id, message.msg) == ("channels_wsdeny.W011", "The setting CHANNELS_WS_DENY is read by nothing.")

@@ -55,6 +55,25 @@ def test_runserver_denies_and_takes_daphnes_options(tmp_path, apps):
         assert f"HTTP GET {path} 401 [" in server.wait_for(f"GET {path}")
 
 
+LOGGED = """
+import os
+from django.conf import settings
+settings.configure(DEBUG=bool(os.environ["IS_DEBUG"]), INSTALLED_APPS=["channels_wsdeny"])
+import django; django.setup()
+from channels_wsdeny.management.commands import runserver
+from channels_wsdeny.log import log_scope, warn_once
+log_scope({"path": "/ws/", "client": None}, 401, "not_authenticated", "IsAuthenticated()", 0.0)
+warn_once("key", "Something else.")
+"""
+
+
+@pytest.mark.parametrize("debug", ["1", ""])
+def test_runserver_prints_a_line_for_each_denial_while_debug(debug):
+    printed, errors = run_python(LOGGED, IS_DEBUG=debug)
+    line = "Denied /ws/: 401 not_authenticated (policy: IsAuthenticated(), user: None)\n"
+    assert (printed, errors) == ("", line if debug else "")
+
+
 @pytest.mark.parametrize(
     ("apps", "module"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from channels_wsdeny import Deny, policies
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, IsSuperuser, Policy
+from channels_wsdeny.policies import AllowAny, InGroup, IsAuthenticated, IsStaff, IsSuperuser, Policy
 from channels_wsdeny.policies.base import aask, ask
 from tests.support.policies import AsyncCheck, Check, alice, anonymous, boss, raising, root, status
 
@@ -161,7 +162,7 @@ async def test_a_policy_that_times_out_denies_in_every_combination(settings):
 @pytest.mark.parametrize("other", [True, None, "IsStaff()", IsStaff, lambda user: True])
 def test_a_policy_combines_with_policies_only_and_by_no_other_operator(other):
     for use in (lambda p: p & other, lambda p: p | other, lambda p: other & p, lambda p: other | p):
-        with pytest.raises(TypeError, match="unsupported operand"):
+        with pytest.raises(TypeError, match="unsupported operand|is a class of policies"):
             use(IsStaff())
     for use in (lambda p: p and other, lambda p: p or other, lambda p: not p):
         with pytest.raises(TypeError, match=r"&, \| and ~"):
@@ -304,3 +305,25 @@ async def test_a_policy_made_of_policies_may_ask_them():
     either = IsStaff() | IsSuperuser()
     for policy in (Check(either.check), AsyncCheck(either.acheck)):
         assert [await status(policy, user) for user in (anonymous, alice, boss)] == [401, 403, 101]
+
+
+COMBINED = {
+    "|": (lambda: IsStaff | InGroup("ops"), lambda: InGroup("ops") | IsStaff, lambda: IsStaff | InGroup),
+    "&": (lambda: IsStaff & InGroup("ops"), lambda: InGroup("ops") & IsStaff, lambda: IsStaff & InGroup),
+    "~": (lambda: ~IsStaff,),
+}
+
+
+@pytest.mark.parametrize("operator", COMBINED)
+def test_a_class_that_is_combined_in_the_place_of_a_policy_is_an_error_that_says_so(operator):
+    for combine in COMBINED[operator]:
+        with pytest.raises(TypeError, match=r"IsStaff is a class of policies.* call it: IsStaff\(\.\.\.\)"):
+            combine()
+
+
+def test_a_policy_class_may_be_abstract_and_part_of_a_union_of_types():
+    class Abstract(Policy, ABC):
+        pass
+
+    assert Abstract | None == None | Abstract
+    assert isinstance(None, Abstract | None)
