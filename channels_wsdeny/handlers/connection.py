@@ -58,7 +58,9 @@ class Connection:
             if not task.cancelled() and task.exception() is None and task.result()["type"] == "websocket.disconnect":
                 self.has_left = True
 
-        self.listener.pending = task = asyncio.ensure_future(self.receive())
+        task = self.listener.pending  # of an application that listens already
+        if task is None:
+            task = self.listener.pending = asyncio.ensure_future(self.receive())
         task.add_done_callback(look)
 
     def unwatch(self) -> None:

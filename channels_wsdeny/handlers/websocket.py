@@ -203,7 +203,7 @@ async def _run_within(
     try:
         if target.error is not None:
             raise target.error
-        denial = await authorize(context, checks_before(context, target, [], [], policies))
+        denial = await authorize(context, checks_before(context, target, [], [], policies), around.watcher)
         if denial is None and not policies:
             # Guards outside were asked about a user whom route hooks may have changed.
             policies, _ = _policies(context, target)
@@ -370,6 +370,11 @@ class WebSocketHandler(AppHandler):
         return self.state is state
 
     @property
+    def watcher(self) -> Connection | None:
+        """Notes whether the client leaves, before the accept: later the events are the application's."""
+        return self.outermost._connection if self.outermost.state is State.CONNECTING else None
+
+    @property
     def innermost_runner(self) -> HookRunner | None:
         """The runner of the innermost hooks, of this handler or one around it."""
         if self._runner is not None:
@@ -440,7 +445,7 @@ class WebSocketHandler(AppHandler):
         if target.error is None:
             policies, self._late = _policies(context, target)
         checks = checks_before(context, target, request_hooks, route_hooks, policies)
-        denial = await authorize(context, checks, self._connection if self.around is None else None)
+        denial = await authorize(context, checks, self.watcher)
         if denial is None and target.error is None and not (policies or self._late):
             # Guards outside were asked about a user whom hooks may have changed.
             policies, self._late = _policies(context, target)
@@ -495,7 +500,7 @@ class WebSocketHandler(AppHandler):
                 await self._until_answered()
             if answer is not None and not isinstance(answer, (HandshakeDenied, RuntimeError, TimeoutError)):
                 log_failure(self.context, answer)
-        elif self._connection.has_left:
+        elif self.outermost._connection.has_left:
             self.state = State.DENIED
             if self._first is not None and not self._first.done():
                 self._first.set_exception(ClientLeft())
@@ -834,7 +839,7 @@ class WebSocketHandler(AppHandler):
         hooks = [*context.route_hooks] if context.request.resolver_match is not None else []
         denial: Denial | _Raised | None
         try:
-            denial = await authorize(context, [*hooks, *policy_checks(late)])
+            denial = await authorize(context, [*hooks, *policy_checks(late)], self.watcher)
         except Exception as error:  # fail closed
             denial = _Raised(error)
         if denial is None:

@@ -23,7 +23,7 @@ from channels_wsdeny.policies import AllowAny, HasPermission
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, accept, alice, anonymous, ask, boss, raising, status
 from tests.support.sockets import Server, disconnect, no_task_left
-from tests.support.wrappers import With, Wrapper
+from tests.support.wrappers import Middleware, With, Wrapper
 
 # Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
@@ -56,6 +56,10 @@ class Moved(Wrapper):
     async def __call__(self, scope, receive, send):
         scope["url_route"]["kwargs"]["room"] = "b"
         await super().__call__(scope, receive, send)
+
+
+OTHER_HOOKS = Hooks()
+OTHER_HOOKS.on_request(lambda request: None, blocking=False)
 
 
 class Replaced(Wrapper):
@@ -279,12 +283,22 @@ async def test_a_server_that_cancels_or_a_client_that_leaves_ends_the_policy_and
     assert (ran, server.sent) == (["ended"], [])
 
 
-async def test_a_policy_that_waits_for_a_thread_is_not_asked_once_its_client_has_left(settings, ran):
+LAYERS = {
+    "a guard": lambda policy: require(policy)(accept),
+    "a guard inside": lambda policy: Wrapper(require(policy)(accept)),
+    "a guard inside hooks": lambda policy: Wrapper(with_hooks(OTHER_HOOKS)(require(policy)(accept))),
+    "the default policy": lambda policy: DenyMiddlewareStack(Wrapper(accept), default_policy=policy),
+    "the default policy in middleware": lambda policy: DenyMiddlewareStack(Middleware(accept), default_policy=policy),
+}
+
+
+@pytest.mark.parametrize("wrap", LAYERS.values(), ids=LAYERS)
+async def test_a_policy_that_waits_for_a_thread_is_not_asked_once_its_client_has_left(wrap, settings, ran):
     settings.CHANNELS_WSDENY = {"POOL_SIZE": 1}
     release, server = threading.Event(), Server()
     first = asyncio.ensure_future(status(Check(lambda request: release.wait(20))))
     await asyncio.sleep(0.02)
-    waiting = server.begin(DenyMiddlewareStack(require(Check(lambda request: ran.append("asked")))(accept)))
+    waiting = server.begin(DenyMiddlewareStack(wrap(Check(lambda request: ran.append("asked")))))
     server.events.put_nowait(disconnect())
     time.sleep(0.01)
     await asyncio.sleep(0.02)
