@@ -27,6 +27,10 @@ _UNREACHABLE = {
 }
 
 
+#: The challenge of SimpleJWT's own authentication class.
+_BEARER = 'Bearer realm="api"'
+
+
 def denial_of(error: Exception) -> Deny:
     """The denial that `error` becomes. Its ``__cause__`` is the error, except for a `Deny` itself."""
     if isinstance(error, Deny):
@@ -94,15 +98,20 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def _foreign(error: Any, names: set[str]) -> Deny | None:
-    """The denial of an exception of REST framework, Ninja or django-ratelimit, recognised by name."""
+    """The denial of an exception of REST framework, SimpleJWT, Ninja or django-ratelimit, recognised by name."""
+    is_of_simplejwt = any(name.startswith("rest_framework_simplejwt.exceptions.") for name in names)
+    if "rest_framework_simplejwt.exceptions.TokenError" in names:
+        return Deny(401, str(error), code="token_not_valid", headers={"WWW-Authenticate": _BEARER})
     if "rest_framework.exceptions.APIException" in names:
-        headers = {"WWW-Authenticate": error.auth_header} if getattr(error, "auth_header", None) else {}
+        challenge = getattr(error, "auth_header", None) or (_BEARER if is_of_simplejwt else None)
+        headers = {"WWW-Authenticate": challenge} if challenge and error.status_code == 401 else {}
         if getattr(error, "wait", None):
             headers["Retry-After"] = str(math.ceil(error.wait))
-        code = error.get_codes()
-        if not isinstance(error.detail, str):  # a ValidationError
-            return Deny(error.status_code, headers=headers, errors=error.detail)
-        return Deny(error.status_code, str(error.detail), code=code, headers=headers)
+        if isinstance(error.detail, str):
+            return Deny(error.status_code, str(error.detail), code=error.get_codes(), headers=headers)
+        if is_of_simplejwt:
+            return Deny(error.status_code, str(error.detail["detail"]), code=str(error.detail["code"]), headers=headers)
+        return Deny(error.status_code, headers=headers, errors=error.detail)  # a ValidationError
     if "ninja.errors.HttpError" in names:
         return Deny(error.status_code, str(error))
     if "django_ratelimit.exceptions.Ratelimited" in names:

@@ -85,6 +85,26 @@ def test_exceptions_of_other_frameworks_keep_what_they_say(error, expected):
     )
 
 
+SIMPLEJWT = {
+    "an invalid token": (
+        rest_framework(401, {"detail": "Token is expired", "code": "token_not_valid", "messages": []}, {}),
+        "rest_framework_simplejwt.exceptions.InvalidToken",
+    ),
+    "a raw one": (Exception("Token is expired"), "rest_framework_simplejwt.exceptions.TokenError"),
+}
+
+
+@pytest.mark.parametrize(("error", "name"), SIMPLEJWT.values(), ids=SIMPLEJWT)
+def test_an_exception_of_simplejwt_is_a_401_with_its_own_text_code_and_challenge(error, name):
+    module, _, qualname = name.rpartition(".")
+    cls = type(qualname, (type(error),), {"__module__": module, "__qualname__": qualname})
+    raised = cls.__new__(cls, *error.args)
+    vars(raised).update(vars(error))
+    denial = denial_of(raised)
+    assert (denial.status, denial.detail, denial.code) == (401, "Token is expired", "token_not_valid")
+    assert denial.headers == {"WWW-Authenticate": 'Bearer realm="api"'}
+
+
 def test_a_deny_is_its_own_denial_unless_it_has_failed():
     deny = Deny(402)
     assert denial_of(deny) is deny
