@@ -199,7 +199,9 @@ class LoggedRoute(Route):
         with protected():
             method, path = escape(request.method or ""), escape(request_path(request))
             status = getattr(outcome, "status_code", None)
-            size, body = describe(request, self.clip)
+            # The view has not run, nor a decorator that names its sensitive fields.
+            is_denied = getattr(outcome, "is_denial", False) or status in {401, 403, 405}
+            size, body = describe(request, self.clip, is_denied=is_denied)
             extra = {"method": method, "path": path, "status": status, "size": size, "body": body}
             answered = status or type(outcome).__name__
             logger.info("%s %s: %s; %s", method, path, answered, body, extra=extra)

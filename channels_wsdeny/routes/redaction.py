@@ -35,15 +35,17 @@ _PLAIN_NAME = re.compile(r"[\w.\-\[\]]{1,64}")
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def describe(request: HttpRequest, clip: int) -> tuple[int | None, str]:
+def describe(request: HttpRequest, clip: int, *, is_denied: bool = False) -> tuple[int | None, str]:
     """The size of the body in bytes as received, None if it was not read, and what of it may be logged.
 
     Secrets are left out, and the form fields that Django's `sensitive_post_parameters` names; on a view with
-    that decorator, so is any body but a form. At most `clip` characters are shown.
+    that decorator, so is any body but a form. Nothing is shown of a request that was denied before the decorator could
+    run. At most `clip` characters are shown.
     """
     raw_body: bytes | None = getattr(request, "raw_body", None)
     try:
-        shown = escape(_shown(request, is_read=raw_body is not None))
+        is_known = not is_denied or hasattr(request, "sensitive_post_parameters")
+        shown = escape(_shown(request, is_read=raw_body is not None)) if is_known else "<denied>"
     except Exception:  # protects the response from a body that cannot be parsed
         shown = "<not readable>"
     return None if raw_body is None else len(raw_body), shown if len(shown) <= clip else f"{shown[:clip]}…"

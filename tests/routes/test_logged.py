@@ -10,8 +10,11 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_GET
 
 from channels_wsdeny import Deny
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import DenyAll
 from channels_wsdeny.routes import GzipRequest, GzipRoute, LoggedRoute, MsgpackRoute
 from tests.support.views import FORM, JSON, MULTIPART, WAYS, ask, multipart
 
@@ -52,9 +55,12 @@ def test_a_record_says_what_was_asked_and_answered(record_of, view, way):
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(
-    ("error", "answered", "status"), [(ValueError("secret"), "ValueError", None), (Deny(409), "409", 409)]
+    ("error", "answered", "status", "body"),
+    [(ValueError("secret"), "ValueError", None, '{"a": 1}'), (Deny(409), "409", 409, "<denied>")],
 )
-def test_an_exception_is_logged_by_its_name_and_a_denial_by_its_status(record_of, error, answered, status, is_async):
+def test_an_exception_is_logged_by_its_name_and_a_denial_by_its_status(
+    record_of, error, answered, status, body, is_async
+):
     def failing(request):
         request.read(3)
         raise error
@@ -63,7 +69,7 @@ def test_an_exception_is_logged_by_its_name_and_a_denial_by_its_status(record_of
         failing(request)
 
     record = record_of(b'{"a": 1}', view=failing_async if is_async else failing)
-    assert (record.getMessage(), record.status) == (f'POST /: {answered}; {{"a": 1}}', status)
+    assert (record.getMessage(), record.status) == (f"POST /: {answered}; {body}", status)
 
 
 def test_nothing_is_logged_below_the_level_of_the_logger(caplog):
@@ -178,6 +184,13 @@ def test_what_django_is_told_to_be_sensitive_is_left_out(record_of, view):
     assert record_of(b"user=alice", FORM, view=named).body == "user=alice"
 
 
+@pytest.mark.parametrize("guard", [require(DenyAll()), require_GET])
+def test_nothing_is_shown_of_a_request_that_is_denied_before_its_sensitive_fields_are_named(record_of, guard):
+    for body, content_type in ((b"iban=hunter2", FORM), (b'{"iban": "hunter2"}', JSON)):
+        record = record_of(body, content_type, view=guard(sensitive_post_parameters("iban")(view)))
+        assert (record.body, record.size) == ("<denied>", len(body))
+
+
 # Long, binary and forged bodies.
 
 
@@ -254,4 +267,4 @@ def test_a_body_that_cannot_be_decoded_is_logged_by_its_status(record_of):
     for body, status in ((gzip.compress(b"\0" * 10**7), 413), (b"\xff", 400)):
         for route in (logged_gzip, lambda view: LoggedRoute(GzipRoute(view))):
             record = record_of(body, route=route, Content_Encoding="gzip")
-            assert (record.body, record.status, record.size) == ("<binary>", status, len(body))
+            assert (record.body, record.status, record.size) == ("<denied>", status, len(body))
