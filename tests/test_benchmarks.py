@@ -74,6 +74,7 @@ ITEMS = [
     (6, {"6a.": {*BOTH, BARE.name}, "6b.": {"5 denials (401)", "5 denials (403)"}}),
     (7, {"7.": {*BOTH, "Django's own request"}}),
     (8, {"8.": GROWTH}),
+    (9, {"9a.": {"1.2 x", "3.0 x"}, "9b.": {OURS.name}}),
 ]
 
 
@@ -89,6 +90,7 @@ def test_every_row_of_an_item_is_measured(plan, item, expected, monkeypatch):
     monkeypatch.setattr(items.memory, "_QUICK_SOCKETS", 5)
     monkeypatch.setattr(items.memory, "_QUICK_DENIALS", {"nobody": 5, "guest": 5})
     monkeypatch.setattr(items.growth, "_SOCKETS", (0, 5))
+    monkeypatch.setattr(items.overload, "_QUICK_SECONDS", 0.2)
     tables = {table.title.split()[0]: table for table in items.ITEMS[item](plan).tables}
     assert plan.failures == []
     for title, names in expected.items():

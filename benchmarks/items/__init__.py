@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import accepts, crowds, denials, growth, memory, mirror, queries, wire
+from . import accepts, crowds, denials, growth, memory, mirror, overload, queries, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,4 +21,5 @@ ITEMS: dict[int, Callable[[Plan], Report]] = {
     6: memory.run,
     7: queries.run,
     8: growth.run,
+    9: overload.run,
 }

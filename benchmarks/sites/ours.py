@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import django
@@ -16,7 +17,7 @@ from django.urls import path  # noqa: E402
 import channels_wsdeny  # noqa: E402
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
 from channels_wsdeny.decorators import permission_required, require  # noqa: E402
-from channels_wsdeny.policies import AllowAny, DenyAll  # noqa: E402
+from channels_wsdeny.policies import AllowAny, DenyAll, Policy  # noqa: E402
 
 from . import GUARDED, PERMISSION  # noqa: E402
 
@@ -57,6 +58,19 @@ def site_with_hooks(hooks: int) -> DenyMiddlewareStack:
         else:
             registry.on_request(_note_request, blocking=False)
     return site(hooks=registry)
+
+
+class Slow(Policy):
+    """Blocks its thread for a while, and allows."""
+
+    def check(self, request: Any) -> bool:
+        time.sleep(0.05)
+        return True
+
+
+def slow() -> DenyMiddlewareStack:
+    """The site with a policy that blocks, for everybody."""
+    return site(consumer=require(Slow())(type("Behind", (Echo,), {})))
 
 
 def hooked() -> DenyMiddlewareStack:
