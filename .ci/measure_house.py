@@ -39,8 +39,8 @@ OLD_MODULE_NAMES = re.compile(
     "|gatekeeper|loans|locks|lookahead|onion|passage|plan|problems|question|reflex|refusal|rehearsal|sighting"
     "|stock|surrounding|understudy|visitor|walk|ways|wire|wiring"
 )
-#: Names with an underscore that Django documents.
-DOCUMENTED_NAMES = {"_default_manager", "_meta"}
+#: Names with an underscore that Django or Python documents.
+DOCUMENTED_NAMES = {"_current_frames", "_default_manager", "_meta"}
 #: Words that say nothing of requests and responses, in the first paragraph of a docstring.
 PRIVATE_WORDS = re.compile(
     r"\b(nobody|somebody|whoever|further in|further out|has a say|have a say|as above)\b", re.IGNORECASE
@@ -148,6 +148,7 @@ def make_site(directory: str) -> tuple[Any, bytes]:
     contrib = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
     settings.configure(
         SECRET_KEY="measure" * 8,
+        ALLOWED_HOSTS=["localhost", "testserver"],
         ROOT_URLCONF=urls,
         DATABASES={"default": database},
         INSTALLED_APPS=["channels_wsdeny", *contrib],

@@ -1,7 +1,10 @@
 """Threads for the blocking part of requests: sessions, users, synchronous hooks and policies.
 
 Handshakes do not share the one thread of `channels.db.database_sync_to_async`, nor get a thread each: they
-use a bounded pool.
+use a bounded pool. With more handshakes than its threads can serve, a queue in order of arrival makes all of them wait
+until it is too late. So once the oldest has waited for long, the newest is served first, and the oldest get their
+503. A thread that hangs is replaced. Idle threads are used last-in first-out, so that few of them keep a database
+connection.
 """
 
 from __future__ import annotations
@@ -10,17 +13,28 @@ import asyncio
 import contextvars
 import functools
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from .conf import conf
-from .threadpool import ThreadPool
+from .db import close_idle_connections, managed_connections, seconds_until_close
+from .log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+#: The part of ``POLICY_TIMEOUT`` that a function may wait for a thread before newer ones are served first.
+_PATIENCE = 0.25
 
 #: Threads for what runs after an answer; they start as they are needed, and each has a database connection.
 _BACKGROUND_THREADS = 4
@@ -28,6 +42,155 @@ _BACKGROUND_THREADS = 4
 #: Whether the current code runs in a thread of a pool, or on the event loop on behalf of such a thread.
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
 _UNSET = object()
+
+
+class _Job(NamedTuple):
+    """A function that waits for a thread."""
+
+    future: Future[Any]
+    function: Callable[[], Any]
+    submitted: float
+
+
+class _Worker(threading.Thread):
+    """A thread of a pool. It is a daemon: a policy that hangs must not keep the process from ending."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        super().__init__(name="wsdeny-pool", daemon=True)
+        self._pool = pool
+        self.inbox: SimpleQueue[_Job] = SimpleQueue()
+        #: When the function that runs now has begun, in seconds of `time.monotonic`; None while there is none.
+        self.began: float | None = None
+        #: Whether another thread took its place, since it hangs.
+        self.is_replaced = False
+
+    def run(self) -> None:
+        while self._run_next():  # A call of its own: an idle thread must not keep the last request alive.
+            pass
+
+    def _run_next(self) -> bool:
+        settle = self._run(self._wait())
+        # The thread is idle before the caller gets its result: a caller who asks at once for another thread gets this
+        # one, with its database connection.
+        goes_on = self._pool.finished(self)
+        if settle is not None:
+            settle()
+        return goes_on
+
+    def _wait(self) -> _Job:
+        while True:
+            try:
+                return self.inbox.get(timeout=seconds_until_close())
+            except Empty:
+                close_idle_connections()
+
+    @staticmethod
+    def _run(job: _Job) -> Callable[[], None] | None:
+        if not job.future.set_running_or_notify_cancel():
+            return None
+        try:
+            with managed_connections():
+                return functools.partial(job.future.set_result, job.function())
+        except BaseException as error:  # the caller gets it
+            return functools.partial(job.future.set_exception, error)
+
+
+class ThreadPool(Executor):
+    """At most `size` daemon threads, started as they are needed, each with managed database connections.
+
+    A function that waits for a thread is dropped when its future is cancelled. One that has begun runs to its
+    end, and its result is dropped. A thread whose function has run for longer than ``POLICY_TIMEOUT`` hangs: then
+    nothing waits for it, and another one takes its place, for `size` threads at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()
+        self._waiting: dict[Future[Any], _Job] = {}
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
+        self._replaced = 0
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a function in a thread. Raises `ConnectionError` if the system cannot start a first thread."""
+        future: Future[T] = Future()
+        job = _Job(future, functools.partial(function, *args, **kwargs), time.monotonic())
+        hung = None
+        with self._lock:
+            if self._idle:
+                self._give(self._idle.pop(), job)
+            else:
+                self._waiting[future] = job
+                if len(self._busy) >= self.size:
+                    hung = self._replace_hung(job.submitted)
+                if len(self._busy) < self.size:
+                    self._start_worker()
+        if hung is not None:
+            self._log(hung)
+        future.add_done_callback(self._drop)
+        return future
+
+    def finished(self, worker: _Worker) -> bool:
+        """Give a worker its next function, or note that it is idle; returns whether it goes on."""
+        with self._lock:
+            worker.began = None
+            if worker.is_replaced:
+                self._replaced -= 1
+                return False
+            self._busy.discard(worker)
+            if self._waiting:
+                self._give(worker, self._next())
+            else:
+                self._idle.append(worker)
+        return True
+
+    def _next(self) -> _Job:
+        oldest = next(iter(self._waiting.values()))
+        if time.monotonic() - oldest.submitted > _PATIENCE * conf.POLICY_TIMEOUT:
+            return self._waiting.popitem()[1]
+        return self._waiting.pop(oldest.future)
+
+    def _give(self, worker: _Worker, job: _Job) -> None:
+        worker.began = time.monotonic()
+        self._busy.add(worker)
+        worker.inbox.put(job)
+
+    def _start_worker(self) -> None:
+        worker = _Worker(self)
+        try:
+            worker.start()
+        except RuntimeError as error:
+            if not self._busy:
+                self._waiting.clear()
+                raise ConnectionError("The pool cannot start a thread.") from error
+        else:
+            self._give(worker, self._next())
+
+    def _replace_hung(self, now: float) -> _Worker | None:
+        """Have a thread that hangs end with its function, if it ends; returns it."""
+        if self._replaced >= self.size:
+            return None
+        longest = min(self._busy, key=lambda worker: worker.began or now)
+        if longest.began is None or now - longest.began <= conf.POLICY_TIMEOUT:
+            return None
+        longest.is_replaced = True
+        self._busy.discard(longest)
+        self._replaced += 1
+        return longest
+
+    def _log(self, hung: _Worker) -> None:
+        frame = sys._current_frames().get(hung.ident or 0)
+        stack = "" if frame is None else "".join(traceback.format_stack(frame))
+        logger.error(
+            "A thread of the pool has run a policy, hook or session engine for more than POLICY_TIMEOUT (%s s). "
+            "Another one takes its place (%d of at most %d). It is here:\n%s",
+            *(conf.POLICY_TIMEOUT, self._replaced, self.size, stack),
+        )
+
+    def _drop(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._lock:
+                self._waiting.pop(future, None)
 
 
 @functools.cache

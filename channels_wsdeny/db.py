@@ -3,6 +3,8 @@
 In-memory SQLite is the exception: such a database lives in the connection that created it, so the threads
 share that connection, as Django's live-server tests do. This is how a handshake sees the data of a test that
 runs in a transaction.
+
+Here is also which errors say that a database or another service cannot be reached.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections, reset_queries
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,3 +112,23 @@ def _share() -> list[Any]:
             connections[alias] = connection
             shared.append(connection)
     return shared
+
+
+# Services that are down
+
+#: Clients of caches and brokers are optional, so their exceptions are recognised by name.
+_UNREACHABLE = {
+    "django_redis.exceptions.ConnectionInterrupted",
+    "redis.exceptions.ConnectionError",
+    "redis.exceptions.TimeoutError",
+    "redis.exceptions.BusyLoadingError",
+    "pymemcache.exceptions.MemcacheUnexpectedCloseError",
+    "pymemcache.exceptions.MemcacheServerError",
+}
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether a database, cache or other service could not be reached."""
+    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror)):
+        return True
+    return not _UNREACHABLE.isdisjoint(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)

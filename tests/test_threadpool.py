@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from channels_wsdeny import threadpool
-from channels_wsdeny.threadpool import ThreadPool
+from channels_wsdeny import concurrency
+from channels_wsdeny.concurrency import ThreadPool
 from tests.support.clients import GUARD
 from tests.support.processes import run_python
 
@@ -40,7 +40,7 @@ def gate():
 def clock(monkeypatch):
     """The clock of the pool, which the test sets."""
     now = [1000.0]
-    monkeypatch.setattr(threadpool, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
@@ -128,7 +128,7 @@ import threading
 import django
 django.setup()
 from django.db import connections
-from channels_wsdeny.threadpool import ThreadPool
+from channels_wsdeny.concurrency import ThreadPool
 
 closed = threading.Event()
 

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import math
 import traceback
-from socket import gaierror
 from typing import Any
 
 from channels.exceptions import DenyConnection
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
 
+from ..db import is_unreachable
 from ..exceptions import Deny
-
-# Clients of caches and brokers are optional, so their exceptions are recognised by name.
-_UNREACHABLE = {
-    "django_redis.exceptions.ConnectionInterrupted",
-    "redis.exceptions.ConnectionError",
-    "redis.exceptions.TimeoutError",
-    "redis.exceptions.BusyLoadingError",
-    "pymemcache.exceptions.MemcacheUnexpectedCloseError",
-    "pymemcache.exceptions.MemcacheServerError",
-}
-
 
 #: The challenge of SimpleJWT's own authentication class.
 _BEARER = 'Bearer realm="api"'
@@ -88,13 +76,6 @@ def _translate(error: Exception) -> Deny:
     if is_unreachable(error):
         return Deny(503)
     return Deny(500)
-
-
-def is_unreachable(error: Exception) -> bool:
-    """Whether a database, cache or other service could not be reached."""
-    if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror)):
-        return True
-    return not _UNREACHABLE.isdisjoint(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
 
 
 def _foreign(error: Any, names: set[str]) -> Deny | None:

@@ -19,8 +19,7 @@ from django.contrib import auth
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.utils.functional import LazyObject
 
-from ..db import take_turn
-from .exception_handler import is_unreachable
+from ..db import is_unreachable, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,7 +32,9 @@ from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions import middleware as sessions_middleware
+from django.contrib.sessions.backends import cache as cache_sessions
 from django.contrib.sessions.backends import db as db_sessions
+from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import get_exception_response
 from django.db import connection, connections, transaction
@@ -45,6 +47,7 @@ from django.http import (
     RawPostDataException,
     StreamingHttpResponse,
 )
+from django.http.request import split_domain_port, validate_host
 from django.test import RequestFactory, override_settings
 from django.urls import URLResolver, get_callable, get_resolver, include, path
 from django.urls.resolvers import RoutePattern
@@ -173,6 +176,29 @@ def test_a_session_loads_by_its_key_and_cleans_up_by_two_methods(db):
     assert db_sessions.SessionStore().key_salt.endswith(db_sessions.SessionStore.__qualname__)
 
 
+def test_the_cache_engine_swallows_what_its_cache_raises():
+    class Broken:
+        def get(self, *args, **kwargs):
+            raise ConnectionError
+
+    session = cache_sessions.SessionStore("a" * 32)
+    session._cache = Broken()
+    assert (session.load(), session.session_key) == ({}, None)
+
+
+def test_a_host_is_split_and_validated_by_two_functions(settings):
+    settings.ALLOWED_HOSTS = [".example.com"]
+    for host, is_allowed in {"a.example.com:8000": True, "evil.test": False, "a.example.com/": False}.items():
+        domain, _ = split_domain_port(host)
+        assert bool(domain and validate_host(domain, settings.ALLOWED_HOSTS)) is is_allowed
+        request = RequestFactory().get("/", headers={"host": host})
+        if is_allowed:
+            assert request.get_host() == host
+        else:
+            with pytest.raises(DisallowedHost):
+                request.get_host()
+
+
 def test_djangos_get_user_needs_of_a_session_what_the_read_only_one_has():
     class Session(dict):
         def cycle_key(self): ...
@@ -212,6 +238,7 @@ def test_a_connection_may_be_used_by_another_thread_and_lists_its_wrappers(db):
     assert callable(connection.is_in_memory_db)  # of SQLite alone
     assert connections.all(initialized_only=True) == [connections["default"]]
     assert connection.in_atomic_block
+    assert connection.close_at is None or connection.close_at > 0
     assert connection.settings_dict["ATOMIC_REQUESTS"] is False
     assert callable(connection.set_rollback)
     assert connections["default"].alias == "default"
