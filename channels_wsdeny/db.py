@@ -21,6 +21,9 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: Seconds between two looks of an idle thread at its connections, at least.
+_LEAST_WAIT = 1.0
+
 _in_memory: dict[str, weakref.ref[Any]] = {}
 _shared = threading.RLock()
 
@@ -85,9 +88,10 @@ def managed_connections() -> Iterator[None]:
 
 def seconds_until_close() -> float | None:
     """Seconds until a connection of this thread is to be closed, by ``CONN_MAX_AGE``; None if none is."""
-    open_until = [connection.close_at for connection in connections.all(initialized_only=True)]
-    times = [moment for moment in open_until if moment is not None]
-    return max(0.0, min(times) - time.monotonic()) if times else None
+    known = connections.all(initialized_only=True)
+    times = [each.close_at for each in known if each.connection is not None and each.close_at is not None]
+    # Not at once: a connection in a transaction stays open past its time.
+    return max(_LEAST_WAIT, min(times) - time.monotonic()) if times else None
 
 
 def close_idle_connections() -> None:

@@ -129,6 +129,7 @@ import django
 django.setup()
 from django.db import connections
 from channels_wsdeny.concurrency import ThreadPool
+from channels_wsdeny.db import seconds_until_close
 
 closed = threading.Event()
 
@@ -139,11 +140,12 @@ def query():
     close = connection.close
     connection.close = lambda: (close(), closed.set())
 
-ThreadPool(1).submit(query).result()
-print(closed.is_set(), closed.wait(30))
+pool = ThreadPool(1)
+pool.submit(query).result()
+print(closed.is_set(), closed.wait(30), pool.submit(seconds_until_close).result())
 """
 
 
 @pytest.mark.servers
 def test_an_idle_thread_closes_its_connection_by_its_age():
-    assert run_python(IDLE, settings="testproject.settings") == ("False True", "")
+    assert run_python(IDLE, settings="testproject.settings") == ("False True None", "")
