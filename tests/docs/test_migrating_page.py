@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
+from types import SimpleNamespace
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.core import signing
 from django.core.management import get_commands
 
 from channels_wsdeny import DenyMiddlewareStack
@@ -62,16 +66,53 @@ async def test_a_path_without_a_route_was_a_traceback():
     assert (await knock(page.application, "/nowhere/")).status == 404
 
 
-@pytest.mark.usefixtures("users")
-async def test_a_user_from_around_the_stack_is_asked_about():
-    for name, user, status in [
-        ("tokens", b"nobody", 101),
-        ("staff", b"nobody", 401),
-        ("staff", b"alice", 403),
-        ("staff", b"staff", 101),
-    ]:
-        answer = await knock(getattr(page, name), "/", headers=[(b"x-token", user)])
+def bearing(token):
+    return [(b"x-token", token.encode())]
+
+
+async def test_a_user_from_around_the_stack_is_asked_about(users):
+    for name, user, status in [("tokens", "alice", 101), ("staff", "alice", 403), ("staff", "staff", 101)]:
+        answer = await knock(getattr(page, name), "/", headers=bearing(page.token_of(users[user])))
         assert answer.status == status, (name, user)
+    for name, status in [("tokens", 101), ("staff", 401)]:
+        assert (await knock(getattr(page, name), "/")).status == status
+
+
+@pytest.fixture
+def whoami():
+    """The page's wrapper around a consumer for users who are logged in, which tells their name."""
+
+    class WhoAmI(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
+
+    return page.TokenMiddleware(DenyMiddlewareStack(WhoAmI.as_asgi()))
+
+
+async def test_a_token_lets_in_its_user(whoami, users):
+    for name, user in users.items():
+        answer = await knock(whoami, "/", headers=bearing(page.token_of(user)))
+        assert (answer.status, answer.header("x-user")) == (101, name)
+
+
+async def test_what_is_no_token_of_an_active_user_lets_nobody_in(whoami, users, monkeypatch):
+    alice, staff = users["alice"], users["staff"]
+    token = page.token_of(alice)
+    _, signed = token.split(":", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(signing, "time", SimpleNamespace(time=lambda: time.time() - 3601))
+        expired = page.token_of(alice)
+    tampered = [f"{staff.pk}:{signed}", token[:-1] + ("A" if token[-1] != "A" else "B"), token + "A", token.upper()]
+    others = [
+        signing.TimestampSigner().sign(alice.pk),
+        signing.TimestampSigner(key="another", salt="chat.token").sign(alice.pk),
+    ]
+    for forged in ["alice", str(alice.pk), "", ":", "\xe4", *tampered, *others, expired]:
+        assert (await knock(whoami, "/", headers=bearing(forged))).status == 401, forged
+    assert (await knock(whoami, "/", headers=bearing(token))).status == 101
+    alice.is_active = False
+    await alice.asave()
+    assert (await knock(whoami, "/", headers=bearing(token))).status == 401
 
 
 def test_the_commands_of_the_page_exist():
