@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 
 import pytest
 from channels.security.websocket import AllowedHostsOriginValidator
@@ -16,9 +18,11 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.checks import run_checks
 from django.test import RequestFactory
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS, conf
-from channels_wsdeny.policies import IsStaff
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import AllowAny, IsStaff, Policy
 from channels_wsdeny.policies.builtin import default_policy
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.consumers import ChatConsumer
@@ -96,6 +100,42 @@ async def test_the_validator_of_channels_compares_origins_within_the_stack(heade
     ]:
         headers = [*headers_of("alice"), (b"origin", origin)]
         assert (await knock(application, "/", headers=headers)).status == status, origin
+
+
+async def test_what_a_hook_sets_in_its_thread_is_seen_by_the_next_step_and_not_beyond_an_asynchronous_one():
+    class Waits(Policy):
+        async def acheck(self, request):
+            """Until another handshake has the thread of the steps before."""
+            taken, free = asyncio.Event(), threading.Event()
+            loop = asyncio.get_running_loop()
+
+            def take():
+                loop.call_soon_threadsafe(taken.set)
+                free.wait()
+
+            request.ctx.other = asyncio.ensure_future(run_in_threadpool(take)), free
+            await taken.wait()
+            return True
+
+    class Looks(Policy):
+        def check(self, request):
+            request.ctx.seen.append(getattr(local, "token", None) is request.ctx.token)
+            return True
+
+    local, hooks, found = threading.local(), Hooks(), []
+
+    @hooks.on_request
+    def set_it(request):
+        request.ctx.token, request.ctx.seen = object(), []
+        local.token = request.ctx.token
+        found.append(request.ctx)
+
+    app = require(Looks() & AllowAny())(require(Waits())(require(Looks())(security.Undecorated.as_asgi())))
+    await knock(DenyMiddlewareStack(app, hooks=hooks), "/")
+    other, free = found[0].other
+    free.set()
+    await other
+    assert found[0].seen == [True, False]
 
 
 def test_the_method_that_asks_again_exists():
