@@ -36,6 +36,10 @@ def test(user):
 test.__test__ = False
 
 
+class Plain(AsyncWebsocketConsumer):
+    """A consumer without a policy."""
+
+
 def consumer(policy):
     return require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
 
@@ -129,6 +133,20 @@ async def test_the_policies_of_ones_own_answer_as_they_are_written():
     finally:
         await cache.adelete("sockets")
     assert (answer.status, answer.header("retry-after")) == (503, "30")
+
+
+def test_queries_by_the_user_are_not_made_for_an_anonymous_one(users, headers_of, caplog):
+    Room.objects.create(slug="lobby", name="Lobby").members.add(users["alice"])
+    consumers = {"members": page.MembersConsumer, "lobby": page.LobbyConsumer, "bare": require(page.IsMember())(Plain)}
+    routes = [path(f"{name}/<slug:slug>/", consumer.as_asgi()) for name, consumer in consumers.items()]
+    stack = DenyMiddlewareStack(URLRouter(routes))
+    for name, anonymous in [("members", 401), ("lobby", 401), ("bare", 500)]:
+        for user, status in [(None, anonymous), ("alice", 101), ("bob", 403)]:
+            answer = ask(stack, f"/{name}/lobby/", headers=headers_of(user))
+            assert answer.status == status, (name, user)
+    (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert "Field 'id' expected a number" in str(error)
+    assert "Field 'id' expected a number" in " ".join(TEXT.split())
 
 
 async def test_a_call_of_an_outdated_app_is_denied(headers_of):
