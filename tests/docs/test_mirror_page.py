@@ -10,14 +10,43 @@ import re
 import pytest
 from channels.generic.http import AsyncHttpConsumer
 from django.contrib.auth.views import LoginView
+from django.core.cache import cache
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import include, path
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import cache_page
 
 from channels_wsdeny import DenyMiddlewareStack, routes
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import IsStaff, Policy
 from tests.docs.pages import DOCS, blocks, run
 from tests.support.clients import fetch, knock
 
 page = run("mirror.md")
+staff_only = require(IsStaff())
+
+
+class Page(View):
+    def get(self, request):
+        return HttpResponse("For staff.")
+
+
+class NamedX(Policy):
+    def check(self, request):
+        return request.resolver_match.kwargs["name"] == "x"
+
+
+@require(NamedX())
+def named(request, name):
+    return HttpResponse(name)
+
+
+def calls(request, name):
+    return named(request, name="y")
+
+
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.docs.test_mirror_page")]
 urlpatterns = [
     path("join/<slug:room>/", page.join),
@@ -25,6 +54,9 @@ urlpatterns = [
     path("about/", page.about, name="room_list"),  # The log-in page of the demo links to it.
     path("routes/", include(page.urlpatterns)),
     path("mirrored/", page.mirrored),
+    path("guarded-class/", cache_page(60)(staff_only(type("Page", (Page,), {})).as_view())),
+    path("guarded-dispatch/", cache_page(60)(method_decorator(staff_only, name="dispatch")(Page).as_view())),
+    path("calls/<name>/", calls),
     path("log-in/", LoginView.as_view(template_name="registration/login.html")),
 ]
 handler404 = "channels_wsdeny.views.page_not_found"
@@ -72,6 +104,24 @@ async def test_the_same_line_guards_the_socket_and_the_view():
 def test_a_view_without_a_policy_is_locked_when_asked_and_a_public_one_stays_open():
     statuses = {url: Client().get(url).status_code for url in ("/join/lobby/", "/about/", "/log-in/")}
     assert statuses == {"/join/lobby/": 401, "/about/": 200, "/log-in/": 200}
+
+
+@pytest.mark.usefixtures("locked")
+def test_behind_a_cache_a_guard_is_seen_on_the_class_and_not_on_its_dispatch(settings, users):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    staff, alice, nobody = Client(), Client(), Client()
+    staff.force_login(users["staff"])
+    alice.force_login(users["alice"])
+    for url, status in [("/guarded-class/", 403), ("/guarded-dispatch/", 200)]:
+        cache.clear()
+        assert alice.get(url).status_code == 403
+        answers = [client.get(url) for client in (staff, alice, nobody)]
+        assert [answer.status_code for answer in answers] == [200, status, 401]
+
+
+def test_a_view_that_another_one_calls_is_asked_about_the_arguments_of_the_route():
+    assert [Client().get(f"/calls/{name}/").status_code for name in ("x", "y")] == [200, 403]
+    assert Client().get("/calls/x/").content == b"y"
 
 
 async def test_a_consumer_of_http_answers_and_what_is_not_routed_is_a_problem():
