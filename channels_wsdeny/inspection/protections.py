@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 from functools import reduce
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -17,19 +18,20 @@ from ..conf import LOGIN_REQUIRED_MIDDLEWARE, conf, is_mirrored, middleware_inde
 from ..handlers.view import guards_of_view
 from ..http.context import expression_of
 from ..policies.base import And, Not, Or
-from ..policies.builtin import AllowAny, default_policy
+from ..policies.builtin import AllowAny, DenyAll, default_policy
 from ..routing.guards import Guards, is_bound
+from ..routing.resolver import is_known, leads_to_django
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ..policies import Policy
     from .endpoints import AsgiEndpoint
 
 #: A decorator of this package, the ``default_policy`` of a stack, the site's ``DEFAULT_POLICY``; or others.
 Source: TypeAlias = Literal["decorator", "stack", "default", "django", "admin", "rest_framework"]
-#: It may deny; it allows every request on purpose; or that is unknown.
-Effect: TypeAlias = Literal["denies", "public", "unknown"]
+#: It denies some requests; it allows every request, because a decorator says so or only by default; or that is unknown.
+Effect: TypeAlias = Literal["denies", "public", "allows", "unknown"]
 
 #: Decorators on a view that are looked under; more of them wrap one another in a circle.
 _MAX_DECORATORS = 50
@@ -40,6 +42,8 @@ _NAMES_OF_WRAPPED = ("view_func", "viewfunc", "func", "view")
 _MODULES_OF_AS_VIEW = ("django.views.generic.base", "rest_framework.viewsets")
 #: The methods of REST framework's views that lead to their permissions.
 _API_METHODS = ("dispatch", "initial", "check_permissions", "get_permissions")
+#: The methods of Django's mixins that decide. `UserPassesTestMixin.test_func` is the site's by design, as a policy is.
+_MIXIN_METHODS = ("has_permission", "get_permission_required", "handle_no_permission")
 #: The functions around an admin's views, which call `AdminSite.admin_view` at each request; and its result.
 _ADMIN_WRAPPERS = [f"{name}.get_urls.<locals>.wrap.<locals>.wrapper" for name in ("AdminSite", "ModelAdmin")]
 _ADMIN_VIEW = "AdminSite.admin_view.<locals>.inner"
@@ -55,6 +59,20 @@ class Protection(NamedTuple):
 
 def protections_of_endpoint(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     """What is asked on the way to `endpoint`; of Django's handler, what is asked before any view."""
+    found = _found_on_way(endpoint)
+    for number, app in enumerate(endpoint.apps[:-1], start=1):
+        if not is_known(app):
+            # It may answer by itself or call something else, so what is inside is certain to be asked only
+            # where a default policy outside stands in for it.
+            outside = _found_on_way(replace(endpoint, apps=endpoint.apps[:number]))
+            if all(each.effect != "denies" for each in outside):
+                found = tuple(each._replace(effect="unknown") if each.effect == "denies" else each for each in found)
+            break
+    return found
+
+
+def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
+    """As `protections_of_endpoint`, if every application on the way calls the next one."""
     cls = endpoint.consumer_class
     # A stack asks the policies of a class; without one they are asked by the class, if it was bound to them.
     is_certain = bool(endpoint.layers) or cls is None or is_bound(cls)
@@ -62,7 +80,7 @@ def protections_of_endpoint(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     if endpoint.protocol == "websocket":
         has_default = bool(endpoint.layers)
     else:
-        has_default = conf.MIRROR_DEFAULT_POLICY and endpoint.has_stack and not endpoint.is_django
+        has_default = conf.MIRROR_DEFAULT_POLICY and endpoint.has_stack and not leads_to_django(endpoint.app)
     return (*found, *_of_default(endpoint, bool(found))) if has_default else found
 
 
@@ -78,7 +96,8 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
     found = [*reversed(unique.values())]
     if has_default:
         found = [*_of_default(endpoint, any(asked.source == "decorator" for asked in found)), *found]
-    if middleware_index(LOGIN_REQUIRED_MIDDLEWARE) is not None and not needs_no_login:
+    # The middleware leaves out a view whose attribute is merely false, too, as is that of `public`.
+    if middleware_index(LOGIN_REQUIRED_MIDDLEWARE) is not None and getattr(view, "login_required", True):
         found.append(Protection("LoginRequiredMiddleware", "django"))
     # REST framework puts `login_not_required` on all its views, for they ask permissions of their own.
     if not found and needs_no_login and all(_api_view(layer) is None for layer, _ in called):
@@ -95,12 +114,37 @@ def guards_on(view: Callable[..., Any]) -> Guards:
 
 
 def _of_policy(policy: Policy, source: Source, is_certain: bool = True) -> Protection:
-    expression = str(expression_of(policy))
-    if is_certain and isinstance(policy, AllowAny):
-        return Protection(expression, source, "public")
-    # ~DenyAll(), IsStaff() | AllowAny()
-    is_constant = isinstance(policy, (And, Or, Not)) and re.search(r"\b(AllowAny|DenyAll)\(", expression)
-    return Protection(expression, source, "denies" if is_certain and not is_constant else "unknown")
+    effect: Effect = "unknown"
+    if not is_certain:
+        pass
+    elif type(policy) is AllowAny:
+        # Only a decorator says that this endpoint is meant for everybody.
+        effect = "public" if source == "decorator" else "allows"
+    elif isinstance(policy, DenyAll) or any(_allows(policy, others) is False for others in (False, True)):
+        effect = "denies"
+    return Protection(str(expression_of(policy)), source, effect)
+
+
+def _allows(policy: Policy, others: bool) -> bool | None:
+    """Whether `policy` allows if all policies in it but `AllowAny` and `DenyAll` answer `others`; None if unknown.
+
+    A policy denies some requests if it denies where all in it say no, as to an anonymous user, or where all say yes,
+    as to a superuser: ``IsStaff() | ~IsStaff()`` denies neither.
+    """
+    kind = type(policy)
+    if isinstance(policy, (AllowAny, DenyAll)):
+        # A subclass may answer otherwise than its base, or for every request the same.
+        return kind is AllowAny if kind in {AllowAny, DenyAll} else None
+    if isinstance(policy, Not):
+        answer = _allows(policy.policy, others)
+        return None if kind is not Not or answer is None else not answer
+    if isinstance(policy, (And, Or)):
+        decisive = isinstance(policy, Or)
+        answers = {_allows(each, others) for each in policy.policies}
+        if kind not in {And, Or}:
+            return None
+        return decisive if decisive in answers else None if None in answers else not decisive
+    return others
 
 
 def _of_default(endpoint: AsgiEndpoint | None, is_guarded: bool) -> tuple[Protection, ...]:
@@ -121,14 +165,16 @@ def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
         cells = _cells(view)
         wrapped = next((cells[name] for name in _NAMES_OF_WRAPPED if callable(cells.get(name))), None)
         if isinstance(cells.get("cls"), type) and _module_of(view) in _MODULES_OF_AS_VIEW:
-            yield from _called_by_dispatch(cells["cls"], is_certain)
+            yield from _called_by_dispatch(cells["cls"], cells["initkwargs"], is_certain)
             return
         if wrapped is not None:
             if view.__code__.co_qualname in _ADMIN_WRAPPERS:
                 wrapped = getattr(cells["self"], "admin_site", cells["self"]).admin_view(wrapped)
-            middleware = _cells(cells.get("_pre_process_request")).get("middleware")
-            if middleware is not None:  # It is made by `decorator_from_middleware`.
-                is_certain &= bool(re.match(r"django\.(?!middleware\.cache)", type(middleware).__module__))
+            first = _cells(cells.get("_pre_process_request"))
+            if "middleware" in first:  # It is made by `decorator_from_middleware`.
+                is_certain &= bool(re.match(r"django\.(?!middleware\.cache)", type(first["middleware"]).__module__))
+            elif "etag_func" in first:  # It is made by `condition`, which may answer 304 or 412 without the view.
+                is_certain = False
             view = wrapped
         elif hasattr(view, "__wrapped__"):
             route = getattr(type(view), "get_route_handler", None)
@@ -138,7 +184,7 @@ def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
             return
 
 
-def _called_by_dispatch(cls: type, is_certain: bool) -> Iterator[tuple[Any, bool]]:
+def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bool) -> Iterator[tuple[Any, bool]]:
     """The decorators of ``dispatch()``, and Django's mixins whose ``dispatch()`` is reached by `super()`."""
     bases = [base for base in cls.__mro__ if "dispatch" in vars(base)]
     for base, following in zip(bases, [*bases[1:], object], strict=True):
@@ -153,6 +199,9 @@ def _called_by_dispatch(cls: type, is_certain: bool) -> Iterator[tuple[Any, bool
                 break
         else:
             if base.__module__ == "django.contrib.auth.mixins":
+                # Methods of the site in their place may allow, or answer, what Django's deny.
+                names = [name for name in _MIXIN_METHODS if hasattr(base, name)]
+                is_certain &= _are_written_in(base.__module__, cls, initkwargs, names)
                 yield base, is_certain
             elif _module_of(method).startswith(("django.views.", "rest_framework.")):
                 return  # It calls no other.
@@ -171,10 +220,11 @@ def _asked_by(layer: Any, is_certain: bool, has_default: bool) -> Iterator[Prote
     elif module == "django.contrib.auth.decorators" and "test_func" in cells:
         yield Protection("user_passes_test", "django", effect)
     elif module == "django.contrib.admin.sites" and layer.__code__.co_qualname == _ADMIN_VIEW:
-        yield Protection("AdminSite.has_permission", "admin", effect)
+        is_certain &= _are_written_in("django.contrib.admin.sites", cells["self"], {}, ["has_permission"])
+        yield Protection("AdminSite.has_permission", "admin", "denies" if is_certain else "unknown")
     elif _api_view(layer) is not None:
         cls: Any = cells["cls"]
-        is_certain &= all(_module_of(getattr(cls, name)).startswith("rest_framework.") for name in _API_METHODS)
+        is_certain &= _are_written_in("rest_framework.", cls, cells["initkwargs"], _API_METHODS)
         chosen = cells["initkwargs"].get("permission_classes", cls.permission_classes)
         for permission in chosen:
             name = getattr(permission, "__name__", None) or repr(permission)
@@ -188,6 +238,15 @@ def _api_view(layer: Any) -> Any:
     """REST framework's `APIView`, if ``as_view()`` of a subclass made `layer`; else None."""
     cls = _cells(layer).get("cls") if _module_of(layer) in _MODULES_OF_AS_VIEW else None
     return next((base for base in getattr(cls, "__mro__", ()) if base.__module__ == "rest_framework.views"), None)
+
+
+def _are_written_in(module: str, given: Any, initkwargs: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Whether these methods of a class or object are of `module`, and not of the site.
+
+    `initkwargs` are the arguments of ``as_view()``, which replace attributes.
+    """
+    methods = [initkwargs.get(name, getattr(given, name)) for name in names]
+    return all(_module_of(method).startswith(module) for method in methods)
 
 
 def _cells(function: Any) -> Mapping[str, Any]:

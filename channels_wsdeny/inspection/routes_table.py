@@ -56,7 +56,7 @@ class ReportRow:
 
     @property
     def is_open(self) -> bool | None:
-        """Whether no request is denied, without `@public`; None if that is unknown."""
+        """Whether no request is denied, and no decorator says that this is meant; None if that is unknown."""
         effects = {each.effect for each in self.protections}
         if effects & {"denies", "public"}:
             return False
@@ -71,7 +71,7 @@ class ReportRow:
     @property
     def is_on_default(self) -> bool:
         """Whether nothing but a default policy protects the endpoint."""
-        sources = {each.source for each in self.protections if each.effect != "unknown"}
+        sources = {each.source for each in self.protections if each.effect in {"denies", "public"}}
         return bool(sources) and sources <= {"default", "stack"}
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,15 +99,17 @@ def report_rows() -> list[ReportRow]:
     endpoints = [each for each in (*site_endpoints("websocket"), *over_http) if not each.is_django]
     rows = [_row_of_endpoint(endpoint) for endpoint in endpoints if endpoint.is_served]
     if getattr(settings, "ROOT_URLCONF", None):
-        # Where Django is mounted more than once, its views are protected as the least protected of these.
-        django = min((each for each in over_http if each.is_django), key=_strength, default=None)
-        rows += [_row_of_view(view, django) for view in views()]
+        # Where Django is mounted more than once, a view is protected as on the least protected way to it.
+        ways: list[AsgiEndpoint | None] = [each for each in over_http if each.is_django]
+        ways = ways or [None]
+        rows += [min((_row_of_view(view, way) for way in ways), key=_strength) for view in views()]
     return rows
 
 
-def _strength(endpoint: AsgiEndpoint) -> tuple[int, int]:
-    found = protections_of_endpoint(endpoint)
-    return sum(each.effect == "denies" for each in found), len(found)
+def _strength(row: ReportRow) -> tuple[int, int]:
+    """How well `row` is protected: open, perhaps open, public or guarded, and by how much."""
+    kind = [row.is_open is True, row.is_open is None, row.is_public, True].index(True)
+    return kind, sum(each.effect == "denies" for each in row.protections)
 
 
 def _row_of_endpoint(endpoint: AsgiEndpoint) -> ReportRow:
@@ -132,7 +134,7 @@ def _notes_of_endpoint(endpoint: AsgiEndpoint) -> Iterator[str]:
 def _notes_of(protections: tuple[Protection, ...]) -> Iterator[str]:
     for each in protections:
         if each.effect == "unknown":
-            yield f"it is unknown whether {each.expression} is asked"
+            yield f"cannot tell whether {each.expression} is asked, and denies anybody"
 
 
 def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:

@@ -114,14 +114,42 @@ ROWS = {
         AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(a=staff))),
         [("/a/", "IsStaff()", "decorator", False)],
     ),
-    "unknown wrapper": (Tokens(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", False)]),
+    "unknown wrapper": (Tokens(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", None)]),
+    "unknown wrapper in a stack": (
+        DenyMiddlewareStack(Tokens(sockets(a=staff))),
+        [("/a/", "IsStaff()", "decorator", False)],
+    ),
+    "unknown wrapper in a stack that is open": (
+        DenyMiddlewareStack(Tokens(sockets(a=staff)), default_policy=AllowAny()),
+        [("/a/", "IsStaff()", "decorator", None)],
+    ),
+    "unknown wrapper around a stack": (
+        Tokens(DenyMiddlewareStack(sockets(a=staff, b=plain))),
+        [("/a/", "IsStaff()", "decorator", None), ("/b/", "IsAuthenticated()", "default", None)],
+    ),
+    "unknown wrapper behind a policy": (
+        require(IsSuperuser())(Tokens(sockets(a=staff))),
+        [("/a/", "IsSuperuser() & IsStaff()", "decorator", False)],
+    ),
+    "unknown wrapper around what is public": (
+        Tokens(sockets(a=public_consumer)),
+        [("/a/", "AllowAny()", "decorator", False)],
+    ),
     "two applications": (
         Switch(sockets(a=staff), plain),
-        [("/a/", "IsStaff()", "decorator", False), ("/", None, "none", True)],
+        [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", True)],
+    ),
+    "a function beside the application": (
+        Switch(sockets(a=staff), closure(plain)),
+        [("/a/", "IsStaff()", "decorator", None)],
+    ),
+    "a list beside the application": (
+        Switch(sockets(a=staff), [plain]),
+        [("/a/", "IsStaff()", "decorator", None)],
     ),
     "router with a fallback": (
         ProtocolTypeRouter({"websocket": Fallback([path("a/", staff)])}),
-        [("/a/", "IsStaff()", "decorator", False), ("/", None, "none", None)],
+        [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", None)],
     ),
     "opaque, in a stack": (
         ProtocolTypeRouter({"websocket": DenyMiddlewareStack(closure(plain))}),
@@ -170,6 +198,20 @@ def test_the_policies_are_those_that_a_handshake_meets(application, rows_of):
     match = resolve(application, websocket_scope("/x/"))
     policies = [*match.guards.policies, *([match.default_policy] if match.default_policy is not None else [])]
     assert [each.expression for each in row.protections] == [repr(policy) for policy in policies]
+
+
+@pytest.mark.parametrize("source", ["stack", "default"])
+def test_a_default_policy_that_allows_everybody_leaves_open_what_is_not_public(source, rows_of, settings):
+    settings.CHANNELS_WSDENY = {"DEFAULT_POLICY": IsStaff() if source == "stack" else AllowAny()}
+    default_policy = AllowAny() if source == "stack" else None
+    routes = sockets(a=plain, b=public_consumer, c=staff)
+    rows = rows_of(DenyMiddlewareStack(routes, default_policy=default_policy))
+    assert [row.source for row in rows] == [source, "decorator", "decorator"]
+    assert [(row.is_open, row.is_public, row.is_on_default) for row in rows] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, False),
+    ]
 
 
 def test_public_behind_a_policy_is_not_public(rows_of):

@@ -10,7 +10,7 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth import decorators as djangos
 from django.contrib.auth import get_user_model
-from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin
+from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin, UserPassesTestMixin
 from django.contrib.auth.views import LoginView
 from django.core.asgi import get_asgi_application
 from django.db import transaction
@@ -20,13 +20,14 @@ from django.utils.decorators import decorator_from_middleware, method_decorator
 from django.views import View
 from django.views.decorators.cache import cache_page, never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import condition, conditional_page, etag, last_modified, require_GET
 from django.views.decorators.vary import vary_on_cookie
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import LOGIN_REQUIRED_MIDDLEWARE, MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
+from channels_wsdeny.policies.base import Or
 from channels_wsdeny.routes import Route, TimedRoute
 
 hooks = Hooks()
@@ -90,6 +91,32 @@ class StrictSite(AdminSite):
 
 def page(*bases, **attributes):
     return type("Page", bases, attributes)
+
+
+class OpenPermissionSite(AdminSite):
+    def has_permission(self, request):
+        return True
+
+
+class Closed(DenyAll):
+    """A policy that denies everybody in other words."""
+
+    detail = "Closed."
+
+
+class Everybody(AllowAny):
+    """A policy that allows everybody under another name."""
+
+
+def with_method(mixin, name):
+    """A view with this mixin, which overrides this method of it."""
+    return page(mixin, ClassView, permission_required="a.b", **{name: lambda self: True})
+
+
+def has_given_permission():
+    """A view whose method is overridden by an argument of ``as_view()``."""
+    mixed = page(PermissionRequiredMixin, ClassView, permission_required="a.b")
+    return mixed.as_view(has_permission=lambda: True)
 
 
 class Overrides(LoginRequiredMixin, View):
@@ -158,6 +185,24 @@ GUARDED = {
     "admin, exempt and cacheable": (AdminSite().admin_view(csrf_exempt(view), cacheable=True), ADMIN),
     "admin, class": (AdminSite().admin_view(ClassView.as_view()), ADMIN),
     "admin, decorated": (vary_on_cookie(AdminSite().admin_view(view)), ADMIN),
+    "mixin with a test": (
+        page(UserPassesTestMixin, ClassView, test_func=lambda self: False).as_view(),
+        "UserPassesTestMixin",
+    ),
+    "mixin beside a method of another one's name": (
+        page(LoginRequiredMixin, ClassView, has_permission=lambda self: True).as_view(),
+        "LoginRequiredMixin",
+    ),
+    "condition within": (staff(etag(lambda request: "a")(view)), "IsStaff()"),
+    "conditional_page": (conditional_page(staff(view)), "IsStaff()"),
+    "negation": (require(~IsStaff())(view), "~IsStaff()"),
+    "negated conjunction": (require(~(IsStaff() & IsSuperuser()))(view), "~(IsStaff() & IsSuperuser())"),
+    "with an exception": (
+        require(IsSuperuser() | (IsAuthenticated() & ~IsStaff()))(view),
+        "IsSuperuser() | IsAuthenticated() & ~IsStaff()",
+    ),
+    "beside one that allows everybody": (require(IsStaff() & AllowAny())(view), "IsStaff() & AllowAny()"),
+    "closed": (require(Closed())(view), "Closed()"),
     "admin of the site's own": (StrictSite().admin_view(view), f"user_passes_test & {ADMIN}"),
 }
 PERHAPS = {
@@ -175,6 +220,25 @@ PERHAPS = {
     "overridden dispatch": Overrides.as_view(),
     "overridden and decorated dispatch": method_decorator(never_cache, name="dispatch")(page(Overrides)).as_view(),
     "negation": require(~DenyAll())(view),
+    "negation of a subclass": require(~Closed())(view),
+    "double negation": require(~~AllowAny())(view),
+    "alternative that allows everybody": require(IsStaff() | AllowAny())(view),
+    "alternative of a subclass": require(IsStaff() | Everybody())(view),
+    "alternative of opposites": require(IsStaff() | ~IsStaff())(view),
+    "alternative of opposites by implication": require(IsAuthenticated() | ~IsStaff())(view),
+    "negated opposites": require(~(IsStaff() & ~IsStaff()))(view),
+    "subclass that allows everybody": require(Everybody())(view),
+    "subclass of an operator": require(type("Either", (Or,), {})(IsStaff(), IsSuperuser()))(view),
+    "overridden has_permission of an admin": OpenPermissionSite().admin_view(view),
+    "overridden has_permission": with_method(PermissionRequiredMixin, "has_permission").as_view(),
+    "overridden get_permission_required": with_method(PermissionRequiredMixin, "get_permission_required").as_view(),
+    "overridden handle_no_permission": with_method(LoginRequiredMixin, "handle_no_permission").as_view(),
+    "has_permission given to as_view()": has_given_permission(),
+    "etag": etag(lambda request: "a")(staff(view)),
+    "last_modified over login_required": last_modified(lambda request: None)(login(view)),
+    "condition on dispatch": method_decorator([condition(lambda request: "a"), login], name="dispatch")(
+        page(View)
+    ).as_view(),
 }
 OPEN = {
     "function": view,
@@ -205,6 +269,7 @@ def test_where_it_cannot_be_told_it_is_said_so(given, rows_of):
     (row,) = rows_of(None, path("a/", given))
     assert (row.is_open, row.is_public) == (None, False)
     assert row.notes
+    assert all(note.startswith("cannot tell ") for note in row.notes)
 
 
 @pytest.mark.parametrize("given", OPEN.values(), ids=OPEN)
@@ -232,6 +297,14 @@ def test_login_required_middleware_protects_every_view_but_those_that_need_none(
     settings.MIDDLEWARE = [LOGIN_REQUIRED_MIDDLEWARE]
     a, b = rows_of(None, path("a/", view), path("login/", LoginView.as_view()))
     assert (a.policy, a.source, b.is_public) == ("LoginRequiredMiddleware", "django", True)
+
+
+def test_login_required_middleware_does_not_protect_what_public_opens(rows_of, settings):
+    rows_of()
+    settings.MIDDLEWARE = [LOGIN_REQUIRED_MIDDLEWARE]
+    a, b = rows_of(None, path("a/", public(view)), path("b/", passing(public(view))))
+    assert (a.is_open, a.is_public) == (False, True)
+    assert b.is_open is None
 
 
 class MoreViews(ModelAdmin):
@@ -348,6 +421,7 @@ def bare(application):
         (mounted(bare, staff), None, True),
         (mounted(staff, public), "AllowAny()", False),
         (mounted(public, bare), None, True),
+        (mounted(require(~DenyAll()), public), "~DenyAll()", None),
     ],
 )
 def test_of_several_ways_to_django_the_least_protected_counts(application, policy, is_open, rows_of):
@@ -359,6 +433,18 @@ def test_the_default_policy_of_a_stack_around_django_counts_on_views(rows_of, mi
     stack = DenyMiddlewareStack(mounted(bare), default_policy=IsStaff())
     (row,) = rows_of(stack, path("a/", view))
     assert (row.policy, row.source) == ("IsStaff()", "stack")
+
+
+def test_of_several_stacks_around_django_the_one_that_is_open_counts(rows_of, mirror_default):
+    for policies in ([IsStaff(), AllowAny()], [AllowAny(), IsStaff()]):
+        stacks = [functools.partial(DenyMiddlewareStack, default_policy=policy) for policy in policies]
+        (row,) = rows_of(mounted(*stacks), path("a/", view))
+        assert (row.policy, row.source, row.is_open) == ("AllowAny()", "stack", True)
+
+
+def test_a_view_that_is_guarded_itself_is_so_on_every_way_to_django(rows_of):
+    (row,) = rows_of(mounted(staff, public), path("a/", login(view)))
+    assert (row.policy, row.is_open, row.is_public) == ("AllowAny() & user_passes_test", False, False)
 
 
 def test_the_hooks_of_a_view_are_those_of_the_mirror_and_its_own(rows_of, settings):
