@@ -29,6 +29,7 @@ from django.core.management import CommandError
 from django.http import HttpResponse, parse_cookie
 from django.utils.encoding import iri_to_uri
 
+from ..conf import conf
 from ..decorators import guard
 from ..handlers.view import guard_view
 from ..headers import is_sendable
@@ -55,6 +56,11 @@ _LOGGERS = ("channels_wsdeny", "django.request", "django.security.DisallowedHost
 #: The columns of a query, which are seldom of interest.
 _COLUMNS = re.compile(r"^SELECT (?:(?! FROM ).){60,}(?= FROM )")
 _COOKIE_VALUE = re.compile(r"=[^;]*")
+#: Seconds for a dry run beyond ``POLICY_TIMEOUT``, and for what is cancelled after that to end.
+_PATIENCE = 10.0
+_PARTING = 1.0
+#: Tasks that did not end. They are kept: asyncio complains of one that is destroyed while it waits.
+_given_up: list[asyncio.Task[Any]] = []
 
 
 def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[str]) -> Iterator[str]:
@@ -79,9 +85,16 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
     cookies = parse_cookie(dict(scope["headers"]).get(b"cookie", b"").decode())
     scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
     trace = Trace(is_dry_run=True)
-    messages = _dry_run(application, scope, trace, store)
+    messages, hanging = _dry_run(application, scope, trace, store)
     yield f"GET {escape(scope['path'])} over {protocol}" + ("" if user is None else f", by {escape(user)}")
     yield from ("", *_steps(trace), "", *(_response(messages) if messages else ["No answer."]))
+    if hanging is not None:
+        yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(hanging)}.")
+
+
+def time_limit() -> float:
+    """The seconds that a dry run may take: hooks and policies have ``POLICY_TIMEOUT``, and may be cancelled in vain."""
+    return conf.POLICY_TIMEOUT + _PATIENCE
 
 
 def _login(name: str) -> dict[str, Any]:
@@ -163,8 +176,11 @@ def _unsaved_sessions(logins: dict[str, dict[str, Any]]) -> Any:
     return UnsavedSession
 
 
-def _dry_run(application: ASGIApp, scope: Scope, trace: Trace, store: Any) -> list[Message]:
-    """What `application` sends for `scope`, without an endpoint; raises what it raises."""
+def _dry_run(application: ASGIApp, scope: Scope, trace: Trace, store: Any) -> tuple[list[Message], str | None]:
+    """What `application` sends for `scope`, without an endpoint; and what has not ended within the time, if any.
+
+    Raises what `application` raises.
+    """
     sent: list[Message] = []
     events: asyncio.Queue[Message] = asyncio.Queue()
     request = {"type": "http.request", "body": b"", "more_body": False}
@@ -175,13 +191,29 @@ def _dry_run(application: ASGIApp, scope: Scope, trace: Trace, store: Any) -> li
         if message["type"] == "websocket.close":
             events.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
-    async def run() -> None:
-        await replacement(scope, events.get, send)
+    async def run() -> str | None:
+        earlier = asyncio.all_tasks()
+        task = asyncio.ensure_future(replacement(scope, events.get, send))
+        if (await asyncio.wait({task}, timeout=time_limit()))[0]:
+            task.result()
+            return None
+        hanging = ", ".join(f"{each.kind} {each.name}" for each in trace.noted if each.seconds is None)
+        await _give_up(asyncio.all_tasks() - earlier)
+        return hanging or dotted_name(application)
 
     replacement = _Replacement(trace, scope["type"], store).of(application)
     with _unlogged(trace), recording(trace), trace.watching_queries():
-        async_to_sync(run)()
-    return sent
+        hanging = async_to_sync(run)()
+    return sent, hanging
+
+
+async def _give_up(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel `tasks` once more, and have the event loop not wait for those that go on nevertheless."""
+    for task in tasks:
+        task.cancel()
+    for task in (await asyncio.wait(tasks, timeout=_PARTING))[1]:
+        asyncio._unregister_task(task)
+        _given_up.append(task)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import sys
+import time
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -26,6 +28,7 @@ from django.views import View
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.inspection import explain as explain_module
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff
 from tests.support import case_site
@@ -384,6 +387,29 @@ def test_what_fails_is_told_with_its_text(function, answer, ask, settings):
     found = ask(denied_by(function))
     assert found.status in {500, 503}
     assert re.search(rf"Check\(\) +{answer}", found.steps)
+
+
+@pytest.mark.parametrize("swallows", [1, 1000])
+def test_a_hook_that_does_not_let_itself_be_cancelled_is_given_up(swallows, site, settings, monkeypatch):
+    async def hang(request):
+        for _ in range(swallows):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+        await asyncio.sleep(3600)
+
+    hooks = Hooks()
+    hooks.on_request(hang)
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(explain_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(explain_module, "_PARTING", 0.1)
+    began = time.monotonic()
+    site(DenyMiddlewareStack(open_consumer, hooks=hooks))
+    text = "\n".join(explain("/", "websocket", None, ()))
+    assert time.monotonic() - began < 20
+    assert f"Given up after 0.25 seconds. What had not ended: hook on_request {__name__}." in text
+    assert RAN == []
 
 
 def test_a_failure_of_nothing_that_was_asked_is_told_as_well(ask):

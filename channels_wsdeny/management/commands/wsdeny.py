@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
-from ...inspection.explain import explain
+from ...inspection.explain import explain, time_limit
 from ...inspection.routes_table import ReportRow, aligned, report_rows, table
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ class Command(BaseCommand):
     help = "Shows what protects the sockets and views of the site, and what a request for one would get."
     # What they complain about may be why this command is run.
     requires_system_checks = ()
+    #: Whether the process is that of this command, so that it may be ended.
+    _is_process = False
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as ``manage.py wsdeny``; called by Django."""
+        self._is_process = True
+        super().run_from_argv(argv)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the subcommands."""
@@ -54,6 +62,9 @@ class Command(BaseCommand):
         if subcommand == "routes":
             self._routes(options)
         else:
+            if self._is_process:
+                # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
+                faulthandler.dump_traceback_later(time_limit() + 5, exit=True)
             arguments = (options[name] for name in ("path", "protocol", "user", "header"))
             self.stdout.write("\n".join(explain(*arguments)))
 
