@@ -158,9 +158,16 @@ class View(NamedTuple):
     path: str
     name: str | None
     callback: Callable[..., Any]
+    #: The path of the Django admin whose URLs it is among, if any.
+    admin_path: str | None = None
 
 
-def views(resolver: URLResolver | None = None, path: str = "", namespaces: tuple[str, ...] = ()) -> Iterator[View]:
+def views(
+    resolver: URLResolver | None = None,
+    path: str = "",
+    namespaces: tuple[str, ...] = (),
+    admin_path: str | None = None,
+) -> Iterator[View]:
     """The views of ``ROOT_URLCONF``, or of an inner resolver, in the order that Django tries them.
 
     Raises what importing a URLconf of the site raises.
@@ -169,12 +176,14 @@ def views(resolver: URLResolver | None = None, path: str = "", namespaces: tuple
     path = _join(path, resolver.pattern)
     if resolver.namespace:
         namespaces = (*namespaces, resolver.namespace)
+    if resolver.app_name == "admin":  # as `AdminSite.urls` names it
+        admin_path = path
     for entry in resolver.url_patterns:
         if isinstance(entry, URLResolver):
-            yield from views(entry, path, namespaces)
+            yield from views(entry, path, namespaces, admin_path)
         else:
             name = ":".join((*namespaces, entry.name)) if entry.name else None
-            yield View(_join(path, entry.pattern), name, entry.callback)
+            yield View(_join(path, entry.pattern), name, entry.callback, admin_path)
 
 
 def _join(path: str, pattern: object) -> str:

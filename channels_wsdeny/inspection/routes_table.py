@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
     from .endpoints import AsgiEndpoint, View
     from .protections import Protection
 
-_COLUMNS = ("PROTOCOL", "PATH", "NAME", "ENDPOINT", "POLICY", "SOURCE", "HOOKS", "NOTES")
+_COLUMNS = ("PROTOCOL", "PATH", "ENDPOINT", "POLICY", "SOURCE")
+#: The space between columns, and before the lines below a row.
+_GAP = "  "
+_INDENT = 4 * " "
+#: Where cells are broken, the best places first: words, and in longer ones policies, then names and paths.
+_BREAKS = (r"(?<=[ ,])", r"(?<=\()", r"(?<=[./])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class ReportRow:
     notes: tuple[str, ...] = ()
     #: Whether the endpoint may lead to others that are unknown.
     is_opaque: bool = False
+    #: The path of the Django admin that the view belongs to, if that protects it; None for other endpoints.
+    admin_path: str | None = None
 
     @property
     def policy(self) -> str | None:
@@ -144,7 +153,9 @@ def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:
     hooks = _ordered(_registries(django), "http") if is_mirrored() else ()
     hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards_on(view.callback).hooks, "http"))))
     notes = tuple(_notes_of(protections))
-    return ReportRow("http", view.path, view.name, dotted_name(view.callback), protections, hooks, notes)
+    admin_path = view.admin_path if any(each.source == "admin" for each in protections) else None
+    name = dotted_name(view.callback)
+    return ReportRow("http", view.path, view.name, name, protections, hooks, notes, admin_path=admin_path)
 
 
 def _registries(endpoint: AsgiEndpoint | None) -> tuple[Hooks, ...]:
@@ -162,21 +173,72 @@ def _ordered(registries: Sequence[Hooks], protocol: Protocol) -> tuple[Hook, ...
     return tuple(ordered_hooks(tuple(registries), protocol).all())
 
 
-def table(rows: Iterable[ReportRow]) -> list[str]:
-    """`rows` as lines of text, under the names of the columns that are not empty."""
-    texts = [_COLUMNS]
-    for row in rows:
-        hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in row.hooks))
-        known = (row.protocol, row.path, row.name or "", row.endpoint, row.policy or "-", row.source)
-        texts.append((*known, hooks, "; ".join(row.notes)))
-    return aligned(zip(*(column for column in zip(*texts, strict=True) if any(column[1:])), strict=True))
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """`rows` as lines of text whose columns are aligned; control characters are escaped."""
-    columns = [[escape(cell) for cell in column] for column in zip(*rows, strict=True)]
-    widths = [max(map(len, column)) for column in columns]
+def folded(rows: Iterable[ReportRow]) -> list[ReportRow]:
+    """`rows`, but one for all views of a Django admin that are protected alike."""
+    groups: dict[Any, list[ReportRow]] = {}
+    for number, row in enumerate(rows):
+        alike = (row.admin_path, row.protections, row.hooks, row.notes)
+        groups.setdefault(number if row.admin_path is None else alike, []).append(row)
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*columns, strict=True)
+        group[0]
+        if len(group) == 1
+        else replace(group[0], path=str(group[0].admin_path), name=None, endpoint=f"admin, {len(group)} views")
+        for group in groups.values()
     ]
+
+
+def table(rows: Sequence[ReportRow], width: int) -> list[str]:
+    """`rows` as lines of text of at most `width` characters, each with its name, hooks and notes below."""
+    known = [(row.protocol, row.path, row.endpoint, row.policy or "-", row.source) for row in rows]
+    heading, *cells = _in_columns([_COLUMNS, *known], width)
+    lines = heading
+    for row, own in zip(rows, cells, strict=True):
+        hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in row.hooks))
+        below = [f"name {row.name}" if row.name else "", f"hooks {hooks}" if hooks else "", *row.notes]
+        text = escape("; ".join(filter(None, below)))
+        lines += own
+        lines += [_INDENT + line for line in _wrapped(text, width - len(_INDENT))] if text else []
+    return lines
+
+
+def aligned(rows: Iterable[Sequence[str]], width: int | None = None) -> list[str]:
+    """`rows` as lines of text whose columns are aligned; control characters are escaped.
+
+    With `width`, lines are not longer than that: a row may have several.
+    """
+    return [line for lines in _in_columns(rows, width) for line in lines]
+
+
+def _in_columns(rows: Iterable[Sequence[str]], width: int | None) -> list[list[str]]:
+    """The lines of each of `rows`."""
+    escaped = [[escape(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
+    while width is not None and sum(widths) > max(width - len(_GAP) * (len(widths) - 1), len(widths)):
+        widths[widths.index(max(widths))] -= 1
+    found = []
+    for row in escaped:
+        cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        lines = zip_longest(*cells, fillvalue="")
+        found.append([_GAP.join(map(str.ljust, line, widths)).rstrip() for line in lines])
+    return found
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` characters, broken after spaces and commas where that is possible."""
+    lines = [""]
+    for piece in _pieces(text, width, *_BREAKS):
+        if len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
+def _pieces(text: str, width: int, at: str, *finer: str) -> Iterator[str]:
+    """The pieces of `text` between the places `at` which it may be broken; a longer one is broken at `finer` places."""
+    for piece in re.split(at, text):
+        if len(piece.rstrip()) <= width:
+            yield piece
+        elif finer:
+            yield from _pieces(piece, width, *finer)
+        else:
+            yield from (piece[start : start + width] for start in range(0, len(piece), width))

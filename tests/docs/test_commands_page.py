@@ -23,17 +23,10 @@ def output(shown):
     return [line.split() for line in out.getvalue().splitlines()]
 
 
-def test_each_shown_route_is_listed_with_its_policy_and_source():
-    heading, *rows = [line.split() for line in ROUTES.splitlines()[1:]]
-    printed_heading, *printed = output(ROUTES)
-    assert [name for name in printed_heading if name in heading] == heading
-    for row in rows:
-        assert any(iter_in_order(row, line) for line in printed), row
-
-
-def iter_in_order(words, line):
-    remaining = iter(line)
-    return all(word in remaining for word in words)
+def test_the_shown_routes_are_printed_in_this_order():
+    remaining = iter(output(ROUTES))
+    for line in ROUTES.splitlines()[1:]:
+        assert line.split() in remaining, line
 
 
 def test_the_explanation_is_as_shown_but_for_times():

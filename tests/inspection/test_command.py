@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib.admin import AdminSite
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.http import HttpResponse
@@ -22,7 +25,9 @@ from django.views.decorators.cache import cache_page
 import testproject
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, require
-from channels_wsdeny.policies import IsStaff
+from channels_wsdeny.inspection.explain import time_limit
+from channels_wsdeny.management.commands.wsdeny import Command
+from channels_wsdeny.policies import HasPermission, InGroup, IsStaff
 
 ROOT = Path(testproject.__file__).parents[1]
 
@@ -60,25 +65,94 @@ class Plain(AsyncWebsocketConsumer): ...
 
 def test_routes_lists_every_endpoint_of_the_test_project_in_aligned_columns():
     heading, *lines = run("routes").splitlines()
-    assert heading.split() == ["PROTOCOL", "PATH", "NAME", "ENDPOINT", "POLICY", "SOURCE", "HOOKS"]
-    assert [line.split()[1] for line in lines[:4]] == [
+    assert heading.split() == ["PROTOCOL", "PATH", "ENDPOINT", "POLICY", "SOURCE"]
+    rows = [line for line in lines if line.startswith(("websocket", "http"))]
+    assert [line.split()[1] for line in rows[:4]] == [
         "/ws/rooms/<slug:slug>/",
         "/ws/monitor/",
         "/ws/status/",
         "/login/",
     ]
-    assert lines[1].split() == [
-        "websocket",
-        "/ws/monitor/",
-        "testproject.chat.consumers.MonitorConsumer",
-        "IsStaff()",
-        "decorator",
-        "begin,",
-        "tell",
-    ]
     start = heading.index("ENDPOINT")
-    assert {line[start - 2 : start + 1] for line in lines[:-2]} <= {"  t", "  d"}
+    assert {line[start - 2 : start + 1] for line in rows} <= {"  t", "  d"}
     assert lines[-1] == "10 endpoints: 6 guarded, 4 public, 0 open, 0 perhaps open."
+
+
+def test_the_name_the_hooks_and_the_notes_are_below_a_row(site):
+    site(None, path("cached/", cache_page(60)(require(IsStaff())(view)), name="cached"))
+    assert "    name cached; cannot tell whether IsStaff() is asked, and denies anybody\n" in run("routes")
+
+
+class Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 300])
+def test_no_line_is_longer_than_the_terminal(columns, site, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    policies = require(InGroup("editors", "authors", "a" * 90) | HasPermission("chat.view_room"))
+    given = cache_page(60)(policies(view))
+    site(None, path("open/", view), path(f"{'path/' * 20}", given, name="name"), path("b" * 90, given))
+    out = Terminal()
+    with pytest.raises(CommandError) as caught:
+        call_command("wsdeny", "routes", "--fail-on-open", stdout=out)
+    faults = str(caught.value).partition("ASGI_APPLICATION")[0]
+    *lines, _, summary = out.getvalue().splitlines()
+    assert len(summary) < 80
+    assert max(map(len, [*lines, *faults.splitlines()])) <= columns
+
+
+def test_without_a_terminal_a_line_has_100_characters_at_most(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert 80 < max(map(len, run("routes").splitlines())) <= 100
+
+
+def test_a_long_cell_is_broken_after_commas_and_spaces(site):
+    groups = [f"a group called {number}" for number in range(9)]
+    site(None, path("a/", require(InGroup(*groups))(view)))
+    _, *lines = run("routes").splitlines()
+    start = lines[0].index("InGroup(")
+    cell = [line[start:].removesuffix("decorator").rstrip() for line in lines[: lines.index("")]]
+    assert len(cell) > 2
+    assert " ".join(cell) == repr(InGroup(*groups))
+
+
+def admin_of(site_class=AdminSite):
+    admin = site_class()
+    admin.register(get_user_model())
+    return admin
+
+
+def test_the_views_of_an_admin_are_one_row_unless_all_are_wanted(site):
+    site(ProtocolTypeRouter({}), path("a/", admin_of().urls), path("b/", admin_of().urls), path("c/", view))
+    count = len(json.loads(run("routes", "--json")))
+    rows = [line.split() for line in run("routes").splitlines() if line.startswith("http")]
+    views = f"admin, {count // 2 - 1} views AdminSite.has_permission admin".split()
+    assert [row[1] for row in rows] == ["/a/", "/a/login/", "/b/", "/b/login/", "/c/"]
+    assert [row[2:] for row in rows if row[1] in {"/a/", "/b/"}] == [views, views]
+    lines = run("routes", "--all").splitlines()
+    assert sum(line.startswith("http") for line in lines) == count
+    assert lines[-1] == run("routes").splitlines()[-1]  # It counts each view.
+
+
+class Mixed(AdminSite):
+    def get_urls(self):
+        return [path("open/", view), *super().get_urls()]
+
+
+def test_a_view_of_an_admin_that_is_not_protected_as_the_others_is_a_row_of_its_own(site):
+    site(ProtocolTypeRouter({}), path("a/", admin_of(Mixed).urls))
+    text = failure("routes", "--fail-on-open")
+    assert re.search(rf"Open:\n  http  /a/open/  {__name__}\.view\n", text)
+
+
+@pytest.mark.servers
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} manage.py wsdeny routes --json --protocol http | true; echo ${{PIPESTATUS[0]}}"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
 def test_json_is_for_programs():
@@ -196,6 +270,15 @@ def test_a_site_without_asgi_application_has_no_sockets_to_explain(site):
 def test_a_request_that_cannot_be_sent_is_an_error(arguments, text):
     with pytest.raises(CommandError, match=text):
         run("explain", *arguments)
+
+
+def test_the_process_is_ended_if_a_thread_hangs_but_not_that_of_another_program(monkeypatch):
+    armed = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **kwargs: armed.append((args, kwargs)))
+    run("explain", "/ws/status/")
+    assert armed == []
+    Command(stdout=StringIO()).run_from_argv(["manage.py", "wsdeny", "explain", "/ws/status/"])
+    assert armed == [((time_limit() + 5,), {"exit": True})]
 
 
 @pytest.mark.servers

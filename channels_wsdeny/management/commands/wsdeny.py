@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
 from ...inspection.explain import explain, time_limit
-from ...inspection.routes_table import ReportRow, aligned, report_rows, table
+from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, table
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+#: Characters of a line where the output is no terminal.
+_WIDTH = 100
 
 
 class Command(BaseCommand):
@@ -36,6 +41,8 @@ class Command(BaseCommand):
         routes = subcommands.add_parser("routes", help="List every socket and view, and what protects it.")
         add = routes.add_argument
         add("--json", action="store_true", dest="as_json", help="Print JSON, for programs.")
+        all_help = "List each view of Django's admin; by default those that are protected alike are one row."
+        add("--all", action="store_true", dest="all_views", help=all_help)
         add("--protocol", choices=["websocket", "http"], help="List endpoints of this protocol alone.")
         open_help = "Exit with 1 if an endpoint is open or may be, or if no socket could be looked at."
         add("--fail-on-open", action="store_true", help=open_help)
@@ -66,25 +73,36 @@ class Command(BaseCommand):
                 # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
                 faulthandler.dump_traceback_later(time_limit() + 5, exit=True)
             arguments = (options[name] for name in ("path", "protocol", "user", "header"))
-            self.stdout.write("\n".join(explain(*arguments)))
+            self._print("\n".join(explain(*arguments)))
 
     def _routes(self, options: dict[str, Any]) -> None:
         """List every endpoint; raises `CommandError` if one is there that must not be."""
         protocol = options["protocol"]
         rows = [row for row in report_rows() if not row.path.startswith(tuple(options["ignore"]))]
         rows = [row for row in rows if protocol in {None, row.protocol}]
+        shown = rows if options["all_views"] else folded(rows)
+        width = shutil.get_terminal_size((_WIDTH, 0)).columns if self.stdout.isatty() else _WIDTH
         if options["as_json"]:
-            self.stdout.write(json.dumps([row.as_dict() for row in rows], indent=2))
+            self._print(json.dumps([row.as_dict() for row in rows], indent=2))
         else:
-            self.stdout.write("\n".join([*table(rows), "", _summary(rows)]))
-        faults = _list("Open", [row for row in rows if row.is_open])
-        faults += _list("Perhaps open, see the notes", [row for row in rows if row.is_open is None])
+            self._print("\n".join([*table(shown, width), "", _summary(rows)]))
+        faults = _list("Open", [row for row in shown if row.is_open], width)
+        faults += _list("Perhaps open, see the notes", [row for row in shown if row.is_open is None], width)
         if protocol != "http" and site_application() is None:
             faults += "ASGI_APPLICATION is not set, so no socket was looked at. Without any: --protocol http\n"
         if options["fail_on_default"]:
-            faults += _list("Behind nothing but a default policy", [row for row in rows if row.is_on_default])
+            faults += _list("Behind nothing but a default policy", [row for row in shown if row.is_on_default], width)
         if faults and (options["fail_on_open"] or options["fail_on_default"]):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
+
+    def _print(self, text: str) -> None:
+        """Print `text`; a reader that has left, as `head` does, is no error."""
+        try:
+            self.stdout.write(text)
+            self.stdout.flush()
+        except BrokenPipeError:
+            # Python flushes once more as it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
 
 
 def _summary(rows: list[ReportRow]) -> str:
@@ -94,6 +112,6 @@ def _summary(rows: list[ReportRow]) -> str:
     return f"{len(rows)} endpoints: {guarded} guarded, {public} public, {is_open} open, {perhaps} perhaps open."
 
 
-def _list(fault: str, rows: list[ReportRow]) -> str:
-    lines = aligned((row.protocol, row.path, row.endpoint) for row in rows)
+def _list(fault: str, rows: list[ReportRow], width: int) -> str:
+    lines = aligned([(row.protocol, row.path, row.endpoint) for row in rows], width - 2)
     return "".join(f"{line}\n" for line in [f"{fault}:", *(f"  {line}" for line in lines)]) if rows else ""
