@@ -40,7 +40,7 @@ OLD_MODULE_NAMES = re.compile(
     "|stock|surrounding|understudy|visitor|walk|ways|wire|wiring"
 )
 #: Names with an underscore that Django or Python documents.
-DOCUMENTED_NAMES = {"_current_frames", "_default_manager", "_meta"}
+DOCUMENTED_NAMES = {"_current_frames", "_default_manager", "_meta", "_unregister_task"}
 #: Words that say nothing of requests and responses, in the first paragraph of a docstring.
 PRIVATE_WORDS = re.compile(
     r"\b(nobody|somebody|whoever|further in|further out|has a say|have a say|as above)\b", re.IGNORECASE
