@@ -263,11 +263,19 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"{coroutine!r} had to wait in a synchronous caller.")
 
 
-def adopt_context(context: contextvars.Context) -> None:
-    """Set the contextvars of `context` here as well."""
+def adopt_context(context: contextvars.Context) -> Callable[[], None]:
+    """Set the contextvars of `context` here as well; returns what gives back those that nothing has set since."""
+    adopted: list[tuple[contextvars.ContextVar[Any], Any, contextvars.Token[Any]]] = []
     for variable, value in context.items():
         if variable is not _in_pool and variable.get(_UNSET) is not value:
-            variable.set(value)
+            adopted.append((variable, value, variable.set(value)))
+
+    def give_back() -> None:
+        for variable, value, token in adopted:
+            if variable.get(_UNSET) is value:
+                variable.reset(token)
+
+    return give_back
 
 
 def is_being_cancelled() -> bool:

@@ -62,7 +62,7 @@ from .connection import Connection
 from .fast_denial import deny_anonymous, encoded_denial
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ..hooks import Hooks
     from ..hooks.runner import HookRunner
@@ -316,6 +316,7 @@ class WebSocketHandler(AppHandler):
         "_disconnect_taken",
         "_endpoint",
         "_first",
+        "_give_back",
         "_is_answering",
         "_late",
         "_opens",
@@ -363,6 +364,8 @@ class WebSocketHandler(AppHandler):
         #: With around hooks alone: the first answer of the application, and the context that it was sent in.
         self._first: asyncio.Future[Any] | None = None
         self._sender: contextvars.Context | None = None
+        #: Undoes that hooks see that context.
+        self._give_back: Callable[[], None] | None = None
         self._connect_taken = self._disconnect_taken = False
 
     def _is_in(self, state: State) -> bool:
@@ -688,6 +691,9 @@ class WebSocketHandler(AppHandler):
         try:
             making = runner.run(partial(self._get_response, target, tasks))
             decision = await self._decide(making, conf.POLICY_TIMEOUT + LEAST_SECONDS)
+            if self._give_back is not None:  # Middleware around must not see the thread of the consumer.
+                self._give_back()
+                self._give_back = None
             del target, runner, making
             self._is_answering = True
             await self._emit(decision)
@@ -719,7 +725,7 @@ class WebSocketHandler(AppHandler):
             # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which
             # waits for this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.
             decided = _decided.get()
-            adopt_context(self._sender)
+            self._give_back = adopt_context(self._sender)
             _decided.set(decided)
             self._sender = None
         return await self._as_response(answer)

@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.consumer import AsyncConsumer
 from channels.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
@@ -550,6 +551,26 @@ async def test_an_accept_that_an_outer_layer_did_not_send_is_none():
     async with no_task_left():
         assert (await knock(site, "/")).status == 500
     assert tries == ["websocket.disconnect"]
+
+
+@pytest.mark.parametrize("connect", [lambda self: self.accept(), lambda self: self.close()])
+async def test_middleware_around_the_stack_may_use_threads_after_a_synchronous_consumer(connect):
+    """An around hook sees the context of the consumer, whose thread is gone then."""
+    found = []
+
+    async def around(request, call_next):
+        return await call_next(request)
+
+    async def outer(scope, receive, send):
+        await stack(scope, receive, send)
+        found.append(await sync_to_async(lambda: 7)())
+
+    hooks, server = Hooks(), Server()
+    hooks.around(around)
+    stack = DenyMiddlewareStack(consumer(connect, WebsocketConsumer).as_asgi(), default_policy=AllowAny(), hooks=hooks)
+    server.events.put_nowait(disconnect())
+    await server.run(outer)
+    assert found == [7]
 
 
 # After the accept.
