@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
@@ -82,7 +83,8 @@ class _Worker(threading.Thread):
             try:
                 return self.inbox.get(timeout=seconds_until_close())
             except Empty:
-                close_idle_connections()
+                with suppress(Exception):  # protects the thread from a database that is gone
+                    close_idle_connections()
 
     @staticmethod
     def _run(job: _Job) -> Callable[[], None] | None:
