@@ -26,6 +26,7 @@ FAILURES = [
 ]
 #: Errors that the servers log themselves.
 OWN_ERRORS = [
+    r"ERROR django\.security\.DisallowedHost: ",  # A hostile handshake; Django logs that of a view in the same way.
     r"[\s\S]*ZeroDivisionError: secret",  # What a consumer raises after the accept is the server's to log.
     r"ERROR daphne\.server: Exception inside application: secret",
     # A server's own parsing of a hostile handshake; and uvicorn, at its end, of such a connection.

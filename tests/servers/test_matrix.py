@@ -30,7 +30,7 @@ def echo(opened, cookie_of):
 ECHOED = [(TEXT, "\u00e9t\u00e9".encode()), (BINARY, EVERY_BYTE)]
 
 
-def test_a_denial_is_a_problem_of_five_members(server, ask):
+def test_a_denial_is_a_problem_of_six_members(server, ask):
     answer = ask("/ws/anonymous/")
     if server.can("denial"):
         assert BY_NAME["anonymous"].faults(answer) == {}
@@ -40,6 +40,7 @@ def test_a_denial_is_a_problem_of_five_members(server, ask):
             "status": 401,
             "detail": "You need to log in first.",
             "code": "not_authenticated",
+            "retry": False,
         }
     else:
         assert (answer.status, answer.body) == (403, b"")

@@ -152,7 +152,9 @@ def test_it_imports_neither_django_nor_a_server_before_a_fixture_is_used(run):
 def test_only_the_live_server_needs_pytest_django(run):
     tests = """
         import asyncio, django
+        from django.test.utils import setup_test_environment
         django.setup()
+        setup_test_environment()  # as pytest-django does: the host of the client is allowed
 
         def test_the_client(ws_client):
             assert asyncio.run(ws_client.handshake("/ws/members/")).status_code == 401
