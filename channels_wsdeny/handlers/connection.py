@@ -55,8 +55,11 @@ class Connection:
         """Note if the client leaves, until `unwatch`."""
 
         def look(task: asyncio.Future[Message]) -> None:
-            if not task.cancelled() and task.exception() is None and task.result()["type"] == "websocket.disconnect":
-                self.has_left = True
+            try:
+                event = task.result()
+            except (Exception, asyncio.CancelledError):  # a future of granian 2.7 has no `cancelled`
+                return
+            self.has_left = self.has_left or event["type"] == "websocket.disconnect"
 
         task = self.listener.pending  # of an application that listens already
         if task is None:
