@@ -216,7 +216,9 @@ def run(tmp_path):
             "LOGGING = {'version': 1}\n"
         )
         path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(tmp_path)])
-        code = textwrap.dedent(PROCESS) + textwrap.dedent(code)
+        # Python 3.13 would warn, as it ends, of the connections in the threads of the pool, which are daemons.
+        ending = "\nimport sys\nsys.stdout.flush()\nos._exit(0)\n"
+        code = textwrap.dedent(PROCESS) + "import os\n" + textwrap.dedent(code) + ending
         printed, errors = run_python(code, settings="process_settings", PYTHONPATH=path)
         assert errors == ""
         return json.loads(printed)
