@@ -341,15 +341,17 @@ class _UnreadableBody:
 
 def has_allowed_host(scope: Mapping[str, Any]) -> bool:
     """Whether the host of `scope` is allowed, as far as its ``Host`` alone tells; also if there is none."""
-    hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
-    if settings.USE_X_FORWARDED_HOST:
-        hosts += [value for name, value in scope.get("headers", ()) if name == b"x-forwarded-host"]
-    allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
-    return all(_is_allowed(host, tuple(allowed)) for host in hosts)
+    for name, value in scope.get("headers", ()):
+        is_host = name == b"host" or (name == b"x-forwarded-host" and settings.USE_X_FORWARDED_HOST)
+        if is_host and not _is_allowed(value, tuple(settings.ALLOWED_HOSTS), is_debug=settings.DEBUG):
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)
-def _is_allowed(host: bytes, allowed: tuple[str, ...]) -> bool:
+def _is_allowed(host: bytes, allowed: tuple[str, ...], *, is_debug: bool) -> bool:
+    if is_debug and not allowed:
+        allowed = (".localhost", "127.0.0.1", "[::1]")  # as Django's `get_host`
     domain, _ = split_domain_port(host.decode("latin1"))
     return bool(domain) and validate_host(domain, allowed)
 
