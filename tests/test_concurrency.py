@@ -21,23 +21,7 @@ from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.processes import run_python
 from tests.support.sockets import Server, guarded, no_task_left
-
-
-class Gate:
-    """Holds those who call it until it is opened, and counts who came and who left."""
-
-    def __init__(self):
-        self._open = threading.Event()
-        self.came = self.left = 0
-
-    def __call__(self, *args):
-        self.came += 1
-        assert self._open.wait(GUARD), "The gate was not opened."
-        self.left += 1
-        return True
-
-    def open(self):
-        self._open.set()
+from tests.support.threads import Gate, until
 
 
 @pytest.fixture
@@ -45,12 +29,6 @@ def gate():
     gate = Gate()
     yield gate
     gate.open()
-
-
-async def until(condition):
-    async with asyncio.timeout(GUARD):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def submit(pool, function, *args):

@@ -12,21 +12,7 @@ from channels_wsdeny import concurrency
 from channels_wsdeny.concurrency import ThreadPool
 from tests.support.clients import GUARD
 from tests.support.processes import run_python
-
-
-class Gate:
-    """Holds those who call it until it is opened, and counts who came."""
-
-    def __init__(self):
-        self._open = threading.Event()
-        self.came = 0
-
-    def __call__(self):
-        self.came += 1
-        assert self._open.wait(GUARD), "The gate was not opened."
-
-    def open(self):
-        self._open.set()
+from tests.support.threads import Gate, until
 
 
 @pytest.fixture
@@ -42,12 +28,6 @@ def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
-
-
-async def until(condition):
-    async with asyncio.timeout(GUARD):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def submit(pool, function, *args):

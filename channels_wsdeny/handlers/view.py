@@ -87,7 +87,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
             try:
                 return handler.finish(await handler.run())
             finally:
-                handler.raised = None
+                handler.end()
 
     else:
 
@@ -97,7 +97,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
             try:
                 return handler.finish(handler.run_sync())
             finally:
-                handler.raised = None
+                handler.end()
 
     if guards.policies and all(isinstance(policy, AllowAny) for policy in guards.policies):
         vars(guarded)["login_required"] = _LOGIN_NOT_REQUIRED  # Django's attribute
@@ -295,11 +295,15 @@ class ViewHandler(DjangoHandler):
 
     def finish(self, response: HttpResponseBase) -> HttpResponseBase:
         """`response`. If it answers an exception of the view, it does not commit the view's transaction."""
-        if self._outer_obj is not None:  # A guarded view has called this one.
-            self.context.obj = self._outer_obj
         if self.raised is not None:
             _roll_back(self.context.request)
         return response
+
+    def end(self) -> None:
+        """Let go of what the view has raised; a guarded view that has called this one has its own object again."""
+        self.raised = None
+        if self._outer_obj is not None:
+            self.context.obj = self._outer_obj
 
     def _checks(self, request_hooks: list[Check], route_hooks: list[Check]) -> list[Check]:
         return [*request_hooks, *route_hooks, *policy_checks(self._policies)]

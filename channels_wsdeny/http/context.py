@@ -51,10 +51,6 @@ class Subject(NamedTuple):
         """Whether both are the very session, and it was not emptied or renewed in between."""
         return self.session is other.session and self.session_key == other.session_key
 
-    def has_loaded(self, earlier: Subject) -> bool:
-        """Whether this user is the one that was not loaded yet in `earlier`."""
-        return earlier.user is empty and self.given_user is earlier.given_user and self.has_same_session(earlier)
-
 
 class RequestState:
     """The state of one request, which its contexts at all layers share."""
@@ -185,8 +181,7 @@ class RequestContext:
         if guarded is None:
             return False
         subject = self.subject()
-        is_same_user = subject.has_same_user(guarded) or subject.has_loaded(guarded)
-        return is_same_user and subject.asked_for[0] == guarded.asked_for[0]
+        return subject.has_same_user(guarded) and subject.asked_for[0] == guarded.asked_for[0]
 
     def has_passed(self, policy: Policy) -> bool:
         """Whether this very policy has allowed this subject already."""

@@ -119,6 +119,18 @@ def room_after_doc(request):
     return HttpResponse(request.wsdeny.obj)
 
 
+@permission_required("site.hall", obj=lambda request: "hall")
+def raising_hall(request):
+    raise ZeroDivisionError
+
+
+@can_room
+def room_after_hall(request):
+    with pytest.raises(ZeroDivisionError):
+        raising_hall(request)
+    return HttpResponse(request.wsdeny.obj)
+
+
 def rooms(request):
     answers = [view(request) for view in (room, doc, room)]
     return HttpResponse(b" ".join(answer.content for answer in answers if answer.status_code == 200))
@@ -127,6 +139,7 @@ def rooms(request):
 OBJECTS = {
     "a denied view between": (rooms, b"room room"),
     "a denied view inside": (room_after_doc, b"room"),
+    "a view inside that raises": (room_after_hall, b"room"),
     "a negated permission": (
         require(
             HasPermission("site.room", obj=lambda request: "room")

@@ -63,7 +63,7 @@ def test_a_user_that_was_not_loaded_may_turn_out_to_be_another(context):
     inner = RequestContext(context.request, context.state, context)
     assert (context.has_passed(policy), inner.is_guarded) == (True, True)
     bool(context.request.user)
-    assert (context.has_passed(policy), inner.is_guarded) == (False, True)
+    assert (context.has_passed(policy), inner.is_guarded) == (False, False)
     context.request.user = SimpleLazyObject(object)
     assert (context.has_passed(policy), inner.is_guarded) == (False, False)
 
