@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import os
 import sys
 import threading
@@ -22,7 +23,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 
 from .conf import conf
 from .db import close_idle_connections, managed_connections, seconds_until_close
@@ -252,6 +253,18 @@ def _contained(function: Callable[[], T]) -> Callable[[], T]:
             raise RuntimeError(f"{function!r} raised {type(error).__name__}.") from error
 
     return run
+
+
+def call_sync(function: Callable[[T], Any], argument: T) -> Any:
+    """The result of `function(argument)` in a synchronous caller, also if it is awaitable."""
+    result = function(argument)
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait() -> Any:
+        return await result
+
+    return async_to_sync(wait)()
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:

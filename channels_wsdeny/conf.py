@@ -66,6 +66,19 @@ def _are_hooks(value: Any) -> bool:
     )
 
 
+def is_origins(value: Any) -> bool:
+    """Whether `value` can be ``ORIGINS``."""
+    if isinstance(value, str):
+        return value in {"same", "*"}
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) and item != "*" for item in value)
+
+
+def _are_authentication_classes(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(item, str) or hasattr(item, "authenticate") or hasattr(item, "aauthenticate") for item in value
+    )
+
+
 class Settings:
     """The dict ``CHANNELS_WSDENY``, with an attribute for each key."""
 
@@ -92,6 +105,18 @@ class Settings:
     #: Whether the default policy applies to HTTP: to views (by `MirrorMiddleware`) and a stack's other apps.
     MIRROR_DEFAULT_POLICY: Key[bool] = Key(
         False, "True or False", lambda value: isinstance(value, bool), falls_back=False
+    )
+    #: The authentication classes, asked in this order: instances, or dotted paths of those or of classes.
+    AUTHENTICATION: Key[Sequence[Any]] = Key(
+        ("channels_wsdeny.authentication.SessionAuthentication",),
+        "a list of authentication classes, or of their dotted paths",
+        _are_authentication_classes,
+        falls_back=False,
+    )
+    #: The origins of pages that may begin a handshake with the credentials that the browser adds: ``"same"`` (the own
+    #: host, and ``CSRF_TRUSTED_ORIGINS``), a list in place of the latter, or ``"*"``.
+    ORIGINS: Key[Any] = Key(
+        "same", "'same', '*' or a list of origins such as 'https://example.com'", is_origins, falls_back=False
     )
     #: Hooks for all requests of the site.
     HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, falls_back=False)

@@ -16,7 +16,7 @@ from .concurrency import run_in_django_thread
 from .conf import conf
 from .exceptions import Deny
 from .handlers.base import authorize, authorize_sync, policy_checks
-from .handlers.view import DjangoHandler, guards_of_view, guards_within
+from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
 from .http.request import full_path
@@ -57,6 +57,7 @@ class MirrorMiddleware:
         context = get_context(request)
         if context.mirror is not None and context.mirror.is_active:  # The mirror is listed twice.
             return self.get_response(request)
+        authenticate_view(request)
         given = get_stack_config(request)
         config = given if isinstance(given, StackConfig) else None
         has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
+from .authentication.base import as_authenticators
 from .conf import DENY_WITH
 from .decorators import GuardedApp
 from .handlers import http, websocket
 from .hooks.registry import as_registries
+from .http.origins import usable_origins
 from .policies import Policy
 from .routing.guards import NO_GUARDS
 from .routing.middleware import ASGIMiddleware, transparent
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .hooks import Hooks
+    from .http.origins import Origins
     from .types import ASGIApp, Receive, Scope, Send
 
 
@@ -40,12 +43,14 @@ class DenyMiddlewareStack(ASGIMiddleware):
     `inner` is a `ProtocolTypeRouter`, a `URLRouter`, a consumer's ``as_asgi()`` or any ASGI application.
     `default_policy` is for endpoints that carry no policy of their own (None: the site's ``DEFAULT_POLICY``); in
     nested stacks the nearest one counts. `hooks` are `Hooks` (one, or several) that run for every request, beside
-    the site's own. `deny_with` is ``"response"`` or ``"close"`` (None: the site's ``DENY_WITH``). Lifespan and
-    unknown scopes pass through untouched.
+    the site's own. `authentication` is a list of authentication classes (instances, or dotted paths), and `origins` are
+    those of pages that may begin a handshake with the credentials which browsers add: ``"same"``, a list or ``"*"``
+    (None: the site's ``AUTHENTICATION`` and ``ORIGINS``). `deny_with` is ``"response"`` or ``"close"`` (None: the
+    site's ``DENY_WITH``). Lifespan and unknown scopes pass through untouched.
 
     Over HTTP, Django's own handler is left to `MirrorMiddleware`, which runs the hooks around the view.
 
-    Raises `TypeError` or `ValueError` for arguments that are none of these.
+    Raises `TypeError`, `ValueError` or `ImproperlyConfigured` for arguments that are none of these.
     """
 
     is_stack = True
@@ -56,6 +61,8 @@ class DenyMiddlewareStack(ASGIMiddleware):
         *,
         default_policy: Policy | None = None,
         hooks: Hooks | Iterable[Hooks] | None = None,
+        authentication: Iterable[Any] | None = None,
+        origins: Origins | None = None,
         deny_with: str | None = None,
     ) -> None:
         if not callable(inner):
@@ -70,6 +77,12 @@ class DenyMiddlewareStack(ASGIMiddleware):
         self.inner = inner
         self.default_policy = default_policy
         self.hooks = as_registries(() if hooks is None else hooks, "DenyMiddlewareStack(hooks=...)")
+        self.authentication = (
+            None
+            if authentication is None
+            else as_authenticators(authentication, "DenyMiddlewareStack(authentication=...)")
+        )
+        self.origins = None if origins is None else usable_origins(origins)
         self.deny_with = deny_with
 
     def __repr__(self) -> str:

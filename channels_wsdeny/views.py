@@ -1,4 +1,6 @@
-"""Error views for a URLconf: problem bodies for programs, the site's own pages for browsers.
+"""The view that issues tickets, and error views: problem bodies for programs, the site's own pages for browsers.
+
+    path("ticket/", channels_wsdeny.views.ticket)
 
     handler400 = "channels_wsdeny.views.bad_request"
     handler403 = "channels_wsdeny.views.permission_denied"
@@ -14,9 +16,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from django.http import JsonResponse
 from django.views import defaults
-from django.views.decorators.csrf import requires_csrf_token
+from django.views.decorators.csrf import csrf_protect, requires_csrf_token
+from django.views.decorators.http import require_POST
 
+from .authentication.ticket import TICKET_AGE, issue_ticket
+from .decorators import login_required
 from .exceptions import Deny
 from .http.context import get_context
 from .http.exception_handler import translate
@@ -28,6 +34,22 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
+
+
+@require_POST
+@csrf_protect
+@login_required
+def ticket(request: HttpRequest) -> HttpResponseBase:
+    """A ticket for one handshake of the user at ``path``, a field of the form: ``{"ticket": …, "expires_in": 30}``.
+
+    A POST with a CSRF token; a 401 for an anonymous user. See `channels_wsdeny.authentication.issue_ticket`.
+    """
+    path = request.POST.get("path", "")
+    if not path:
+        raise Deny(400, "The form has no path.")
+    response = JsonResponse({"ticket": issue_ticket(request, path), "expires_in": TICKET_AGE})
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @requires_csrf_token

@@ -7,6 +7,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core.checks import run_checks
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import SessionAuthentication
 from channels_wsdeny.conf import KEYS, MIRROR, SESSION_MIDDLEWARE, conf, is_mirrored, middleware_index
 from channels_wsdeny.decorators import require
 from channels_wsdeny.middleware import MirrorMiddleware
@@ -24,6 +25,16 @@ VALUES = {
         [None, 3, b"a.B", [], True, IsAuthenticated],
     ),
     "MIRROR_DEFAULT_POLICY": (False, [True, False], [None, 1, 0, "True", "", [True]]),
+    "AUTHENTICATION": (
+        ("channels_wsdeny.authentication.SessionAuthentication",),
+        [[], ["a.B"], (SessionAuthentication(),), [SessionAuthentication]],
+        [None, "a.B", SessionAuthentication(), [3], [None], {"a.B"}],
+    ),
+    "ORIGINS": (
+        "same",
+        ["same", "*", [], ["https://example.com"], ("https://*.example.com",), ["null"]],
+        [None, "https://example.com", "", ["*"], [None], [b"https://example.com"], {"https://example.com"}],
+    ),
     "HOOKS": (
         [],
         [[], ["chat.hooks.hooks"], ("chat.hooks.hooks",), [Hooks()]],
@@ -46,7 +57,7 @@ VALUES = {
     "RETRY_AFTER": (5, [1, 3600], [0, -1, 0.5, True, "5", None, float("nan")]),
 }
 #: Keys whose invalid values do not count as the default, which could allow what they were meant to deny.
-KEPT = {"DEFAULT_POLICY", "MIRROR_DEFAULT_POLICY", "HOOKS"}
+KEPT = {"DEFAULT_POLICY", "MIRROR_DEFAULT_POLICY", "AUTHENTICATION", "ORIGINS", "HOOKS"}
 INVALID = [(name, value) for name, (_, _, invalid) in VALUES.items() for value in invalid]
 
 

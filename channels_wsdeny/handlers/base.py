@@ -14,6 +14,7 @@ from django.urls.exceptions import Resolver404
 from django.utils.functional import LazyObject, SimpleLazyObject
 
 from .. import status as statuses
+from ..authentication.base import authenticate_by, authentication_of
 from ..concurrency import run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny
@@ -21,6 +22,7 @@ from ..http import session as sessions
 from ..http.context import RequestContext
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, encode_headers
+from ..http.origins import check_origin
 from ..http.request import ScopeRequest, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import log_denial, log_failure
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from ..authentication.base import Authenticators
     from ..hooks import Hooks
+    from ..http.origins import Origins
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check, Watcher
@@ -64,6 +68,9 @@ class Target:
     #: there are, for a user or route that they were not asked about.
     default_policy: Policy | None = None
     stack_default: Policy | None = None
+    #: The authentication classes and origins of the nearest stack that has them; None for those of the site.
+    authentication: Authenticators | None = None
+    origins: Origins | None = None
     #: Whether a default policy is asked where there is no other.
     owes_default: bool = True
     #: Whether what is inside is not known. Route hooks wait until it is.
@@ -88,6 +95,8 @@ class Target:
                 consumer=match.consumer_class,
                 default_policy=match.default_policy,
                 stack_default=match.stack_default,
+                authentication=match.authentication,
+                origins=match.origins,
                 is_late=match.is_late,
                 is_django=match.is_django,
                 url=match.url,
@@ -100,6 +109,8 @@ class Target:
             (middleware.hooks, middleware.guards.hooks),
             default_policy=middleware.default_policy,
             stack_default=middleware.default_policy,
+            authentication=middleware.authentication,
+            origins=middleware.origins,
             is_late=True,
             error=error if isinstance(error, Exception) else None,
         )
@@ -110,14 +121,37 @@ class Target:
         return bool(self.policies) and self.default_policy is None
 
 
-def context_within(outer: RequestContext, scope: Scope) -> RequestContext:
-    """The context of an inner layer, whose scope may name another user or route."""
+def context_within(outer: RequestContext, scope: Scope, target: Target | None = None) -> RequestContext:
+    """The context of an inner layer, whose scope may name another user or route.
+
+    A `target` inside a stack of its own may have other authentication classes: then the user is theirs.
+    """
     request: Any = outer.request
-    if not request.describes(scope, adopting=True):
+    authentication = authentication_of(request)
+    if target is not None and _is_another(target.authentication, authentication):
+        if scope.get("user") is request.user:
+            scope = {name: value for name, value in scope.items() if name != "user"}
+        request, authentication = request.sibling(scope), target.authentication
+    elif not request.describes(scope, adopting=True):
         request = request.sibling(scope)
+    if authentication is not None:
+        authenticate_by(request, authentication)
     context = RequestContext(request, outer.state, outer)
     context.handler, context.obj, context.policy = outer.handler, outer.obj, outer.policy
     return context
+
+
+def _is_another(inner: Authenticators | None, outer: Authenticators | None) -> bool:
+    if inner is None or inner is outer:
+        return False
+    return outer is None or not (inner.is_session_only and outer.is_session_only)
+
+
+def check_page(request: ScopeRequest, target: Target) -> None:
+    """Check the origin of a handshake, by what the nearest stack has said. Raises what denies it."""
+    authentication = authentication_of(request)
+    reads_cookies = authentication is not None and authentication.reads_cookies
+    check_origin(request, target.origins, reads_cookies=reads_cookies)
 
 
 def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, Any]:
@@ -265,6 +299,7 @@ def make_denial(
         response = render(context.request, to_response(context, denial))
         if strict and not statuses.is_denial(response.status_code):
             raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
+        _add_challenge(context, response)
         encode_headers(response)  # Raises for what cannot be sent.
     except Exception as another:  # some answer must be sent, and it must let nothing through
         if given is not None:
@@ -284,6 +319,15 @@ def make_denial(
         marked.wsdeny_close = denial.close_code, str(denial.detail)
     add_denial_headers(response)
     return response
+
+
+def _add_challenge(context: RequestContext, response: HttpResponseBase) -> None:
+    """Give a 401 the challenges of the authentication classes in use, if they have any."""
+    if response.status_code == 401 and not response.has_header("WWW-Authenticate"):
+        authentication = authentication_of(context.request)
+        challenge = None if authentication is None else authentication.challenge(context.request)
+        if challenge is not None:
+            response["WWW-Authenticate"] = challenge
 
 
 def code_of(response: HttpResponseBase) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .. import signals
+from ..authentication.bearer import take_tokens
 from ..conf import conf
 from ..http.messages import (
     EncodedDenial,
@@ -23,6 +24,7 @@ from ..http.servers import is_granian
 if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
+    from ..authentication.base import Authenticators
     from ..http.context import RequestContext
     from ..types import Message, RawHeaders, Receive, Scope, Send
 
@@ -38,16 +40,34 @@ class Connection:
     `deny_with` is that of the stack: ``"response"``, ``"close"`` or None for the site's.
     """
 
-    __slots__ = ("_signalling", "_unsent", "deny_with", "has_left", "listener", "receive", "scope", "send")
+    __slots__ = (
+        "_signalling",
+        "_subprotocol",
+        "_unsent",
+        "deny_with",
+        "has_left",
+        "listener",
+        "receive",
+        "scope",
+        "send",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None) -> None:
         self.scope, self.receive, self.send, self.deny_with = scope, receive, send, deny_with
         self.listener = Listener(receive)
         #: Whether the client left before it had an answer.
         self.has_left = False
+        #: The subprotocol that the client has sent before a token: it is selected where the application selects none.
+        self._subprotocol: str | None = None
         self._signalling: asyncio.Task[None] | None = None
         #: What is left to send of a denial.
         self._unsent: list[Message] = []
+
+    def take_tokens(self, authentication: Authenticators) -> dict[str, str]:
+        """Take the subprotocols that are tokens out of the scope; returns them, each by the subprotocol before it."""
+        self.scope, tokens = take_tokens(self.scope, authentication)
+        self._subprotocol = next(iter(tokens), None)
+        return tokens
 
     # Events
 
@@ -81,13 +101,15 @@ class Connection:
 
     async def accept(self, message: Message, headers: RawHeaders) -> None:
         """Send the application's accept, with these headers beside its own."""
+        if self._subprotocol is not None and message.get("subprotocol") is None:
+            message = {**message, "subprotocol": self._subprotocol}
         await self.send(accept_message(message, headers, self.send))
 
     async def deny(self, denial: EncodedDenial, context: RequestContext) -> None:
         """Send a denial, and the signal; an error of a server whose client has left is ignored."""
         how = self.deny_with or conf.DENY_WITH
         try:
-            self._unsent += denial_for(denial, self.scope, self.send, how)
+            self._unsent += denial_for(denial, self.scope, self.send, how, self._subprotocol)
             sending = self._send_denial(denial, context)
             if len(denial.response.content) > _LARGE_BODY:
                 self.listener.end()

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from .. import signals
+from ..authentication.base import authenticate_by, authentication_of_site
 from ..conf import conf
 from ..exceptions import Deny
 from ..hooks.registry import ordered_hooks
@@ -40,6 +41,7 @@ from .base import code_of, make_denial
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from ..authentication.base import Authenticators
     from ..hooks import Hooks
     from ..policies import Policy
     from ..routing.match import Match
@@ -95,7 +97,10 @@ async def deny_anonymous(
     policy, denial = _denial(middleware, match)
     if denial is None:
         return False
-    found = encoded_denial(denial, scope, send, deny_with, is_anonymous=True)
+    authentication = _authentication(middleware, match)
+    if authentication is None or authentication.may_find_credentials(scope) or _has_foreign_page(scope):
+        return False
+    found = encoded_denial(denial, scope, send, deny_with, authentication, is_anonymous=True)
     if found is None:
         return False
     started = time.monotonic()
@@ -108,6 +113,22 @@ async def deny_anonymous(
     except OSError:
         pass  # The client has left: ASGI has servers raise this.
     return True
+
+
+def _authentication(middleware: ASGIMiddleware, match: Match | Exception) -> Authenticators | None:
+    """The authentication classes that would be asked; None if they are not known, or cannot be used."""
+    given = match.authentication if isinstance(match, EndpointMatch) else middleware.authentication
+    try:
+        found = given or authentication_of_site()
+    except Exception:  # importing a module of the site can raise anything; it is answered where they are asked
+        return None
+    return found if found.are_known else None
+
+
+def _has_foreign_page(scope: Scope) -> bool:
+    """Whether the origin has to be checked: no session is there, but perhaps another credential of the browser."""
+    names = {name for name, _ in scope.get("headers", ())}
+    return b"origin" in names and b"authorization" in names
 
 
 def _may_have_session(scope: Scope) -> bool:
@@ -140,12 +161,18 @@ _NOT_FOUND = Deny(404)
 
 
 def encoded_denial(
-    deny: Deny, scope: Scope, send: Send, deny_with: str | None, *, is_anonymous: bool = False
+    deny: Deny,
+    scope: Scope,
+    send: Send,
+    deny_with: str | None,
+    authentication: Authenticators | None,
+    *,
+    is_anonymous: bool = False,
 ) -> tuple[Message, Message] | None:
     """The messages that deny the handshake of `scope`; None if they depend on more than can be kept.
 
     No hook, trace or session of the request may change the answer; with `is_anonymous` the hooks of the site are
-    looked up here. `deny_with` is that of the stack.
+    looked up here. `deny_with` is that of the stack, and `authentication` says the challenge of a 401.
     """
     site = _site()
     if (
@@ -162,6 +189,7 @@ def encoded_denial(
         or EXTENSION not in (scope.get("extensions") or ())
         or signals.handshake_denied.receivers
         or is_granian(send)
+        or (authentication is not None and not authentication.are_known and deny.status == 401)
     ):
         return None
     headers = _headers(scope, site)
@@ -171,10 +199,14 @@ def encoded_denial(
     media_type = JSON if accept is None else _media_type(accept)
     language = active_language() if site.is_translated else None
     closes = is_closing(scope, send)
-    key = (deny.status, deny.code, deny.detail, media_type, accept_language, language, site.varying, closes)
+    asked = authentication if deny.status == 401 else None
+    key = (deny.status, deny.code, deny.detail, media_type, accept_language, language, site.varying, closes, asked)
     found = _encoded.get(key)
     if found is None:
-        found = _encode(deny, _request(accept, accept_language), scope, send)
+        request = _request(accept, accept_language)
+        if asked is not None:
+            authenticate_by(request, asked)
+        found = _encode(deny, request, scope, send)
         if found is not None:
             if len(_encoded) >= _MOST:
                 _encoded.pop(next(iter(_encoded)))

@@ -21,6 +21,7 @@ from django.urls.exceptions import Resolver404
 from django.utils.translation import gettext_lazy as _
 
 from .. import status as statuses
+from ..authentication.base import authenticate_by, authentication_of, authentication_of_site
 from ..concurrency import run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
@@ -124,7 +125,7 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
 
 async def _enter(target: Target, outer: RequestContext | None, scope: Scope, receive: Receive, send: Send) -> None:
     scope = {**scope, **target.url}
-    context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope)
+    context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope, target)
     token = _running.set(context.state)
     try:
         await HttpHandler(context, outer, scope, receive, send).run(target)
@@ -158,12 +159,15 @@ def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scop
     """What the stacks around Django's handler leave to `MirrorMiddleware`."""
     given = scope.get("wsdeny")
     hooks, default, allowed = target.hooks[0] + target.hooks[1], target.stack_default, []
+    authentication = target.authentication
     if isinstance(given, StackConfig):
         hooks, allowed = given.hooks + hooks, given.allowed
         default = given.default_policy if default is None else default
-    if default is None and outer is not None:
-        default = outer.pending_default
-    return StackConfig(hooks, default, allowed, outer)
+        authentication = authentication or given.authentication
+    if outer is not None:
+        default = outer.pending_default if default is None else default
+        authentication = authentication or authentication_of(outer.request)
+    return StackConfig(hooks, default, allowed, outer, authentication)
 
 
 # A plain request for a socket
@@ -226,6 +230,7 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
         (match.hooks, match.guards.hooks),
         url=match.url,
         resolver_match=match.resolver_match,
+        authentication=match.authentication,
         error=Deny(426, _("This address is a WebSocket."), headers=headers),
     )
 
@@ -280,6 +285,8 @@ class HttpHandler(AppHandler):
         request: Any = self.context.request
         try:
             request.begin()
+            if self._outer is None:
+                authenticate_by(request, target.authentication or authentication_of_site())
             request.describes(self.scope, adopting=True)  # the route of a router around the endpoint
             hooks = () if target.is_django else ((*site_hooks(), *target.hooks[0]), target.hooks[1])
             set_route(self.context, target)

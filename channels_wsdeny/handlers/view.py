@@ -20,12 +20,14 @@ from django.template.loader import get_template
 from django.urls import NoReverseMatch, get_callable, get_resolver, get_urlconf
 
 from .. import status as statuses
+from ..authentication.base import authenticate_by, authentication_of_site, is_authentication_due
 from ..concurrency import run_in_django_thread
 from ..hooks.runner import HookRunner, enclosing_runner, make_runner
-from ..http.context import get_context
+from ..http.context import StackConfig, get_context, get_stack_config
 from ..http.responses import HTML, is_rendered, preferred_type
 from ..log import log_denial, log_failure
 from ..policies import AllowAny
+from ..policies.checks import LoadUser
 from .base import (
     authorize,
     authorize_sync,
@@ -122,6 +124,13 @@ def guards_within(view: Any) -> tuple[Policy, ...]:
         found = guards_of_view(view)
         policies += () if found is None else found.policies
     return tuple(policies)
+
+
+def authenticate_view(request: HttpRequest) -> None:
+    """Have the user of a view's request be the one that the authentication classes of its stack or site tell."""
+    config = get_stack_config(request)
+    given = config.authentication if isinstance(config, StackConfig) else None
+    authenticate_by(request, given or authentication_of_site())
 
 
 class DjangoHandler:
@@ -254,6 +263,7 @@ class ViewHandler(DjangoHandler):
                 "a method needs django.utils.decorators.method_decorator."
             )
         super().__init__(request, guards.hooks)
+        authenticate_view(request)
         self.view, self._policies, self._args, self._kwargs = view, guards.policies, args, kwargs
         self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
@@ -306,7 +316,10 @@ class ViewHandler(DjangoHandler):
             self.context.obj = self._outer_obj
 
     def _checks(self, request_hooks: list[Check], route_hooks: list[Check]) -> list[Check]:
-        return [*request_hooks, *route_hooks, *policy_checks(self._policies)]
+        checks = [*request_hooks, *route_hooks, *policy_checks(self._policies)]
+        if self._policies and is_authentication_due(self.context.request):
+            checks.append(LoadUser())  # Wrong credentials deny before a public view, too.
+        return checks
 
     def _kwargs_of_route(self) -> dict[str, Any]:
         match = self.context.request.resolver_match

@@ -21,6 +21,7 @@ from django.http.response import HttpResponseBase
 from django.urls.exceptions import Resolver404
 
 from .. import signals
+from ..authentication.base import authenticate_by, authentication_of, authentication_of_site
 from ..concurrency import adopt_context, is_being_cancelled, run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied, HookError
@@ -47,6 +48,7 @@ from .base import (
     SaveSession,
     Target,
     authorize,
+    check_page,
     checks_before,
     context_within,
     denial_blocks,
@@ -170,7 +172,7 @@ def _context_of(scope: Scope) -> RequestContext | None:
 async def _enter_within(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
     """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
     around: WebSocketHandler = outer.handler
-    context = context_within(outer, {**scope, **target.url})
+    context = context_within(outer, {**scope, **target.url}, target)
     set_route(context, target)
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
@@ -203,6 +205,8 @@ async def _run_within(
     try:
         if target.error is not None:
             raise target.error
+        if target.authentication is not None or target.origins is not None:
+            check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
         denial = await authorize(context, checks_before(context, target, [], [], policies), around.watcher)
         if denial is None and not policies:
             # Guards outside were asked about a user whom route hooks may have changed.
@@ -237,6 +241,9 @@ async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, rec
     request = around.sibling({**scope, **target.url})
     context = RequestContext(request, RequestState(), outer)
     context.handler, context.guarded = outer.handler, None
+    authentication = target.authentication or authentication_of(around)
+    if authentication is not None:
+        authenticate_by(request, authentication)
     set_route(context, target)
     denial: Denial | Exception | None
     try:
@@ -390,18 +397,29 @@ class WebSocketHandler(AppHandler):
         """Take the connect event, and take the handshake to its answer and the application to its end."""
         if not is_connect(await self._connection.receive()):
             return
+        error: Exception | None = None
+        try:
+            authentication = target.authentication or authentication_of_site()
+            tokens = self._connection.take_tokens(authentication)
+        except Exception as unusable:  # no request may pass by classes that cannot be asked
+            error = unusable
         request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
         context.handler = self
         request.wsdeny = context
         try:
+            if error is not None:
+                raise error
+            request.subprotocol_tokens = tokens
             request.check_host()
             request.begin()
+            authenticate_by(request, authentication)
+            check_page(request, target)
             hooks = site_hooks()
             if "url_route" in self._connection.scope:  # of a router around the stack
                 request.describes(self._connection.scope, adopting=True)
         except Exception as error:  # malformed, or hooks that might have denied cannot be used
-            await self._emit(finalize_error(context, error))
+            await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
             self.release()
             return
         set_route(context, target)
@@ -445,6 +463,8 @@ class WebSocketHandler(AppHandler):
         """
         context = self.context
         policies: tuple[Policy, ...] = ()
+        if self.around is not None and (target.authentication is not None or target.origins is not None):
+            check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
         if target.error is None:
             policies, self._late = _policies(context, target)
         checks = checks_before(context, target, request_hooks, route_hooks, policies)
@@ -646,7 +666,8 @@ class WebSocketHandler(AppHandler):
         ):
             return False
         connection = self._connection
-        messages = encoded_denial(deny, connection.scope, connection.send, connection.deny_with)
+        authentication = authentication_of(context.request)
+        messages = encoded_denial(deny, connection.scope, connection.send, connection.deny_with, authentication)
         if messages is None:
             return False
         log_denial(context, deny.status, deny.code)

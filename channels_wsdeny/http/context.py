@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from ..authentication.base import Authenticators
     from ..hooks import Hooks
     from ..hooks.registry import Hook
     from ..policies import Policy
@@ -216,6 +217,8 @@ class RequestContext:
         self.state.passed.clear()
         self.state.objects.clear()
         self.guarded = None
+        for name in ("_wsdeny_drf_requests", "_wsdeny_with_tokens"):
+            vars(self.request).pop(name, None)
 
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned for this subject."""
@@ -239,6 +242,8 @@ class StackConfig(NamedTuple):
     allowed: list[str]
     #: The request at the layer around the stack, if that has run hooks.
     outer: RequestContext | None = None
+    #: The authentication classes of the nearest stack that has them; None for those of the site.
+    authentication: Authenticators | None = None
 
 
 def get_context(request: HttpRequest) -> RequestContext:

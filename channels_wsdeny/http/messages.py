@@ -99,15 +99,18 @@ def denial_messages(denial: EncodedDenial, scope: Scope, send: Send) -> tuple[Me
     )
 
 
-def denial_for(denial: EncodedDenial, scope: Scope, send: Send, how: str) -> tuple[Message, ...]:
+def denial_for(
+    denial: EncodedDenial, scope: Scope, send: Send, how: str, subprotocol: str | None = None
+) -> tuple[Message, ...]:
     """The messages that deny a handshake, as `how` (``"response"`` or ``"close"``) and the server allow.
 
+    `subprotocol` was sent before a token, and is in the scope no more.
     Without the denial extension of ASGI the server gets a close, which it answers by a bare 403.
     """
     if how == "close":
         cookies = [pair for pair in denial.headers if pair[0] == b"set-cookie"]
         # Browsers drop a socket whose server chose none of the subprotocols that they offered.
-        subprotocol = next(iter(scope.get("subprotocols") or ()), None)
+        subprotocol = subprotocol or next(iter(scope.get("subprotocols") or ()), None)
         accept = accept_message({"type": "websocket.accept", "subprotocol": subprotocol}, cookies, send)
         return accept, close_message(denial)
     if EXTENSION in (scope.get("extensions") or {}):

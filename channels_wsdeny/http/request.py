@@ -53,6 +53,10 @@ class ScopeRequest(ASGIRequest):
     def __init__(self, scope: Scope, stream: Any) -> None:
         self.scope = scope
         self._unread_stream = stream
+        #: The credentials that an authentication class has found, once the user is loaded.
+        self.auth: Any = None
+        #: The tokens that the client sent as subprotocols, each by the subprotocol before it.
+        self.subprotocol_tokens: Mapping[str, str] = {}
         #: ``url_route`` of Channels, which is kept in step with `resolver_match`.
         self.url_route: Any = None
         if scope.get("session") is not None:
@@ -117,8 +121,19 @@ class ScopeRequest(ASGIRequest):
 
     @cached_property
     def user(self) -> User:  # type: ignore[override]
-        user = self.known_user
-        return SimpleLazyObject(lambda: sessions.load_user(self.session)) if user is None else user  # type: ignore[return-value]
+        return self.session_user()  # type: ignore[no-any-return] # perhaps lazy
+
+    def session_user(self) -> Any:
+        """The user of the session, loaded when it is first looked at."""
+        if not self.may_have_session_user:
+            return anonymous_user()
+        return SimpleLazyObject(lambda: sessions.load_user(self.session))
+
+    @property
+    def may_have_session_user(self) -> bool:
+        """Whether the session may have a user, as far as can be told without loading it."""
+        has_session = self.scope.get("session") is not None or self.has_session_cookie
+        return has_session and _anonymous_class() is not NoUser
 
     async def auser(self) -> User:  # type: ignore[override]
         """The user, loaded in a thread of the pool if need be."""
@@ -134,16 +149,13 @@ class ScopeRequest(ASGIRequest):
     def known_user(self) -> User | None:
         """The user if no I/O is needed to tell, else None. Without a session cookie it is anonymous."""
         own = vars(self)
-        if "user" not in own and not self._may_have_user():
+        if "user" not in own and not self.may_have_session_user:
             own["user"] = anonymous_user()
         return _loaded(own.get("user"))
 
-    def _may_have_user(self) -> bool:
-        has_session = self.scope.get("session") is not None or self._has_session_cookie
-        return has_session and _anonymous_class() is not NoUser
-
     @cached_property
-    def _has_session_cookie(self) -> bool:
+    def has_session_cookie(self) -> bool:
+        """Whether the client has sent a cookie of the session's name."""
         name = settings.SESSION_COOKIE_NAME.encode()
         for key, value in self.scope.get("headers", []):
             if key == b"cookie" and name in value:
@@ -207,6 +219,7 @@ class ScopeRequest(ASGIRequest):
         make: Callable[[Scope], Self] = type(self)
         sibling = make(copy_scope(scope))
         sibling.ctx = self.ctx
+        sibling.subprotocol_tokens = self.subprotocol_tokens
         if scope.get("url_route") is not None:
             sibling._route_by(scope)
         return sibling

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Policy
 from .builtin import (
     AllowAny,
+    AllowedOrigin,
     DenyAll,
     HasPermission,
     InGroup,
@@ -17,6 +18,7 @@ from .builtin import (
 
 __all__ = [
     "AllowAny",
+    "AllowedOrigin",
     "DenyAll",
     "HasPermission",
     "InGroup",

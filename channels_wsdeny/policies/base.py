@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
 
 from .. import status as statuses
+from ..authentication.base import is_authentication_due
 from ..exceptions import Deny, PolicyError
 from ..http.context import expression_of, noting
 from ..http.request import known_user, run_in_thread
@@ -66,6 +67,8 @@ class Policy(metaclass=_PolicyClass):
     status = 403
     code: str | None = None
     detail: statuses.Text = ""
+    #: Whether the request is authenticated before the policy is asked, so that wrong credentials deny first.
+    needs_user = True
 
     #: The arguments that ``__init__`` sets as attributes: a subclass cannot override them.
     _arguments: ClassVar[frozenset[str]] = frozenset()
@@ -161,6 +164,8 @@ def ask(policy: Policy, request: HttpRequest) -> Denial | None:
     """Ask a policy where it may block: None if it allows, else the denial. Raises what the policy raises."""
     # A subclass may have overridden the check() that it inherits by acheck().
     check = async_to_sync(policy.acheck) if policy._given == {"acheck"} else policy.check
+    if policy.needs_user and is_authentication_due(request):
+        request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
     with noting(request, "policy", policy) as note:
         denial = _denial_of(policy, check(request))
         note(True if denial is None else denial)
@@ -170,13 +175,20 @@ def ask(policy: Policy, request: HttpRequest) -> Denial | None:
 async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
     """As `ask`, on the event loop: what may block runs in a thread."""
     if policy.needs_loop() is False:
-        if policy.blocks(request):
+        if asking_blocks(policy, request):
             return await run_in_thread(request, lambda: ask(policy, request))
         return ask(policy, request)
+    if policy.needs_user and is_authentication_due(request):
+        await run_in_thread(request, lambda: request.user.is_authenticated)
     with noting(request, "policy", policy) as note:
         denial = _denial_of(policy, await policy.acheck(request))
         note(True if denial is None else denial)
     return denial
+
+
+def asking_blocks(policy: Policy, request: HttpRequest) -> bool:
+    """Whether `ask` may block for this request."""
+    return policy.blocks(request) or (policy.needs_user and is_authentication_due(request))
 
 
 def exact(policy: Policy, answer: object, asked: str) -> bool:
@@ -217,6 +229,8 @@ class _Combination(Policy):
     """Policies joined by an operator; nested ones of the same kind are flattened."""
 
     operator: str
+    #: Each of the policies says so for itself.
+    needs_user = False
 
     def __init__(self, *policies: Policy) -> None:
         self.policies: tuple[Policy, ...] = ()
@@ -230,7 +244,7 @@ class _Combination(Policy):
         return any(policy.needs_loop() for policy in self.policies)
 
     def blocks(self, request: HttpRequest) -> bool:
-        return any(policy.blocks(request) for policy in self.policies)
+        return any(asking_blocks(policy, request) for policy in self.policies)
 
     def __repr__(self) -> str:
         # "&" binds more tightly than "|", so only an "or" within an "and" needs its parentheses.
@@ -305,6 +319,8 @@ class Or(_Combination):
 class Not(Policy):
     """Allows what the policy denies, and denies what it allows with a 403. Exceptions still deny."""
 
+    needs_user = False
+
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
@@ -318,7 +334,7 @@ class Not(Policy):
         return self.policy.needs_loop()
 
     def blocks(self, request: HttpRequest) -> bool:
-        return self.policy.blocks(request)
+        return asking_blocks(self.policy, request)
 
     def __repr__(self) -> str:
         inner = repr(self.policy)

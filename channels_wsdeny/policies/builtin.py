@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from ..concurrency import call_sync
 from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
+from ..http.origins import matches
 from ..http.request import known_user, run_in_thread
 from .base import Answer, Policy, exact, refuse_colour
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 class AllowAny(Policy):
     """Allows every request."""
+
+    needs_user = False
 
     def check(self, request: HttpRequest) -> Answer:
         return True
@@ -45,6 +48,31 @@ class DenyAll(Policy):
 
     def anonymous_denial(self) -> Deny | bool | None:
         return self.denial()
+
+
+class AllowedOrigin(Policy):
+    """The handshake comes from a page of one of these origins, such as ``"https://*.example.com"``.
+
+    A request without ``Origin`` is denied: clients other than browsers send none. See ``ORIGINS`` for what holds for
+    all endpoints.
+    """
+
+    code = "origin_not_allowed"
+    needs_user = False
+
+    def __init__(self, *origins: str) -> None:
+        if not origins or not all(isinstance(origin, str) and "://" in origin for origin in origins):
+            raise TypeError(f"AllowedOrigin() takes origins such as 'https://example.com', found {origins!r}.")
+        self.origins = origins
+
+    def check(self, request: HttpRequest) -> Answer:
+        return matches(request, self.origins)
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"AllowedOrigin({', '.join(map(repr, self.origins))})"
 
 
 class UserPolicy(Policy):
@@ -152,7 +180,7 @@ class HasPermission(Policy):
             return self._ask_backends(request, None)
         obj = get_context(request).recall(self.obj)
         if obj is None:
-            obj = _call(self.obj, request)
+            obj = call_sync(self.obj, request)
         return self._ask_backends(request, obj)
 
     async def acheck(self, request: HttpRequest) -> Answer:
@@ -214,7 +242,7 @@ class UserPassesTest(Policy):
         self.test = test
 
     def check(self, request: HttpRequest) -> Answer:
-        return self._answer(request.user, _call(self.test, request.user))
+        return self._answer(request.user, call_sync(self.test, request.user))
 
     async def acheck(self, request: HttpRequest) -> Answer:
         if not iscoroutinefunction(self.test):
@@ -236,18 +264,6 @@ class UserPassesTest(Policy):
 
 
 _UNAUTHENTICATED = Deny(401)
-
-
-def _call(function: Callable[[Any], Any], argument: Any) -> Any:
-    """The result of `function(argument)` in a synchronous caller, also if it is awaitable."""
-    result = function(argument)
-    if not inspect.isawaitable(result):
-        return result
-
-    async def wait() -> Any:
-        return await result
-
-    return async_to_sync(wait)()
 
 
 def _name(function: Callable[..., Any] | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..concurrency import is_being_cancelled
 from ..http.context import get_context
 from ..http.request import known_user, run_in_thread
-from .base import Denial, Policy, aask, ask
+from .base import Denial, Policy, aask, ask, asking_blocks
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -56,7 +56,7 @@ class PolicyCheck:
         return self.policy.needs_loop()
 
     def blocks(self, request: HttpRequest) -> bool:
-        return not get_context(request).has_passed(self.policy) and self.policy.blocks(request)
+        return not get_context(request).has_passed(self.policy) and asking_blocks(self.policy, request)
 
     def run(self, request: HttpRequest) -> Denial | None:
         return ask(self.policy, request) if self._is_due(request) else None

@@ -11,7 +11,9 @@ from django.urls import ResolverMatch
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
+    from ..authentication.base import Authenticators
     from ..hooks import Hooks
+    from ..http.origins import Origins
     from ..policies import Policy
     from ..types import ASGIApp
 
@@ -54,6 +56,9 @@ class EndpointMatch:
     default_policy: Policy | None = None
     #: The same whatever guards there are: it is asked about a user or route that they were not asked about.
     stack_default: Policy | None = None
+    #: Those of the nearest stack around the endpoint that has them.
+    authentication: Authenticators | None = None
+    origins: Origins | None = None
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""

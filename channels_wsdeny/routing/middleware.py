@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .guards import NO_GUARDS, Guards
 
 if TYPE_CHECKING:
+    from ..authentication.base import Authenticators
     from ..hooks import Hooks
+    from ..http.origins import Origins
     from ..policies import Policy
     from ..types import ASGIApp
 
@@ -26,6 +28,9 @@ class ASGIMiddleware:
     inner: ASGIApp
     guards: Guards = NO_GUARDS
     default_policy: Policy | None = None
+    #: The authentication classes and origins of a stack; None for those of a stack around, or of the site.
+    authentication: Authenticators | None = None
+    origins: Origins | None = None
     hooks: tuple[Hooks, ...] = ()
 
     def guard(self, app: ASGIApp) -> ASGIApp:

@@ -7,7 +7,6 @@ It knows Channels' routers and wrappers and the middleware of this package. What
 from __future__ import annotations
 
 import copy
-import logging
 from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,11 +16,10 @@ from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
-from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
 from django.urls.exceptions import Resolver404
 
-from ..exceptions import Deny
+from ..http.origins import origin_denial
 from .guards import NO_GUARDS, guards_of
 from .match import NOT_FOUND, UNRESOLVABLE, EndpointMatch, Match
 from .middleware import ASGIMiddleware, transparent_calls
@@ -29,6 +27,7 @@ from .middleware import ASGIMiddleware, transparent_calls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..exceptions import Deny
     from ..types import ASGIApp, Message, Receive, Scope, Send
 
 #: Wrappers of Channels that neither route nor change what policies look at, and the name of their inner app.
@@ -109,6 +108,10 @@ class _Resolver:
                 match.default_policy = middleware.default_policy
             if match.stack_default is None:
                 match.stack_default = middleware.default_policy
+            if match.authentication is None:
+                match.authentication = middleware.authentication
+            if match.origins is None:
+                match.origins = middleware.origins
             if guards is not NO_GUARDS:
                 match.guards = guards.around(match.guards)
             if middleware.hooks:
@@ -203,14 +206,11 @@ class _OriginCheck:
         named = {
             name: value.decode("latin1") for name, value in scope.get("headers", ()) if name in {b"origin", b"host"}
         }
-        text = (
+        return origin_denial(
             f"The origin {named.get(b'origin')!r} is not one of {self._validator.allowed_origins!r} (the host is "
-            f"{named.get(b'host')!r}). Name it in ALLOWED_HOSTS, or to OriginValidator()."
+            f"{named.get(b'host')!r}).",
+            "Name it in ALLOWED_HOSTS, or to OriginValidator().",
         )
-        logging.getLogger("django.security.DisallowedOrigin").warning(text)
-        denial = Deny(403, code="origin_not_allowed")
-        denial.__cause__ = PermissionDenied(text)  # With DEBUG the client is told.
-        return denial
 
 
 def _url_route(outer: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,323 @@
+"""The protocol of authentication classes, which is that of REST framework, and how a request is authenticated."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.utils.functional import SimpleLazyObject
+from django.utils.module_loading import import_string
+
+from ..concurrency import call_sync
+from ..conf import conf
+from ..exceptions import Deny
+from ..http.request import ScopeRequest, anonymous_user, known_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from django.http import HttpRequest
+
+
+class Authentication:
+    """Tells who sends a request; a subclass gives `authenticate` or `aauthenticate`.
+
+    They return a user, ``(user, auth)``, or None for "not by me": then the next class is asked. They raise `Deny`,
+    `PermissionDenied` or an exception of REST framework for credentials that are wrong, which ends the list with a 401.
+    The classes of REST framework have the same protocol, and can be used as they are.
+    """
+
+    #: Whether it may read what a browser adds by itself to the requests of any page: cookies, or an ``Authorization``
+    #: that it has asked the user for. Then the ``Origin`` of a handshake with such credentials is checked.
+    ambient: ClassVar[bool] = True
+
+    def authenticate(self, request: HttpRequest) -> Any:
+        """The user of `request`; may block."""
+        return call_sync(self.aauthenticate, request)
+
+    async def aauthenticate(self, request: HttpRequest) -> Any:
+        """As `authenticate`, for classes that await something."""
+        raise NotImplementedError(f"{type(self).__name__} must define authenticate() or aauthenticate().")
+
+    def authenticate_header(self, request: HttpRequest) -> str | None:
+        """The challenge of a 401 (RFC 9110 section 11.6.1), such as ``Bearer``; None without one."""
+        return None
+
+
+class _Reads(NamedTuple):
+    """Which part of a request a class takes the credentials from; one that is not known may look everywhere."""
+
+    header: bytes = b""
+    query: bytes = b""
+    subprotocol: str = ""
+
+    def may_find(self, scope: Mapping[str, Any]) -> bool:
+        """Whether `scope` has that part."""
+        if self.header:
+            return any(name == self.header for name, _ in scope.get("headers", ()))
+        if self.query:
+            return self.query in scope.get("query_string", b"")
+        return self.subprotocol in (scope.get("subprotocols") or ())
+
+
+_AUTHORIZATION = _Reads(header=b"authorization")
+#: Classes (not their subclasses) of which it is known that they read ``Authorization`` alone, of a scheme that no
+#: browser adds.
+_READ_AUTHORIZATION = {
+    "channels_wsdeny.authentication.bearer.BearerAuthentication",
+    "knox.auth.TokenAuthentication",
+    "oauth2_provider.contrib.rest_framework.authentication.OAuth2Authentication",
+    "rest_framework.authentication.TokenAuthentication",
+    "rest_framework_simplejwt.authentication.JWTAuthentication",
+    "rest_framework_simplejwt.authentication.JWTStatelessUserAuthentication",
+}
+
+
+class _Authenticator:
+    """One authentication class, of this package, of REST framework or of Ninja."""
+
+    def __init__(self, instance: Any) -> None:
+        self.instance = instance
+        cls = type(instance)
+        names = [_path(base) for base in cls.__mro__]
+        self.is_session = names[0] == "channels_wsdeny.authentication.session.SessionAuthentication"
+        self._is_drf = "rest_framework.authentication.BaseAuthentication" in names
+        self.is_ninja = "ninja.security.base.AuthBase" in names
+        self.reads: _Reads | None = _AUTHORIZATION if names[0] in _READ_AUTHORIZATION else None
+        if names[0] == "channels_wsdeny.authentication.ticket.TicketAuthentication":
+            self.reads = _Reads(query=b"ticket=")
+        #: The subprotocol that goes before a token, for a `SubprotocolToken`.
+        self.subprotocol: str | None = None
+        if "channels_wsdeny.authentication.bearer.SubprotocolToken" in names:
+            self.subprotocol = instance.name
+            if names[0] == "channels_wsdeny.authentication.bearer.SubprotocolToken":
+                self.reads = _Reads(subprotocol=instance.name)
+        self._ask: Callable[[Any], Any] = instance
+        if not self.is_ninja:  # whose instances are called
+            is_async = not hasattr(instance, "authenticate") or _overrides(cls, "aauthenticate", "authenticate")
+            self._ask = instance.aauthenticate if is_async else instance.authenticate
+        self.is_ambient = not self.is_session and self.reads is None and _is_ambient(cls)
+
+    def authenticate(self, request: HttpRequest) -> Any:
+        """What the class says; None for "not by me"."""
+        return call_sync(self._ask, self._request_for(request))
+
+    def challenge(self, request: HttpRequest) -> str | None:
+        """The challenge of the class for a 401."""
+        if self.is_ninja:
+            scheme: str = getattr(self.instance, "openapi_scheme", "bearer")
+            return scheme.capitalize()
+        make = getattr(self.instance, "authenticate_header", None)
+        return None if make is None else make(self._request_for(request))
+
+    def _request_for(self, request: HttpRequest) -> Any:
+        """The request as the class expects it: those of REST framework get its `Request` around the one of Django.
+
+        It is the same for the credentials and for the challenge, for classes write into it. Its user is that of the
+        session.
+        """
+        if not self._is_drf:
+            return request
+        from rest_framework.request import Request  # noqa: PLC0415 - an optional dependency
+
+        made = vars(request).setdefault("_wsdeny_drf_requests", {})
+        if self not in made:
+            django = copy.copy(request)
+            vars(django).pop("_wsdeny_drf_requests")
+            vars(django)["user"] = session_user(request)
+            made[self] = Request(django)
+        return made[self]
+
+
+class Authenticators:
+    """The authentication classes of a site or stack, in their order."""
+
+    def __init__(self, instances: Iterable[Any]) -> None:
+        self._all = tuple(_Authenticator(instance) for instance in instances)
+        #: Whether there is nothing but Django's session.
+        self.is_session_only = len(self._all) == 1 and self._all[0].is_session
+        #: Whether one of them may read cookies other than the session's.
+        self.reads_cookies = any(each.is_ambient for each in self._all)
+        #: Whether it can be told by the parts of a request that it has no credentials for any of them.
+        self.are_known = all(each.is_session or each.reads is not None for each in self._all)
+        #: The subprotocols that go before a token.
+        self.subprotocols = tuple(each.subprotocol for each in self._all if each.subprotocol is not None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (each.instance for each in self._all)
+
+    def may_find_credentials(self, scope: Mapping[str, Any]) -> bool:
+        """Whether `scope` may have credentials for one of them, the session left out."""
+        return any(each.reads is None or each.reads.may_find(scope) for each in self._all if not each.is_session)
+
+    def authenticate(self, request: HttpRequest) -> tuple[Any, Any]:
+        """The user and the credentials (``request.auth``) by the first class that knows the user; may block.
+
+        The user is anonymous if none does. Raises what denies the request: a `Deny` for wrong credentials, or the
+        error of a class.
+        """
+        for each in self._all:
+            try:
+                found = each.authenticate(request)
+            except PermissionDenied as error:
+                raise Deny(401, code="invalid_credentials") from error
+            except Deny as deny:
+                raise _with_code(deny) from None
+            if found is None or (each.is_ninja and not found):
+                continue
+            user, auth = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+            if not hasattr(user, "is_authenticated"):
+                raise TypeError(
+                    f"{type(each.instance).__name__} returned a {type(user).__name__} for the user. It returns a "
+                    "user, (user, auth), or None if the request has no credentials for it."
+                )
+            return user, auth
+        return anonymous_user(), None
+
+    def challenge(self, request: HttpRequest) -> str | None:
+        """The ``WWW-Authenticate`` of a 401; None if none of them has one."""
+        challenges = [each.challenge(request) for each in self._all]
+        return ", ".join(dict.fromkeys(filter(None, challenges))) or None
+
+
+def authentication_of_site() -> Authenticators:
+    """The authentication classes of ``AUTHENTICATION``. Raises `ImproperlyConfigured` if they cannot be used."""
+    return _authenticators_of(conf.AUTHENTICATION)
+
+
+def as_authenticators(value: Any, where: str = "CHANNELS_WSDENY['AUTHENTICATION']") -> Authenticators:
+    """The authentication classes of a list of instances, classes or dotted paths.
+
+    Raises `ImproperlyConfigured` if they cannot be used.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise ImproperlyConfigured(f"{where} is a list of authentication classes, found {value!r}.")
+    return Authenticators(_instance(item, where) for item in value)
+
+
+def _authenticators_of(value: Any) -> Authenticators:
+    return _authenticators_of_tuple(tuple(value)) if isinstance(value, (list, tuple)) else as_authenticators(value)
+
+
+_authenticators_of_tuple = lru_cache(maxsize=64)(as_authenticators)
+
+
+def _instance(value: Any, where: str) -> Any:
+    found = import_string(value) if isinstance(value, str) else value
+    if isinstance(found, type):
+        found = found()
+    if not any(callable(getattr(found, name, None)) for name in ("authenticate", "aauthenticate")):
+        raise ImproperlyConfigured(
+            f"{where}: {value!r} is no authentication class. It has authenticate(request), which returns a user, "
+            "(user, auth) or None."
+        )
+    return found
+
+
+# What a request is authenticated by
+
+
+class _Lazy:
+    """Authenticates a request when its user is first looked at, once."""
+
+    def __init__(self, request: HttpRequest, authentication: Authenticators, given: Any) -> None:
+        self._request, self._authentication, self._given = request, authentication, given
+        self._refusal: Exception | None = None
+
+    def __call__(self) -> Any:
+        if self._refusal is not None:
+            raise self._refusal
+        request: Any = self._request
+        if isinstance(request, ScopeRequest) and self._given is not None and self._given.is_authenticated:
+            return self._given  # which a wrapper has put into the scope
+        try:
+            user, request.auth = self._authentication.authenticate(request)
+        except Exception as error:
+            self._refusal = error
+            raise
+        vars(request).pop("_wsdeny_drf_requests", None)
+        return user
+
+
+def authenticate_by(request: HttpRequest, authentication: Authenticators) -> None:
+    """Have `request.user` be the one that `authentication` tells, loaded when it is first looked at.
+
+    A user that a wrapper has put into the scope of a handshake stays, unless it is anonymous.
+    """
+    own = vars(request)
+    if own.get("_wsdeny_authentication") is authentication:
+        return
+    own["_wsdeny_authentication"] = authentication
+    if authentication.is_session_only:
+        return
+    given = own.get("user")
+    known = known_user(request) if given is not None else None
+    if isinstance(request, ScopeRequest):
+        if known is not None and known.is_authenticated:
+            return
+        may_find = authentication.may_find_credentials(request.scope) or bool(request.subprotocol_tokens)
+        if not may_find and (known is not None or not request.may_have_session_user):
+            if known is None:
+                own["user"] = anonymous_user()
+            return
+    own["_wsdeny_session_user"] = given
+    own.setdefault("auth", None)
+    own["user"] = SimpleLazyObject(_Lazy(request, authentication, given))
+    if not isinstance(request, ScopeRequest):
+        load: Callable[[], Any] = lambda: own["user"].is_authenticated  # noqa: E731
+
+        async def auser() -> Any:
+            await sync_to_async(load, thread_sensitive=True)()
+            return own["user"]
+
+        own["auser"] = auser
+
+
+def authentication_of(request: HttpRequest) -> Authenticators | None:
+    """What `authenticate_by` was called with; None before."""
+    found: Authenticators | None = vars(request).get("_wsdeny_authentication")
+    return found
+
+
+def is_authentication_due(request: HttpRequest) -> bool:
+    """Whether authentication classes are still to be asked about `request`; with the session alone they never are."""
+    found = authentication_of(request)
+    return found is not None and not found.is_session_only and known_user(request) is None
+
+
+def session_user(request: HttpRequest) -> Any:
+    """The user of the session, perhaps lazy: as Django's `AuthenticationMiddleware` has set it, for a view."""
+    own = vars(request)
+    if own.get("_wsdeny_session_user") is not None:
+        return own["_wsdeny_session_user"]
+    if isinstance(request, ScopeRequest):
+        return request.session_user()
+    user = own.get("user")
+    return anonymous_user() if user is None or "_wsdeny_authentication" in own else user
+
+
+def _with_code(deny: Deny) -> Deny:
+    """`deny`; a plain 401 says that there were credentials."""
+    if deny.status != 401 or deny.code != "not_authenticated" or deny.response is not None:
+        return deny
+    return Deny(401, deny.detail, code="invalid_credentials", headers=deny.headers, **deny.members)
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _overrides(cls: type, name: str, other: str) -> bool:
+    """Whether the nearest class that defines `name` is a subclass of the one that defines `other`."""
+    definers = {each: next((base for base in cls.__mro__ if each in vars(base)), object) for each in (name, other)}
+    return cls.__mro__.index(definers[name]) < cls.__mro__.index(definers[other])
+
+
+def _is_ambient(cls: type) -> bool:
+    """Whether `cls` may read cookies: it says no, and that is about the method which is asked."""
+    if getattr(cls, "ambient", True) is not False:
+        return True
+    return any(_overrides(cls, name, "ambient") for name in ("authenticate", "aauthenticate"))

@@ -1,0 +1,160 @@
+"""Origins of handshakes (RFC 6454): which pages may begin one with the credentials that the browser adds.
+
+A browser sends cookies, and ``Authorization`` of Basic and like schemes once it has asked the user, with a handshake
+of any page, and no preflight of CORS comes before (RFC 6455 section 10.2). The page cannot forge ``Origin``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+
+from ..conf import conf, is_origins
+from ..exceptions import Deny
+from .request import ScopeRequest
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+#: ``"same"``: the own host and ``CSRF_TRUSTED_ORIGINS``; a list in place of the latter; ``"*"``: any.
+Origins: TypeAlias = Literal["same", "*"] | Sequence[str]
+
+#: Schemes that browsers send again by themselves once the user has given the credentials.
+_AMBIENT_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerberos"})
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+#: A serialized origin (RFC 6454 section 6.2).
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]\\*]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
+
+
+class _Origin(NamedTuple):
+    scheme: str
+    host: str
+    port: int | None
+
+
+def check_origin(request: ScopeRequest, origins: Origins | None, *, reads_cookies: bool) -> None:
+    """Check the ``Origin`` of a handshake that carries credentials which a browser may have added.
+
+    That is a session cookie, any cookie if an authentication class in use `reads_cookies`, or an ``Authorization``
+    such as Basic. A request without ``Origin`` is not one of a browser's page. `origins` are those of the stack; None
+    for the site's ``ORIGINS``.
+
+    Raises `Deny`, a 403, and `ImproperlyConfigured` for ``ORIGINS`` that cannot be used.
+    """
+    if _is_ambient(request, reads_cookies=reads_cookies) and not has_allowed_origin(request, origins):
+        raise origin_denial(
+            f"The origin {_named(request)} is not that of the host, nor is it trusted.",
+            "Name it in CHANNELS_WSDENY['ORIGINS'] or CSRF_TRUSTED_ORIGINS. Behind a proxy that ends TLS, set "
+            "SECURE_PROXY_SSL_HEADER as well.",
+        )
+
+
+def has_allowed_origin(request: ScopeRequest, origins: Origins | None = None) -> bool:
+    """Whether the request has no ``Origin``, or one of `origins` (None: the site's ``ORIGINS``).
+
+    Raises `ImproperlyConfigured` for `origins` that cannot be used.
+    """
+    given = _given(request)
+    allowed = usable_origins(conf.ORIGINS if origins is None else origins)
+    if not given or allowed == "*":
+        return True
+    if len(given) > 1:
+        return False
+    origin = _parse(given[0])
+    if origin is not None and origin == _own_origin(request):
+        return True
+    patterns = settings.CSRF_TRUSTED_ORIGINS if allowed == "same" else allowed
+    return _is_one_of(given[0], tuple(patterns))
+
+
+def matches(request: HttpRequest, patterns: tuple[str, ...]) -> bool:
+    """Whether the request has one ``Origin``, and it is one of `patterns`, such as ``"https://*.example.com"``."""
+    given = _given(request)
+    return len(given) == 1 and _is_one_of(given[0], patterns)
+
+
+def usable_origins(origins: object) -> Origins:
+    """`origins` if they can be used. Raises `ImproperlyConfigured` with what is right."""
+    if not is_origins(origins):
+        raise ImproperlyConfigured(
+            f"Origins are 'same', '*', or a list such as ['https://example.com', 'https://*.example.org'], found "
+            f"{origins!r}."
+        )
+    return origins  # type: ignore[return-value] # it was looked at
+
+
+def origin_denial(text: str, remedy: str) -> Deny:
+    """The denial of a handshake for its origin: logged as `text` and `remedy`, which the client sees with DEBUG."""
+    logging.getLogger("django.security.DisallowedOrigin").warning("%s %s", text, remedy)
+    denial = Deny(403, code="origin_not_allowed")
+    denial.__cause__ = PermissionDenied(f"{text} {remedy}")
+    return denial
+
+
+def _is_ambient(request: ScopeRequest, *, reads_cookies: bool) -> bool:
+    headers = request.scope.get("headers", ())
+    if not any(name == b"origin" for name, _ in headers):
+        return False
+    if request.has_session_cookie or (reads_cookies and any(name == b"cookie" for name, _ in headers)):
+        return True
+    schemes = {value.strip().split(b" ")[0].lower() for name, value in headers if name == b"authorization"}
+    return not schemes.isdisjoint(_AMBIENT_SCHEMES)
+
+
+def _named(request: ScopeRequest) -> str:
+    named = {name: value.decode("latin1") for name, value in request.scope.get("headers", ())}
+    return f"{named.get(b'origin')!r} of a handshake with the host {named.get(b'host')!r}"
+
+
+def _own_origin(request: ScopeRequest) -> _Origin | None:
+    """The origin of the address itself, by Django's rules for proxies."""
+    scheme = "https" if request.is_secure() else "http"
+    if settings.USE_X_FORWARDED_HOST:
+        return _parse(f"{scheme}://{request.get_host()}")
+    host = request.header(b"host")  # It was checked already; `get_host` would build META.
+    return _parse(f"{scheme}://{request.get_host() if host is None else host.decode('latin1')}")
+
+
+def _given(request: HttpRequest) -> list[str]:
+    if isinstance(request, ScopeRequest):  # without building META
+        headers = request.scope.get("headers", ())
+        return [value.decode("latin1") for name, value in headers if name == b"origin"]
+    origin = request.META.get("HTTP_ORIGIN")
+    return [] if origin is None else [origin]
+
+
+@lru_cache(maxsize=256)
+def _is_one_of(origin: str, patterns: tuple[str, ...]) -> bool:
+    parsed = _parse(origin)
+    # Such as "null" can only be named as it is.
+    return origin in patterns or (parsed is not None and any(_matches(parsed, pattern) for pattern in patterns))
+
+
+def _matches(origin: _Origin, pattern: str) -> bool:
+    """As for ``CSRF_TRUSTED_ORIGINS``: ``https://*.example.com`` is that host and all its subdomains."""
+    scheme, separator, rest = pattern.partition("://")
+    wanted = _parse(f"{scheme}{separator}{rest.removeprefix('*.')}")
+    if wanted is None or (wanted.scheme, wanted.port) != (origin.scheme, origin.port):
+        return False
+    return origin.host == wanted.host or (rest.startswith("*.") and origin.host.endswith(f".{wanted.host}"))
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> _Origin | None:
+    """A serialized origin: lower case, IDNA, with the port that its scheme has by default; None if it is none."""
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return None
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError:
+            return None
+    return _Origin(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else int(port))
