@@ -153,6 +153,10 @@ class Authenticators:
         """Whether `scope` may have credentials for one of them, the session left out."""
         return any(each.reads is None or each.reads.may_find(scope) for each in self._all if not each.is_session)
 
+    def has_own_challenge(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the challenge may depend on more than these classes: they may say what is wrong with a token."""
+        return not self.is_session_only and (not self.are_known or self.may_find_credentials(scope))
+
     def authenticate(self, request: HttpRequest) -> tuple[Any, Any]:
         """The user and the credentials (``request.auth``) by the first class that knows the user; may block.
 
@@ -238,7 +242,8 @@ class _Lazy:
         except Exception as error:
             self._refusal = error
             raise
-        vars(request).pop("_wsdeny_drf_requests", None)
+        if user.is_authenticated:  # else a challenge may be asked of what the classes have written into them
+            vars(request).pop("_wsdeny_drf_requests", None)
         return user
 
 

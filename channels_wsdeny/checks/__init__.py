@@ -26,6 +26,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "E007": asgi.check_decorated_bases,
     "E011": asgi.check_mixins,
     "E012": asgi.check_origin_validators,
+    "E020": project.check_origins,
     "W001": project.check_order_of_apps,
     "W002": asgi.check_stack,
     "W003": asgi.check_application,
@@ -35,13 +36,24 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "W010": asgi.check_permissions,
     "W011": project.check_name_of_dict,
 }
+#: Those of ``manage.py check --deploy`` alone.
+DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {"W030": project.check_own_pages}
 
 
 def check_site(**kwargs: Any) -> list[checks.CheckMessage]:
     """All messages about the site; called by Django."""
+    return _messages(CHECKS)
+
+
+def check_deployed_site(**kwargs: Any) -> list[checks.CheckMessage]:
+    """The messages about a site in production; called by Django."""
+    return _messages(DEPLOY_CHECKS)
+
+
+def _messages(table: dict[str, Callable[[], Iterator[tuple[str, str]]]]) -> list[checks.CheckMessage]:
     return [
         (checks.Error if number.startswith("E") else checks.Warning)(message, hint=hint, id=f"channels_wsdeny.{number}")
-        for number, check in CHECKS.items()
+        for number, check in table.items()
         for message, hint in check()
     ]
 
@@ -49,3 +61,4 @@ def check_site(**kwargs: Any) -> list[checks.CheckMessage]:
 def register_checks() -> None:
     """Register the checks with Django, under the tag ``security``."""
     checks.register(check_site, checks.Tags.security)
+    checks.register(check_deployed_site, checks.Tags.security, deploy=True)

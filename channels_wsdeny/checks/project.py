@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 from django.conf import settings
 
+from ..authentication.base import as_authenticators
 from ..conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE, conf, is_mirrored, middleware_index
 from ..hooks.registry import hooks_at, site_hooks
+from ..http.origins import is_pattern
 from ..policies.builtin import as_policy
 from .asgi import ways
 
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..hooks.registry import Hooks
+
+
+_DOTTED_PATHS: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("DEFAULT_POLICY", as_policy, "a Policy, or of a Policy class that takes no arguments"),
+    ("AUTHENTICATION", lambda path: as_authenticators([path]), "an authentication class that takes no arguments"),
+    ("HOOKS", hooks_at, "Hooks"),
+)
 
 
 def check_dict() -> Iterator[tuple[str, str]]:
@@ -60,20 +69,18 @@ def check_values() -> Iterator[tuple[str, str]]:
 
 
 def check_dotted_paths() -> Iterator[tuple[str, str]]:
-    """Every dotted path can be imported, and names a policy or hooks."""
-    hooks = conf.given().get("HOOKS")
-    paths = [("DEFAULT_POLICY", conf.given().get("DEFAULT_POLICY"))]
-    paths += [("HOOKS", path) for path in hooks] if isinstance(hooks, (list, tuple)) else []
-    for name, path in paths:
-        load: Callable[[str], object] = hooks_at if name == "HOOKS" else as_policy
-        try:
-            if isinstance(path, str):
-                load(path)
-        except Exception as error:  # importing a site's module can raise anything
-            yield (
-                f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}",
-                "Give the dotted path of Hooks, or of a Policy or a Policy class that takes no arguments.",
-            )
+    """Every dotted path can be imported, and names what it should."""
+    for name, load, right in _DOTTED_PATHS:
+        given = conf.given().get(name)
+        for path in given if isinstance(given, (list, tuple)) else [given]:
+            try:
+                if isinstance(path, str):
+                    load(path)
+            except Exception as error:  # importing a site's module can raise anything
+                yield (
+                    f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}",
+                    f"Give the dotted path of {right}.",
+                )
 
 
 def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:
@@ -83,6 +90,30 @@ def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:
             "CHANNELS_WSDENY['MIRROR_DEFAULT_POLICY'] is True, but MIDDLEWARE has no MirrorMiddleware, so "
             "views without a decorator are open to everybody.",
             f"Put {MIRROR!r} after AuthenticationMiddleware.",
+        )
+
+
+def check_origins() -> Iterator[tuple[str, str]]:
+    """``ORIGINS`` has origins, which can match the one of a page."""
+    origins = conf.given().get("ORIGINS")
+    for origin in origins if isinstance(origins, (list, tuple)) else ():
+        if isinstance(origin, str) and not is_pattern(origin):
+            yield (
+                f"CHANNELS_WSDENY['ORIGINS']: {origin!r} is no origin, and no page can have it.",
+                "Write scheme, host and perhaps port, such as 'https://example.com' or 'https://*.example.com:8443'.",
+            )
+
+
+def check_own_pages() -> Iterator[tuple[str, str]]:
+    """The site's own pages can open sockets: their origin is ``https`` where a proxy ends TLS."""
+    is_secure = settings.SESSION_COOKIE_SECURE or settings.SECURE_SSL_REDIRECT
+    named = any(origin.startswith("https://") for origin in settings.CSRF_TRUSTED_ORIGINS)
+    if is_secure and conf.ORIGINS == "same" and not settings.SECURE_PROXY_SSL_HEADER and not named:
+        yield (
+            "The site is for HTTPS, and SECURE_PROXY_SSL_HEADER is not set. If a proxy ends TLS, handshakes of the site's "
+            "own pages are denied: their origin is https, and the address of the socket seems to be http.",
+            "Set SECURE_PROXY_SSL_HEADER as the proxy sends it, or name the origin in CSRF_TRUSTED_ORIGINS or "
+            "CHANNELS_WSDENY['ORIGINS']. If the server itself speaks TLS, silence this check.",
         )
 
 

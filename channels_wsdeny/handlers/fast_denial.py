@@ -189,7 +189,7 @@ def encoded_denial(
         or EXTENSION not in (scope.get("extensions") or ())
         or signals.handshake_denied.receivers
         or is_granian(send)
-        or (authentication is not None and not authentication.are_known and deny.status == 401)
+        or (deny.status == 401 and authentication is not None and authentication.has_own_challenge(scope))
     ):
         return None
     headers = _headers(scope, site)

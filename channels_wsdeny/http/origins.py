@@ -79,6 +79,12 @@ def matches(request: HttpRequest, patterns: tuple[str, ...]) -> bool:
     return len(given) == 1 and _is_one_of(given[0], patterns)
 
 
+def is_pattern(text: str) -> bool:
+    """Whether `text` can match the origin of a page."""
+    scheme, separator, rest = text.partition("://")
+    return text == "null" or _parse(f"{scheme}{separator}{rest.removeprefix('*.')}") is not None
+
+
 def usable_origins(origins: object) -> Origins:
     """`origins` if they can be used. Raises `ImproperlyConfigured` with what is right."""
     if not is_origins(origins):

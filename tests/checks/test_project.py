@@ -6,6 +6,7 @@ from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.checks import check_deployed_site
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.policies import IsAuthenticated
 
@@ -40,6 +41,37 @@ def test_the_app_comes_before_daphne(apps, found, ids):
 )
 def test_the_mirror_comes_after_sessions_and_users(middleware, found, ids):
     assert ids(ASGI_APPLICATION=None, MIDDLEWARE=middleware) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("AUTHENTICATION", ["channels_wsdeny.authentication.TicketAuthentication"], []),
+        ("AUTHENTICATION", ["channels_wsdeny.authentication.BearerAuthentication"], ["E004"]),
+        ("AUTHENTICATION", ["channels_wsdeny.authentication.missing", "os.path"], ["E004", "E004"]),
+        ("ORIGINS", ["https://example.com", "https://*.example.com:8443", "null", "capacitor://localhost"], []),
+        ("ORIGINS", ["example.com", "https://example.com/", "https://*example.com"], ["E020"] * 3),
+    ],
+)
+def test_classes_and_origins_can_be_used(key, value, found, ids):
+    assert ids(CHANNELS_WSDENY={key: value}) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, []),
+        ({"SESSION_COOKIE_SECURE": True}, ["channels_wsdeny.W030"]),
+        ({"SECURE_SSL_REDIRECT": True}, ["channels_wsdeny.W030"]),
+        ({"SECURE_SSL_REDIRECT": True, "SECURE_PROXY_SSL_HEADER": ("HTTP_X_PROTO", "https")}, []),
+        ({"SECURE_SSL_REDIRECT": True, "CSRF_TRUSTED_ORIGINS": ["https://example.com"]}, []),
+        ({"SECURE_SSL_REDIRECT": True, "CHANNELS_WSDENY": {"ORIGINS": ["https://example.com"]}}, []),
+    ],
+)
+def test_a_site_for_https_says_how_its_own_pages_are_recognised(given, found, settings):
+    for name, value in given.items():
+        setattr(settings, name, value)
+    assert [message.id for message in check_deployed_site()] == found
 
 
 def registry(kind, function, **options):

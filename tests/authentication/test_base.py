@@ -1,0 +1,298 @@
+"""Authentication classes: which is asked, what counts, and what denies."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from channels.auth import AuthMiddlewareStack
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.middleware import BaseMiddleware
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import HttpResponse
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
+from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
+from tests.support.clients import fetch, knock
+from tests.support.site import Site
+
+pytestmark = pytest.mark.django_db
+
+
+class Consumer(AsyncWebsocketConsumer):
+    """Accepts, and says who came."""
+
+    async def connect(self):
+        user, request = self.scope["user"], self.scope["wsdeny"].request
+        assert request.user is user
+        await self.accept(headers=[(b"x-user", user.username.encode()), (b"x-auth", str(request.auth).encode())])
+
+
+class SyncConsumer(WebsocketConsumer):
+    def connect(self):
+        self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
+
+
+class Open(Consumer):
+    """Accepts whoever has no wrong credentials."""
+
+
+public(Open)
+
+
+class Named(Authentication):
+    """The user of the name in a header; "wrong" is refused in the way that the test says."""
+
+    refusal: Exception = Deny(401)
+
+    def __init__(self, users, header="x-name"):
+        self.users, self.header, self.asked = users, header, 0
+
+    def find(self, request):
+        self.asked += 1
+        name = request.headers.get(self.header)
+        if name == "wrong":
+            raise self.refusal
+        return (self.users[name], f"{type(self).__name__} {name}") if name else None
+
+    def authenticate(self, request):
+        return self.find(request)
+
+    def authenticate_header(self, request):
+        return "Named"
+
+
+class AsyncNamed(Named):
+    async def aauthenticate(self, request):
+        await asyncio.sleep(0)
+        return self.find(request)
+
+
+class Coroutine(Named):
+    async def authenticate(self, request):
+        return self.find(request)
+
+
+class Foreign:
+    """A class of the site's own that has the protocol, and no base."""
+
+    def __init__(self, users):
+        self.users = users
+
+    def authenticate(self, request):
+        name = request.headers.get("x-name")
+        return self.users[name] if name else None
+
+
+def with_user(user):
+    class Wrapper(BaseMiddleware):
+        async def __call__(self, scope, receive, send):
+            return await super().__call__({**scope, "user": user}, receive, send)
+
+    return Wrapper
+
+
+def headers(**given):
+    return [
+        (name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "testserver", **given}.items()
+    ]
+
+
+async def ask(app, **given):
+    answer = await knock(app, "/", headers=headers(**given))
+    return answer if answer.status != 101 else answer.header("x-user")
+
+
+@pytest.mark.parametrize("cls", [Named, AsyncNamed, Coroutine, Foreign])
+@pytest.mark.parametrize("consumer", [Consumer, SyncConsumer, login_required(type("Guarded", (Consumer,), {})), Open])
+async def test_a_user_by_any_class_reaches_any_consumer(cls, consumer, users):
+    app = DenyMiddlewareStack(consumer.as_asgi(), authentication=[cls(users)])
+    assert await ask(app, x_name="alice") == "alice"
+    found = await ask(app)
+    assert found == "" if consumer is Open else found.status == 401
+
+
+@pytest.mark.parametrize("cls", [Named, AsyncNamed, Coroutine])
+async def test_a_class_is_asked_once_whatever_the_guards_are(cls, users):
+    authentication = cls(users)
+    guarded = type("Guarded", (Consumer,), {})
+    require(IsAuthenticated() & UserPassesTest(lambda user: user.username == "alice"))(guarded)
+    app = DenyMiddlewareStack(
+        require(~DenyAll() | IsAuthenticated())(guarded.as_asgi()), authentication=[authentication]
+    )
+    assert await ask(app, x_name="alice") == "alice"
+    assert authentication.asked == 1
+
+
+async def test_the_first_class_that_knows_the_user_wins(users, headers_of):
+    def app(*classes):
+        return DenyMiddlewareStack(Consumer.as_asgi(), authentication=classes)
+
+    cookie = headers_of("alice")[0][1].decode()
+    named = Named(users)
+    assert await ask(app(named, SessionAuthentication()), x_name="bob", cookie=cookie) == "bob"
+    assert await ask(app(SessionAuthentication(), named), x_name="bob", cookie=cookie) == "alice"
+    assert await ask(app(SessionAuthentication(), named), x_name="bob") == "bob"
+    assert (await ask(app(named), cookie=cookie)).status == 401
+    assert (await ask(app(), cookie=cookie)).status == 401
+    answer = await knock(app(named, SessionAuthentication()), "/", headers=headers(x_name="bob", cookie=cookie))
+    assert answer.header("x-auth") == "Named bob"
+
+
+REFUSALS = [
+    (Deny(401), 401, "invalid_credentials", "Named"),
+    (Deny(401, code="expired", headers={"WWW-Authenticate": "Mine"}), 401, "expired", "Mine"),
+    (PermissionDenied("secret"), 401, "invalid_credentials", "Named"),
+    (Deny(403), 403, "permission_denied", None),
+    (ConnectionError("secret"), 503, "unavailable", None),
+    (KeyError("secret"), 500, "server_error", None),
+]
+
+
+@pytest.mark.parametrize(("refusal", "status", "code", "challenge"), REFUSALS)
+async def test_wrong_credentials_deny_at_any_endpoint_before_its_policy(
+    refusal, status, code, challenge, users, monkeypatch, caplog
+):
+    monkeypatch.setattr(Named, "refusal", refusal)
+    for policy in (AllowAny(), IsAuthenticated(), DenyAll(), ~IsAuthenticated(), IsAuthenticated() | AllowAny()):
+        guarded = require(policy)(type("Guarded", (Consumer,), {}))
+        app = DenyMiddlewareStack(guarded.as_asgi(), authentication=[Named(users)])
+        answer = await ask(app, x_name="wrong")
+        found = answer.status, answer.problem["code"], answer.header("www-authenticate")
+        assert found == (status, code, challenge), policy
+        assert b"secret" not in answer.body
+
+
+async def test_a_policy_that_needs_no_user_is_asked_before_the_request_is_authenticated(users):
+    class Early(Policy):
+        needs_user = False
+
+        def check(self, request):
+            return False
+
+    named = Named(users)
+    for policy in (Early(), Early() & IsAuthenticated(), Early() | Early()):
+        guarded = require(policy)(type("Guarded", (Consumer,), {}))
+        answer = await ask(DenyMiddlewareStack(guarded.as_asgi(), authentication=[named]), x_name="wrong")
+        assert answer.status == 403
+    assert named.asked == 0
+
+
+@pytest.mark.parametrize("found", [True, False, "alice", 1, {}, (), ("alice",), object(), SimpleNamespace()])
+async def test_what_is_no_user_is_an_error(found):
+    class Wrong(Authentication):
+        def authenticate(self, request):
+            return found
+
+    assert (await ask(DenyMiddlewareStack(Open.as_asgi(), authentication=[Wrong()]))).status == 500
+
+
+async def test_a_user_in_the_scope_stays_unless_it_is_anonymous(users):
+    named = Named(users)
+    for user, expected in [(users["bob"], "bob"), (AnonymousUser(), "alice"), (None, "alice")]:
+        around = with_user(user)(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]))
+        inside = DenyMiddlewareStack(with_user(user)(Consumer.as_asgi()), authentication=[named])
+        assert [await ask(app, x_name="alice") for app in (around, inside)] == [expected] * 2
+    app = AuthMiddlewareStack(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]))
+    assert await ask(app, x_name="alice") == "alice"
+    assert (await ask(app)).status == 401
+
+
+async def test_the_session_of_an_anonymous_user_in_the_scope_is_not_asked_again(headers_of):
+    app = with_user(AnonymousUser())(
+        DenyMiddlewareStack(Consumer.as_asgi(), authentication=[SessionAuthentication(), Foreign({})])
+    )
+    assert (await ask(app, cookie=headers_of("alice")[0][1].decode())).status == 401
+
+
+async def test_the_classes_of_the_nearest_stack_count_also_behind_a_wrapper(users):
+    class Wrapper(BaseMiddleware):
+        pass
+
+    inner = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[Named(users, "x-inner")])
+    for app in (inner, Wrapper(inner)):
+        stack = DenyMiddlewareStack(app, authentication=[Named(users)])
+        assert await ask(stack, x_inner="alice") == "alice"
+        assert (await ask(stack, x_name="alice")).status == 401
+
+
+@pytest.mark.parametrize("cls", [Named, AsyncNamed])
+async def test_applications_over_http_are_authenticated_as_sockets_are(cls, users):
+    class Page(AsyncHttpConsumer):
+        async def handle(self, body):
+            await self.send_response(200, self.scope["user"].username.encode())
+
+    app = DenyMiddlewareStack(login_required(Page).as_asgi(), authentication=[cls(users)])
+    for name, status, body in [("alice", 200, b"alice"), ("wrong", 401, None), (None, 401, None)]:
+        answer = await fetch(app, "/", headers=headers(**({"x_name": name} if name else {})))
+        assert (answer.status, body or answer.body) == (status, answer.body)
+
+
+@pytest.mark.parametrize("is_of_stack", [False, True])
+def test_all_views_under_the_mirror_are_authenticated_with_the_classes_of_the_stack_or_site(is_of_stack, users, site):
+    if is_of_stack and not site.has_stack:
+        return
+    classes = [Named(users), SessionAuthentication()]
+    site.serve(
+        lambda request: HttpResponse(request.user.username), **({} if is_of_stack else {"AUTHENTICATION": classes})
+    )
+    if is_of_stack:
+        Site.stack = {"authentication": classes}
+    assert site.ask(x_name="alice").body == b"alice"
+    assert site.ask().body == b""
+    refused = site.ask(x_name="wrong")
+    assert (refused.status, refused.code, refused.headers["www-authenticate"]) == (401, "invalid_credentials", "Named")
+    site.log_in(users["bob"])
+    assert site.ask().body == b"bob"
+    assert site.ask(x_name="alice").body == b"alice"
+
+
+def view_of(decorate):
+    @decorate
+    def view(request):
+        return HttpResponse(f"{request.user.username} {request.auth}")
+
+    return view
+
+
+@pytest.mark.parametrize("cls", [Named, AsyncNamed, Coroutine])
+def test_a_guarded_view_is_authenticated_by_the_setting(cls, users, settings, rf):
+    named = cls(users)
+    settings.CHANNELS_WSDENY = {"AUTHENTICATION": [named]}
+    for decorate in (login_required, public, require(UserPassesTest(lambda user: True)), lambda v: public(public(v))):
+        response = view_of(decorate)(rf.get("/", headers={"x-name": "alice"}))
+        assert response.content.decode() == f"alice {cls.__name__} alice"
+        denied = view_of(decorate)(rf.get("/", headers={"x-name": "wrong"}))
+        assert (denied.status_code, denied["WWW-Authenticate"]) == (401, "Named")
+    assert view_of(login_required)(rf.get("/")).status_code == 401
+    assert view_of(permission_required("chat.view_room"))(rf.get("/", headers={"x-name": "bob"})).status_code == 403
+    assert named.asked == 10
+
+
+MISTAKES = ["missing.Class", "channels_wsdeny.authentication.missing", "os.path", 3]
+
+
+@pytest.mark.parametrize("wrong", MISTAKES)
+async def test_classes_that_cannot_be_used_let_no_request_pass(wrong, settings, rf):
+    with pytest.raises((ImportError, ImproperlyConfigured)):
+        DenyMiddlewareStack(Open.as_asgi(), authentication=[wrong])
+    settings.CHANNELS_WSDENY = {"AUTHENTICATION": [wrong]}
+    for app in (Open.as_asgi(), DenyMiddlewareStack(Consumer.as_asgi())):
+        assert (await ask(app)).status == 500
+    with pytest.raises((ImportError, ImproperlyConfigured)):
+        view_of(public)(rf.get("/"))
+
+
+async def test_an_error_of_ours_names_no_credentials(users, caplog):
+    def verify(token):
+        raise KeyError("no such row")
+
+    app = DenyMiddlewareStack(Open.as_asgi(), authentication=[BearerAuthentication(verify)])
+    answer = await ask(app, authorization="Bearer s3cret")
+    assert answer.status == 500
+    assert "s3cret" not in caplog.text

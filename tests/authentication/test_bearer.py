@@ -1,0 +1,136 @@
+"""Tokens in ``Authorization``, and in the subprotocols that a page may offer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken
+from channels_wsdeny.decorators import public
+from tests.support.clients import Handshake, knock, websocket_scope
+
+pytestmark = pytest.mark.django_db
+
+
+class Consumer(AsyncWebsocketConsumer):
+    """Accepts, with the subprotocol that the client names in ``x-select``, and tells what it sees."""
+
+    async def connect(self):
+        headers = dict(self.scope["headers"])
+        seen = repr((self.scope["subprotocols"], headers.get(b"sec-websocket-protocol"))).encode()
+        user = self.scope["user"].username.encode()
+        await self.accept(headers.get(b"x-select", b"").decode() or None, [(b"x-seen", seen), (b"x-user", user)])
+
+
+@pytest.fixture
+def verify(users):
+    users["bob"].is_active = False
+    found = {"good": users["alice"], "with-auth": (users["alice"], {"exp": 1}), "inactive": users["bob"], "no": False}
+    return found.get
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_bearer_token_is_verified_and_any_other_is_a_401_that_says_so(is_async, verify):
+    async def averify(token):
+        return verify(token)
+
+    app = DenyMiddlewareStack(
+        Consumer.as_asgi(), authentication=[BearerAuthentication(averify if is_async else verify)]
+    )
+    invalid = 'Bearer error="invalid_token"'
+    for value, status, challenge in [
+        ("Bearer good", 101, None),
+        ("bEARER  good ", 101, None),
+        ("Bearer with-auth", 101, None),
+        ("Bearer unknown", 401, invalid),
+        ("Bearer inactive", 401, invalid),
+        ("Bearer no", 401, invalid),
+        ("Bearer", 401, invalid),
+        ("Bearer good good", 401, invalid),
+        ("Bearer good,Bearer good", 401, invalid),
+        ("Token good", 401, "Bearer"),
+        ("good", 401, "Bearer"),
+        ("", 401, "Bearer"),
+    ]:
+        answer = await knock(app, "/", headers=[(b"authorization", value.encode())])
+        assert (answer.status, answer.header("www-authenticate")) == (status, challenge), value
+    two = [(b"authorization", b"Bearer unknown"), (b"authorization", b"Bearer good")]
+    assert (await knock(app, "/", headers=two)).status == 401
+    assert (await knock(app, "/?token=good")).status == 401
+
+
+class Keyed(Authentication):
+    """Takes the scheme from what it has noted in the request, as classes of other packages do."""
+
+    def __init__(self, users):
+        self.users = users
+
+    def authenticate(self, request):
+        assert request.COOKIES == {}
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        request.noted = token
+        return self.users.get(token) if scheme == "Key" else None
+
+    def authenticate_header(self, request):
+        return f"Key, noted={getattr(request, 'noted', '')}"
+
+
+OFFERED = [
+    (["bearer", "good"], None, "alice", [], "bearer"),
+    (["chat", "bearer", "good", "news"], None, "alice", ["chat", "news"], "bearer"),
+    (["bearer", "good", "chat"], "chat", "alice", ["chat"], "chat"),
+    (["bearer", "wrong", "chat"], None, None, None, None),
+    (["bearer"], None, "", ["bearer"], None),
+    (["chat", "good"], None, "", ["chat", "good"], None),
+    ([], None, "", [], None),
+]
+
+
+@pytest.mark.parametrize(("offered", "select", "user", "seen", "selected"), OFFERED)
+async def test_a_token_in_the_subprotocols_is_the_credential_and_the_consumer_sees_none_of_it(
+    offered, select, user, seen, selected, verify
+):
+    app = DenyMiddlewareStack(
+        public(type("Open", (Consumer,), {})).as_asgi(),
+        authentication=[SubprotocolToken("bearer", BearerAuthentication(verify))],
+    )
+    headers = [(b"sec-websocket-protocol", ", ".join(offered).encode())] if offered else []
+    headers += [(b"x-select", select.encode())] if select else []
+    answer = await knock(app, "/", headers=headers, subprotocols=offered)
+    if user is None:
+        assert (answer.status, answer.header("www-authenticate")) == (401, 'Bearer error="invalid_token"')
+        return
+    raw = headers[0][1] if offered and offered == seen else ", ".join(seen).encode() or None
+    assert (answer.header("x-user"), answer.header("x-seen")) == (user, repr((seen, raw)))
+    assert answer.messages[0].get("subprotocol") == selected
+
+
+async def test_the_inner_class_gets_the_scheme_of_its_challenge_and_no_cookies_and_one_request(users, headers_of):
+    app = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[SubprotocolToken("key", Keyed(users))])
+    cookie = headers_of("bob")
+    answer = await knock(app, "/", headers=cookie, subprotocols=["key", "alice"])
+    assert answer.header("x-user") == "alice"
+    answer = await knock(app, "/", headers=cookie, subprotocols=["key", "nobody"])
+    assert (answer.status, answer.header("www-authenticate")) == (401, "Key, noted=nobody")
+    assert (await knock(app, "/", headers=cookie)).status == 401
+
+
+async def test_a_close_in_place_of_a_response_selects_the_subprotocol_before_the_token(verify):
+    app = DenyMiddlewareStack(
+        Consumer.as_asgi(),
+        authentication=[SubprotocolToken("bearer", BearerAuthentication(verify))],
+        deny_with="close",
+    )
+    handshake = Handshake(app, websocket_scope("/", subprotocols=["bearer", "wrong"]))
+    assert (await handshake.connect()).messages[0]["subprotocol"] == "bearer"
+    assert (await handshake.next())["code"] == 4401
+    await handshake.leave()
+
+
+@pytest.mark.parametrize("make", [lambda: BearerAuthentication("x"), lambda: SubprotocolToken("", SimpleNamespace())])
+def test_wrong_arguments_are_refused(make):
+    with pytest.raises(TypeError, match="found"):
+        make()
