@@ -77,10 +77,8 @@ def check_dotted_paths() -> Iterator[tuple[str, str]]:
                 if isinstance(path, str):
                     load(path)
             except Exception as error:  # importing a site's module can raise anything
-                yield (
-                    f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}",
-                    f"Give the dotted path of {right}.",
-                )
+                found = f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}"
+                yield found, f"Give the dotted path of {right}."
 
 
 def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:
@@ -110,8 +108,8 @@ def check_own_pages() -> Iterator[tuple[str, str]]:
     named = any(origin.startswith("https://") for origin in settings.CSRF_TRUSTED_ORIGINS)
     if is_secure and conf.ORIGINS == "same" and not settings.SECURE_PROXY_SSL_HEADER and not named:
         yield (
-            "The site is for HTTPS, and SECURE_PROXY_SSL_HEADER is not set. If a proxy ends TLS, handshakes of the site's "
-            "own pages are denied: their origin is https, and the address of the socket seems to be http.",
+            "The site is for HTTPS, and SECURE_PROXY_SSL_HEADER is not set. If a proxy ends TLS, handshakes of the "
+            "site's own pages are denied: their origin is https, and the address of the socket seems to be http.",
             "Set SECURE_PROXY_SSL_HEADER as the proxy sends it, or name the origin in CSRF_TRUSTED_ORIGINS or "
             "CHANNELS_WSDENY['ORIGINS']. If the server itself speaks TLS, silence this check.",
         )
