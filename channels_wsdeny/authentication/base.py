@@ -151,6 +151,8 @@ class Authenticators:
 
     def may_find_credentials(self, scope: Mapping[str, Any]) -> bool:
         """Whether `scope` may have credentials for one of them, the session left out."""
+        if self.is_session_only:
+            return False
         return any(each.reads is None or each.reads.may_find(scope) for each in self._all if not each.is_session)
 
     def has_own_challenge(self, scope: Mapping[str, Any]) -> bool:

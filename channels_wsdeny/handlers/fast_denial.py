@@ -63,6 +63,8 @@ class _Site(NamedTuple):
     #: What changes the bytes of a denial.
     varying: tuple[Any, ...]
     session_cookie: bytes
+    #: None if they cannot be used.
+    authentication: Authenticators | None
     is_translated: bool
     #: Whether the language depends on the request.
     is_negotiated: bool
@@ -87,7 +89,7 @@ async def deny_anonymous(
     if (
         "user" in scope
         or scope.get("session") is not None
-        or _may_have_session(scope)
+        or _may_have_credentials(scope)
         or is_nested(scope)
         or is_recorded()
         or not has_allowed_host(scope)
@@ -97,8 +99,9 @@ async def deny_anonymous(
     policy, denial = _denial(middleware, match)
     if denial is None:
         return False
-    authentication = _authentication(middleware, match)
-    if authentication is None or authentication.may_find_credentials(scope) or _has_foreign_page(scope):
+    given = match.authentication if isinstance(match, EndpointMatch) else middleware.authentication
+    authentication = given or _site().authentication
+    if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
     found = encoded_denial(denial, scope, send, deny_with, authentication, is_anonymous=True)
     if found is None:
@@ -115,25 +118,12 @@ async def deny_anonymous(
     return True
 
 
-def _authentication(middleware: ASGIMiddleware, match: Match | Exception) -> Authenticators | None:
-    """The authentication classes that would be asked; None if they are not known, or cannot be used."""
-    given = match.authentication if isinstance(match, EndpointMatch) else middleware.authentication
-    try:
-        found = given or authentication_of_site()
-    except Exception:  # importing a module of the site can raise anything; it is answered where they are asked
-        return None
-    return found if found.are_known else None
-
-
-def _has_foreign_page(scope: Scope) -> bool:
-    """Whether the origin has to be checked: no session is there, but perhaps another credential of the browser."""
-    names = {name for name, _ in scope.get("headers", ())}
-    return b"origin" in names and b"authorization" in names
-
-
-def _may_have_session(scope: Scope) -> bool:
+def _may_have_credentials(scope: Scope) -> bool:
+    """Whether there may be a session, or what the origin has to be checked for."""
     cookie = _site().session_cookie
-    return any(name == b"cookie" and cookie in value for name, value in scope.get("headers", ()))
+    return any(
+        name == b"authorization" or (name == b"cookie" and cookie in value) for name, value in scope.get("headers", ())
+    )
 
 
 def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Policy | None, Deny | None]:
@@ -224,10 +214,18 @@ def _site() -> _Site:
             has_hooks=bool(conf.HOOKS),
             varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
             session_cookie=settings.SESSION_COOKIE_NAME.encode(),
+            authentication=_authentication(),
             is_translated=settings.USE_I18N,
             is_negotiated=is_language_negotiated(),
         )
     return site
+
+
+def _authentication() -> Authenticators | None:
+    try:
+        return authentication_of_site()
+    except Exception:  # importing a module of the site can raise anything; it is answered where they are asked
+        return None
 
 
 _HEADERS = frozenset({b"accept", b"accept-language", b"cookie"})
