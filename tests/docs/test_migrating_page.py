@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -66,36 +67,29 @@ async def test_a_path_without_a_route_was_a_traceback():
     assert (await knock(page.application, "/nowhere/")).status == 404
 
 
-def bearing(token):
-    return [(b"x-token", token.encode())]
-
-
-async def test_a_user_from_around_the_stack_is_asked_about(users):
-    for name, user, status in [("tokens", "alice", 101), ("staff", "alice", 403), ("staff", "staff", 101)]:
-        answer = await knock(getattr(page, name), "/", headers=bearing(page.token_of(users[user])))
-        assert answer.status == status, (name, user)
-    for name, status in [("tokens", 101), ("staff", 401)]:
-        assert (await knock(getattr(page, name), "/")).status == status
-
-
 @pytest.fixture
-def whoami():
-    """The page's wrapper around a consumer for users who are logged in, which tells their name."""
+def whoami(settings):
+    """A consumer for users who are logged in, which tells their name, with the settings of the page."""
 
     class WhoAmI(AsyncWebsocketConsumer):
         async def connect(self):
             await self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
 
-    return page.TokenMiddleware(DenyMiddlewareStack(WhoAmI.as_asgi()))
+    settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
+    return DenyMiddlewareStack(WhoAmI.as_asgi())
+
+
+def bearing(token):
+    return f"/?token={quote(token)}"
 
 
 async def test_a_token_lets_in_its_user(whoami, users):
     for name, user in users.items():
-        answer = await knock(whoami, "/", headers=bearing(page.token_of(user)))
+        answer = await knock(whoami, bearing(page.token_of(user)))
         assert (answer.status, answer.header("x-user")) == (101, name)
 
 
-async def test_what_is_no_token_of_an_active_user_lets_nobody_in(whoami, users, monkeypatch):
+async def test_what_is_no_token_of_an_active_user_is_a_401(whoami, users, monkeypatch):
     alice, staff = users["alice"], users["staff"]
     token = page.token_of(alice)
     _, signed = token.split(":", 1)
@@ -108,11 +102,11 @@ async def test_what_is_no_token_of_an_active_user_lets_nobody_in(whoami, users, 
         signing.TimestampSigner(key="another", salt="chat.token").sign(alice.pk),
     ]
     for forged in ["alice", str(alice.pk), "", ":", "\xe4", *tampered, *others, expired]:
-        assert (await knock(whoami, "/", headers=bearing(forged))).status == 401, forged
-    assert (await knock(whoami, "/", headers=bearing(token))).status == 101
+        assert (await knock(whoami, bearing(forged))).status == 401, forged
+    assert (await knock(whoami, bearing(token))).status == 101
     alice.is_active = False
     await alice.asave()
-    assert (await knock(whoami, "/", headers=bearing(token))).status == 401
+    assert (await knock(whoami, bearing(token))).status == 401
 
 
 def test_the_commands_of_the_page_exist():
