@@ -225,6 +225,11 @@ async def run_in_background(function: Callable[[], T]) -> T:
     return await _run(function, _pool_for("background", _BACKGROUND_THREADS))
 
 
+def submit_in_background(function: Callable[[], T]) -> Future[T]:
+    """Run `function` in one of those threads, without an event loop that waits for it; as `ThreadPool.submit`."""
+    return _pool_for("background", _BACKGROUND_THREADS).submit(function)
+
+
 async def run_in_django_thread(function: Callable[[], T]) -> T:
     """Run `function` in the thread of the request that Django itself uses, with its database connections."""
     return await sync_to_async(_contained(function), thread_sensitive=True)()

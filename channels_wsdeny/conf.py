@@ -141,6 +141,8 @@ class Settings:
         "a challenge of printable ASCII, such as 'Session'",
         lambda value: isinstance(value, str) and value.isascii() and value.isprintable() and value != "",
     )
+    #: Seconds between two signs of life of a process, for what it holds in the site's cache.
+    HEARTBEAT: Key[float] = Key(10.0, "a number of seconds above 0", _is_number)
     #: Seconds in the ``Retry-After`` of a 503.
     RETRY_AFTER: Key[int] = Key(5, "a whole number of seconds above 0", _is_integer)
 

@@ -4,11 +4,12 @@ In-memory SQLite is the exception: such a database lives in the connection that 
 share that connection, as Django's live-server tests do. This is how a handshake sees the data of a test that
 runs in a transaction.
 
-Here is also which errors say that a database or another service cannot be reached.
+Here are also the caches of a thread, and which errors say that a database or another service cannot be reached.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -16,10 +17,13 @@ from contextlib import contextmanager
 from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
+from django.core.cache import caches
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from django.core.cache.backends.base import BaseCache
 
 #: Seconds between two looks of an idle thread at its connections, at least.
 _LEAST_WAIT = 1.0
@@ -118,6 +122,42 @@ def _share() -> list[Any]:
     return shared
 
 
+# Caches
+
+
+class _Caches(threading.local):
+    """The caches of this thread by their alias, and the ``CACHES`` that they were made from."""
+
+    def __init__(self) -> None:
+        self.settings: object = None
+        self.made: dict[str, BaseCache] = {}
+
+
+_caches = _Caches()
+
+
+def get_cache(alias: str) -> BaseCache:
+    """The cache `alias` of ``CACHES``, made once for each thread.
+
+    Django's own ``caches`` has one for each context, and a handshake runs in a context of its own: it would connect
+    anew, and keep that connection for as long as its socket is open. Raises `InvalidCacheBackendError`.
+    """
+    if _caches.settings is not caches.settings:
+        _caches.settings, _caches.made = caches.settings, {}
+    cache = _caches.made.get(alias)
+    if cache is None:
+        cache = _caches.made[alias] = caches.create_connection(alias)
+    return cache
+
+
+def _forget_caches() -> None:
+    """Have a forked child make its own: it must not write to the connections of its parent."""
+    _caches.made = {}
+
+
+os.register_at_fork(after_in_child=_forget_caches)
+
+
 # Services that are down
 
 #: Clients of caches and brokers are optional, so their exceptions are recognised by name.
@@ -126,6 +166,9 @@ _UNREACHABLE = {
     "redis.exceptions.ConnectionError",
     "redis.exceptions.TimeoutError",
     "redis.exceptions.BusyLoadingError",
+    "redis.exceptions.MasterDownError",
+    "redis.exceptions.OutOfMemoryError",
+    "redis.exceptions.ReadOnlyError",
     "pymemcache.exceptions.MemcacheUnexpectedCloseError",
     "pymemcache.exceptions.MemcacheServerError",
 }

@@ -35,6 +35,7 @@ _DETAILS: dict[str, Text] = {
     "permission_denied": _("You do not have permission to open this."),
     "not_found": _("There is nothing at this address."),
     "throttled": _("There were too many requests. Try again later."),
+    "too_many_connections": _("Too many connections are open. Close one, or try again later."),
     "server_error": _("Something went wrong on our side."),
     "unavailable": _("The service is not available right now. Try again later."),
 }

@@ -54,6 +54,7 @@ VALUES = {
         ["Session", 'Bearer realm="chat"'],
         ["", "a\r\nb", "a\nb", "a\0b", "ä", "☃", None, b"Session", 3, "\t"],
     ),
+    "HEARTBEAT": (10.0, [10, 0.5], [0, -1, float("nan"), float("inf"), True, "10", None]),
     "RETRY_AFTER": (5, [1, 3600], [0, -1, 0.5, True, "5", None, float("nan")]),
 }
 #: Keys whose invalid values do not count as the default, which could allow what they were meant to deny.

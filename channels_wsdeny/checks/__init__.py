@@ -1,7 +1,7 @@
 """System checks: mistakes in the set-up of a site, each with an id, a message and a hint.
 
-`asgi` looks at ``ASGI_APPLICATION``, `project` at everything else. A check is a generator of pairs of a message and a
-hint.
+`asgi` looks at ``ASGI_APPLICATION``, `caches` at what policies count on, `project` at everything else. A check is a
+generator of pairs of a message and a hint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 
-from . import asgi, project
+from . import asgi, caches, project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "E007": asgi.check_decorated_bases,
     "E011": asgi.check_mixins,
     "E012": asgi.check_origin_validators,
+    "E013": caches.check_counting,
     "E020": project.check_origins,
     "W001": project.check_order_of_apps,
     "W002": asgi.check_stack,
@@ -35,6 +36,8 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "W007": asgi.check_needless_auth,
     "W010": asgi.check_permissions,
     "W011": project.check_name_of_dict,
+    "W012": caches.check_exactness,
+    "W013": caches.check_processes,
 }
 #: Those of ``manage.py check --deploy`` alone.
 DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {"W030": project.check_own_pages}

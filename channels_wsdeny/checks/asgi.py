@@ -16,7 +16,7 @@ from django.conf import settings
 from ..inspection.endpoints import site_application, site_endpoints
 from ..log import dotted_name
 from ..policies import HasPermission
-from ..policies.base import Not
+from ..policies.base import policies_within
 from ..routing.guards import guards_of, is_bound
 
 if TYPE_CHECKING:
@@ -121,13 +121,10 @@ def check_permissions() -> Iterator[tuple[str, str]]:
 
 
 def _permissions_of(endpoints: list[AsgiEndpoint]) -> Iterator[str]:
-    remaining: list[object] = [policy for way in endpoints for policy in way.guards.policies]
-    while remaining:
-        policy = remaining.pop()
-        if isinstance(policy, HasPermission):
-            yield from policy.permissions
-        remaining += getattr(policy, "policies", ())
-        remaining += [policy.policy] if isinstance(policy, Not) else []
+    for policy in [policy for way in endpoints for policy in way.guards.policies]:
+        for each in policies_within(policy):
+            if isinstance(each, HasPermission):
+                yield from each.permissions
 
 
 def _known_permissions() -> set[str]:

@@ -15,7 +15,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of
-from ..concurrency import run_in_threadpool
+from ..concurrency import is_being_cancelled, run_in_threadpool, submit_in_background
 from ..conf import conf
 from ..exceptions import Deny
 from ..http import session as sessions
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     #: The site's own page for a denial; None without one.
     PageFor = Callable[[Deny], HttpResponseBase | None]
 
+#: Seconds that the end of a connection waits for what releases something then.
+_PARTING = 1.0
 #: Seconds that response hooks have at least, when hooks and policies have used up ``POLICY_TIMEOUT``.
 LEAST_SECONDS = 0.5
 
@@ -399,6 +401,24 @@ class SaveSession:
 
     async def arun(self, request: HttpRequest, response: HttpResponseBase) -> None:
         raise NotImplementedError
+
+
+async def end_request(context: RequestContext) -> None:
+    """The connection or request has ended: call in the background what waits for that.
+
+    It is waited for a moment, so that it has run when the application ends, unless the server cancels that.
+    """
+    state = context.state
+    state.has_ended = True  # Before the look at what waits: another thread looks in the other order.
+    if not state.ending:
+        return
+    try:
+        running = submit_in_background(context.run_ending)
+    except ConnectionError:  # No thread can be started.
+        context.run_ending()
+        return
+    if not is_being_cancelled():
+        await asyncio.wait({asyncio.wrap_future(running)}, timeout=_PARTING)
 
 
 class AppHandler:

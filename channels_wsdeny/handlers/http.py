@@ -55,6 +55,7 @@ from .base import (
     context_within,
     denial_blocks,
     due_default,
+    end_request,
     make_denial,
     policy_checks,
     scope_for_application,
@@ -131,6 +132,8 @@ async def _enter(target: Target, outer: RequestContext | None, scope: Scope, rec
         await HttpHandler(context, outer, scope, receive, send).run(target)
     finally:
         _running.reset(token)
+        if outer is None:
+            await end_request(context)
 
 
 def _target_of(middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:

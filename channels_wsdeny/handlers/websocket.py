@@ -53,6 +53,7 @@ from .base import (
     context_within,
     denial_blocks,
     due_default,
+    end_request,
     finalize_error,
     finalize_response,
     make_denial,
@@ -245,6 +246,15 @@ async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, rec
     if authentication is not None:
         authenticate_by(request, authentication)
     set_route(context, target)
+    try:
+        await _run_stream(target, outer, context, scope, receive, send)
+    finally:
+        await end_request(context)
+
+
+async def _run_stream(
+    target: Target, outer: RequestContext, context: RequestContext, scope: Scope, receive: Receive, send: Send
+) -> None:
     denial: Denial | Exception | None
     try:
         if target.error is not None:
@@ -432,6 +442,7 @@ class WebSocketHandler(AppHandler):
         finally:
             _handshake.reset(token)
             self.release()
+            await end_request(context)
         await self._connection.wait_for_receivers()
 
     async def run(self, target: Target, runner: HookRunner | None) -> None:

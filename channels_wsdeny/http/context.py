@@ -11,6 +11,8 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.utils.functional import LazyObject, empty
 
+from ..db import is_unreachable
+from ..log import log_failure
 from . import trace
 from .request import ScopeRequest, full_path, known_user
 
@@ -58,6 +60,9 @@ class RequestState:
 
     __slots__ = (
         "consumer_class",
+        "counted",
+        "ending",
+        "has_ended",
         "hooks_begun",
         "hooks_run",
         "is_interrupted",
@@ -76,6 +81,11 @@ class RequestState:
         self.seconds = 0.0
         #: The class of the consumer that a handshake is for, as far as it is known.
         self.consumer_class: type | None = None
+        #: What throttles and limits have counted the request for: it counts once for each.
+        self.counted: tuple[str, ...] = ()
+        #: What is called at the end of the request, see `RequestContext.on_end`; and whether that has come.
+        self.ending: list[Callable[[], object]] | None = None
+        self.has_ended = False
         #: Whether response hooks were interrupted: an application that answers again must not pass without them.
         self.is_interrupted = False
         #: The hooks whose run has begun, and is not over: perhaps it was interrupted.
@@ -219,6 +229,34 @@ class RequestContext:
         self.guarded = None
         for name in ("_wsdeny_drf_requests", "_wsdeny_with_tokens"):
             vars(self.request).pop(name, None)
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in a thread, where it may block, once the connection or request has ended, however it does.
+
+        After the end it is called at once, as for a policy that ran past its time. Its exceptions are logged.
+
+        Raises `TypeError` for the request of a view, of whose end the package knows nothing.
+        """
+        if not isinstance(self.request, ScopeRequest):
+            raise TypeError("on_end() is for WebSockets and ASGI applications: the end of a view's request is unknown.")
+        state = self.state
+        if not state.ending:
+            state.ending = []
+        state.ending.append(callback)
+        if state.has_ended:
+            self.run_ending()
+
+    def run_ending(self) -> None:
+        """Call what waits for the end of the request, each once; blocks, and never raises."""
+        while self.state.ending:
+            try:
+                callback = self.state.ending.pop()
+            except IndexError:  # Another thread has taken it.
+                return
+            try:
+                callback()
+            except Exception as error:  # protects the server, and the other callbacks
+                log_failure(self, error, 503 if is_unreachable(error) else 500)
 
     def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
         """Keep what an ``obj`` resolver returned for this subject."""

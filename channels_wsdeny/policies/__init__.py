@@ -15,6 +15,7 @@ from .builtin import (
     UserPassesTest,
     UserPolicy,
 )
+from .throttling import MaxConnections, Throttle
 
 __all__ = [
     "AllowAny",
@@ -25,7 +26,9 @@ __all__ = [
     "IsAuthenticated",
     "IsStaff",
     "IsSuperuser",
+    "MaxConnections",
     "Policy",
+    "Throttle",
     "UserPassesTest",
     "UserPolicy",
 ]

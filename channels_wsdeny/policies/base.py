@@ -20,6 +20,8 @@ from ..http.context import expression_of, noting
 from ..http.request import known_user, run_in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.http import HttpRequest
 
 Denial: TypeAlias = Deny | HttpResponseBase
@@ -69,6 +71,8 @@ class Policy(metaclass=_PolicyClass):
     detail: statuses.Text = ""
     #: Whether the request is authenticated before the policy is asked, so that wrong credentials deny first.
     needs_user = True
+    #: Whether it is asked at the handshake alone, and not again while the socket is open.
+    once = False
 
     #: The arguments that ``__init__`` sets as attributes: a subclass cannot override them.
     _arguments: ClassVar[frozenset[str]] = frozenset()
@@ -339,6 +343,16 @@ class Not(Policy):
     def __repr__(self) -> str:
         inner = repr(self.policy)
         return f"~({inner})" if isinstance(self.policy, _Combination) else f"~{inner}"
+
+
+def policies_within(policy: Policy) -> Iterator[Policy]:
+    """`policy` itself, or the policies that it combines."""
+    combined = [policy.policy] if isinstance(policy, Not) else getattr(policy, "policies", None)
+    if combined is None:
+        yield policy
+    else:
+        for each in combined:
+            yield from policies_within(each)
 
 
 def first_anonymous_denial(policies: tuple[Policy, ...]) -> tuple[Policy | None, Deny | bool | None]:

@@ -34,6 +34,9 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions import middleware as sessions_middleware
 from django.contrib.sessions.backends import cache as cache_sessions
 from django.contrib.sessions.backends import db as db_sessions
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import get_exception_response
@@ -126,6 +129,16 @@ def test_a_response_lists_what_it_closes_and_makes_bytes_of_its_chunks():
 
 
 # Django: requests
+
+
+def test_a_cache_is_made_by_the_handler_of_all_from_its_settings():
+    one, another = caches.create_connection("default"), caches.create_connection("default")
+    assert isinstance(one, BaseCache)
+    assert one is not another
+    before = caches.settings
+    with override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}):
+        assert caches.settings is not before
+        assert isinstance(caches.create_connection("default"), DummyCache)
 
 
 def test_an_asgi_request_is_made_of_a_scope_and_a_stream():
