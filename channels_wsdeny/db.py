@@ -142,12 +142,13 @@ def get_cache(alias: str) -> BaseCache:
     Django's own ``caches`` has one for each context, and a handshake runs in a context of its own: it would connect
     anew, and keep that connection for as long as its socket is open. Raises `InvalidCacheBackendError`.
     """
-    if _caches.settings is not caches.settings:
+    if _caches.settings is not caches.settings:  # In tests they change.
+        for cache in _caches.made.values():
+            cache.close()
         _caches.settings, _caches.made = caches.settings, {}
-    cache = _caches.made.get(alias)
-    if cache is None:
-        cache = _caches.made[alias] = caches.create_connection(alias)
-    return cache
+    if alias not in _caches.made:
+        _caches.made[alias] = caches.create_connection(alias)
+    return _caches.made[alias]
 
 
 def _forget_caches() -> None:

@@ -19,6 +19,7 @@ from django.test import Client, TestCase, TransactionTestCase
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.concurrency import run_in_threadpool as hop
+from channels_wsdeny.db import get_cache
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, knock
@@ -171,6 +172,7 @@ PROCESS = """
     from channels_wsdeny.decorators import require
     from channels_wsdeny.policies import HasPermission, IsAuthenticated
     from channels_wsdeny.concurrency import run_in_threadpool as hop
+from channels_wsdeny.db import get_cache
     from tests.support.clients import cookie_header, knock
     from tests.support.policies import Check, accept
 
@@ -382,3 +384,18 @@ def test_a_cache_that_comes_back_has_no_session_replaced(db, settings, monkeypat
 
     answer = async_to_sync(knock)(site(Check(write), accept), "/", headers=cookie_header(sessionid="a" * 32))
     assert (answer.status, answer.header("set-cookie")) == (503, None)
+
+
+async def test_handshakes_share_the_caches_of_the_threads_that_they_run_in(settings):
+    """Django has one for each context, and so a connection to Redis for each open socket."""
+    made = set()
+
+    async def handshake():
+        made.add(await hop(lambda: get_cache("default")))
+
+    for _ in range(20):
+        await asyncio.create_task(handshake())
+    assert len(made) == 1
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    await handshake()
+    assert len(made) == 2

@@ -120,7 +120,7 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     Hooks that outer layers have run, and policies that they have asked, are not run and asked again.
     """
     endpoint = getattr(app, "__self__", app)
-    target = Target(app, guards.policies, ((), guards.hooks), endpoint=endpoint, owes_default=False)
+    target = Target(app, guards.policies, ((), guards.hooks), endpoint, endpoint, owes_default=False)
     await _enter(target, _context_of(scope), scope, receive, send)
 
 

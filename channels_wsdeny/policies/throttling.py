@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction
+from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import ImproperlyConfigured
 
@@ -87,7 +88,8 @@ class _Limit(Policy):
             return True
         trace = context.trace
         try:
-            cache = get_cache(self.cache)
+            # That of a view is closed with the request.
+            cache = get_cache(self.cache) if isinstance(request, ScopeRequest) else caches[self.cache]
             if isinstance(cache, DummyCache):
                 raise ImproperlyConfigured(f"{self!r}: the cache {self.cache!r} is a DummyCache, which counts nothing.")
             if trace is not None and trace.is_dry_run:

@@ -11,7 +11,10 @@ from django.urls import ResolverMatch
 from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny.http.context import RequestContext, get_context
+from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.policies import IsAuthenticated, IsStaff
+from tests.support.clients import websocket_scope
+from tests.support.sockets import errors
 
 
 @pytest.fixture
@@ -81,3 +84,22 @@ def test_a_request_has_one_context_and_a_namespace_of_its_own():
     first, second = RequestFactory().get("/"), RequestFactory().get("/")
     assert get_context(first) is get_context(first) is first.wsdeny
     assert first.ctx is not get_context(second).request.ctx
+
+
+def test_what_waits_for_the_end_is_called_once_or_at_once_after_it_and_its_errors_are_logged(caplog):
+    context, ran = get_context(HandshakeRequest(websocket_scope("/"))), []
+    context.on_end(lambda: ran.append("first"))
+    context.on_end(lambda: 1 / 0)
+    context.on_end(lambda: ran.append("second"))
+    context.state.has_ended = True
+    context.run_ending()
+    context.run_ending()
+    assert sorted(ran) == ["first", "second"]
+    assert [type(error) for error in errors(caplog)] == [ZeroDivisionError]
+    context.on_end(lambda: ran.append("late"))
+    assert ran[2:] == ["late"]
+
+
+def test_the_end_of_a_views_request_is_not_known(context):
+    with pytest.raises(TypeError, match="on_end"):
+        context.on_end(print)

@@ -1,0 +1,739 @@
+"""Throttles and limits of connections: exact on real caches, whoever comes at the same time and however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from getpass import getuser
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+from channels.generic.http import AsyncHttpConsumer
+from channels.routing import URLRouter
+from django.core.cache import cache
+from django.db import OperationalError
+from django.http import HttpResponse
+from django.urls import path
+from django.utils.functional import SimpleLazyObject
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import require
+from channels_wsdeny.http.context import get_context
+from channels_wsdeny.http.request import HandshakeRequest
+from channels_wsdeny.inspection.explain import explain
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Policy, Throttle, throttling
+from tests.support.caches import REDIS, Counting, cache_settings, has_memcached
+from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
+from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
+from tests.support.processes import ENVIRONMENT, ROOT
+from tests.support.sockets import Server, consumer, disconnect, errors, guarded
+from tests.support.threads import Gate, until
+from tests.support.wrappers import With
+
+pytestmark = pytest.mark.django_db
+BOTH = [(Throttle, "1/day"), (MaxConnections, 1)]
+CACHES = ["locmem", "redis", *([pytest.param("memcached", marks=pytest.mark.servers)] if has_memcached() else [])]
+
+
+@pytest.fixture(scope="module")
+def memcached(tmp_path_factory):
+    """The address of a memcached of the tests' own."""
+    address = tmp_path_factory.mktemp("memcached") / "socket"
+    process = subprocess.Popen(["memcached", "-s", str(address), "-u", getuser(), "-m", "16"])
+    try:
+        while not address.exists():
+            time.sleep(0.01)
+        yield f"unix:{address}"
+    finally:
+        process.terminate()
+        process.wait(GUARD)
+
+
+@pytest.fixture(params=CACHES)
+def counts(request, settings):
+    """A real cache."""
+    location = request.getfixturevalue("memcached") if request.param == "memcached" else REDIS
+    settings.CACHES = cache_settings(request.param, location)
+
+
+@pytest.fixture(autouse=True)
+def own_counts(settings):
+    """No test sees the counts of another, and none leaves slots behind."""
+    settings.CACHES = cache_settings("locmem")
+    yield
+    assert throttling._slots._held == {}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that throttles see; the cache sees the real one."""
+    now = SimpleNamespace(time=lambda: now.seconds, sleep=time.sleep, seconds=1e9)
+    monkeypatch.setattr(throttling, "time", now)
+    return now
+
+
+def routed(app=accept, **policies):
+    """A stack with `app`, which accepts, behind a policy at each of two routes."""
+    return DenyMiddlewareStack(
+        URLRouter([path(f"{name}/<slug>/", require(policy)(app)) for name, policy in policies.items()])
+    )
+
+
+async def statuses(app, count, url="/", **scope):
+    return [(await knock(app, url, **scope)).status for _ in range(count)]
+
+
+def request_of(user=anonymous, **scope):
+    return HandshakeRequest(websocket_scope("/", user=user, **scope))
+
+
+# How many
+
+
+async def test_of_handshakes_that_come_at_once_as_many_are_allowed_as_the_rate_says(counts):
+    app = guarded(Throttle("20/day"), accept)
+    answers = await asyncio.gather(*(knock(app, "/", user=alice) for _ in range(100)))
+    assert sorted(answer.status for answer in answers) == [101] * 20 + [429] * 80
+
+
+async def test_of_handshakes_that_come_at_once_as_many_open_as_there_are_slots(counts):
+    app = guarded(MaxConnections(5), accept)
+    for _ in range(2):  # What is released can be taken again.
+        sockets = [Handshake(app, websocket_scope("/", user=alice)) for _ in range(200)]
+        answers = await asyncio.gather(*(socket.connect() for socket in sockets))
+        is_open = [answer.status == 101 for answer in answers]
+        assert sum(is_open) == 5
+        await asyncio.gather(*(socket.leave() for socket, opened in zip(sockets, is_open, strict=True) if opened))
+
+
+WORK = """
+import sys, threading
+import django
+from django.conf import settings
+django.setup()
+import json
+settings.CACHES = json.loads(sys.argv[1])
+from channels_wsdeny.policies import MaxConnections, Throttle, throttling
+from tests.policies.test_throttling import request_of
+from tests.support.policies import alice
+"""
+
+
+def processes(code, count=1):
+    """Processes that run `code` with the cache of this test, once each of them has read a line."""
+    from django.conf import settings
+
+    arguments = [sys.executable, "-c", WORK + code, json.dumps(settings.CACHES)]
+    environment = ENVIRONMENT | {"DJANGO_SETTINGS_MODULE": "testproject.settings"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(arguments, cwd=ROOT, env=environment, **pipes) for _ in range(count)]
+
+
+@pytest.mark.servers
+def test_two_processes_of_many_threads_allow_together_what_the_policies_say(settings):
+    settings.CACHES = cache_settings("redis")
+    code = """
+throttle, limit = Throttle("500/day"), MaxConnections(50)
+found = []
+def come():
+    for _ in range(40):
+        found.append((throttle.check(request_of(alice)) is True, limit.check(request_of(alice)) is True))
+threads = [threading.Thread(target=come) for _ in range(16)]
+print("ready", flush=True)
+input()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(*map(sum, zip(*found)))
+"""
+    running = processes(code, 2)
+    assert [each.stdout.readline() for each in running] == ["ready\n"] * 2
+    for each in running:
+        each.stdin.write("\n")
+        each.stdin.flush()
+    found = [map(int, each.communicate()[0].split()) for each in running]
+    assert [sum(numbers) for numbers in zip(*found, strict=True)] == [500, 50]
+
+
+@pytest.mark.servers
+def test_the_slots_of_a_process_that_was_killed_free_themselves(settings):
+    settings.CACHES = cache_settings("redis")
+    code = """
+settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.3}
+print([MaxConnections(2).check(request_of(alice)) is True for _ in range(3)], flush=True)
+input()
+"""
+    (process,) = processes(code)
+    assert process.stdout.readline() == "[True, True, False]\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + GUARD
+    policy = MaxConnections(2)
+    while policy._look(cache, policy._hash(request_of(alice), get_context(request_of(alice)))) is not True:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.servers
+def test_a_forked_process_neither_renews_nor_releases_the_slots_of_its_parent(settings):
+    settings.CACHES = cache_settings("redis")
+    code = """
+import os
+from channels_wsdeny.http.context import get_context
+request = request_of(alice)
+MaxConnections(1).check(request)
+sys.stdout.flush()
+if os.fork() == 0:
+    print(throttling._slots._held)
+    get_context(request).run_ending()
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+print(MaxConnections(1).check(request_of(alice)) is True, len(throttling._slots._held))
+"""
+    (process,) = processes(code)
+    assert process.communicate()[0] == "{}\nFalse 1\n"
+
+
+# The denial, and windows
+
+
+async def test_a_denial_says_when_to_come_again():
+    throttled = [await ask(Throttle("1/day"), alice) for _ in range(2)][1]
+    seconds = int(throttled.header("retry-after"))
+    assert 0 < seconds <= 86400
+    assert throttled.status == throttled.problem["status"] == 429
+    assert (throttled.problem["code"], throttled.problem["retry"]) == ("throttled", seconds)
+
+    app = guarded(MaxConnections(1), accept)
+    socket = Handshake(app, websocket_scope("/", user=alice))
+    await socket.connect()
+    denied = await knock(app, "/", user=alice)
+    assert (denied.status, denied.header("retry-after"), denied.problem["retry"]) == (429, "5", 5)
+    assert denied.problem["code"] == "too_many_connections"
+    await socket.leave()
+
+
+@pytest.mark.parametrize("rate", ["3/s", "3/min", "3/h", "3/day"])
+async def test_who_comes_again_as_told_is_allowed_and_not_sooner_and_tries_do_not_count(rate, clock):
+    app = guarded(Throttle(rate), accept)
+    for _ in range(3):
+        answers = [await knock(app, "/", user=alice) for _ in range(10)]
+        assert [answer.status for answer in answers] == [101] * 3 + [429] * 7
+        seconds = answers[-1].problem["retry"]
+        clock.seconds += seconds - 1
+        assert await statuses(app, 1, user=alice) == [429]
+        clock.seconds += 1
+
+
+async def test_windows_of_two_keys_end_at_different_moments(clock):
+    app = guarded(Throttle("1/day", key="ip"), accept)
+    ends = set()
+    for number in range(8):
+        await knock(app, "/", client=[f"192.0.2.{number}", 1])
+        ends.add((await knock(app, "/", client=[f"192.0.2.{number}", 1])).problem["retry"])
+    assert len(ends) > 4
+
+
+async def test_a_clock_that_is_set_back_finds_its_earlier_count(clock):
+    app = guarded(Throttle("2/min"), accept)
+    clock.seconds += (await _denied(app)).problem["retry"]
+    assert await statuses(app, 3, user=alice) == [101, 101, 429]
+    clock.seconds -= 45
+    assert await statuses(app, 1, user=alice) == [429]
+
+
+async def _denied(app):
+    answers = [await knock(app, "/", user=alice) for _ in range(3)]
+    return answers[-1]
+
+
+# Whom and what for
+
+V6 = "2001:db8:0:1:"
+#: Two handshakes: the throttle's arguments, what differs, and whether they share one count.
+SHARED = {
+    "two users": ({}, {"user": alice}, {"user": boss}, False),
+    "a user at two addresses": ({}, {"user": alice}, {"user": alice, "client": ["192.0.2.1", 1]}, True),
+    "a user whose key is like an address": ({}, {"user": type(alice)(pk="127.0.0.1")}, {}, False),
+    "anonymous users of one address": ({}, {}, {}, True),
+    "anonymous users of two": ({}, {}, {"client": ["192.0.2.1", 1]}, False),
+    "users of one address": ({"key": "ip"}, {"user": alice}, {"user": boss}, True),
+    "ports": ({"key": "ip"}, {"client": ["192.0.2.1", 1]}, {"client": ["192.0.2.1", 2]}, True),
+    "addresses of one network": ({"key": "ip"}, {"client": [V6 + ":1", 1]}, {"client": [V6 + "ffff::2", 1]}, True),
+    "networks": ({"key": "ip"}, {"client": [V6 + ":1", 1]}, {"client": ["2001:db8:0:2::1", 1]}, False),
+    "mapped": ({"key": "ip"}, {"client": ["::ffff:192.0.2.1", 1]}, {"client": ["192.0.2.1", 1]}, True),
+    "two mapped": ({"key": "ip"}, {"client": ["::ffff:192.0.2.1", 1]}, {"client": ["::ffff:192.0.2.2", 1]}, False),
+    "names of a server's own": ({"key": "ip"}, {"client": ["one", 1]}, {"client": ["two", 1]}, False),
+    "forwarded": ({"key": "ip"}, {"headers": [(b"x-forwarded-for", b"1.1.1.1")]}, {}, True),
+    "what a function returns": ({"key": lambda request: request.user.username}, {"user": alice}, {"user": boss}, False),
+    "an int and a text": (
+        {"key": lambda request: 1 if request.user.is_staff else "1"},
+        {"user": alice},
+        {"user": boss},
+        False,
+    ),
+    "the same": ({"key": lambda request: uuid.UUID(int=1)}, {"user": alice}, {"user": boss}, True),
+}
+
+
+@pytest.mark.parametrize(
+    "policy", [lambda **given: Throttle("1/day", **given), lambda **given: MaxConnections(1, **given)]
+)
+@pytest.mark.parametrize("name", SHARED)
+async def test_two_share_a_count_where_the_key_is_the_same(name, policy):
+    given, first, second, is_shared = SHARED[name]
+    app = guarded(policy(**given), accept)
+    socket = Handshake(app, websocket_scope("/", **{"user": anonymous, **first}))
+    assert (await socket.connect()).status == 101
+    assert (await knock(app, "/", **{"user": anonymous, **second})).status == (429 if is_shared else 101)
+    await socket.leave()
+
+
+#: The policies of two routes, and whether they share one count.
+SCOPES = {
+    "one policy": (one := Throttle("1/day"), one, False),
+    "equal policies": (Throttle("1/day"), Throttle("1/day"), False),
+    "one scope": (Throttle("1/day", scope="a"), Throttle("1/d", scope="a"), True),
+    "two scopes": (Throttle("1/day", scope="a"), Throttle("1/day", scope="b"), False),
+    "one scope at two rates": (Throttle("1/day", scope="a"), Throttle("1/h", scope="a"), False),
+    "connections of one scope": (MaxConnections(1, scope="a"), MaxConnections(1, scope="a"), True),
+    "connections of two routes": (MaxConnections(1), MaxConnections(1), False),
+    "a throttle and connections": (Throttle("1/day", scope="a"), MaxConnections(1, scope="a"), False),
+}
+
+
+@pytest.mark.parametrize("name", SCOPES)
+async def test_paths_of_one_route_share_a_count_and_routes_do_by_their_scope(name):
+    first, second, is_shared = SCOPES[name]
+    app = routed(one=first, two=second)
+    socket = Handshake(app, websocket_scope("/one/a/", user=alice))
+    await socket.connect()
+    assert await statuses(app, 1, "/one/b/", user=alice) == [429]
+    assert await statuses(app, 1, "/two/a/", user=alice) == [429 if is_shared else 101]
+    await socket.leave()
+
+
+async def test_consumers_without_a_stack_or_with_one_at_each_route_have_counts_of_their_own():
+    policy = Throttle("1/day")
+    consumers = [require(policy)(type(name, (AsyncHttpConsumer,), {"handle": _hold})) for name in ("One", "Two")]
+    for wrap in (lambda app: app, DenyMiddlewareStack):
+        app = URLRouter([path(f"{cls.__name__}/", wrap(cls.as_asgi())) for cls in consumers])
+        await cache.aclear()
+        for url in ("/One/", "/Two/"):
+            assert [(await fetch(app, url, user=alice)).status for _ in range(2)] == [200, 429]
+
+
+async def _hold(self, body):
+    await self.send_response(200, b"")
+
+
+@pytest.mark.parametrize(
+    ("key", "scope", "problem"),
+    [
+        (lambda request: None, {}, "returned a NoneType"),
+        (lambda request: object(), {}, "returned a object"),
+        (lambda request: True, {}, "returned a bool"),
+        ("ip", {"client": None}, "REMOTE_ADDR"),
+        ("user", {"client": None}, "REMOTE_ADDR"),
+        ("user", {"user": SimpleNamespace(is_authenticated=True, pk=None)}, "no primary key"),
+    ],
+)
+async def test_a_key_that_is_none_denies_and_says_so(key, scope, problem, caplog):
+    for policy in (Throttle("9/day", key), MaxConnections(9, key)):
+        assert (await knock(guarded(policy, accept), "/", **{"user": anonymous, **scope})).status == 500
+    assert [problem in str(error) for error in errors(caplog)] == [True, True]
+
+
+def test_no_key_of_the_cache_has_what_a_client_has_sent(settings):
+    settings.CACHES = {"default": {"BACKEND": "tests.support.caches.Counting", "LOCATION": uuid.uuid4().hex}}
+    Counting.calls.clear()
+    sent = "a b\r\n\0" + "c" * 300
+    Throttle("1/day", key=lambda request: sent, scope="d e").check(request_of())
+    assert Counting.calls
+    for _, key in Counting.calls:
+        assert key.isascii()
+        assert key.isprintable()
+        assert " " not in key
+        assert not {"a b", "ccc", "d e"} & {key[at : at + 3] for at in range(len(key))}
+
+
+# Once
+
+
+async def test_one_handshake_counts_once_whatever_asks_again():
+    policy, same = Throttle("2/day", key="ip"), Throttle("2/day", key="ip")
+    inner = With(require(same & IsAuthenticated())(accept), user=boss)
+    app = DenyMiddlewareStack(require(policy & AllowAny())(require(policy)(inner)))
+    assert await statuses(app, 3, user=alice) == [101, 101, 429]
+    limit = MaxConnections(1, key="ip")
+    app = DenyMiddlewareStack(require(limit & AllowAny())(With(require(limit)(accept), user=boss)))
+    assert await statuses(app, 2, user=alice) == [101, 101]
+
+
+async def test_a_user_who_comes_in_between_counts_too():
+    policy = Throttle("1/day")
+    app = DenyMiddlewareStack(require(policy)(With(require(policy)(accept), user=boss)))
+    assert await statuses(app, 1, user=alice) == [101]
+    assert await statuses(app, 1, user=type(alice)(pk=7)) == [429]
+
+
+async def test_a_try_that_another_policy_denies_counts_and_one_that_a_throttle_denies_does_not_reach_the_next():
+    app = guarded(Throttle("2/day", scope="a") & DenyAll(), accept)
+    assert await statuses(app, 3, user=alice) == [403, 403, 429]
+    app = guarded(Throttle("1/h", scope="b") & Throttle("2/day", scope="c"), accept)
+    assert await statuses(app, 3, user=alice) == [101, 429, 429]
+    assert await statuses(guarded(Throttle("2/day", scope="c"), accept), 2, user=alice) == [101, 429]
+
+
+async def test_a_plain_get_of_a_sockets_address_counts_for_its_handshakes():
+    app = routed(one=Throttle("2/day"), app=consumer().as_asgi())
+    assert (await fetch(app, "/one/a/", user=alice)).status == 426
+    assert await statuses(app, 2, "/one/a/", user=alice) == [101, 429]
+    assert (await fetch(app, "/one/a/", user=alice)).status == 429
+
+
+@pytest.mark.parametrize("policy", [Throttle("1/day", key="ip"), MaxConnections(1, key="ip")])
+async def test_explain_tells_what_would_be_and_does_not_count(policy, settings, monkeypatch):
+    module = SimpleNamespace(application=routed(one=policy))
+    monkeypatch.setitem(sys.modules, "site_of_this_test", module)
+    settings.ASGI_APPLICATION = "site_of_this_test.application"
+
+    async def explained():
+        lines = await asyncio.to_thread(lambda: [*explain("/one/a/", "websocket", None, [])])
+        return [line for line in lines if line.startswith("HTTP")]
+
+    assert [await explained() for _ in range(2)] == [["HTTP 101 Switching Protocols"]] * 2
+    socket = Handshake(module.application, websocket_scope("/one/a/"))
+    assert (await socket.connect()).status == 101
+    assert await explained() == ["HTTP 429 Too Many Requests"]
+    await socket.leave()
+
+
+def test_both_say_that_they_are_asked_once_and_whether_they_need_a_user():
+    for policy, one in BOTH:
+        policies = [policy(one, key="ip"), policy(one), policy(one, key=str)]
+        assert [(policy.once, policy.needs_user) for policy in policies] == [(True, False), (True, True), (True, True)]
+    assert (Policy.once, Policy.needs_user) == (False, True)
+
+
+# How connections end
+
+
+async def _leave(app):
+    server = Server()
+    task = server.begin(app, user=alice)
+    await until(lambda: server.sent)
+    server.events.put_nowait(disconnect())
+    await task
+
+
+async def _cancel(app):
+    server = Server()
+    task = server.begin(app, user=alice)
+    await until(lambda: server.sent)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def _break(app):
+    with pytest.raises(ZeroDivisionError):
+        await Server().run(app, user=alice)
+
+
+async def _answer(app):
+    await knock(app, "/", user=alice)
+
+
+async def _vanish(app):
+    server = Server()
+    task = server.begin(app, user=alice)
+    await until(lambda: throttling._slots._held)
+    server.events.put_nowait(disconnect())
+    gate.open()
+    await task
+
+
+async def silent(scope, receive, send):
+    await receive()
+
+
+async def broken(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    raise ZeroDivisionError
+
+
+gate = Gate()
+ENDS = {
+    "the client leaves": (_leave, AllowAny(), accept),
+    "the server cancels": (_cancel, AllowAny(), accept),
+    "the consumer fails": (_break, AllowAny(), broken),
+    "a later policy denies": (_answer, DenyAll(), accept),
+    "a later policy fails": (_answer, Check(raising(ValueError)), accept),
+    "the consumer denies": (_answer, AllowAny(), lambda scope, receive, send: send({"type": "websocket.close"})),
+    "the consumer does not answer": (_answer, AllowAny(), silent),
+    "the client leaves before the answer": (_vanish, Check(gate), accept),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_slot_is_free_again_when(name):
+    end, policy, app = ENDS[name]
+    await end(guarded(MaxConnections(1) & policy, app))
+    await until(lambda: not throttling._slots._held)
+    assert (await ask(MaxConnections(1), alice)).status == 101
+
+
+async def test_a_slot_that_is_taken_after_the_time_for_policies_is_free_again(settings, monkeypatch):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    slow, take = Gate(), throttling._Slots.take
+    monkeypatch.setattr(throttling._Slots, "take", lambda *arguments: slow() and take(*arguments))
+    app = guarded(MaxConnections(1), accept)
+    assert (await knock(app, "/", user=alice)).status == 503
+    slow.open()
+    await until(lambda: slow.left and not throttling._slots._held)
+    settings.CHANNELS_WSDENY = {}
+    assert (await knock(app, "/", user=alice)).status == 101
+
+
+async def test_an_http_consumer_holds_its_slot_while_it_streams():
+    going = asyncio.Event()
+
+    class Stream(AsyncHttpConsumer):
+        async def handle(self, body):
+            await self.send_headers(headers=[])
+            await self.send_body(b"a", more_body=True)
+            await going.wait()
+            await self.send_body(b"b")
+
+    app = guarded(MaxConnections(1), Stream.as_asgi())
+    stream = asyncio.ensure_future(fetch(app, "/", user=alice))
+    await until(lambda: throttling._slots._held)
+    assert (await fetch(app, "/", user=alice)).status == 429
+    going.set()
+    assert (await stream).body == b"ab"
+    assert throttling._slots._held == {}
+
+
+def test_a_limit_of_connections_on_a_view_is_an_error_and_a_throttle_counts(site, caplog):
+    limited = require(MaxConnections(5, key="ip"))(lambda request: HttpResponse())
+    throttled = require(Throttle("2/day", key="ip"))(lambda request, slug: HttpResponse())
+    site.serve(path("limited/", limited), path("throttled/<slug>/", throttled))
+    assert site.ask("/limited/").status == 500
+    assert "is for WebSockets" in str(errors(caplog)[0])
+    pages = [site.ask(f"/throttled/{slug}/") for slug in "abc"]
+    assert [page.status for page in pages] == [200, 200, 429]
+    assert pages[-1].problem["retry"] == int(pages[-1].headers["retry-after"])
+
+
+# Slots over time
+
+
+@pytest.fixture
+async def slot():
+    """The name of the one slot of a policy, taken."""
+    socket = Handshake(guarded(MaxConnections(1), accept), websocket_scope("/", user=alice))
+    await socket.connect()
+    (name,) = throttling._slots._held
+    yield name
+    await socket.leave()
+
+
+async def test_a_heartbeat_prolongs_a_slot(settings):
+    settings.CACHES = cache_settings("redis")
+    socket = Handshake(guarded(MaxConnections(1), accept), websocket_scope("/", user=alice))
+    await socket.connect()
+    (name,) = throttling._slots._held
+    redis = import_module("redis").Redis.from_url(REDIS)
+    key = cache.make_key(name)
+    redis.expire(key, 5)
+    await asyncio.to_thread(throttling._slots.renew)
+    assert 25 < redis.ttl(key) <= 30
+    redis.close()
+    await socket.leave()
+    assert cache.get(name) is None
+
+
+async def test_a_slot_that_the_cache_has_forgotten_is_taken_again(slot):
+    value = cache.get(slot)
+    cache.delete(slot)
+    await asyncio.to_thread(throttling._slots.renew)
+    assert cache.get(slot) == value
+
+
+async def test_a_slot_that_another_has_by_now_is_left_to_it(slot):
+    cache.set(slot, "another")
+    await asyncio.to_thread(throttling._slots.renew)
+    assert throttling._slots._held == {}
+    assert cache.get(slot) == "another"
+
+
+async def test_one_thread_renews_while_there_are_slots_and_ends_with_them(settings):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.01}
+    slots = throttling._Slots()
+    for name in "ab":
+        slots.take(cache, "default", [name])
+    (thread,) = [each for each in threading.enumerate() if each is slots._thread]
+    assert thread.daemon
+    cache.delete("b")
+    await until(lambda: cache.get("b") is not None)
+    slots.release("a")
+    slots.release("b")
+    await until(lambda: not thread.is_alive())
+    slots.take(cache, "default", ["c"])
+    assert slots._thread.is_alive()
+    slots.release("c")
+    await until(lambda: slots._thread is None)
+
+
+async def test_a_cache_that_is_down_is_logged_once_and_asked_again(settings, caplog, monkeypatch):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.01}
+    slots = throttling._Slots()
+    beats = iter([ConnectionError(), ConnectionError(), None])
+
+    def renew():
+        error = next(beats, None)
+        if error is not None:
+            raise error
+        slots._held.clear()
+
+    monkeypatch.setattr(slots, "renew", renew)
+    slots.take(cache, "default", ["a"])
+    await until(lambda: slots._thread is None)
+    assert [type(error) for error in errors(caplog)] == [ConnectionError]
+
+
+# Outages, and caches that cannot count
+
+
+@pytest.mark.parametrize(("policy", "one"), BOTH)
+async def test_while_the_cache_is_down_all_are_denied_unless_they_are_to_be_allowed(policy, one, settings, caplog):
+    settings.CACHES = cache_settings("redis", "redis://127.0.0.1:1")
+    answer = await ask(policy(one), alice)
+    assert (answer.status, answer.problem["code"], answer.problem["retry"]) == (503, "unavailable", 5)
+    caplog.clear()
+    assert await statuses(guarded(policy(one, on_outage="allow"), accept), 3, user=alice) == [101] * 3
+    (error,) = errors(caplog)
+    assert "uncounted" in str(error)
+
+
+async def test_a_database_that_is_down_is_no_outage_of_the_cache():
+    user = SimpleLazyObject(lambda: raising(OperationalError)(None))
+    for policy in (Throttle("1/day", on_outage="allow"), MaxConnections(1, on_outage="allow")):
+        assert (await knock(guarded(policy, accept), "/", user=user)).status == 503
+
+
+@pytest.mark.parametrize(
+    ("backend", "statuses"),
+    [
+        ("tests.support.caches.Silent", [503, 429, 101]),
+        ("django.core.cache.backends.dummy.DummyCache", [500, 500, 500]),
+        ("tests.support.caches.Missing", [500, 500, 500]),
+    ],
+)
+async def test_a_cache_that_cannot_count_denies(backend, statuses, settings):
+    settings.CACHES = {"default": {"BACKEND": backend}}
+    policies = Throttle("1/day"), MaxConnections(1), Throttle("1/day", on_outage="allow")
+    assert [(await ask(policy, alice)).status for policy in policies] == statuses
+
+
+async def test_each_takes_few_commands_of_the_cache(settings):
+    settings.CACHES = {"default": {"BACKEND": "tests.support.caches.Counting", "LOCATION": uuid.uuid4().hex}}
+
+    async def commands(app):
+        Counting.calls.clear()
+        await knock(app, "/", user=alice)
+        return [name for name, _ in Counting.calls]
+
+    app = guarded(Throttle("2/day"), accept)
+    assert [await commands(app) for _ in range(3)] == [["incr", "add"], ["incr"], ["incr"]]
+    app = guarded(MaxConnections(1), accept)
+    assert [await commands(app) for _ in range(2)] == [["add", "delete"]] * 2
+    socket = Handshake(app, websocket_scope("/", user=alice))
+    await socket.connect()
+    assert await commands(app) == ["add", "get_many"]
+    await socket.leave()
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        ("20/min", (20, 60)),
+        ("5/s", (5, 1)),
+        ("100/day", (100, 86400)),
+        ("1/h", (1, 3600)),
+        ("7/Minute", (7, 60)),
+        ("3 / hours", (3, 3600)),
+        ("2/d", (2, 86400)),
+    ],
+)
+def test_a_rate_is_that_of_rest_framework(rate, expected):
+    policy = Throttle(rate)
+    assert (policy.number, policy.seconds) == expected
+
+
+@pytest.mark.parametrize(
+    "rate", ["", "20", "/min", "20/", "20/w", "0/min", "-1/min", "1.5/s", "a/min", "20/month", "20/ms", "20//s", "٣/s"]
+)
+def test_what_is_no_rate_is_an_error(rate):
+    with pytest.raises(ValueError, match="A rate is a number above 0"):
+        Throttle(rate)
+
+
+async def a_coroutine_function(request): ...
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Throttle(20),
+        lambda: Throttle("1/s", key="session"),
+        lambda: Throttle("1/s", key=[]),
+        lambda: Throttle("1/s", key=a_coroutine_function),
+        lambda: Throttle("1/s", scope=""),
+        lambda: Throttle("1/s", scope=3),
+        lambda: Throttle("1/s", cache=None),
+        lambda: MaxConnections("5"),
+        lambda: MaxConnections(True),
+        lambda: MaxConnections(0),
+        lambda: MaxConnections(1001),
+        lambda: MaxConnections(1, key=None),
+    ],
+)
+def test_arguments_that_are_wrong_are_errors(make):
+    with pytest.raises(TypeError, match=r"takes|A rate is a string"):
+        make()
+
+
+def test_an_outage_is_to_deny_or_to_allow():
+    with pytest.raises(ValueError, match="on_outage"):
+        Throttle("1/s", on_outage="ignore")
+
+
+def test_both_print_as_they_are_written():
+    assert repr(Throttle("1/s", key="ip", scope="a", cache="b", on_outage="allow") & MaxConnections(3)) == (
+        "Throttle('1/s', key='ip', scope='a', cache='b', on_outage='allow') & MaxConnections(3, key='user')"
+    )
+    assert repr(Throttle("1/s", key=request_of)) == f"Throttle('1/s', key={__name__}.request_of)"
+
+
+def test_a_subclass_may_give_its_own_answer():
+    class Slow(Throttle):
+        status, code, detail = 503, "slow_down", "Slowly."
+
+    policy = Slow("1/day", key="ip")
+    assert policy.check(request_of()) is True
+    denial = policy.check(request_of())
+    assert isinstance(denial, Deny)
+    assert (denial.status, denial.code, denial.detail) == (503, "slow_down", "Slowly.")
+    assert 0 < int(denial.headers["Retry-After"]) <= math.ceil(86400)
