@@ -172,7 +172,6 @@ PROCESS = """
     from channels_wsdeny.decorators import require
     from channels_wsdeny.policies import HasPermission, IsAuthenticated
     from channels_wsdeny.concurrency import run_in_threadpool as hop
-from channels_wsdeny.db import get_cache
     from tests.support.clients import cookie_header, knock
     from tests.support.policies import Check, accept
 

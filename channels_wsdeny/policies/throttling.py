@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction
-from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import ImproperlyConfigured
 
@@ -30,7 +29,7 @@ from ..conf import conf
 from ..db import get_cache, is_unreachable, managed_connections
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
-from ..http.request import ScopeRequest
+from ..http.request import ScopeRequest, cache_for
 from ..log import dotted_name, log_failure, logger
 from .base import Answer, Policy
 
@@ -88,8 +87,7 @@ class _Limit(Policy):
             return True
         trace = context.trace
         try:
-            # That of a view is closed with the request.
-            cache = get_cache(self.cache) if isinstance(request, ScopeRequest) else caches[self.cache]
+            cache = cache_for(request, self.cache)
             if isinstance(cache, DummyCache):
                 raise ImproperlyConfigured(f"{self!r}: the cache {self.cache!r} is a DummyCache, which counts nothing.")
             if trace is not None and trace.is_dry_run:
