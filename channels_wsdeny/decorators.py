@@ -25,10 +25,8 @@ from .routing.middleware import ASGIMiddleware, transparent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from django.http import HttpRequest
-
     from .hooks.registry import Hooks
-    from .types import ASGIApp, Receive, Scope, Send
+    from .types import ASGIApp, HttpRequest, Receive, Scope, Send
 
 E = TypeVar("E", bound=Callable[..., Any])
 

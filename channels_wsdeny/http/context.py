@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..hooks import Hooks
     from ..hooks.registry import Hook
     from ..policies import Policy
+    from ..types import HttpRequest as TypedRequest
 
 
 class Subject(NamedTuple):
@@ -127,7 +128,7 @@ class RequestContext:
     def __init__(
         self, request: HttpRequest, state: RequestState | None = None, outer: RequestContext | None = None
     ) -> None:
-        self.request = request
+        self.request: TypedRequest = request  # type: ignore[assignment] # `get_context` or a handler gives it the rest
         self.state = RequestState() if state is None else state
         #: The handler of this layer.
         self.handler: Any = None
@@ -297,7 +298,7 @@ def get_context(request: HttpRequest) -> RequestContext:
         if isinstance(outer, RequestContext):
             context = RequestContext(request, outer.state)
             context.route_hooks += outer.route_hooks
-            marked.ctx = outer.request.ctx  # type: ignore[attr-defined]
+            marked.ctx = outer.request.ctx
         else:
             context = RequestContext(request)
             marked.ctx = SimpleNamespace()

@@ -22,7 +22,7 @@ from ..http.request import known_user, run_in_thread
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django.http import HttpRequest
+    from ..types import HttpRequest
 
 Denial: TypeAlias = Deny | HttpResponseBase
 #: What a check may return: True to allow, False to deny as the policy does, or the denial.

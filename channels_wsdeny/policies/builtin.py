@@ -19,7 +19,7 @@ from ..http.request import known_user, run_in_thread
 from .base import Answer, Policy, exact, refuse_colour
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
+    from ..types import HttpRequest
 
 
 class AllowAny(Policy):

@@ -16,7 +16,7 @@ from ..http.request import known_user, run_in_thread
 from .base import Denial, Policy, aask, ask, asking_blocks
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
+    from ..types import HttpRequest
 
 
 class Check(Protocol):

@@ -1,4 +1,4 @@
-"""The pages with little code: index, browsers, security, servers, settings."""
+"""The pages with little code: index, browsers, security, servers, settings, typing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import sys
 import threading
 
 import pytest
+from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.contrib.auth.models import AnonymousUser
 from django.core.checks import run_checks
 from django.test import RequestFactory
+from django.urls import path
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS, conf
 from channels_wsdeny.decorators import require
@@ -31,7 +33,7 @@ from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.processes import ROOT
 
 index, browsers, security = run("index.md"), run("browsers.md"), run("security.md")
-servers, settings_page = run("servers.md"), run("settings.md")
+servers, settings_page, typing_page = run("servers.md"), run("settings.md"), run("typing.md")
 SERVERS, SETTINGS = (DOCS / "servers.md").read_text(), (DOCS / "settings.md").read_text()
 pytestmark = pytest.mark.django_db
 
@@ -217,3 +219,23 @@ def test_a_value_of_a_wrong_type_counts_as_if_it_were_not_there_but_for_the_firs
     settings.CHANNELS_WSDENY = dict.fromkeys(KEYS, object())
     counted = {name for name, key in KEYS.items() if getattr(conf, name) == key.default}
     assert set(KEYS) - counted == set(list(KEYS)[:5])
+
+
+# Types.
+
+
+@pytest.fixture
+def headers_of_a_superuser(users, headers_of):
+    users["alice"].is_superuser = True
+    users["alice"].save()
+    return headers_of("alice")
+
+
+async def test_the_typed_consumer_finds_its_object_and_what_hooks_have_kept(headers_of_a_superuser):
+    class Observed(typing_page.RoomConsumer):
+        async def accept(self, *arguments, **kwargs):
+            raise Deny(418, f"{self.room} {self.request_id}")
+
+    stack = DenyMiddlewareStack(URLRouter([path("<slug:slug>/", Observed.as_asgi())]), hooks=typing_page.hooks)
+    answer = await knock(stack, "/lobby/", headers=[*headers_of_a_superuser, (b"x-request-id", b"mine")])
+    assert (answer.status, answer.problem["detail"]) == (418, "lobby mine")

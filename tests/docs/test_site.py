@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from tests.docs.pages import DOCS, blocks
 from tests.support.processes import ROOT
 
-CONFIG = (ROOT / ".ci" / "mkdocs.yml").read_text()
+CONFIG = (ROOT / "mkdocs.yml").read_text()
 REFERENCE = (DOCS / "reference.md").read_text()
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -1,0 +1,101 @@
+"""A site as users of type checkers write it; it is checked strictly, not run."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest as DjangoHttpRequest
+from django.http import HttpResponse
+from django.urls import path
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import permission_required, public, require, with_hooks
+from channels_wsdeny.http.context import RequestContext
+from channels_wsdeny.policies import IsStaff, Policy
+from channels_wsdeny.types import HttpRequest, context_of
+
+hooks = Hooks()
+
+
+@hooks.on_request
+def number(request: HttpRequest) -> None:
+    request.ctx.number = 1
+    assert_type(request.wsdeny, RequestContext)
+
+
+@hooks.on_request
+def plain(request: DjangoHttpRequest) -> None:
+    assert_type(context_of(request), RequestContext)
+
+
+def room_of(request: HttpRequest) -> str:
+    return str(request.ctx.number)
+
+
+class FromOffice(Policy):
+    code = "not_from_here"
+
+    def check(self, request: HttpRequest) -> bool | Deny:
+        return request.ctx.number == 1 or Deny(403)
+
+
+class FromAnywhere(Policy):
+    async def acheck(self, request: DjangoHttpRequest) -> bool:
+        return "REMOTE_ADDR" in request.META
+
+
+@require((IsStaff() | FromOffice()) & ~FromAnywhere())
+@permission_required("chat.view_room", obj=room_of)
+def room(request: HttpRequest, slug: str) -> HttpResponse:
+    return HttpResponse(f"{request.wsdeny.obj} {request.ctx.number} {slug}")
+
+
+@with_hooks(hooks)
+@permission_required("chat.view_room", obj=room_of)
+class RoomConsumer(AsyncJsonWebsocketConsumer):
+    async def connect(self) -> None:
+        context = context_of(self.scope)
+        assert_type(context, RequestContext)
+        self.room = str(context.obj)
+        self.number = int(context.request.ctx.number)
+        await self.accept()
+
+
+@public
+class StatusConsumer(AsyncJsonWebsocketConsumer): ...
+
+
+assert_type(room(HttpRequest(), "lobby"), HttpResponse)
+assert_type(StatusConsumer(), StatusConsumer)
+
+# Channels' stubs do not fit Django's path(), whose routes they ask for.
+routes: list[Any] = [path("ws/status/", StatusConsumer.as_asgi())]  # type: ignore[arg-type]  # pyright: ignore
+urlpatterns = [path("rooms/<slug:slug>/", room)]
+
+application = DenyMiddlewareStack(
+    ProtocolTypeRouter(
+        {
+            "http": get_asgi_application(),
+            "websocket": AllowedHostsOriginValidator(DenyMiddlewareStack(URLRouter(routes), hooks=hooks)),
+        }
+    ),
+    default_policy=IsStaff(),
+)
+guarded = require(IsStaff())(URLRouter(routes))
+assert_type(guarded, URLRouter)
+DenyMiddlewareStack(guarded)
+DenyMiddlewareStack(get_asgi_application())
+DenyMiddlewareStack(StatusConsumer.as_asgi())
+
+
+class Vague(Policy):
+    def check(self, request: HttpRequest) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        return request.wsdeny.nothing  # type: ignore[attr-defined,no-any-return]  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType,reportAttributeAccessIssue]
+
+
+DenyMiddlewareStack(42)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+require("chat.view_room")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,98 @@
+"""The public types, as mypy and pyright see them with the stubs of Django and Channels: on a strictly typed site, and
+on snippets of the README and of the documentation.
+
+What must be an error is written down there with the comment that allows it, and a comment that is not needed is an
+error as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs.pages import titled
+from tests.support.processes import ENVIRONMENT, ROOT
+
+# They are in the extra "dev", not in "test".
+pytest.importorskip("mypy")
+pytest.importorskip("pyright")
+pytestmark = pytest.mark.servers
+
+ASGI, CONSUMERS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[:2]
+QUICKSTART, TYPES = titled("quickstart.md"), titled("typing.md")
+ROUTING = """
+from typing import Any
+
+from django.urls import path
+
+from .consumers import ChatConsumer
+
+route = path("ws/chat/", ChatConsumer.as_asgi())  # type: ignore[arg-type]  # pyright: ignore
+websocket_urlpatterns: list[Any] = [route]
+"""
+SITES = {
+    "typed": {"typedsite.py": (ROOT / "tests/support/typed/site.py").read_text()},
+    "documented": {"asgi.py": "", **TYPES},
+    "README": {"asgi.py": ASGI, "chat/consumers.py": CONSUMERS, "chat/routing.py": ROUTING},
+    "quickstart": {
+        "asgi.py": QUICKSTART["mysite/asgi.py"],
+        "urls.py": QUICKSTART["mysite/urls.py"],
+        "chat/urls.py": "urlpatterns: list[object] = []\n",
+        "chat/views.py": QUICKSTART["chat/views.py"],
+        "chat/tests.py": QUICKSTART["chat/tests.py"],
+        "chat/consumers.py": CONSUMERS,
+        "chat/routing.py": ROUTING,
+    },
+}
+MYPY = """
+[mypy]
+plugins = mypy_django_plugin.main
+strict = {strict}
+check_untyped_defs = true
+warn_unused_ignores = true
+[mypy.plugins.django-stubs]
+django_settings_module = testproject.settings
+"""
+
+
+def check(tool, directory, *arguments):
+    """The output of a type checker, which has found nothing."""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT)}
+    command = [sys.executable, "-m", tool, *arguments]
+    found = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
+
+
+@pytest.fixture(params=SITES)
+def site(request, tmp_path):
+    for name, text in SITES[request.param].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        if "/" in name:
+            (tmp_path / name).with_name("__init__.py").touch()
+    return tmp_path, request.param in {"typed", "documented"}
+
+
+def test_mypy_finds_nothing(site):
+    directory, is_strict = site
+    (directory / "mypy.ini").write_text(MYPY.format(strict=is_strict))
+    files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.py"))
+    cache = str(ROOT / ".mypy_cache" / "typing")
+    assert "Success" in check("mypy", directory, "--config-file", "mypy.ini", "--cache-dir", cache, *files)
+
+
+def test_pyright_finds_nothing(site):
+    directory, is_strict = site
+    settings = {
+        "typeCheckingMode": "strict" if is_strict else "standard",
+        "extraPaths": [str(ROOT)],
+        "enableTypeIgnoreComments": False,
+        "reportUnnecessaryTypeIgnoreComment": True,
+    }
+    (directory / "pyrightconfig.json").write_text(json.dumps(settings))
+    assert "0 errors, 0 warnings" in check("pyright", directory, "--pythonpath", sys.executable)
