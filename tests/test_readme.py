@@ -30,7 +30,9 @@ COMMAND, ANSWER = next(text for language, text in BLOCKS if language == "console
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FILES = {
     "asgi.py": ASGI,
-    "settings.py": SETTINGS
+    "settings.py": SETTINGS.replace(
+        "...,", '*(f"django.contrib.{app}" for app in ("auth", "contenttypes", "sessions", "staticfiles")),'
+    )
     + """
 SECRET_KEY = "readme"
 ROOT_URLCONF = []

@@ -1,0 +1,112 @@
+"""The files around the package name the same versions, commands and contributors."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+
+import channels_wsdeny
+from tests.support.processes import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CLASSIFIERS = PROJECT["project"]["classifiers"]
+PYTHONS = re.findall(r"Python :: (3\.\d+)", "\n".join(CLASSIFIERS))
+DJANGOS = re.findall(r"Django :: (\d\.\d)", "\n".join(CLASSIFIERS))
+TOX = configparser.ConfigParser()
+TOX.read(ROOT / "tox.ini")
+ENVIRONMENTS = TOX["tox"]["env_list"].split(", ")
+WORKFLOW = (ROOT / ".github/workflows/tests.yml").read_text()
+#: What may fail: it is not declared.
+FUTURE_PYTHON, FUTURE_DJANGO = "3.14", "djangomain"
+TEXTS = [
+    *(
+        path
+        for path in ROOT.glob("*")
+        if path.suffix in {".md", ".toml", ".yml", ".ini", ".in"} or path.name == "LICENSE"
+    ),
+    *(ROOT / ".github").rglob("*.yml"),
+    *(ROOT / "docs").glob("*.md"),
+]
+
+
+def text(name):
+    return (ROOT / name).read_text()
+
+
+def factor(django):
+    return f"django{django.replace('.', '')}"
+
+
+def test_the_workflow_runs_on_every_declared_version_and_on_what_may_fail():
+    pythons, djangos = (re.search(rf"{name}: \[(.*)\]", WORKFLOW).group(1) for name in ("python", "django"))
+    assert re.findall(r"[\d.]+", pythons) == [*PYTHONS, FUTURE_PYTHON]
+    assert djangos.split(", ") == [*map(factor, DJANGOS), FUTURE_DJANGO]
+    assert f"matrix.python == '{FUTURE_PYTHON}' || matrix.django == '{FUTURE_DJANGO}'" in WORKFLOW
+
+
+def test_tox_knows_every_environment_of_the_workflow_and_runs_on_every_declared_version():
+    dependencies = dict(line.split(": ", 1) for line in TOX["testenv"]["deps"].strip().splitlines())
+    assert list(dependencies) == [*map(factor, DJANGOS), FUTURE_DJANGO]
+    for django in DJANGOS:
+        assert dependencies[factor(django)].startswith(f"Django>={django},<"), dependencies
+    lowest, *others = ENVIRONMENTS
+    assert lowest == f"py{PYTHONS[0].replace('.', '')}-lowest"
+    assert f'{{python: "{PYTHONS[0]}", django: lowest}}' in WORKFLOW
+    pythons, djangos = zip(*(environment.split("-") for environment in others), strict=True)
+    assert list(pythons) == [f"py{python.replace('.', '')}" for python in PYTHONS]
+    assert list(djangos) == [*map(factor, DJANGOS)]
+
+
+def test_the_lowest_versions_are_those_that_the_project_declares():
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared = [
+        *PROJECT["project"]["dependencies"],
+        *(each for name in ("daphne", "msgpack", "otel", "test") for each in extras[name]),
+    ]
+    bounds = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\w.]+)", "\n".join(declared), re.MULTILINE))
+    pinned = dict(re.findall(r"^([\w-]+)==([\w.]+)$", text(".ci/lowest.txt"), re.MULTILINE))
+    assert {name: pinned[name] for name in bounds} == bounds
+    assert bounds["django"] == DJANGOS[0]
+    servers = dict(re.findall(r"^\| (\w+)[^|]*\| (\d+\.[\d.]+) \|", text("README.md"), re.MULTILINE))
+    assert servers == {name: bounds[name.lower()] for name in ("Daphne", "uvicorn", "hypercorn", "granian")}
+
+
+def test_tools_and_documents_name_the_lowest_python():
+    lowest = PYTHONS[0]
+    assert PROJECT["project"]["requires-python"] == f">={lowest}"
+    assert PROJECT["tool"]["mypy"]["python_version"] == lowest
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
+    for name in ("README.md", "CONTRIBUTING.md", "docs/index.md"):
+        assert f"Python {lowest} or later" in text(name), name
+
+
+def test_the_page_of_versions_and_the_security_policy_name_the_supported_ones():
+    page = text("docs/versions.md")
+    assert f"| Python | {', '.join(PYTHONS)} |" in page
+    assert f"| Django | {', '.join(DJANGOS)} |" in page
+    assert f"| {channels_wsdeny.__version__.rpartition('.')[0]} | yes" in text("SECURITY.md")
+
+
+def test_contributors_run_the_commands_of_the_readme():
+    for command in re.findall(r"^.*\.venv/bin/python -m pytest.*$", text("README.md"), re.MULTILINE):
+        assert command in text("CONTRIBUTING.md").splitlines()
+    assert "run: .ci/checks\n" in WORKFLOW
+    assert "\n.ci/checks\n" in text(".ci/run")
+
+
+def test_what_is_published_was_checked_as_in_the_checks():
+    release = text(".github/workflows/release.yml")
+    for command in ("twine check --strict", "check-wheel-contents"):
+        assert command in text(".ci/checks")
+        assert command in release
+    assert "id-token: write" in release
+    assert "password" not in release
+
+
+def test_the_contributors_are_named_alike_and_no_file_has_an_address_of_mail():
+    contributors = "The channels-wsdeny contributors"
+    assert PROJECT["project"]["authors"] == [{"name": contributors}]
+    assert f"Copyright (c) {contributors}." in text("LICENSE")
+    for path in TEXTS:
+        assert re.findall(r"[\w.+-]+@(?!example\.|v?\d)[\w-]+\.\w+", path.read_text()) == [], path
