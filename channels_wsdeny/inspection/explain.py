@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import responses
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -63,8 +64,55 @@ _PARTING = 1.0
 _given_up: list[asyncio.Task[Any]] = []
 
 
-def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[str]) -> Iterator[str]:
-    """What a GET of `path`, which may have a query string, would get, line by line.
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a request would get, and why."""
+
+    protocol: Protocol
+    path: str
+    #: The name of who is logged in; None if the request is anonymous.
+    user: str | None
+    #: The headers that were not given, as a browser on this machine would send them.
+    assumed: dict[str, str]
+    trace: Trace
+    #: What the application has sent.
+    messages: list[Message]
+    #: What had not ended within the time, if anything.
+    hanging: str | None
+
+    def lines(self) -> Iterator[str]:
+        """The explanation as lines of text."""
+        yield f"GET {escape(self.path)} over {self.protocol}" + (
+            "" if self.user is None else f", by {escape(self.user)}"
+        )
+        yield ""
+        for name, value in self.assumed.items():
+            yield f"{name:<8}  {escape(value)} (assumed)"
+        yield from (*_steps(self.trace), "")
+        yield from _response(self.messages) if self.messages else ["No answer."]
+        if self.hanging is not None:
+            yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(self.hanging)}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The explanation in JSON's types; `status` is None if there was no answer. Cookies have no values."""
+        status, headers, body = _answer(self.messages) if self.messages else (None, [], "")
+        closes = [message for message in self.messages if message["type"] == "websocket.close"]
+        return {
+            "protocol": self.protocol,
+            "path": self.path,
+            "user": self.user,
+            "assumed_headers": self.assumed,
+            **self.trace.as_dict(),
+            "status": status,
+            "headers": headers,
+            "body": body,
+            "close": {"code": closes[0].get("code", 1000), "reason": closes[0].get("reason") or ""} if closes else None,
+            "given_up": self.hanging,
+        }
+
+
+def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[str]) -> Explanation:
+    """What a GET of `path`, which may have a query string, would get.
 
     `user` is the name of who is logged in. `headers` are ``Name: value``; without a value, one takes away a header
     that is sent otherwise.
@@ -81,15 +129,12 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
         key = secrets.token_hex(16)
         logins[key] = _login(user)
         headers = [*headers, f"Cookie: {settings.SESSION_COOKIE_NAME}={key}"]
-    scope, store = _scope(path, protocol, headers), _unsaved_sessions(logins)
+    (scope, assumed), store = _scope(path, protocol, headers), _unsaved_sessions(logins)
     cookies = parse_cookie(dict(scope["headers"]).get(b"cookie", b"").decode())
     scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
     trace = Trace(is_dry_run=True)
     messages, hanging = _dry_run(application, scope, trace, store)
-    yield f"GET {escape(scope['path'])} over {protocol}" + ("" if user is None else f", by {escape(user)}")
-    yield from ("", *_steps(trace), "", *(_response(messages) if messages else ["No answer."]))
-    if hanging is not None:
-        yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(hanging)}.")
+    return Explanation(protocol, scope["path"], user, assumed, trace, messages, hanging)
 
 
 def time_limit() -> float:
@@ -111,8 +156,8 @@ def _login(name: str) -> dict[str, Any]:
     return {**login, auth.BACKEND_SESSION_KEY: backends[0]}  # as in Django's test client
 
 
-def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> Scope:
-    """The ASGI scope of the request, as of a browser on this machine."""
+def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> tuple[Scope, dict[str, str]]:
+    """The ASGI scope of the request, as of a browser on this machine, and the headers that are not among `headers`."""
     if not path.startswith("/"):
         raise CommandError(f"The path must begin with a slash, found {path!r}. Try '/{path}'.")
     url = urlsplit(iri_to_uri(f"//host{path}"))
@@ -123,19 +168,22 @@ def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> Scope:
     if protocol == "websocket":
         defaults["origin"] = f"{scheme}://{host}"
         scope = {"scheme": "wss" if is_secure else "ws", "subprotocols": [], "extensions": {EXTENSION: {}}}
-    sent = {**defaults, **_headers(headers)}
-    return {
-        "type": protocol,
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "path": unquote(url.path),
-        "raw_path": url.path.encode(),
-        "query_string": url.query.encode(),
-        "headers": [(name.encode(), value.encode()) for name, value in sent.items() if value],
-        "client": ["127.0.0.1", 50000],
-        "server": ["127.0.0.1", 443 if is_secure else 80],
-        **scope,
-    }
+    given = _headers(headers)
+    assumed = {name: value for name, value in defaults.items() if name not in given}
+    scope.update(
+        {
+            "type": protocol,
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "path": unquote(url.path),
+            "raw_path": url.path.encode(),
+            "query_string": url.query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in {**assumed, **given}.items() if value],
+            "client": ["127.0.0.1", 50000],
+            "server": ["127.0.0.1", 443 if is_secure else 80],
+        }
+    )
+    return scope, assumed
 
 
 def _headers(lines: Sequence[str]) -> dict[str, str]:
@@ -347,17 +395,24 @@ def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1000:9.2f} ms"
 
 
-def _response(messages: list[Message]) -> Iterator[str]:
-    """What the server would send for what the application sent."""
+def _answer(messages: list[Message]) -> tuple[int, list[tuple[str, str]], str]:
+    """The status, headers and body that the server would send for what the application sent."""
     first = messages[0]
     status = {"websocket.accept": 101, "websocket.close": 403}.get(first["type"]) or first["status"]
+    headers = [(name.decode("latin1").lower(), value.decode("latin1")) for name, value in first.get("headers") or ()]
+    shown = [
+        (name, _COOKIE_VALUE.sub("=…", value, count=1) if name == "set-cookie" else value) for name, value in headers
+    ]
+    return status, shown, b"".join(message.get("body", b"") for message in messages).decode(errors="backslashreplace")
+
+
+def _response(messages: list[Message]) -> Iterator[str]:
+    """The answer as lines of text."""
+    status, headers, body = _answer(messages)
     yield f"HTTP {status} {responses.get(status, '')}"
-    for raw_name, raw_value in first.get("headers") or ():
-        name, value = raw_name.decode("latin1").lower(), raw_value.decode("latin1")
-        yield escape(f"{name}: {_COOKIE_VALUE.sub('=…', value, count=1) if name == 'set-cookie' else value}")
+    yield from (escape(f"{name}: {value}") for name, value in headers)
     for message in messages:
         if message["type"] == "websocket.close":
             yield f"closed with {message.get('code', 1000)} {escape(message.get('reason') or '')!r}"
-    body = b"".join(message.get("body", b"") for message in messages).decode(errors="backslashreplace")
     if body:
         yield from ("", *map(escape, body.splitlines()))

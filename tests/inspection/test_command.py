@@ -250,7 +250,7 @@ def test_control_characters_of_routes_are_escaped(site):
 def test_explain_takes_its_options(users):
     options = ["--user", "alice", "--header", "Accept: text/html", "--protocol", "http"]
     out = run("explain", "/monitor/?a=b", *options)
-    assert out.startswith("GET /monitor/ over http, by alice\n\nroute     monitor/\n")
+    assert out.startswith("GET /monitor/ over http, by alice\n\nhost      localhost (assumed)\nroute     monitor/\n")
     assert "HTTP 403 Forbidden" in out
     assert "content-type: text/html" in out
 

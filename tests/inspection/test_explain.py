@@ -66,7 +66,7 @@ def ask(site):
 
     def ask(application, url="/", *, protocol="websocket", user=None, headers=()):
         site(application)
-        return Explanation(explain(url, protocol, user, headers))
+        return Explanation(explain(url, protocol, user, headers).lines())
 
     return ask
 
@@ -365,7 +365,7 @@ def denied_by(function):
 def test_a_denial_has_its_steps_and_its_answer(ask, users, settings):
     stack = DenyMiddlewareStack(URLRouter([path("a/", require(IsStaff())(Runs.as_asgi()))]))
     found = ask(stack, "/a/", user="alice")
-    assert found.steps.splitlines()[:2] == ["route     a/", f"endpoint  {__name__}.Runs"]
+    assert found.steps.splitlines()[2:4] == ["route     a/", f"endpoint  {__name__}.Runs"]
     assert re.search(r"\n +[\d.]+ ms  policy  IsStaff\(\)  denied: 403 permission_denied\n", found.steps)
     assert 'SELECT … FROM "auth_user"' in found.steps
     assert json.loads(found.body)["code"] == "permission_denied"
@@ -406,7 +406,7 @@ def test_a_hook_that_does_not_let_itself_be_cancelled_is_given_up(swallows, site
     monkeypatch.setattr(explain_module, "_PARTING", 0.1)
     began = time.monotonic()
     site(DenyMiddlewareStack(open_consumer, hooks=hooks))
-    text = "\n".join(explain("/", "websocket", None, ()))
+    text = "\n".join(explain("/", "websocket", None, ()).lines())
     assert time.monotonic() - began < 20
     assert f"Given up after 0.25 seconds. What had not ended: hook on_request {__name__}." in text
     assert RAN == []
@@ -475,6 +475,34 @@ def test_the_host_and_the_scheme_are_those_of_the_site(ask, settings):
     settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["*.example.org", ".example.com"], True
     found = ask(denied_by(lambda request: Deny(418, request.build_absolute_uri("/?"))))
     assert json.loads(found.body)["detail"] == "https://example.com/?"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "given", "assumed"),
+    [
+        ("websocket", [], {"host": "localhost", "origin": "http://localhost"}),
+        ("websocket", ["Origin: https://x.org"], {"host": "localhost"}),
+        ("websocket", ["Origin:", "Host: x.org"], {}),
+        ("http", [], {"host": "localhost"}),
+    ],
+)
+def test_the_headers_that_are_assumed_are_shown(protocol, given, assumed, site, settings):
+    settings.ALLOWED_HOSTS = ["*"]
+    site(DenyMiddlewareStack(Runs.as_asgi()))
+    explanation = explain("/", protocol, None, given)
+    assert explanation.as_dict()["assumed_headers"] == assumed
+    shown = [line.split() for line in explanation.lines() if line.endswith(" (assumed)")]
+    assert shown == [[name, value, "(assumed)"] for name, value in assumed.items()]
+
+
+def test_as_json_it_is_the_same(ask, site, users):
+    text = ask(DenyMiddlewareStack(Runs.as_asgi()), "/?token=secret")
+    found = json.loads(json.dumps(explain("/?token=secret", "websocket", None, ()).as_dict()))
+    assert (found["status"], found["path"], found["close"], found["given_up"]) == (401, "/", None, None)
+    assert dict(found["headers"]) == text.headers
+    assert found["body"] == text.body
+    assert [step["answer"] for step in found["steps"]] == ["denied: 401 not_authenticated"]
+    assert "secret" not in json.dumps(found)
 
 
 @pytest.mark.parametrize(

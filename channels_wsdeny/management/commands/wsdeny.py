@@ -61,6 +61,7 @@ class Command(BaseCommand):
         add("--user", metavar="NAME", help="Who is logged in; by default the request is anonymous.")
         header_help = "A header of the request; without a value it is left out. May be given several times."
         add("--header", action="append", default=[], metavar="NAME:VALUE", help=header_help)
+        add("--json", action="store_true", dest="as_json", help="Print JSON, for programs.")
         protocol_help = "By default websocket; http for a view."
         add("--protocol", choices=["websocket", "http"], default="websocket", help=protocol_help)
 
@@ -73,7 +74,9 @@ class Command(BaseCommand):
                 # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
                 faulthandler.dump_traceback_later(time_limit() + 5, exit=True)
             arguments = (options[name] for name in ("path", "protocol", "user", "header"))
-            self._print("\n".join(explain(*arguments)))
+            explanation = explain(*arguments)
+            lines = [json.dumps(explanation.as_dict(), indent=2)] if options["as_json"] else explanation.lines()
+            self._print("\n".join(lines))
 
     def _routes(self, options: dict[str, Any]) -> None:
         """List every endpoint; raises `CommandError` if one is there that must not be."""
