@@ -1,7 +1,7 @@
 """System checks: mistakes in the set-up of a site, each with an id, a message and a hint.
 
 `asgi` looks at ``ASGI_APPLICATION``, `caches` at what policies count on, `project` at everything else. A check is a
-generator of pairs of a message and a hint.
+generator of tuples of a message, a hint and, if it is about a class or function of the site, its file and line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: The checks by the ids of their messages: E for an error, W for a warning.
-CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "E001": project.check_dict,
     "E002": project.check_keys,
     "E003": project.check_values,
@@ -40,7 +40,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "W013": caches.check_processes,
 }
 #: Those of ``manage.py check --deploy`` alone.
-DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {"W030": project.check_own_pages}
+DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {"W030": project.check_own_pages}
 
 
 def check_site(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -53,11 +53,13 @@ def check_deployed_site(**kwargs: Any) -> list[checks.CheckMessage]:
     return _messages(DEPLOY_CHECKS)
 
 
-def _messages(table: dict[str, Callable[[], Iterator[tuple[str, str]]]]) -> list[checks.CheckMessage]:
+def _messages(table: dict[str, Callable[[], Iterator[tuple[str, ...]]]]) -> list[checks.CheckMessage]:
     return [
-        (checks.Error if number.startswith("E") else checks.Warning)(message, hint=hint, id=f"channels_wsdeny.{number}")
+        (checks.Error if number.startswith("E") else checks.Warning)(
+            message, hint=hint, obj=place[0] if place else None, id=f"channels_wsdeny.{number}"
+        )
         for number, check in table.items()
-        for message, hint in check()
+        for message, hint, *place in check()
     ]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
@@ -43,6 +45,15 @@ def ways(*protocols: Protocol) -> list[AsgiEndpoint]:
     return []
 
 
+def place_of(code: Any) -> str:
+    """The file and line of a class or function, from the working directory if it is inside; else its dotted name."""
+    try:
+        path, line = Path(inspect.getsourcefile(code) or ""), inspect.getsourcelines(code)[1]
+    except (OSError, TypeError):  # defined in a shell, or no longer in its file
+        return dotted_name(code)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+
+
 def check_application() -> Iterator[tuple[str, str]]:
     """``ASGI_APPLICATION`` can be imported."""
     try:
@@ -69,7 +80,7 @@ def check_stack() -> Iterator[tuple[str, str]]:
         )
 
 
-def check_routed_classes() -> Iterator[tuple[str, str]]:
+def check_routed_classes() -> Iterator[tuple[str, str, str]]:
     """Routes name ``Consumer.as_asgi()``, not the class."""
     found = {(way.path, way.app) for way in ways("websocket", "http") if isinstance(way.app, type)}
     for path, cls in sorted(found, key=lambda pair: pair[0]):
@@ -77,20 +88,22 @@ def check_routed_classes() -> Iterator[tuple[str, str]]:
             yield (
                 f"The route {path!r} names the class {dotted_name(cls)} itself, so all requests to it fail.",
                 f"Write {cls.__name__}.as_asgi() in the route.",
+                place_of(cls),
             )
 
 
-def check_decorated_bases() -> Iterator[tuple[str, str]]:
+def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
     """A consumer asks the policies of its decorated bases, also without a stack."""
     for cls in dict.fromkeys(way.consumer_class for way in ways("websocket", "http")):
         if cls is not None and guards_of(cls).policies and not is_bound(cls):
             yield (
                 f"{dotted_name(cls)} inherits {guards_of(cls)}, which its __new__ evades: it does not call super().",
                 "Decorate the class itself, or have the __new__ of its mixins call super().",
+                place_of(cls),
             )
 
 
-def check_mixins() -> Iterator[tuple[str, str]]:
+def check_mixins() -> Iterator[tuple[str, str, str]]:
     """No consumer has one of Django's mixins for views, which do nothing there."""
     for cls in dict.fromkeys(way.consumer_class for way in ways("websocket", "http")):
         for base in () if cls is None else cls.__mro__:
@@ -99,29 +112,37 @@ def check_mixins() -> Iterator[tuple[str, str]]:
                     f"{dotted_name(cls)} has a mixin of django.contrib.auth.mixins, which is for views: it guards no "
                     "consumer.",
                     "Use @login_required, @permission_required or @require of channels_wsdeny.decorators.",
+                    place_of(cls),
                 )
 
 
-def check_permissions() -> Iterator[tuple[str, str]]:
+def check_permissions() -> Iterator[tuple[str, ...]]:
     """Every permission that a decorator names exists, or looks like no other that does."""
     known: set[str] = set()
-    for name in dict.fromkeys(_permissions_of(ways("websocket", "http"))):
+    endpoints: dict[str, AsgiEndpoint] = {}
+    for way in ways("websocket", "http"):
+        for name in _permissions_of(way):
+            endpoints.setdefault(name, way)
+    for name, way in endpoints.items():
+        place = () if way.consumer_class is None else (place_of(way.consumer_class),)
         known = known or _known_permissions()
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if "." not in name:
             yield (
                 f"The permission {name!r} has no app label, so no user has it but superusers.",
                 'Write "app_label.codename".',
+                *place,
             )
         elif name not in known and close:
             yield (
                 f"No model has the permission {name!r}, so no user has it but superusers.",
                 f"Did you mean {close[0]!r}?",
+                *place,
             )
 
 
-def _permissions_of(endpoints: list[AsgiEndpoint]) -> Iterator[str]:
-    for policy in [policy for way in endpoints for policy in way.guards.policies]:
+def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[str]:
+    for policy in endpoint.guards.policies:
         for each in policies_within(policy):
             if isinstance(each, HasPermission):
                 yield from each.permissions

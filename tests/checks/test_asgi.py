@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import sys
 
 import pytest
@@ -13,7 +14,7 @@ from django.core.asgi import get_asgi_application
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.decorators import require
+from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
 
 consumer = AsyncWebsocketConsumer.as_asgi()
@@ -170,6 +171,24 @@ def test_a_permission_that_seems_misspelt_is_reported(name, hint, wrap, messages
     found = messages(DenyMiddlewareStack(guarded.as_asgi()))
     expected = [] if hint is None else [("channels_wsdeny.W010", hint)]
     assert [(message.id, message.hint) for message in found] == expected
+
+
+@permission_required("auth.add_usr")
+class Misspelt(AsyncWebsocketConsumer): ...
+
+
+class Mixed(LoginRequiredMixin, AsyncWebsocketConsumer): ...
+
+
+@pytest.mark.parametrize("cls", [Misspelt, Mixed, Evading])
+def test_a_message_about_a_consumer_begins_with_its_file_and_line(cls, messages, monkeypatch, tmp_path):
+    lines, line = inspect.getsourcelines(cls)
+    assert f"class {cls.__name__}" in "".join(lines[:2])
+    (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
+    assert str(message).startswith(f"tests/checks/test_asgi.py:{line}: (channels_wsdeny.")
+    monkeypatch.chdir(tmp_path)
+    (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
+    assert message.obj == f"{__file__}:{line}"
 
 
 def test_an_origin_validator_around_http_is_an_error(ids):
