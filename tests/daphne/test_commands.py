@@ -6,10 +6,17 @@ from contextlib import contextmanager
 
 import channels
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
 from daphne.cli import CommandLineInterface as DaphneCommandLineInterface
+from django.contrib.auth import get_user_model
 
 from channels_wsdeny.daphne.__main__ import CommandLineInterface
 from channels_wsdeny.daphne.testing import DaphneProcess
+from channels_wsdeny.decorators import require
+from channels_wsdeny.log import logger
+from channels_wsdeny.management.commands.runserver import _name_policy_and_user
+from channels_wsdeny.policies import IsStaff
+from tests.support.clients import knock
 from tests.support.daphne.apps import not_async, scripted
 from tests.support.daphne.client import ask, body, start, unique
 from tests.support.daphne.servers import GUARD, SCRIPTED, Server, daphne, serving
@@ -58,20 +65,44 @@ def test_runserver_denies_and_takes_daphnes_options(tmp_path, apps):
 LOGGED = """
 import os
 from django.conf import settings
-settings.configure(DEBUG=bool(os.environ["IS_DEBUG"]), INSTALLED_APPS=["channels_wsdeny"])
+logging = {"version": 1, "handlers": {"console": {"class": "logging.StreamHandler"}}}
+logging[os.environ["LOGGING_OF"]] = {"handlers": ["console"]}
+settings.configure(DEBUG=bool(os.environ["IS_DEBUG"]), INSTALLED_APPS=["channels_wsdeny"], LOGGING=logging)
 import django; django.setup()
 from channels_wsdeny.management.commands import runserver
 from channels_wsdeny.log import log_scope, warn_once
-log_scope({"path": "/ws/", "client": None}, 401, "not_authenticated", "IsAuthenticated()", 0.0)
+scope = {"path": "/ws/", "query_string": b"token=secret", "client": None}
+log_scope(scope, 401, "not_authenticated", "IsAuthenticated()", 0.0)
+log_scope(scope, 404, "not_found", None, 0.0)
 warn_once("key", "Something else.")
 """
+LINES = [
+    "Denied /ws/: 401 not_authenticated (policy: IsAuthenticated(), user: -)",
+    "Denied /ws/: 404 not_found (policy: -, user: -)",
+]
 
 
-@pytest.mark.parametrize("debug", ["1", ""])
-def test_runserver_prints_a_line_for_each_denial_while_debug(debug):
-    printed, errors = run_python(LOGGED, IS_DEBUG=debug)
-    line = "Denied /ws/: 401 not_authenticated (policy: IsAuthenticated(), user: None)\n"
-    assert (printed, errors) == ("", line if debug else "")
+@pytest.mark.parametrize(
+    ("debug", "logging", "lines"),
+    [
+        ("1", "none", LINES),
+        ("", "none", []),
+        ("1", "root", [*LINES, "Something else."]),
+        ("", "root", [*(line.partition(" (")[0] for line in LINES), "Something else."]),
+    ],
+)
+def test_runserver_prints_a_line_for_each_denial_while_debug_once_whatever_the_site_logs(debug, logging, lines):
+    printed, errors = run_python(LOGGED, IS_DEBUG=debug, LOGGING_OF=logging)
+    assert (printed, errors.splitlines()) == ("", lines)
+
+
+@pytest.mark.django_db
+async def test_the_line_of_runserver_names_the_user_and_no_query_string(caplog, monkeypatch):
+    monkeypatch.setattr(logger, "filters", [_name_policy_and_user])
+    user = get_user_model()(pk=7)
+    await knock(require(IsStaff())(AsyncWebsocketConsumer.as_asgi()), "/ws/?token=secret", user=user)
+    (record,) = caplog.records
+    assert record.getMessage() == "Denied /ws/: 403 permission_denied (policy: IsStaff(), user: 7)"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 
-from ...log import logger
+from ...log import escape, logger
 
 _installed = [name for name in ("daphne", "django.contrib.staticfiles") if apps.is_installed(name)]
 _app = _installed[0] if _installed else "django.core"
@@ -23,9 +23,23 @@ if _app == "daphne":
 
     Command = type("Command", (Command,), {"server_cls": Server})
 
-# A site that says nothing about the log sees its denials while it is developed.
-if settings.DEBUG and not (logging.getLogger().handlers or logger.handlers[1:]):
-    _handler = logging.StreamHandler()
-    _handler.addFilter(lambda record: hasattr(record, "policy"))  # a denial
-    _handler.setFormatter(logging.Formatter("%(message)s (policy: %(policy)s, user: %(user)s)"))
-    logger.addHandler(_handler)
+
+def _is_denial(record: Any) -> bool:
+    return hasattr(record, "policy")
+
+
+def _name_policy_and_user(record: Any) -> bool:
+    """Add the policy and the user's primary key to the text of a denial's record."""
+    if _is_denial(record):
+        record.msg += " (policy: %s, user: %s)"
+        record.args += (record.policy or "-", "-" if record.user is None else escape(str(record.user)))
+    return True
+
+
+# While a site is developed, its denials are one line each: by its own LOGGING, or by a handler if it has none for them.
+if settings.DEBUG and _name_policy_and_user not in logger.filters:
+    logger.addFilter(_name_policy_and_user)
+    if not (logging.getLogger().handlers or logger.handlers[1:]):
+        _handler = logging.StreamHandler()
+        _handler.addFilter(_is_denial)
+        logger.addHandler(_handler)
