@@ -44,6 +44,8 @@ def main() -> int:
             "tables": [table.as_json() for table in tables],
         }
         options.json.write_text(json.dumps(content, indent=2) + "\n")
+    if options.markdown:
+        options.markdown.write_text("\n\n".join(table.as_markdown() for table in tables) + "\n")
     for absence in plan.absences:
         print(f"Not available: {absence}")
     for failure in plan.failures:
@@ -56,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything, in less than a minute")
     parser.add_argument("--only", metavar="1,3,...", type=_numbers, default=[*ITEMS], help="these items only")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures here, too")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables of docs/performance.md here")
     parser.add_argument("--seed", type=int, default=None, help="of the order in which contenders take turns")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Tables: figures in rows and columns, as plain text and as JSON."""
+"""Tables: figures in rows and columns, as plain text, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ class Table:
         first, *others = (_line(line, widths) for line in lines)
         rule = "-" * len(first)
         return "\n".join([self.title, rule, first, rule, *others, rule, *self.notes])
+
+    def as_markdown(self) -> str:
+        """The table as docs/performance.md has it: its title is the caption."""
+        caption = self.title.partition(" ")[2] if self.title[0].isdigit() else self.title
+        lines = [("", *self.columns), ("---", *("--:" for _ in self.columns))]
+        lines += [(name, *map(str, cells)) for name, cells in self.rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join(filter(None, (f"*{caption}*", table, " ".join(self.notes))))
 
     def as_json(self) -> dict[str, Any]:
         """The table as JSON has it."""

@@ -30,6 +30,7 @@ from benchmarks.contenders import (
 from benchmarks.figures import Figure, compare, figure_of
 from benchmarks.plan import Plan, Report
 from benchmarks.processes import ROOT, environment
+from benchmarks.tables import Table
 from benchmarks.targets import Target, table_of
 from benchmarks.turns import Failed, take_turns
 from benchmarks.visitors import NOBODY, SOMEBODY
@@ -244,6 +245,21 @@ def test_targets_stand_beside_what_was_found():
     assert [cells[-1] for _, cells in table.rows] == ["met", "NOT MET", "not measured"]
 
 
+def test_a_table_of_the_documentation_has_its_title_as_the_caption():
+    table = Table("7b. Queries", ("db", "cache"), notes=["One", "two."])
+    table.add("ours", Figure(2, 1, 3), "-")
+    lines = [
+        "*Queries*",
+        "",
+        "|  | db | cache |",
+        "| --- | --: | --: |",
+        f"| ours | {Figure(2, 1, 3)} | - |",
+        "",
+        "One two.",
+    ]
+    assert table.as_markdown().splitlines() == lines
+
+
 def test_answers_are_told_apart_and_half_an_answer_is_none():
     close, accept = {"type": "websocket.close"}, {"type": "websocket.accept"}
     for messages, answer in [
@@ -287,13 +303,14 @@ def run_command(monkeypatch):
 
 @pytest.mark.servers
 def test_the_command_prints_tables_and_writes_json(run_command, tmp_path, capsys):
-    assert run_command("--only", "7", "--json", tmp_path / "figures.json") == 0
+    assert run_command("--only", "7", "--json", tmp_path / "figures.json", "--markdown", tmp_path / "tables.md") == 0
     printed = capsys.readouterr().out
     assert "7. Queries of a handshake" in printed
     assert "Targets" in printed
     written = json.loads((tmp_path / "figures.json").read_text())
     assert {"date", "processor", "python", "versions", "duration", "failures"} <= set(written)
     assert [table["title"].split()[0] for table in written["tables"]] == ["7.", "Targets:"]
+    assert (tmp_path / "tables.md").read_text().startswith("*Queries of a handshake")
 
 
 @pytest.mark.servers

@@ -63,6 +63,14 @@ def test_the_language_of_every_snippet_is_known():
     assert set(languages) <= {"python", "console", "sh", "json", "js", "text"}
 
 
+def test_no_snippet_is_cut_off_in_a_window_of_1300_pixels():
+    """Commands are wrapped there, see docs/extra.css; of other snippets 118 characters have room."""
+    for page in PAGES:
+        for snippet in _FENCED.findall((DOCS / page).read_text()):
+            if not snippet.startswith(("```console", "```sh")):
+                assert max(map(len, snippet.splitlines())) <= 118, (page, snippet)
+
+
 def test_the_files_that_pages_name_exist_and_every_page_has_one_title():
     for page in PAGES:
         for name in re.findall(r"`((?:testproject|tests|channels_wsdeny)/[\w/.]+)`", prose(page)):
