@@ -24,6 +24,8 @@ else:
 
         #: What hooks keep for the rest of the request.
         ctx: SimpleNamespace
+        #: What an authentication class has returned beside the user, such as a token; set where the user is loaded.
+        auth: Any
         #: The context of the request; its `obj` is what the ``obj`` resolver of the policy returned.
         wsdeny: RequestContext
 

@@ -13,6 +13,7 @@ from django.http import HttpResponse
 from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import Authentication
 from channels_wsdeny.decorators import permission_required, public, require, with_hooks
 from channels_wsdeny.http.context import RequestContext
 from channels_wsdeny.policies import IsStaff, Policy
@@ -40,7 +41,12 @@ class FromOffice(Policy):
     code = "not_from_here"
 
     def check(self, request: HttpRequest) -> bool | Deny:
-        return request.ctx.number == 1 or Deny(403)
+        return request.ctx.number == 1 or request.auth == "key" or Deny(403)
+
+
+class DeviceAuthentication(Authentication):
+    def authenticate(self, request: DjangoHttpRequest) -> tuple[object, str] | None:
+        return None
 
 
 class FromAnywhere(Policy):
@@ -84,6 +90,7 @@ application = DenyMiddlewareStack(
         }
     ),
     default_policy=IsStaff(),
+    authentication=[DeviceAuthentication()],
 )
 guarded = require(IsStaff())(URLRouter(routes))
 assert_type(guarded, URLRouter)
