@@ -31,13 +31,25 @@ class Table:
         rule = "-" * len(first)
         return "\n".join([self.title, rule, first, rule, *others, rule, *self.notes])
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Table:
+        """The table that `as_json` has made this of."""
+        table = cls(content["title"], [*next(iter(content["rows"].values()))], notes=content["notes"])
+        for name, cells in content["rows"].items():
+            table.add(name, *(Figure(**cell) if isinstance(cell, dict) else cell for cell in cells.values()))
+        return table
+
+    @property
+    def caption(self) -> str:
+        """The title without its number."""
+        return self.title.partition(" ")[2] if self.title[0].isdigit() else self.title
+
     def as_markdown(self) -> str:
-        """The table as docs/performance.md has it: its title is the caption."""
-        caption = self.title.partition(" ")[2] if self.title[0].isdigit() else self.title
+        """The table as docs/performance.md has it."""
         lines = [("", *self.columns), ("---", *("--:" for _ in self.columns))]
         lines += [(name, *map(str, cells)) for name, cells in self.rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return "\n\n".join(filter(None, (f"*{caption}*", table, " ".join(self.notes))))
+        return "\n\n".join(filter(None, (f"*{self.caption}*", table, " ".join(self.notes))))
 
     def as_json(self) -> dict[str, Any]:
         """The table as JSON has it."""

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import items, servers
+from benchmarks import items, plots, servers
 from benchmarks.answers import ACCEPTED, CLOSED, answer_of, denied
 from benchmarks.cases import Case
 from benchmarks.contenders import (
@@ -258,6 +258,18 @@ def test_a_table_of_the_documentation_has_its_title_as_the_caption():
         "One two.",
     ]
     assert table.as_markdown().splitlines() == lines
+
+
+def test_the_page_has_the_tables_and_plots_of_its_figures(tmp_path):
+    docs = ROOT / "docs"
+    page = (docs / "performance.md").read_text()
+    for content in json.loads((docs / "benchmarks.json").read_text())["tables"]:
+        assert Table.from_json(content).as_markdown() in page
+        assert Table.from_json(content).as_json() == content
+    plots.main(docs / "benchmarks.json", tmp_path)
+    for name in plots.PLOTS:
+        assert (docs / "plots" / f"{name}.svg").read_text() == (tmp_path / f"{name}.svg").read_text()
+        assert f"(plots/{name}.svg)" in page
 
 
 def test_answers_are_told_apart_and_half_an_answer_is_none():

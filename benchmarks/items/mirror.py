@@ -45,8 +45,8 @@ def run(plan: Plan) -> Report:
     )
     table = Table(
         "5. A Django view through the whole handler: microseconds a request",
-        [column for door in _DOORS.values() for column in (door, "added to the bare view")],
-        notes=["One of the five notes something on the request, the others add a header to the response."],
+        [column for door in _DOORS.values() for column in (door, f"{door}, added")],
+        notes=["Added: to the bare view. One of the five notes something on the request, the others add a header."],
     )
     for name in _SETTINGS:
         table.add(name, *(cell for door in _DOORS for cell in _cells(results, name, door)))
