@@ -407,7 +407,7 @@ async def test_explain_tells_what_would_be_and_does_not_count(policy, settings, 
     settings.ASGI_APPLICATION = "site_of_this_test.application"
 
     async def explained():
-        lines = await asyncio.to_thread(lambda: [*explain("/one/a/", "websocket", None, [])])
+        lines = await asyncio.to_thread(lambda: [*explain("/one/a/", "websocket", None, []).lines()])
         return [line for line in lines if line.startswith("HTTP")]
 
     assert [await explained() for _ in range(2)] == [["HTTP 101 Switching Protocols"]] * 2
