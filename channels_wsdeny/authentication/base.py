@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from ..concurrency import call_sync
 from ..conf import conf
 from ..exceptions import Deny
+from ..http.context import noting
 from ..http.request import ScopeRequest, anonymous_user, known_user
 
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ class Authenticators:
         """
         for each in self._all:
             try:
-                found = each.authenticate(request)
+                with noting(request, "authentication", type(each.instance)) as note:
+                    found = each.authenticate(request)
+                    note(None if found is None else True)
             except PermissionDenied as error:
                 raise Deny(401, code="invalid_credentials") from error
             except Deny as deny:

@@ -12,11 +12,12 @@ from urllib.parse import unquote, urlsplit
 
 from django.contrib import auth
 from django.core import signing
-from django.core.cache import caches
 from django.utils.crypto import constant_time_compare
 
+from ..db import get_cache
 from ..exceptions import Deny
 from ..http import session as sessions
+from ..http.trace import is_dry_run
 from .base import Authentication
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ class TicketAuthentication(Authentication):
             key = _KEY + signing.TimestampSigner(salt=_SALT).unsign(given, max_age=TICKET_AGE)
         except signing.BadSignature:
             raise denial from None
-        cache = caches[self.cache]
+        cache = get_cache(self.cache)
         noted = cache.get(key)
         if noted is None:
             raise denial
         ticket = Ticket(*noted)
         # A ticket for another path is not used up: its own page may still come.
-        if not constant_time_compare(ticket.path, request.path) or not cache.delete(key):
+        if not constant_time_compare(ticket.path, request.path) or not (is_dry_run() or cache.delete(key)):
             raise denial
         user = ticket.load_user()
         if user is None:
@@ -101,7 +102,7 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
     is_of_session = session is not None and session.get(auth.SESSION_KEY) == str(user.pk)
     key = session.session_key if session is not None and is_of_session else None
     ticket = Ticket(str(user.pk), unquote(urlsplit(path).path), key, _hash_of(user))
-    if not caches[cache].add(_KEY + number, tuple(ticket), TICKET_AGE):
+    if not get_cache(cache).add(_KEY + number, tuple(ticket), TICKET_AGE):
         raise Deny(503)
     return signing.TimestampSigner(salt=_SALT).sign(number)
 

@@ -333,17 +333,20 @@ def is_recorded(request: HttpRequest) -> bool:
 
 
 def noting(
-    request: HttpRequest, kind: Literal["hook", "policy"], asked: Hook | Policy
+    request: HttpRequest, kind: Literal["authentication", "hook", "policy"], asked: Hook | Policy | type
 ) -> AbstractContextManager[Callable[[object], None]]:
-    """Note in the trace of `request` that a hook or policy is asked; the answer is given to what is returned."""
+    """Note in the trace of `request` that a class, hook or policy is asked; the answer is given to what is returned."""
     if not is_recorded(request):
         return _NOT_RECORDED
-    name = getattr(asked, "label", None) or expression_of(asked)  # type: ignore[arg-type] # a policy has no label
+    if isinstance(asked, type):
+        name: str | None = asked.__name__
+    else:
+        name = getattr(asked, "label", None) or expression_of(asked)  # type: ignore[arg-type] # a policy has no label
     return _noting(get_context(request).state.trace, kind, str(name))  # type: ignore[arg-type] # it is recorded
 
 
 @contextmanager
-def _noting(noted_in: trace.Trace, kind: Literal["hook", "policy"], name: str) -> Iterator[Callable[[object], None]]:
+def _noting(noted_in: trace.Trace, kind: trace.Kind, name: str) -> Iterator[Callable[[object], None]]:
     with noted_in.note(kind, name) as noted:
 
         def note(answer: object) -> None:

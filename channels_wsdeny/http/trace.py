@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from django.urls import ResolverMatch
 
-Kind: TypeAlias = Literal["hook", "policy", "endpoint", "other"]
+Kind: TypeAlias = Literal["authentication", "hook", "policy", "endpoint", "other"]
 
 #: Queries that are kept, and characters of each.
 _MOST_QUERIES = 100
@@ -42,7 +42,7 @@ class Query(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Noted:
-    """A hook, a policy or an endpoint, inside `depth` others that were noted and had not ended."""
+    """An authentication class, hook, policy or endpoint, inside `depth` others that were noted and had not ended."""
 
     kind: Kind
     name: str

@@ -161,11 +161,11 @@ class Down:
 
 async def test_a_cache_that_is_down_is_a_503(request_of_alice, monkeypatch):
     given = await issue(request_of_alice, "/ws/room/")
-    monkeypatch.setattr(ticket, "caches", {"default": Down()})
+    monkeypatch.setattr(ticket, "get_cache", lambda alias: Down())
     assert await use(given) == 503
     with pytest.raises(ConnectionError):
         await issue(request_of_alice, "/")
-    monkeypatch.setattr(ticket, "caches", {"default": SimpleNamespace(add=lambda *args: False)})
+    monkeypatch.setattr(ticket, "get_cache", lambda alias: SimpleNamespace(add=lambda *args: False))
     with pytest.raises(Deny) as found:
         await issue(request_of_alice, "/")
     assert found.value.status == 503

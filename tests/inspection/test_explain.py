@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -26,6 +27,7 @@ from django.urls import path, re_path
 from django.views import View
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
+from channels_wsdeny.authentication import SessionAuthentication, TicketAuthentication, issue_ticket
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection import explain as explain_module
@@ -421,6 +423,20 @@ def test_a_failure_of_nothing_that_was_asked_is_told_as_well(ask):
     found = ask(DenyMiddlewareStack(URLRouter([route])))
     assert found.status == 500
     assert re.search(r"raised RuntimeError, .*: a broken pattern", found.steps)
+
+
+def test_authentication_classes_are_steps_and_a_ticket_is_not_used_up(ask, users):
+    ticket = issue_ticket(SimpleNamespace(user=users["alice"]), "/")
+    classes = [SessionAuthentication(), TicketAuthentication()]
+    app = DenyMiddlewareStack(AsyncWebsocketConsumer.as_asgi(), authentication=classes)
+    for _ in range(2):
+        explanation = ask(app, f"/?ticket={ticket}")
+        assert explanation.status == 101
+        assert re.search(r"authentication\s+SessionAuthentication\s+went on\n", explanation.steps)
+        assert re.search(r"authentication\s+TicketAuthentication\s+allowed\n", explanation.steps)
+        assert ticket not in explanation.text
+    assert ask(app, "/?ticket=x").status == 401
+    assert async_to_sync(knock)(app, f"/?ticket={ticket}").status == 101
 
 
 def test_nothing_secret_is_told_of_the_request(ask):
