@@ -120,3 +120,16 @@ def take_tokens(scope: Scope, authentication: Authenticators) -> tuple[Scope, di
     if offered:
         headers.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin1")))
     return {**scope, "subprotocols": offered, "headers": headers}, tokens
+
+
+def tokens_of_question(scope: Scope, authentication: Authenticators) -> dict[str, str]:
+    """The token of a plain request for a socket's address, as `take_tokens` finds it in the handshake.
+
+    A script that asks why its handshake was denied can offer no subprotocols. It sends the token as ``Authorization``,
+    after the name of the subprotocol.
+    """
+    for name, value in scope.get("headers", ()):
+        if name == b"authorization":
+            scheme, _, token = value.decode("latin1").partition(" ")
+            return {each: token.strip() for each in authentication.subprotocols if each.lower() == scheme.lower()}
+    return {}

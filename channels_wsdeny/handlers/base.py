@@ -77,6 +77,8 @@ class Target:
     owes_default: bool = True
     #: Whether what is inside is not known. Route hooks wait until it is.
     is_late: bool = False
+    #: Whether a plain request has reached a socket, to ask what its handshake would be answered.
+    is_socket: bool = False
     #: Whether it leads to Django's handler, whose hooks and default policy are left to `MirrorMiddleware`.
     is_django: bool = False
     url: dict[str, Any] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of, authentication_of_site
+from ..authentication.bearer import tokens_of_question
 from ..concurrency import run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
@@ -29,6 +30,7 @@ from ..headers import check_headers
 from ..hooks.registry import site_hooks
 from ..hooks.runner import HookRunner, enclosing_runner, make_runner
 from ..http.context import RequestContext, RequestState, StackConfig
+from ..http.cors import answer_preflight, cors_headers, is_preflight, with_cors
 from ..http.exception_handler import translate
 from ..http.messages import (
     EncodedDenial,
@@ -101,7 +103,10 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
     if outer is None:
         socket = _match_of_socket(middleware, match, scope)
         if socket is not None:
-            await _enter(_target_of_socket(socket, scope), None, scope, receive, send)
+            if _is_allowed_preflight(scope, socket):
+                await answer_preflight(scope, socket.origins, send)
+                return
+            await _enter(_target_of_socket(socket, scope), None, scope, receive, with_cors(scope, socket.origins, send))
             return
     target = _target_of(middleware, match, scope)
     if target.is_django:
@@ -184,13 +189,19 @@ def _match_of_socket(middleware: ASGIMiddleware, match: Match | Exception, scope
             return None
         return _resolve_socket(middleware, scope)  # a consumer for sockets alone, without a protocol router
     may_be_page = match is UNRESOLVABLE and not leads_to_django(middleware.inner)
-    if may_be_page or isinstance(match, Exception) or scope.get("method") not in {"GET", "HEAD"}:
+    if may_be_page or isinstance(match, Exception) or scope.get("method") not in {"GET", "HEAD", "OPTIONS"}:
         return None
     socket = _resolve_socket(middleware, scope)
+    if socket is not None and scope["method"] == "OPTIONS" and not _is_allowed_preflight(scope, socket):
+        return None
     if socket is None or "url_route" not in socket.url or _is_routed_by_django(scope):
         return None
     nowhere = {**scope, "path": scope.get("root_path", "") + _NOWHERE}
     return None if _resolve_socket(middleware, nowhere) is not None else socket
+
+
+def _is_allowed_preflight(scope: Scope, socket: EndpointMatch) -> bool:
+    return is_preflight(scope) and bool(cors_headers(scope, socket.origins))
 
 
 def _resolve_socket(middleware: ASGIMiddleware, scope: Scope) -> EndpointMatch | None:
@@ -234,6 +245,7 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
         url=match.url,
         resolver_match=match.resolver_match,
         authentication=match.authentication,
+        is_socket=True,
         error=Deny(426, _("This address is a WebSocket."), headers=headers),
     )
 
@@ -289,7 +301,10 @@ class HttpHandler(AppHandler):
         try:
             request.begin()
             if self._outer is None:
-                authenticate_by(request, target.authentication or authentication_of_site())
+                authentication = target.authentication or authentication_of_site()
+                if target.is_socket:
+                    request.subprotocol_tokens = tokens_of_question(self.scope, authentication)
+                authenticate_by(request, authentication)
             request.describes(self.scope, adopting=True)  # the route of a router around the endpoint
             hooks = () if target.is_django else ((*site_hooks(), *target.hooks[0]), target.hooks[1])
             set_route(self.context, target)

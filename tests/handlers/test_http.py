@@ -20,6 +20,7 @@ from django.http import FileResponse, Http404, HttpResponse, StreamingHttpRespon
 from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
@@ -667,3 +668,77 @@ async def test_a_consumer_for_sockets_alone_is_no_page():
         open_room = public(type("OpenRoom", (Room,), {})).as_asgi()
         statuses = [(await fetch(DenyMiddlewareStack(wrap(app)), "/ws/")).status for app in (open_room, Room.as_asgi())]
         assert statuses == [426, 401]
+
+
+# Pages of other origins, which ask why a handshake was denied
+
+
+TRUSTED, PREFLIGHT = (b"origin", b"https://app.example"), (b"access-control-request-method", b"GET")
+
+
+def cors(answer):
+    """The allowed origin, whether with credentials, and Vary."""
+    names = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
+    return tuple(answer.header(name) for name in names)
+
+
+@pytest.mark.parametrize("url", ["/open/", "/staff/"])
+async def test_a_page_of_an_allowed_origin_may_read_the_answer_with_its_cookies(settings, url):
+    settings.CSRF_TRUSTED_ORIGINS = ["https://app.example", "https://*.wild.example"]
+    for origin in (b"https://app.example", b"https://a.wild.example", b"http://testserver"):
+        answer = await get(url, headers=[(b"origin", origin)])
+        assert cors(answer) == (origin.decode(), "true", "Accept, Cookie, Origin")
+        assert answer.header("access-control-expose-headers") == "Retry-After"
+    others = (b"https://evil.example", b"http://app.example", b"https://app.example:81", b"null", b"http://[", b"\xff")
+    for headers in ([], [TRUSTED, TRUSTED], *([(b"origin", origin)] for origin in others)):
+        assert cors(await get(url, headers=headers)) == (None, None, "Accept, Cookie, Origin")
+
+
+async def test_the_stacks_origins_count_and_any_origin_reads_no_answer_to_cookies(settings):
+    settings.CHANNELS_WSDENY = {"ORIGINS": ["https://other.example"]}
+    for origins, found in {None: None, ("https://app.example",): "https://app.example", "*": "*"}.items():
+        answer = await get("/open/", socket_site(origins=origins), headers=[TRUSTED])
+        assert cors(answer)[:2] == (found, "true" if found == TRUSTED[1].decode() else None)
+        preflight = await get("/open/", socket_site(origins=origins), [TRUSTED, PREFLIGHT], method="OPTIONS")
+        assert (preflight.status, cors(preflight)[:2]) == (204 if found else 404, cors(answer)[:2])
+    null = await get("/open/", socket_site(origins=["null"]), headers=[(b"origin", b"null")])
+    assert cors(null)[:2] == ("*", None)
+    settings.CHANNELS_WSDENY = {"ORIGINS": "anything"}
+    assert cors(await get("/open/", headers=[TRUSTED]))[0] is None
+
+
+async def test_a_hooks_own_cors_headers_are_left_alone(settings):
+    settings.CSRF_TRUSTED_ORIGINS = ["https://app.example"]
+    own = made("response", tell("Access-Control-Allow-Origin", lambda *_: "https://own.example"))
+    answer = await get("/open/", socket_site(hooks=own), headers=[TRUSTED])
+    assert cors(answer) == ("https://own.example", None, "Accept, Cookie")
+
+
+async def test_a_preflight_of_an_allowed_origin_is_answered_and_other_options_requests_as_ever(settings):
+    settings.CSRF_TRUSTED_ORIGINS = ["https://app.example"]
+    answer = await get("/staff/", method="OPTIONS", headers=[TRUSTED, PREFLIGHT])
+    assert (answer.status, answer.body, *cors(answer)) == (204, b"", "https://app.example", "true", "Origin")
+    assert answer.header("access-control-allow-methods") == "GET"
+    assert answer.header("access-control-allow-headers") == "Authorization"
+    evil = (b"origin", b"https://evil.example")
+    for url, headers in (("/open/", [evil, PREFLIGHT]), ("/open/", [TRUSTED]), ("/nowhere/", [TRUSTED, PREFLIGHT])):
+        answer = await get(url, method="OPTIONS", headers=headers)
+        assert (answer.status, *cors(answer)[:2]) == (404, None, None)
+    alone = DenyMiddlewareStack(Room.as_asgi())
+    for headers, status in (([TRUSTED, PREFLIGHT], 204), ([evil, PREFLIGHT], 401)):
+        assert (await get("/", alone, headers, method="OPTIONS")).status == status
+
+
+async def test_a_host_that_is_not_allowed_makes_no_origin_allowed():
+    headers = [(b"host", b"evil.example"), (b"origin", b"http://evil.example"), PREFLIGHT]
+    assert cors(await fetch(socket_site(), "/open/", headers=headers))[0] is None
+    assert (await fetch(socket_site(), "/open/", "OPTIONS", headers=headers)).status == 400
+
+
+async def test_the_token_of_a_subprotocol_is_asked_about_as_authorization(users):
+    token = SubprotocolToken("bearer", BearerAuthentication({"good": users["staff"]}.get, scheme="Token"))
+    app = socket_site(authentication=[token])
+    for authorization, status in ((b"Bearer good", 426), (b"bearer bad", 401), (b"Token good", 401), (b"Bearer", 401)):
+        answer = await get("/staff/", app, [(b"authorization", authorization)])
+        assert answer.status == status, authorization
+    assert (await get("/page/", app, [(b"authorization", b"Bearer bad")])).status == 200  # a view has no subprotocols
