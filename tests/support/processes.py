@@ -105,13 +105,15 @@ def start(
     environment: Mapping[str, str],
     make: Callable[[int, Path, subprocess.Popen[bytes]], P],
     cwd: Path = ROOT,
+    port: int | None = None,
 ) -> P:
     """Run Python with these arguments, ``{port}`` in them replaced, and wait until its server listens.
 
-    `environment` adds to that of the tests, but for their DJANGO_SETTINGS_MODULE.
+    `environment` adds to that of the tests, but for their DJANGO_SETTINGS_MODULE. `port` is a free one by default.
     """
+    given = port
     for _ in range(5):
-        port = _free_port()
+        port = _free_port() if given is None else given
         with log_file.open("wb") as log:
             popen = subprocess.Popen(
                 [sys.executable, *(argument.format(port=port) for argument in command)],
