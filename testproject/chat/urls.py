@@ -5,7 +5,6 @@ from testproject.chat import views
 urlpatterns = [
     path("", views.RoomList.as_view(), name="room_list"),
     path("rooms/<slug:slug>/", views.room, name="room"),
-    path("rooms/<slug:slug>/access/", views.room_access, name="room_access"),
     path("monitor/", views.monitor, name="monitor"),
     path("static/<path:path>", views.static_file),
 ]

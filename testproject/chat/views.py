@@ -3,11 +3,11 @@ from pathlib import Path
 
 from django.contrib.staticfiles import finders
 from django.db.models import Exists, OuterRef
-from django.http import Http404, HttpResponse, JsonResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.views.generic import ListView
 
-from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import IsStaff
 from testproject.chat.models import Room
 from testproject.chat.resolvers import room_from_url
@@ -28,15 +28,6 @@ def room(request, slug):
     and that is for members.
     """
     return render(request, "chat/room.html", {"room": room_from_url(request)})
-
-
-@permission_required("chat.view_room", obj=room_from_url)
-def room_access(request, slug):
-    """Tell a script what the room's socket would answer, since no script sees a handshake's status.
-
-    Guarded by the very line that guards the socket, this view is denied with the very same body.
-    """
-    return JsonResponse({"room": request.wsdeny.obj.name, "user": request.user.get_username()})
 
 
 @require(IsStaff())

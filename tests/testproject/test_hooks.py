@@ -16,7 +16,7 @@ ANSWERS = {
     "a denied socket": (knock, "/ws/rooms/lobby/", 401),
     "a socket that is not there": (knock, "/ws/nowhere/", 404),
     "a view": (fetch, "/login/", 200),
-    "a denied view": (fetch, "/rooms/lobby/access/", 401),
+    "a denied view": (fetch, "/monitor/", 401),
     "a page that is not there": (fetch, "/nowhere/", 404),
     "a socket's address in a browser": (fetch, "/ws/status/", 426),
 }

@@ -2,7 +2,6 @@
 
 import pytest
 from django.core.management import call_command
-from django.test import Client
 from django.urls import reverse
 
 from testproject.chat.models import Room
@@ -45,19 +44,6 @@ def test_the_room_page_names_its_socket_to_members_and_others(client_of, alice, 
     assert client_of(alice).get(reverse("room", args=["nowhere"])).status_code == 404
 
 
-def test_access_answers_a_script_as_the_socket_does(client_of, alice, bob, lobby):
-    url = reverse("room_access", args=["lobby"])
-    assert client_of(alice).get(url).json() == {"room": "Lobby", "user": "alice"}
-    for client, status, code in [
-        (client_of(bob), 403, "permission_denied"),
-        (Client(), 401, "not_authenticated"),
-    ]:
-        response = client.get(url)
-        assert (response.status_code, response["Content-Type"]) == (status, "application/problem+json")
-        assert response.json()["code"] == code
-    assert client_of(alice).get(reverse("room_access", args=["nowhere"])).status_code == 404
-
-
 def test_the_monitor_page_opens_for_staff_alone(client_of, staff, alice):
     assert client_of(staff).get(reverse("monitor")).status_code == 200
     assert client_of(alice).get(reverse("monitor")).status_code == 403
@@ -66,6 +52,7 @@ def test_the_monitor_page_opens_for_staff_alone(client_of, staff, alice):
 @pytest.mark.django_db
 def test_static_files_come_without_a_web_server(client):
     assert client.get("/static/chat/chat.js")["Content-Type"] == "text/javascript"
+    assert b"GuardedWebSocket" in client.get("/static/channels_wsdeny/wsdeny.js").content
     assert client.get("/static/chat/chat.css")["Content-Type"] == "text/css"
     assert client.get("/static/chat/nothing.js").status_code == 404
 

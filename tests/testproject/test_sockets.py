@@ -8,7 +8,7 @@ from channels.testing import WebsocketCommunicator
 
 from testproject.asgi import application
 from testproject.chat.models import Message
-from tests.support.clients import knock
+from tests.support.clients import fetch, knock
 
 ROOM, MONITOR, STATUS = "/ws/rooms/lobby/", "/ws/monitor/", "/ws/status/"
 
@@ -53,7 +53,7 @@ async def conversation(opened, alice):
     return await opened(ROOM, alice, events=2)
 
 
-async def test_each_socket_denies_with_its_status(headers_of, alice, bob):
+async def test_each_socket_denies_with_its_status_and_its_address_tells_a_script_the_same(headers_of, alice, bob):
     for path, user, status, code in [
         (ROOM, bob, 403, "permission_denied"),
         (ROOM, None, 401, "not_authenticated"),
@@ -61,8 +61,9 @@ async def test_each_socket_denies_with_its_status(headers_of, alice, bob):
         ("/ws/nowhere/", None, 404, "not_found"),
         (MONITOR, alice, 403, "permission_denied"),
     ]:
-        answer = await knock(application, path, headers=headers_of(user))
-        assert (answer.status, answer.problem["code"]) == (status, code), (path, user)
+        for ask in (knock, fetch):
+            answer = await ask(application, path, headers=headers_of(user))
+            assert (answer.status, answer.problem["code"]) == (status, code), (path, user)
 
 
 async def test_a_member_first_gets_the_last_fifty_messages(opened, alice, lobby):

@@ -1,56 +1,36 @@
-// Opens the page's socket, shows what comes through it, and says why when it is refused.
+// Opens the page's socket, shows what comes through it, and says why when it is denied.
 //
-// A script never sees the status of a handshake: to it, a 403 and a pulled plug look the same. So
-// when the socket closes, the reason comes from a view that the same permission guards.
+// A script never sees the status of a handshake: to it, a 403 and a pulled plug look the same. The module asks the
+// address of the socket for the reason, waits, and tries again where that makes sense.
+
+import { GuardedWebSocket } from "../channels_wsdeny/wsdeny.js";
 
 const chat = document.getElementById("chat");
 const state = document.getElementById("state");
 const reason = document.getElementById("reason");
+const denial = document.getElementById("denial");
 const log = document.getElementById("log");
 const error = document.getElementById("error");
 const compose = document.getElementById("compose"); // The monitor has none.
 
-let socket;
-let attempts = 0;
+const socket = new GuardedWebSocket(chat.dataset.socket);
+socket.onopen = () => {
+  show("connected");
+  compose?.text.focus();
+};
+socket.onmessage = ({ data }) => receive(JSON.parse(data));
+socket.onretry = ({ problem, delay }) =>
+  show("disconnected", `${problem?.detail ?? "The connection was lost."} Next try in ${Math.ceil(delay)} s.`, problem);
+socket.onclose = ({ problem, code }) =>
+  problem ? show("denied", problem.detail ?? "", problem) : show("closed", `The server has closed it (${code}).`);
 
-function show(name, text = "") {
+function show(name, text = "", problem = undefined) {
   state.textContent = state.dataset.state = name;
   reason.textContent = text;
   for (const control of compose?.elements ?? []) control.disabled = name !== "connected";
-}
-
-function connect() {
-  show("connecting");
-  socket = new WebSocket(location.origin.replace(/^http/, "ws") + chat.dataset.socket);
-  socket.onopen = () => {
-    attempts = 0;
-    show("connected");
-    compose?.text.focus();
-  };
-  socket.onmessage = ({ data }) => receive(JSON.parse(data));
-  socket.onclose = explain;
-}
-
-async function explain() {
-  let response;
-  try {
-    response = await fetch(chat.dataset.access, {
-      headers: { Accept: "application/problem+json, application/json" },
-    });
-  } catch {
-    return retry("The server cannot be reached.");
-  }
-  if (response.ok) return retry("The connection was lost.");
-  const problem = await response.json().catch(() => ({}));
-  const why = `${response.status} ${problem.title ?? response.statusText}: ${problem.detail ?? ""}`;
-  const passing = response.status === 429 || response.status >= 500;
-  return passing ? retry(why) : show("refused", why);
-}
-
-function retry(why) {
-  const seconds = Math.min(2 ** attempts++, 30);
-  show("disconnected", `${why} Next try in ${seconds} s.`);
-  setTimeout(connect, seconds * 1000);
+  denial.hidden = !problem;
+  for (const member of denial.querySelectorAll("[data-member]"))
+    member.textContent = problem?.[member.dataset.member] ?? "–";
 }
 
 function receive(event) {
@@ -89,5 +69,3 @@ compose?.addEventListener("submit", (event) => {
   socket.send(JSON.stringify({ text: compose.text.value }));
   compose.reset();
 });
-
-connect();
