@@ -10,8 +10,11 @@ import subprocess
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.template import Context, Template
+from django.templatetags.static import static
 
 import channels_wsdeny
+from tests.docs.pages import blocks
 from tests.support.processes import ROOT
 
 PACKAGE = ROOT / "js"
@@ -32,8 +35,13 @@ def test_the_package_for_npm_has_the_module_that_the_site_serves_and_the_version
         assert (PACKAGE / name).is_file()
 
 
-def test_django_serves_the_module():
+def test_django_serves_the_module_and_the_import_map_of_the_page_on_browsers_names_it():
     assert finders.find("channels_wsdeny/wsdeny.js") == str(MODULE)
+    (snippet,) = blocks("browsers.md", "html")
+    found = json.loads(
+        re.search(r"<script type=\"importmap\">(.*)</script>", Template(snippet).render(Context())).group(1)
+    )
+    assert found == {"imports": {"channels-wsdeny": static("channels_wsdeny/wsdeny.js")}}
 
 
 @pytest.mark.servers

@@ -49,16 +49,15 @@ async def test_the_consumer_of_the_index_demands_its_permission():
 
 def test_a_page_sends_a_visitor_to_log_in_and_a_script_gets_the_reason(users):
     def ask(view, accept, user=None):
-        request = RequestFactory().get("/chat/access/", headers={"Accept": accept})
+        request = RequestFactory().get("/chat/", headers={"Accept": accept})
         request.user = user or AnonymousUser()
         return view(request)
 
-    assert ask(browsers.chat, "text/html").status_code == 302
-    assert ask(browsers.access, "text/html,*/*;q=0.8").status_code == 302
-    denied = ask(browsers.access, "application/problem+json")
+    assert ask(browsers.chat, "text/html,*/*;q=0.8").status_code == 302
+    denied = ask(browsers.chat, "application/problem+json")
     assert denied.status_code == 401
     assert b'"detail": "You need to log in first."' in denied.content
-    assert ask(browsers.access, "application/problem+json", users["alice"]).content == b'{"access": true}'
+    assert ask(browsers.chat, "text/html", users["alice"]).status_code == 200
 
 
 async def test_a_script_sees_the_close_of_a_denial_and_none_of_an_accept(headers_of):
