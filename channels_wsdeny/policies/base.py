@@ -84,10 +84,14 @@ class Policy(metaclass=_PolicyClass):
         super().__init_subclass__(**kwargs)
         refuse_colour(cls, "check", is_async=True)
         refuse_colour(cls, "acheck", is_async=False)
-        givers = {name: _definer(cls, name) for name in ("check", "acheck")}
+        givers = {name: giver_of(cls, name) for name in ("check", "acheck")}
         nearest = min(givers.values(), key=cls.__mro__.index)
         asked = {name: giver for name, giver in givers.items() if giver is nearest and giver is not Policy}
         cls._given = frozenset(asked)
+        # Policies of the site may call the other one directly, or by super().
+        if len(asked) == 1:
+            (other,) = givers.keys() - asked.keys()
+            setattr(cls, other, _stand_in(cls, other))
         ignored = () if "__init__" in vars(cls) else cls._arguments & vars(cls).keys()
         for name in ignored:
             raise TypeError(
@@ -95,24 +99,20 @@ class Policy(metaclass=_PolicyClass):
             )
         # The methods of a base class that describe its own check do not describe the one that is asked.
         for name in ("blocks", "needs_loop", "anonymous_denial"):
-            if not all(issubclass(_definer(cls, name), giver) for giver in asked.values()):
+            # Not issubclass(): for a class that is being made, ABCMeta answers from the caches of its base class.
+            if not set(asked.values()) <= set(giver_of(cls, name).__mro__):
                 setattr(cls, name, vars(Policy)[name])
 
     def check(self, request: HttpRequest) -> Answer:
-        """Answer for `request`; may block."""
-        if "acheck" not in self._given:
-            raise PolicyError(
-                f"{type(self).__name__} has neither check() nor acheck(). Give one that returns True, False, a "
-                "Deny or an HttpResponse."
-            )
-        answer: Answer = async_to_sync(self.acheck)(request)
-        return answer
+        """Answer for `request`; may block. Where only `acheck` is given, it asks that, and so needs a thread."""
+        lacks = "no base class with a check() or acheck()" if self._given else "neither check() nor acheck()"
+        raise PolicyError(
+            f"{type(self).__name__} has {lacks}. Give one that returns True, False, a Deny or an HttpResponse."
+        )
 
     async def acheck(self, request: HttpRequest) -> Answer:
         """As `check`, for coroutines: what may block runs in a thread."""
-        if self.blocks(request):
-            return await run_in_thread(request, lambda: self.check(request))
-        return self.check(request)
+        return await acheck_from(type(self), self, request)
 
     def needs_loop(self) -> bool | None:
         """Whether there is only `acheck`, which needs the event loop. None if there are `check` and `acheck`."""
@@ -150,8 +150,40 @@ class Policy(metaclass=_PolicyClass):
         return f"{type(self).__name__}()"
 
 
-def _definer(cls: type, name: str) -> type:
-    return next(base for base in cls.__mro__ if name in vars(base))
+def giver_of(cls: type, name: str, after: type | None = None) -> type:
+    """The class that gives a method (not one that stands for another), looked for as ``super()`` does from `after`."""
+    bases = cls.__mro__ if after is None else cls.__mro__[cls.__mro__.index(after) :]
+    return next(base for base in bases if name in vars(base) and not hasattr(vars(base)[name], "stands_for"))
+
+
+def _method_from(cls: type, policy: Policy, name: str) -> Any:
+    """A method as ``super()`` finds it, beginning with `cls` itself."""
+    return vars(giver_of(type(policy), name, cls))[name].__get__(policy, type(policy))
+
+
+async def acheck_from(cls: type, policy: Policy, request: HttpRequest) -> Answer:
+    """Ask the `check` that `cls` gives or inherits, in a thread if it may block."""
+    check = _method_from(cls, policy, "check")
+    # A subclass may have said that a check of its own does not block.
+    if policy.blocks(request) or _method_from(cls, policy, "blocks")(request):
+        return await run_in_thread(request, lambda: check(request))
+    answer: Answer = check(request)
+    return answer
+
+
+def _stand_in(cls: type, name: str) -> Any:
+    """The method `name` of a class that gives the other check alone: it asks that."""
+
+    async def acheck(self: Policy, request: HttpRequest) -> Answer:
+        return await acheck_from(cls, self, request)
+
+    def check(self: Policy, request: HttpRequest) -> Answer:
+        answer: Answer = async_to_sync(_method_from(cls, self, "acheck"))(request)
+        return answer
+
+    method: Any = acheck if name == "acheck" else check
+    method.stands_for = cls
+    return method
 
 
 def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
@@ -166,12 +198,10 @@ def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
 
 def ask(policy: Policy, request: HttpRequest) -> Denial | None:
     """Ask a policy where it may block: None if it allows, else the denial. Raises what the policy raises."""
-    # A subclass may have overridden the check() that it inherits by acheck().
-    check = async_to_sync(policy.acheck) if policy._given == {"acheck"} else policy.check
     if policy.needs_user and is_authentication_due(request):
         request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
     with noting(request, "policy", policy) as note:
-        denial = _denial_of(policy, check(request))
+        denial = _denial_of(policy, policy.check(request))
         note(True if denial is None else denial)
     return denial
 
@@ -239,7 +269,8 @@ class _Combination(Policy):
     def __init__(self, *policies: Policy) -> None:
         self.policies: tuple[Policy, ...] = ()
         for policy in policies:
-            if isinstance(policy, _Combination) and policy.operator == self.operator:
+            is_plain = type(policy) in {And, Or}  # A subclass may have a check of its own.
+            if isinstance(policy, _Combination) and is_plain and policy.operator == self.operator:
                 self.policies += policy.policies
             else:
                 self.policies += (policy,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.origins import matches
 from ..http.request import known_user, run_in_thread
-from .base import Answer, Policy, exact, refuse_colour
+from .base import Answer, Policy, acheck_from, exact, giver_of, refuse_colour
 
 if TYPE_CHECKING:
     from ..types import HttpRequest
@@ -84,8 +85,15 @@ class UserPolicy(Policy):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_colour(cls, "allows", is_async=True)
-        if "allows" in vars(cls) and not {"check", "acheck"}.isdisjoint(vars(cls)):
-            raise TypeError(f"{cls.__qualname__}.allows() would be ignored: check() or acheck() is asked in its place.")
+        checker = min((giver_of(cls, name) for name in ("check", "acheck")), key=cls.__mro__.index)
+        allows = giver_of(cls, "allows")
+        if checker is UserPolicy or cls.__mro__.index(allows) > cls.__mro__.index(checker):
+            return
+        if allows is checker or not any(_asks_on(vars(checker).get(name)) for name in cls._given):
+            raise TypeError(
+                f"{cls.__qualname__}.allows() would be ignored: {checker.__qualname__}.check() or acheck() is asked in "
+                "its place."
+            )
 
     def check(self, request: HttpRequest) -> Answer:
         user = request.user
@@ -132,6 +140,7 @@ class InGroup(UserPolicy):
     """The user is active and in one of these groups (by name)."""
 
     blocking = True
+    _arguments = frozenset({"names"})
 
     def __init__(self, *names: str) -> None:
         if not names or not all(isinstance(name, str) and name for name in names):
@@ -185,7 +194,7 @@ class HasPermission(Policy):
 
     async def acheck(self, request: HttpRequest) -> Answer:
         if not iscoroutinefunction(self.obj):
-            return await super().acheck(request)
+            return await acheck_from(HasPermission, self, request)
         user = known_user(request)
         if user is None:
             await run_in_thread(request, lambda: request.user.is_authenticated)
@@ -246,7 +255,7 @@ class UserPassesTest(Policy):
 
     async def acheck(self, request: HttpRequest) -> Answer:
         if not iscoroutinefunction(self.test):
-            return await super().acheck(request)
+            return await acheck_from(UserPassesTest, self, request)
         if known_user(request) is None:
             await run_in_thread(request, lambda: request.user.is_authenticated)
         return self._answer(request.user, await self.test(request.user))
@@ -264,6 +273,12 @@ class UserPassesTest(Policy):
 
 
 _UNAUTHENTICATED = Deny(401)
+
+
+def _asks_on(check: Any) -> bool:
+    """Whether a check may ask the one that it overrides, or `allows` itself; True if that cannot be told."""
+    code = getattr(inspect.unwrap(check), "__code__", None)
+    return code is None or not {"__class__", "allows", "check", "acheck"}.isdisjoint(code.co_freevars + code.co_names)
 
 
 def _name(function: Callable[..., Any] | None) -> str:

@@ -301,6 +301,21 @@ async def test_of_base_classes_the_nearest_with_a_check_is_asked():
         assert await status(type("Mine", bases, {})(), root) == 403, bases
 
 
+def test_what_a_class_says_of_its_own_check_does_not_count_for_an_override():
+    issubclass(AllowAny, AllowAny)  # From then on ABCMeta keeps the answer, and had it for classes in the making.
+    policy = type("Mine", (AllowAny,), {"check": check})()
+    assert (policy.blocks(request_of()), policy.anonymous_denial()) == (True, None)
+
+
+async def test_a_check_that_asks_a_base_class_without_one_says_so(caplog):
+    class Lost(Policy):
+        async def acheck(self, request):
+            return await super().acheck(request)
+
+    assert await status(Lost()) == 500
+    assert "Lost has no base class with a check() or acheck()" in caplog.text
+
+
 async def test_a_policy_made_of_policies_may_ask_them():
     either = IsStaff() | IsSuperuser()
     for policy in (Check(either.check), AsyncCheck(either.acheck)):

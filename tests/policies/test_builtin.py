@@ -31,8 +31,22 @@ from channels_wsdeny.policies import (
     UserPassesTest,
     UserPolicy,
 )
+from channels_wsdeny.policies.base import And, Not, Or
 from tests.support.clients import knock
-from tests.support.policies import USERS, ByName, accept, alice, anonymous, ask, boss, raising, root, status
+from tests.support.policies import (
+    USERS,
+    AsyncCheck,
+    ByName,
+    Check,
+    accept,
+    alice,
+    anonymous,
+    ask,
+    boss,
+    raising,
+    root,
+    status,
+)
 
 # Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
@@ -144,6 +158,9 @@ BUILTIN = {
     HasPermission: ("auth.add_user",),
     UserPassesTest: (lambda user: True,),
     UserPolicy: (),
+    And: (AllowAny(), AllowAny()),
+    Or: (AllowAny(), DenyAll()),
+    Not: (DenyAll(),),
 }
 
 
@@ -170,7 +187,15 @@ def test_a_method_that_a_subclass_overrides_is_asked_on_sockets_and_views(name, 
     async def async_view(request):
         return HttpResponse()
 
-    for asked in (policy, AllowAny() & policy, ~~policy):
+    # Policies of the site may ask it themselves, and by either of its checks.
+    for asked in (
+        policy,
+        AllowAny() & policy,
+        policy & AllowAny(),
+        ~~policy,
+        Check(policy.check),
+        AsyncCheck(policy.acheck),
+    ):
         assert status_of(asked, user) == 403
         assert require(asked)(view)(request).status_code == 403
         assert async_to_sync(require(asked)(async_view))(request).status_code == 403
@@ -185,8 +210,35 @@ async def test_an_override_may_ask_the_method_that_it_overrides():
         def check(self, request):
             return request.path == "/" or super().check(request)
 
+    class ByOther(IsStaff):
+        def check(self, request):
+            return async_to_sync(super().acheck)(request)
+
+    class PermissionByOther(HasPermission):
+        def check(self, request):
+            return async_to_sync(super().acheck)(request)
+
+    class OfficeByOther(Office):
+        def check(self, request):
+            return super().check(request)
+
     assert [await status(Office(), user) for user in (anonymous, boss)] == [403, 101]
     assert await status(Public(), anonymous) == 101
+    everything = type(root)(pk=3, is_staff=True, is_superuser=True)
+    for policy in (ByOther(), OfficeByOther(), PermissionByOther("auth.add_user")):
+        assert (await status(policy), await status(policy, everything)) in {(401, 101), (403, 101)}
+
+
+async def test_an_override_of_allows_is_asked_by_a_check_that_asks_on():
+    class Logged:
+        def check(self, request):
+            return super().check(request)
+
+    class IsBoss(Logged, UserPolicy):
+        def allows(self, user):
+            return user is boss
+
+    assert [await status(IsBoss(), user) for user in (alice, boss)] == [403, 101]
 
 
 # Permissions.
@@ -318,13 +370,20 @@ async def test_without_a_resolver_there_is_no_object():
 IGNORED = {
     "obj": (HasPermission, "obj", "give obj as an argument"),
     "test": (UserPassesTest, "test", "give test as an argument"),
+    "names": (InGroup, "names", "give names as an argument"),
     "allows": (type("Closed", (IsStaff,), {}), "allows", "asked in its place"),
+    "allows of a base class": (
+        type("Closed", (IsStaff,), {"check": lambda self, request: True}),
+        "allows",
+        "in its place",
+    ),
 }
 
 
 @pytest.mark.parametrize(("base", "name", "message"), IGNORED.values(), ids=IGNORED)
 def test_an_override_that_would_be_ignored_is_an_error_when_the_class_is_made(base, name, message):
-    methods = {name: lambda self, user: False} | ({"check": lambda self, request: True} if name == "allows" else {})
+    needs_check = name == "allows" and "check" not in vars(base)
+    methods = {name: lambda self, user: False} | ({"check": lambda self, request: True} if needs_check else {})
     with pytest.raises(TypeError, match=message):
         type("Ignored", (base,), methods)
 
