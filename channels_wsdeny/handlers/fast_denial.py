@@ -7,7 +7,6 @@ route at all. Nothing has to be loaded or built for them.
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -28,7 +27,7 @@ from ..http.messages import (
     is_connect,
 )
 from ..http.request import HandshakeRequest, has_allowed_host
-from ..http.responses import JSON, active_language, is_language_negotiated, preferred_type
+from ..http.responses import active_language, is_language_negotiated, negotiate_language, negotiate_type
 from ..http.servers import is_closing, is_granian
 from ..http.trace import is_recorded
 from ..log import log_scope
@@ -46,11 +45,11 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..routing.match import Match
     from ..routing.middleware import ASGIMiddleware
-    from ..types import Message, Receive, Scope, Send
+    from ..types import Message, RawHeaders, Receive, Scope, Send
 
 #: Denials that are kept, and bytes of a body at most.
 _MOST, _LARGEST = 256, 4096
-#: Bytes of a header, and characters of a text, that a kept denial may depend on.
+#: Characters of a text that a kept denial may depend on.
 _LONGEST = 256
 
 
@@ -65,6 +64,7 @@ class _Site(NamedTuple):
     session_cookie: bytes
     #: None if they cannot be used.
     authentication: Authenticators | None
+    language_cookie: bytes
     is_translated: bool
     #: Whether the language depends on the request.
     is_negotiated: bool
@@ -185,15 +185,16 @@ def encoded_denial(
     headers = _headers(scope, site)
     if headers is None:
         return None
-    accept, accept_language = headers
-    media_type = JSON if accept is None else _media_type(accept)
+    media_type = negotiate_type([value for name, value in headers if name == b"accept"])
     language = active_language() if site.is_translated else None
+    if site.is_negotiated:
+        language = negotiate_language([value for name, value in headers if name == b"accept-language"], {}) or language
     closes = is_closing(scope, send)
     asked = authentication if deny.status == 401 else None
-    key = (deny.status, deny.code, deny.detail, media_type, accept_language, language, site.varying, closes, asked)
+    key = (deny.status, deny.code, deny.detail, media_type, language, site.varying, closes, asked)
     found = _encoded.get(key)
     if found is None:
-        request = _request(accept, accept_language)
+        request = HandshakeRequest({"type": "websocket", "path": "/", "headers": headers})
         if asked is not None:
             authenticate_by(request, asked)
         found = _encode(deny, request, scope, send)
@@ -215,6 +216,7 @@ def _site() -> _Site:
             varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
             session_cookie=settings.SESSION_COOKIE_NAME.encode(),
             authentication=_authentication(),
+            language_cookie=settings.LANGUAGE_COOKIE_NAME.encode(),
             is_translated=settings.USE_I18N,
             is_negotiated=is_language_negotiated(),
         )
@@ -231,38 +233,17 @@ def _authentication() -> Authenticators | None:
 _HEADERS = frozenset({b"accept", b"accept-language", b"cookie"})
 
 
-def _headers(scope: Scope, site: _Site) -> tuple[bytes | None, bytes | None] | None:
-    """``Accept`` and ``Accept-Language``, as far as a denial depends on them; None if it depends on more."""
-    accept = language = None
-    for name, value in scope.get("headers", ()):
-        if name not in _HEADERS:
+def _headers(scope: Scope, site: _Site) -> RawHeaders | None:
+    """The headers of `scope` that a denial depends on; None if it depends on more."""
+    found: RawHeaders = []
+    for pair in scope.get("headers", ()):
+        if pair[0] not in _HEADERS:
             continue
-        if name == b"accept":
-            if accept is not None or len(value) > _LONGEST:
-                return None
-            accept = value
-        elif name == b"cookie":
-            if site.is_negotiated:  # A cookie may name the language.
-                return None
-        elif site.is_negotiated:
-            if language is not None or len(value) > _LONGEST:
-                return None
-            language = value
-    return accept, language
-
-
-@lru_cache(maxsize=256)
-def _media_type(accept: bytes) -> str:
-    # Plain text and HTML are named, or matched by a wildcard.
-    if accept == b"*/*" or (b"*" not in accept and b"text/" not in accept.lower()):
-        return JSON
-    return preferred_type(_request(accept, None))
-
-
-def _request(accept: bytes | None, language: bytes | None) -> HandshakeRequest:
-    named = ((b"accept", accept), (b"accept-language", language))
-    headers = [(name, value) for name, value in named if value is not None]
-    return HandshakeRequest({"type": "websocket", "path": "/", "headers": headers})
+        if pair[0] != b"cookie":
+            found.append(pair)
+        elif site.is_negotiated and site.language_cookie in pair[1]:
+            return None
+    return found
 
 
 def _encode(deny: Deny, request: HandshakeRequest, scope: Scope, send: Send) -> tuple[Message, Message] | None:

@@ -12,9 +12,10 @@ import random
 import traceback
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from http.cookies import SimpleCookie
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -28,6 +29,8 @@ from ..exceptions import Deny
 from .request import ScopeRequest, run_in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
@@ -36,8 +39,12 @@ if TYPE_CHECKING:
 JSON = "application/problem+json"
 PLAIN = "text/plain"
 HTML = "text/html"
-#: Characters of an ``Accept`` header that are worth parsing, which takes Django a millisecond or so.
-_LONGEST_ACCEPT = 1024
+#: Characters and ranges of an ``Accept`` or ``Accept-Language`` header that are parsed: a client may send another one
+#: with each handshake.
+_LONGEST, _MOST_RANGES = 1024, 24
+#: Media ranges that decide between the types of a denial, by how specific they are, and the types with those.
+_SPECIFICITY = {"*/*": 0, "application/*": 1, "text/*": 1, JSON: 2, "application/json": 2, PLAIN: 2, HTML: 2}
+_TYPES = tuple((each, each.partition("/")[0] + "/*") for each in (JSON, "application/json", PLAIN, HTML))
 #: The ``Vary`` of a denial, and of one in a language that is negotiated.
 _VARY = ("Accept, Cookie", "Accept, Accept-Language, Cookie")
 _LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
@@ -45,15 +52,60 @@ _LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
 
 def preferred_type(request: HttpRequest) -> str:
     """Which of `JSON`, `PLAIN` and `HTML` the client prefers (RFC 9110 section 12.5.1); else `JSON`."""
-    if isinstance(request, ScopeRequest) and request.header(b"accept") in {None, b"*/*"}:
+    if isinstance(request, ScopeRequest):
+        return negotiate_type([value for name, value in request.scope.get("headers", ()) if name == b"accept"])
+    return negotiate_type([request.headers.get("Accept", "*/*").encode("latin1", "replace")])
+
+
+def negotiate_type(values: list[bytes]) -> str:
+    """As `preferred_type`, by the values of all ``Accept`` headers.
+
+    The choice is that of Django's `get_preferred_type`, at a tenth of its cost, for what differs with each client. A
+    header that is longer than any client needs counts as none.
+    """
+    accept = b",".join(values)
+    if accept in {b"", b"*/*"} or len(accept) > _LONGEST or accept.count(b",") >= _MOST_RANGES:
         return JSON
-    try:
-        if len(request.headers.get("Accept", "")) > _LONGEST_ACCEPT:
-            return JSON
-        preferred = request.get_preferred_type([JSON, "application/json", PLAIN, HTML])
-    except Exception:  # a malformed header must not change the denial
+    return _negotiate_type(accept)
+
+
+@lru_cache(maxsize=256)
+def _negotiate_type(header: bytes) -> str:
+    accept = header.decode("latin1").lower()
+    if "text/" not in accept and "*" not in accept:
         return JSON
+    #: The best quality of each range, and where it stands.
+    found: dict[str, tuple[float, int, int]] = {}
+    for position, each in enumerate(accept.split(",")):
+        name, _, parameters = each.partition(";")
+        name = name.strip()
+        if name in _SPECIFICITY:
+            quality = _quality(parameters) if parameters else 1.0
+            if quality > 0 and (name not in found or -found[name][0] < quality):
+                found[name] = (-quality, -_SPECIFICITY[name], position)
+    matches = [
+        (match, media_type)
+        for media_type, any_subtype in _TYPES
+        if (match := found.get(media_type) or found.get(any_subtype) or found.get("*/*")) is not None
+    ]
+    preferred = min(matches, key=itemgetter(0))[1] if matches else JSON
     return preferred if preferred in {PLAIN, HTML} else JSON
+
+
+def _quality(parameters: str) -> float:
+    """The quality of a media range (RFC 9110 section 12.4.2); 0 if it has other parameters, which no denial has."""
+    quality = 1.0
+    for each in parameters.split(";", 4):
+        name, _, value = each.partition("=")
+        if name.strip() == "q":
+            try:
+                given = float(value.strip(' "'))
+            except ValueError:
+                continue
+            quality = given if 0 <= given <= 1 else 1.0
+        elif name.strip():
+            return 0
+    return quality
 
 
 def to_response(context: RequestContext, denial: Deny | HttpResponseBase) -> HttpResponseBase:
@@ -244,11 +296,28 @@ def language_of(request: HttpRequest) -> AbstractContextManager[None]:
     """A context in which texts are in the client's language, by the rules of `LocaleMiddleware`."""
     if not isinstance(request, ScopeRequest) or not is_language_negotiated():
         return nullcontext()  # Of a view's request the language is active already.
+    values = [value for name, value in request.scope.get("headers", ()) if name == b"accept-language"]
+    language = negotiate_language(values, request.COOKIES)
+    return nullcontext() if language is None else translation.override(language)
+
+
+class _Asking(NamedTuple):
+    """What Django reads of a request to choose its language. That of a handshake is not built for it."""
+
+    COOKIES: Mapping[str, str]
+    META: Mapping[str, str]
+
+
+def negotiate_language(values: list[bytes], cookies: Mapping[str, str]) -> str | None:
+    """The client's language, by all ``Accept-Language`` headers; None if Django cannot tell."""
+    header = b",".join(values).decode("latin1")
+    if len(header) > _LONGEST or header.count(",") >= _MOST_RANGES:
+        header = ""
+    asking: Any = _Asking(cookies, {"HTTP_ACCEPT_LANGUAGE": header})
     try:
-        language = translation.get_language_from_request(request)
+        return translation.get_language_from_request(asking)
     except Exception:  # a malformed header must not change the denial
-        return nullcontext()
-    return translation.override(language)
+        return None
 
 
 def active_language() -> str | None:

@@ -174,6 +174,23 @@ def test_a_denial_is_kept_by_what_it_depends_on_and_for_a_bounded_number(user, h
     assert not fast_denial._encoded
 
 
+@pytest.mark.parametrize("is_negotiated", [False, True])
+def test_headers_that_differ_each_time_share_the_denials_of_the_types_and_languages(is_negotiated, settings):
+    settings.LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+    if is_negotiated:
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
+    site = guarded(IsStaff(), accept)
+    for index in range(50):
+        for headers in (
+            [(b"accept", b"text/html;q=0.%d, text/plain" % index), (b"accept-language", b"de, en;q=0.%d" % index)],
+            [(b"accept", b"text/html"), (b"accept", b"text/plain;q=0.%d" % index), (b"accept-language", b"en")],
+            [(b"accept", b"a/b%d, " % index * 300), (b"accept-language", b"x%d," % index * 300)],
+            [(b"cookie", b"a=%d" % index), (b"accept", b"*/*"), (b"accept-language", b"de")],
+        ):
+            assert ask(site, "/", headers=headers).status == 401
+    assert len(fast_denial._encoded) == (4 if is_negotiated else 3)
+
+
 def test_a_denial_depends_on_settings_hooks_and_the_server(settings, headers_of):
     site = guarded(IsStaff(), accept)
     for headers in ([], headers_of("alice")):

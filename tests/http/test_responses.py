@@ -14,6 +14,8 @@ from django.test import RequestFactory
 from django.utils import translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from channels_wsdeny import Deny
 from channels_wsdeny.decorators import require
@@ -130,6 +132,23 @@ ODD += [f"text/html;q={value}" for value in ("high", "-1", "2", "nan", "inf", "1
 ODD += ["text/html;;;=;q==", 'text/html;a="', 'text/html;a="b,c"', "text/html;charset*=nowhere''%41", "text/html\x7f"]
 ODD += ["text/html;charset*0*=a;charset*1=b", "text/html;q*=utf-8''1", "\xff\xfe", "é/è", "a/b;" + "c=d;" * 5000]
 ODD += ["x" * 20000, "*", "*/html", "text/html*", "../../etc/passwd", "<script>alert(1)</script>", "%s%s%n", "{{ 7 }}"]
+
+
+RANGES = st.tuples(
+    st.sampled_from(
+        ["*/*", "application/*", "text/*", "Text/HTML", "text/plain", "application/json", responses.JSON, "a/b", ""]
+    ),
+    st.sampled_from(
+        ["", ";q=0", ";q=0.5", " ; Q = 0.5 ", ";q=1", ";q=2", ";q=x", ";level=1", ";q=0.9;level=1", ';q="0.7"']
+    ),
+).map("".join)
+
+
+@given(st.lists(RANGES, max_size=6).map(", ".join))
+def test_the_type_is_the_one_that_django_would_choose(accept):
+    request = RequestFactory().get("/", headers={"Accept": accept})
+    expected = request.get_preferred_type([responses.JSON, "application/json", responses.PLAIN, responses.HTML])
+    assert responses.preferred_type(request) == (expected if (expected or "").startswith("text/") else responses.JSON)
 
 
 def test_an_odd_accept_header_changes_no_denial():
@@ -279,11 +298,11 @@ def test_the_active_language_is_found_in_the_contextvar_of_django():
 
 def test_no_denial_is_stored():
     assert ask().header("cache-control") == "no-store"
-    for given, expected in {
+    for before, expected in {
         "private, max-age=60": ["max-age=60", "no-store", "private"],
         "no-store": ["no-store"],
     }.items():
-        answer = ask(lambda given=given: HttpResponse(status=403, headers={"Cache-Control": given}))
+        answer = ask(lambda before=before: HttpResponse(status=403, headers={"Cache-Control": before}))
         assert names_in(answer.header("cache-control")) == expected
 
 
