@@ -53,6 +53,61 @@ if TYPE_CHECKING:
 _PARTING = 1.0
 #: Seconds that response hooks have at least, when hooks and policies have used up ``POLICY_TIMEOUT``.
 LEAST_SECONDS = 0.5
+#: Seconds that a policy or hook has to end once it is cancelled.
+_GRACE = 1.0
+
+
+class Limit:
+    """A time limit as `asyncio.timeout`, and for what swallows its cancellation.
+
+    If the block has not ended a second after its cancellation, `give_up` is called, which answers the client; the
+    block itself goes on.
+    """
+
+    __slots__ = ("_give_up", "_timeout", "_timer")
+
+    def __init__(self, seconds: float, give_up: Callable[[], None] | None) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._give_up = give_up
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Limit:
+        await self._timeout.__aenter__()
+        self._begin()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._end()
+        await self._timeout.__aexit__(*error)
+
+    def expired(self) -> bool:
+        """Whether the block was cancelled."""
+        return self._timeout.expired()
+
+    def reschedule(self, seconds: float | None) -> None:
+        """Give the block so many seconds from now; None for no limit."""
+        if not self.expired():
+            self._end()
+            self._timeout.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+            self._begin()
+
+    def _begin(self) -> None:
+        when = self._timeout.when()
+        if when is not None and self._give_up is not None:
+            self._timer = asyncio.get_running_loop().call_at(when + _GRACE, self._give_up)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def late_error(who: str) -> TimeoutError:
+    """The error for a policy or hook that does not end, though it was cancelled: a 503."""
+    return TimeoutError(
+        f"{who} ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s), was cancelled, and goes "
+        "on: the client was answered without it. It must let CancelledError pass."
+    )
 
 
 @dataclass(slots=True)
@@ -231,10 +286,15 @@ def checks_before(
     return checks
 
 
-async def authorize(context: RequestContext, checks: Iterable[Check], watcher: Watcher | None = None) -> Denial | None:
+async def authorize(
+    context: RequestContext,
+    checks: Iterable[Check],
+    watcher: Watcher | None = None,
+    give_up: Callable[[], None] | None = None,
+) -> Denial | None:
     """Run `checks` within what is left of ``POLICY_TIMEOUT``; returns the first denial.
 
-    While they wait, `watcher` looks out for the client, see `run_checks`.
+    While they wait, `watcher` looks out for the client, see `run_checks`. For `give_up` see `Limit`.
 
     Raises what a check raises, `TimeoutError` past the time (a 503), and `ClientLeft`, see `run_checks`.
     """
@@ -248,7 +308,7 @@ async def authorize(context: RequestContext, checks: Iterable[Check], watcher: W
     if watcher is not None:
         watcher.watch()
     try:
-        async with asyncio.timeout(max(0.0, seconds)) as limit:
+        async with Limit(max(0.0, seconds), give_up) as limit:
             denial = await run_checks(remaining, request, watcher=watcher)
         if limit.expired():  # The check has swallowed its cancellation.
             raise TimeoutError
@@ -435,7 +495,7 @@ class AppHandler:
         if context is not None:
             self.context = context
         #: The time limit of the hooks.
-        self._limit: asyncio.Timeout | None = None
+        self._limit: Limit | None = None
 
     def respond(self, denial: Denial) -> HttpResponseBase:
         """The response that a denial is sent as."""
@@ -451,8 +511,8 @@ class AppHandler:
 
     def _reschedule(self, seconds: float | None) -> None:
         """Give the hooks so many seconds from now; None for no limit."""
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+        if self._limit is not None:
+            self._limit.reschedule(seconds)
 
     def _reschedule_for_response(self) -> None:
         """Give the hooks what is left of ``POLICY_TIMEOUT``, now that the application has answered."""

@@ -50,6 +50,7 @@ from ..routing.resolver import consumer_class_of, leads_to_django, resolve, reso
 from .base import (
     LEAST_SECONDS,
     AppHandler,
+    Limit,
     Target,
     authorize,
     checks_before,
@@ -58,6 +59,7 @@ from .base import (
     denial_blocks,
     due_default,
     end_request,
+    late_error,
     make_denial,
     policy_checks,
     scope_for_application,
@@ -294,6 +296,8 @@ class HttpHandler(AppHandler):
         #: Whether the application was waiting for an event as it was denied: the disconnect ends it.
         self._is_listening = False
         self._task: asyncio.Task[None] | None = None
+        #: What answers for a policy or hook that does not end.
+        self._beside: asyncio.Task[None] | None = None
 
     async def run(self, target: Target) -> None:
         """Run hooks, ask policies, run the application, and send its response or a denial."""
@@ -314,7 +318,10 @@ class HttpHandler(AppHandler):
             return
         try:
             response = await self._in_time(self._respond(target))
-            if self._has_left:
+            if self._beside is not None:
+                discard(response)
+                await self._beside
+            elif self._has_left:
                 discard(response)
             elif isinstance(response, AppResponse):
                 await self._start(response)
@@ -329,7 +336,7 @@ class HttpHandler(AppHandler):
     async def _in_time(self, responding: Coroutine[Any, Any, HttpResponseBase]) -> HttpResponseBase:
         """The response, if hooks take no longer than ``POLICY_TIMEOUT``; the application may."""
         try:
-            async with asyncio.timeout(conf.POLICY_TIMEOUT + LEAST_SECONDS) as self._limit:
+            async with Limit(conf.POLICY_TIMEOUT + LEAST_SECONDS, self._give_up) as self._limit:
                 response = await responding
         except Exception as error:  # some answer must be sent, and it must let nothing through
             return make_denial(self.context, error)
@@ -337,6 +344,15 @@ class HttpHandler(AppHandler):
             late = TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
             return make_denial(self.context, late)
         return response
+
+    def _give_up(self) -> None:
+        """Answer for a policy or hook that has swallowed its cancellation."""
+        self._beside = asyncio.get_running_loop().create_task(self._abandon())
+
+    async def _abandon(self) -> None:
+        if not self._has_left:
+            await self._deny(make_denial(self.context, late_error(self.context.expression or "A hook")))
+        await self._end_app()
 
     async def _respond(self, target: Target) -> HttpResponseBase:
         get_response = partial(self._get_response, target)

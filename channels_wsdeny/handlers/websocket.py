@@ -45,6 +45,7 @@ from ..routing.resolver import resolve_within
 from .base import (
     LEAST_SECONDS,
     AppHandler,
+    Limit,
     SaveSession,
     Target,
     authorize,
@@ -56,6 +57,7 @@ from .base import (
     end_request,
     finalize_error,
     finalize_response,
+    late_error,
     make_denial,
     policy_checks,
     scope_for_application,
@@ -208,11 +210,11 @@ async def _run_within(
             raise target.error
         if target.authentication is not None or target.origins is not None:
             check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
-        denial = await authorize(context, checks_before(context, target, [], [], policies), around.watcher)
+        denial = await around.authorize(context, checks_before(context, target, [], [], policies))
         if denial is None and not policies:
             # Guards outside were asked about a user whom route hooks may have changed.
             policies, _ = _policies(context, target)
-            denial = await authorize(context, policy_checks(policies))
+            denial = await around.authorize(context, policy_checks(policies))
         around.context.policy = context.policy
         if denial is not None:
             await around.deny_from_within(denial, context)
@@ -328,6 +330,7 @@ class WebSocketHandler(AppHandler):
         "_answered",
         "_app_denial",
         "_app_limit",
+        "_beside",
         "_connect_taken",
         "_connection",
         "_disconnect_taken",
@@ -339,6 +342,7 @@ class WebSocketHandler(AppHandler):
         "_opens",
         "_runner",
         "_sender",
+        "_silence_timer",
         "accepting",
         "around",
         "entered",
@@ -373,8 +377,11 @@ class WebSocketHandler(AppHandler):
         #: Whether the first answer is on its way; set by an event once it is out, if a caller waits for that.
         self._is_answering = False
         self._answered: asyncio.Event | None = None
-        #: Ends an application that was denied, or does not answer.
+        #: Ends an application that was denied.
         self._app_limit: asyncio.Timeout | None = None
+        #: Answers for an application that does not, and what answers so, or for a policy or hook that does not end.
+        self._silence_timer: asyncio.TimerHandle | None = None
+        self._beside: tuple[asyncio.Task[None], ...] = ()
         #: The application's accept, and its response: an accept is recognised by the identity of that.
         self._accept: Message = {}
         self.accepting: HttpResponse | None = None
@@ -389,10 +396,15 @@ class WebSocketHandler(AppHandler):
         """Whether the handshake is in `state` now, perhaps other than before the last await."""
         return self.state is state
 
-    @property
-    def watcher(self) -> Connection | None:
-        """Notes whether the client leaves, before the accept: later the events are the application's."""
-        return self.outermost._connection if self.outermost.state is State.CONNECTING else None
+    async def authorize(self, context: RequestContext, checks: list[Check]) -> Denial | None:
+        """Run checks of `context`, see `base.authorize`.
+
+        Before the accept it is noted whether the client leaves; later the events are the application's.
+        """
+        first = self.outermost
+        return await authorize(
+            context, checks, first._connection if first.state is State.CONNECTING else None, first._give_up
+        )
 
     @property
     def innermost_runner(self) -> HookRunner | None:
@@ -438,8 +450,11 @@ class WebSocketHandler(AppHandler):
         token = _handshake.set(self)
         try:
             await self.run(target, runner)
+            await self._end_beside()
             await self._connection.finish()
         finally:
+            for task in self._beside:
+                task.cancel()
             _handshake.reset(token)
             self.release()
             await end_request(context)
@@ -458,6 +473,8 @@ class WebSocketHandler(AppHandler):
             self.state = State.DENIED
             return
         except Exception as error:
+            if self.outermost._beside:  # It was given up.
+                return
             if self._is_answering:
                 raise
             found = _Raised(error)
@@ -479,15 +496,17 @@ class WebSocketHandler(AppHandler):
         if target.error is None:
             policies, self._late = _policies(context, target)
         checks = checks_before(context, target, request_hooks, route_hooks, policies)
-        denial = await authorize(context, checks, self.watcher)
+        denial = await self.authorize(context, checks)
         if denial is None and target.error is None and not (policies or self._late):
             # Guards outside were asked about a user whom hooks may have changed.
             policies, self._late = _policies(context, target)
-            denial = await authorize(context, policy_checks(policies))
+            denial = await self.authorize(context, policy_checks(policies))
         if denial is not None:
             return denial
         if target.error is not None:
             return _Raised(target.error)
+        if self.outermost._beside:  # It was given up.
+            raise ClientLeft
         if self.outermost.state is not State.CONNECTING or self._is_answering:
             raise HandshakeDenied("The handshake was answered while policies were asked.")
         scope = scope_for_application(context, {**self._connection.scope, **target.url})
@@ -501,7 +520,7 @@ class WebSocketHandler(AppHandler):
         """Run the application to its end, which is its answer if it has given none."""
         token = _decided.set(self) if self._opens else None
         answer: Exception | None = None
-        is_late = False
+        self._expect_answer()
         try:
             async with asyncio.timeout(None) as self._app_limit:
                 await app(scope, self.receive, self.send)
@@ -520,14 +539,12 @@ class WebSocketHandler(AppHandler):
                 return
             answer = error
         finally:
-            if self._app_limit is not None:
-                is_late = self._app_limit.expired()
-                self._app_limit = None
+            self._app_limit = None
             if token is not None:
                 _decided.reset(token)
-        await self._app_ended(answer, is_late)
+        await self._app_ended(answer)
 
-    async def _app_ended(self, answer: Exception | None, is_late: bool) -> None:
+    async def _app_ended(self, answer: Exception | None) -> None:
         """The application has ended by itself. The client gets `answer` if it has none yet."""
         if self._is_answering or self.outermost.state is not State.CONNECTING:
             if not is_being_cancelled():  # Channels' consumers swallow a cancellation while they end.
@@ -539,14 +556,45 @@ class WebSocketHandler(AppHandler):
             if self._first is not None and not self._first.done():
                 self._first.set_exception(ClientLeft())
         else:
-            if answer is None or is_late:
-                answer = self._silence(is_late=is_late)
-            await self._answer(_Raised(answer))
+            await self._answer(_Raised(answer or self._silence("ended without an answer to")))
 
-    def _silence(self, *, is_late: bool) -> Exception:
-        late = f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)"
-        what = late if is_late else "ended without an answer to"
+    def _silence(self, what: str) -> Exception:
         return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
+
+    # What is answered beside the code that runs
+
+    def _expect_answer(self) -> None:
+        """From now on ``ACCEPT_TIMEOUT`` counts."""
+        if self.around is None and conf.ACCEPT_TIMEOUT is not None:
+            self._silence_timer = asyncio.get_running_loop().call_later(conf.ACCEPT_TIMEOUT, self._break_silence)
+
+    def _expect_nothing(self) -> None:
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
+
+    def _break_silence(self) -> None:
+        """Answer for an application that does not; it is ended as any that was denied."""
+        if self._connection.has_left:
+            self._end_app_in(0)
+        elif self.state is State.CONNECTING and not self._is_answering:
+            error = self._silence(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
+            self._beside += (asyncio.get_running_loop().create_task(self._answer(_Raised(error))),)
+
+    def _give_up(self, who: str = "") -> None:
+        """Answer for a policy or hook that has swallowed its cancellation."""
+        if self.state is State.CONNECTING:
+            error = late_error(who or self.context.expression or "A hook")
+            self._beside += (asyncio.get_running_loop().create_task(self._abandon(error)),)
+
+    async def _abandon(self, error: Exception) -> None:
+        self._is_answering = True
+        denial = finalize_error(self.context, error)
+        if self._connection.has_left:
+            self.state = State.DENIED
+        else:
+            await self._emit(denial)
+        self.release()
 
     async def _close_with(self, error: Exception) -> None:
         """Close an accepted socket with a denial that its application raised."""
@@ -554,12 +602,20 @@ class WebSocketHandler(AppHandler):
             raise _past_routers(error) from error
         await self._connection.send(await _closing(self.context, error))
 
+    async def _end_beside(self) -> None:
+        """Wait for what answers beside; raises its error, which is the server's."""
+        if self._beside:
+            await asyncio.wait(self._beside)
+            for task in self._beside:
+                if not task.cancelled():
+                    task.result()
+
     # The first answer
 
     async def _answer(self, answer: HttpResponse | Denial | _Raised) -> None:
         """Take the first answer: response hooks see it, and it goes out."""
         self._is_answering = True
-        self._end_app_in(None)
+        self.outermost._expect_nothing()
         if self._first is not None:  # Around hooks wait for it.
             if self._first.done():  # They have given up, and end the application.
                 raise asyncio.CancelledError
@@ -581,7 +637,7 @@ class WebSocketHandler(AppHandler):
         except asyncio.CancelledError:  # by the application, which may try again
             self.context.state.is_interrupted, self._is_answering = True, False
             self._wake()
-            self.outermost._limit_app()  # It may wait for the client already.
+            self.outermost._expect_answer()
             raise
         await self._emit(decision)
 
@@ -603,8 +659,10 @@ class WebSocketHandler(AppHandler):
     ) -> EncodedDenial | HttpResponseBase | _Accept:
         """What goes out for the response that hooks make within `seconds`: an accept with its headers, or a denial."""
         try:
-            async with asyncio.timeout(seconds) as self._limit:
+            async with Limit(seconds, partial(self.outermost._give_up, "A hook")) as self._limit:
                 response = await making
+                if self.outermost.state is not State.CONNECTING:  # It was given up.
+                    return response
                 decision: EncodedDenial | HttpResponseBase | _Accept = response
                 if response is self.accepting and response.status_code == 101:
                     await self._save_session(response, None if self.around is None else self.around.context)
@@ -614,6 +672,8 @@ class WebSocketHandler(AppHandler):
             if self._limit.expired():
                 raise TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
         except Exception as error:  # some answer must be sent, and it must let nothing through
+            if self.outermost.state is not State.CONNECTING:
+                return HttpResponse()
             if self.around is None:
                 return finalize_error(self.context, error)
             return make_denial(self.context, error, strict=True)
@@ -624,6 +684,8 @@ class WebSocketHandler(AppHandler):
     async def _emit(self, decision: EncodedDenial | HttpResponseBase | _Accept) -> None:
         """Send an accept or a denial: the handshake is answered, once and for all."""
         self._runner = None
+        if self.state is not State.CONNECTING:  # It was given up.
+            return
         try:
             if isinstance(decision, _Accept):
                 await self._send_accept(*decision)
@@ -711,6 +773,7 @@ class WebSocketHandler(AppHandler):
 
     def release(self) -> None:
         """Let go of the server; what is left of the application cannot answer any more."""
+        self._expect_nothing()
         if self.state is State.CONNECTING:
             self.state = State.DENIED
         self._wake()
@@ -779,18 +842,12 @@ class WebSocketHandler(AppHandler):
     async def _next_event(self) -> Message:
         if self.state is State.ACCEPTED and (self._connect_taken or self.around is not None):
             return await self._connection.next_event()
-        first = self.outermost  # Its limit is the one for the answer.
-        if first._app_limit is not None and first._app_limit.expired() and not first._is_answering:
-            # The application has swallowed its cancellation.
-            await first._answer(_Raised(first._silence(is_late=True)))
         is_denying = self._is_answering and not self._accept
         if self.state is State.ACCEPTED or (self.state is State.CONNECTING and not is_denying):
             if not self._connect_taken:
                 self._connect_taken = True
                 if self.around is None:
                     return {"type": "websocket.connect"}
-            elif self.around is None and not self._is_answering:
-                self._limit_app()
             event = await self._connection.listener.next()
             if event is not None:
                 if self.state is State.CONNECTING and event["type"] == "websocket.disconnect":
@@ -802,11 +859,6 @@ class WebSocketHandler(AppHandler):
             self._disconnect_taken = True
             return {"type": "websocket.disconnect", "code": 1006}
         raise asyncio.CancelledError  # A plain exception would leave other tasks of the consumer pending.
-
-    def _limit_app(self) -> None:
-        """The application waits for the client before it has answered: from then on `ACCEPT_TIMEOUT` counts."""
-        if conf.ACCEPT_TIMEOUT is not None and self._app_limit is not None and self._app_limit.when() is None:
-            self._end_app_in(conf.ACCEPT_TIMEOUT)
 
     async def send(self, message: Message) -> None:
         """The application's ``send``."""
@@ -877,7 +929,7 @@ class WebSocketHandler(AppHandler):
         hooks = [*context.route_hooks] if context.request.resolver_match is not None else []
         denial: Denial | _Raised | None
         try:
-            denial = await authorize(context, [*hooks, *policy_checks(late)], self.watcher)
+            denial = await self.authorize(context, [*hooks, *policy_checks(late)])
         except Exception as error:  # fail closed
             denial = _Raised(error)
         if denial is None:

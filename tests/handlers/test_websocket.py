@@ -20,10 +20,10 @@ from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
-from channels_wsdeny.decorators import require, with_hooks
-from channels_wsdeny.handlers import websocket
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.handlers import base, websocket
 from channels_wsdeny.policies import AllowAny
-from tests.support.clients import knock, websocket_scope
+from tests.support.clients import GUARD, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import (
@@ -152,8 +152,8 @@ async def test_channels_own_exceptions_of_raw_consumers_are_known():
             raise DenyConnection
 
     assert (await knock(open_to_all(Raw.as_asgi()), "/")).status == 403
-    for base in BASES:
-        assert (await knock(connecting(raising(AcceptConnection), base), "/")).status == 101
+    for kind in BASES:
+        assert (await knock(connecting(raising(AcceptConnection), kind), "/")).status == 101
 
 
 async def ends(scope, receive, send):
@@ -202,6 +202,105 @@ async def test_an_application_without_a_possible_answer_is_a_500_and_the_log_nam
     (error,) = errors(caplog)
     assert name in str(error)
     assert remedy in str(error)
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["", "around hook"])
+@pytest.mark.parametrize("where", ["", "in connect", "in connect, for ever", "in a thread"])
+async def test_accept_timeout_bounds_the_whole_time_until_the_answer(where, around, settings, caplog):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
+    closing, left, hooks = asyncio.Event(), [], Hooks()
+
+    async def connect(self):
+        while not closing.is_set():
+            with suppress(asyncio.CancelledError if where.endswith("for ever") else ()):
+                await closing.wait()
+
+    async def go_on(request, call_next):
+        return await call_next(request)
+
+    if around:
+        hooks.around(go_on)
+    in_thread = threading.Event()
+    if where == "in a thread":
+        app = consumer(lambda self: in_thread.wait(GUARD), WebsocketConsumer)
+    else:
+        app = consumer(connect if where else lambda self: None, disconnect=lambda self, code: left.append(code))
+    server = Server()
+    async with no_task_left():
+        running = server.begin(DenyMiddlewareStack(public(app).as_asgi(), hooks=hooks))
+        while len(server.sent) < 2:
+            await asyncio.sleep(0.01)
+        assert where in {"", "in connect"} or not running.done()
+        closing.set()
+        in_thread.set()
+        assert (await running).status == 500
+    (error,) = errors(caplog)
+    assert "ACCEPT_TIMEOUT" in str(error)
+    assert left == ([] if where == "in a thread" else [1006])
+
+
+STUBBORN = [
+    "policy",
+    "policy of a layer inside",
+    "late policy",
+    "request",
+    "route",
+    "response",
+    "exception",
+    "before",
+    "after",
+]
+
+
+@pytest.mark.parametrize("kind", STUBBORN)
+async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_waiting(
+    kind, settings, caplog, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    closing, hooks, ran = asyncio.Event(), Hooks(), []
+
+    async def hang(*arguments):
+        while not closing.is_set():
+            with suppress(asyncio.CancelledError):
+                await closing.wait()
+        return True if "policy" in kind else None
+
+    async def around(request, call_next):
+        if kind == "before":
+            await hang()
+        response = await call_next(request)
+        await hang()
+        return response
+
+    async def app(scope, receive, send):
+        ran.append("app")
+        await receive()
+        if kind == "exception":
+            raise ZeroDivisionError
+        await send(accept())
+
+    policy = AsyncCheck(hang)
+    sites = {
+        "policy": lambda: guarded(policy, app),
+        "policy of a layer inside": lambda: open_to_all(Wrapper(require(policy)(app))),
+        "late policy": lambda: DenyMiddlewareStack(Wrapper(app), default_policy=policy),
+    }
+    if kind not in sites:
+        hooks.register(around, "around") if kind in {"before", "after"} else hooks.register(hang, kind)
+    site = sites.get(kind, lambda: DenyMiddlewareStack(public(app), hooks=hooks))()
+    server = Server()
+    async with no_task_left():
+        running = server.begin(site)
+        while len(server.sent) < 2:
+            await asyncio.sleep(0.01)
+        assert not running.done()
+        closing.set()
+        assert (await running).status == 503
+    assert server.kinds == DENIAL
+    assert bool(ran) is (kind in {"late policy", "response", "exception", "after"})
+    assert ["goes on" in str(error) for error in errors(caplog)].count(True) == 1
+    assert [record.status for record in caplog.records if record.name == "channels_wsdeny"] == [503]
 
 
 async def test_without_accept_timeout_an_application_may_wait_for_ever(settings):
