@@ -122,7 +122,7 @@ class Settings:
     HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, falls_back=False)
     #: Seconds for a handshake's hooks, session, user and policies, waiting for a thread included; then a 503.
     POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_number)
-    #: Seconds for the answer of an application that awaits its next event before it has answered; then a 500.
+    #: Seconds for the answer of an application, from its call; then a 500.
     ACCEPT_TIMEOUT: Key[float | None] = Key(
         10.0, "a number of seconds above 0, or None", lambda value: value is None or _is_number(value)
     )

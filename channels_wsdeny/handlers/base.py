@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,8 @@ class Limit:
     def _begin(self) -> None:
         when = self._timeout.when()
         if when is not None and self._give_up is not None:
-            self._timer = asyncio.get_running_loop().call_at(when + _GRACE, self._give_up)
+            # A timer that is cancelled is kept by the loop for a while, with its context.
+            self._timer = asyncio.get_running_loop().call_at(when + _GRACE, self._give_up, context=Context())
 
     def _end(self) -> None:
         if self._timer is not None:

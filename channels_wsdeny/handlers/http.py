@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from channels.middleware import BaseMiddleware
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponse, HttpResponseBase
 from django.urls import resolve as resolve_url
 from django.urls.exceptions import Resolver404
 from django.utils.translation import gettext_lazy as _
@@ -318,10 +318,7 @@ class HttpHandler(AppHandler):
             return
         try:
             response = await self._in_time(self._respond(target))
-            if self._beside is not None:
-                discard(response)
-                await self._beside
-            elif self._has_left:
+            if self._has_left or self._beside is not None:
                 discard(response)
             elif isinstance(response, AppResponse):
                 await self._start(response)
@@ -330,6 +327,8 @@ class HttpHandler(AppHandler):
         except ClientLeft:
             pass
         finally:
+            if self._beside is not None:
+                await asyncio.wait({self._beside})
             await self._end_app()
             self._listener.end()  # It may have begun to listen before its response.
 
@@ -339,8 +338,8 @@ class HttpHandler(AppHandler):
             async with Limit(conf.POLICY_TIMEOUT + LEAST_SECONDS, self._give_up) as self._limit:
                 response = await responding
         except Exception as error:  # some answer must be sent, and it must let nothing through
-            return make_denial(self.context, error)
-        if self._limit.expired():  # A hook has swallowed its cancellation.
+            return HttpResponse() if self._beside is not None else make_denial(self.context, error)
+        if self._limit.expired() and self._beside is None:  # A hook has swallowed its cancellation.
             late = TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
             return make_denial(self.context, late)
         return response
@@ -424,6 +423,8 @@ class HttpHandler(AppHandler):
 
     async def _call_app(self, target: Target, scope: Scope) -> AppResponse:
         """The beginning of the application's response; it may take as long as it likes."""
+        if self._beside is not None:
+            raise ClientLeft
         self._reschedule(None)
         self._task = asyncio.create_task(_run(target.app, scope, self.receive, self.send))
         waiting: set[asyncio.Future[Any]] = {self._task, self._answer}

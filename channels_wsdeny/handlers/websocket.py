@@ -342,7 +342,7 @@ class WebSocketHandler(AppHandler):
         "_opens",
         "_runner",
         "_sender",
-        "_silence_timer",
+        "_silence",
         "accepting",
         "around",
         "entered",
@@ -380,7 +380,7 @@ class WebSocketHandler(AppHandler):
         #: Ends an application that was denied.
         self._app_limit: asyncio.Timeout | None = None
         #: Answers for an application that does not, and what answers so, or for a policy or hook that does not end.
-        self._silence_timer: asyncio.TimerHandle | None = None
+        self._silence: tuple[asyncio.TimerHandle, contextvars.Context] | None = None
         self._beside: tuple[asyncio.Task[None], ...] = ()
         #: The application's accept, and its response: an accept is recognised by the identity of that.
         self._accept: Message = {}
@@ -556,30 +556,35 @@ class WebSocketHandler(AppHandler):
             if self._first is not None and not self._first.done():
                 self._first.set_exception(ClientLeft())
         else:
-            await self._answer(_Raised(answer or self._silence("ended without an answer to")))
+            await self._answer(_Raised(answer or self._no_answer("ended without an answer to")))
 
-    def _silence(self, what: str) -> Exception:
+    def _no_answer(self, what: str) -> Exception:
         return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
 
     # What is answered beside the code that runs
 
     def _expect_answer(self) -> None:
         """From now on ``ACCEPT_TIMEOUT`` counts."""
-        if self.around is None and conf.ACCEPT_TIMEOUT is not None:
-            self._silence_timer = asyncio.get_running_loop().call_later(conf.ACCEPT_TIMEOUT, self._break_silence)
+        seconds = conf.ACCEPT_TIMEOUT if self.around is None else None
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            # A timer that is cancelled is kept by the loop for a while, with its context.
+            timer = loop.call_later(seconds, self._break_silence, context=contextvars.Context())
+            self._silence = timer, contextvars.copy_context()
 
     def _expect_nothing(self) -> None:
-        if self._silence_timer is not None:
-            self._silence_timer.cancel()
-            self._silence_timer = None
+        if self._silence is not None:
+            self._silence[0].cancel()
+            self._silence = None
 
     def _break_silence(self) -> None:
         """Answer for an application that does not; it is ended as any that was denied."""
         if self._connection.has_left:
             self._end_app_in(0)
-        elif self.state is State.CONNECTING and not self._is_answering:
-            error = self._silence(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
-            self._beside += (asyncio.get_running_loop().create_task(self._answer(_Raised(error))),)
+        elif self.state is State.CONNECTING and not self._is_answering and self._silence is not None:
+            error = self._no_answer(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
+            answering = self._answer(_Raised(error))
+            self._beside += (asyncio.get_running_loop().create_task(answering, context=self._silence[1]),)
 
     def _give_up(self, who: str = "") -> None:
         """Answer for a policy or hook that has swallowed its cancellation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -23,6 +24,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.exceptions import HandshakeDenied
+from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import DISCONNECT, HOST, REQUEST, START, Server, body, made, plain
@@ -426,6 +428,41 @@ async def test_a_hook_that_hangs_is_a_503_and_an_application_may_take_its_time(s
         await server.end()
         assert (server.sent[0]["status"], b"secret" in server.body) == (503, False)
     assert (await fetch(DenyMiddlewareStack(public(slow), hooks=noting([], "it")), "/")).status == 200
+
+
+@pytest.mark.parametrize("kind", ["policy", "request", "response", "before", "after"])
+async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_waiting(
+    kind, settings, caplog, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    closing = asyncio.Event()
+
+    async def hang(*arguments):
+        while not closing.is_set():
+            with suppress(asyncio.CancelledError):
+                await closing.wait()
+        return True if kind == "policy" else None
+
+    async def around(request, call_next):
+        if kind == "before":
+            await hang()
+        response = await call_next(request)
+        await hang()
+        return response
+
+    if kind == "policy":
+        app = require(AsyncCheck(hang))(plain)
+    else:
+        hooks = made("around", around) if kind in {"before", "after"} else made(kind, hang)
+        app = DenyMiddlewareStack(public(plain), hooks=hooks)
+    server = Server(app)
+    await server.until(2)
+    assert not server.task.done()
+    closing.set()
+    assert await server.end() is None
+    assert (len(server.sent), server.sent[0]["status"], b"secret" in server.body) == (2, 503, False)
+    assert "was cancelled, and goes on" in caplog.text
 
 
 async def test_an_around_hook_that_gives_up_cancels_the_application(ran):
