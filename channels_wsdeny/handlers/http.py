@@ -261,6 +261,17 @@ class AppResponse(HttpResponseBase):
         super().__init__(status=start["status"])
         self.start = start
         take_headers(self, check_headers(start))
+        self._taken = [*self.items()]
+
+    @property
+    def start_message(self) -> Message:
+        """The message with what hooks and the session have made of it; the application's own if that is nothing.
+
+        Raises `ValueError` for headers of theirs that cannot be sent.
+        """
+        if self.status_code == self.start["status"] and not self.cookies and [*self.items()] == self._taken:
+            return self.start
+        return {**self.start, "status": self.status_code, "headers": encode_headers(self)}
 
     @property
     def content(self) -> bytes:
@@ -493,11 +504,11 @@ class HttpHandler(AppHandler):
         """Send the start of the application's response, as the hooks left it, and wait for its end."""
         try:
             await self._save_session(response, self._outer)
-            headers = encode_headers(response)
+            start = response.start_message
         except Exception as error:  # of the session, or headers of hooks that cannot be sent
             await self._deny(make_denial(self.context, error))
             return
-        await self._send({**response.start, "status": response.status_code, "headers": headers})
+        await self._send(start)
         self._is_started = True
         self._decided.set()
         task: Any = self._task

@@ -167,13 +167,36 @@ async def test_the_response_streams_through_with_all_its_messages():
 
     server = Server(DenyMiddlewareStack(app, hooks=noting([], "it")))
     await server.until(3)
-    assert server.sent[1]["headers"] == [(b"x-a", b"1"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     assert (server.sent[1]["status"], server.sent[1]["trailers"], server.body) == (203, True, b"a")
     go_on.set()
     assert (await server.end(), server.sent[3:]) == (
         None,
         [body(b"b"), {"type": "http.response.trailers", "headers": []}],
     )
+
+
+async def test_the_headers_of_an_application_go_out_as_given_where_nothing_is_added(hooks):
+    headers = [[b"X-Twice", b"1"], (b"Set-Cookie", b"a=1"), (b"X-Twice", b"2"), (b"Set-Cookie", b"b=2")]
+    lower = [(b"x-twice", b"1, 2"), (b"x-a", b"b"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+
+    @public
+    async def app(scope, receive, send):
+        await send({**START, "headers": headers})
+        await send(body(b"a"))
+
+    for nested in (
+        app,
+        DenyMiddlewareStack(app),
+        DenyMiddlewareStack(DenyMiddlewareStack(app, hooks=noting([], "it"))),
+    ):
+        server = Server(nested)
+        await server.end()
+        assert server.sent[0]["headers"] == headers
+    server = Server(
+        DenyMiddlewareStack(app, hooks=made("response", lambda r, response: response.__setitem__("X-A", "b")))
+    )
+    await server.end()
+    assert server.sent[0]["headers"] == lower
 
 
 async def test_a_header_that_cannot_be_sent_is_a_500():
