@@ -421,7 +421,7 @@ class Running:
                     with contextlib.suppress(*kinds):
                         await step
         except asyncio.CancelledError:
-            for task in tasks:  # An application that waits for its own tasks now is not ended by ACCEPT_TIMEOUT.
+            for task in tasks:
                 task.cancel()
             raise
         finally:
@@ -582,7 +582,10 @@ def sites(draw):
 def hold(site):
     """Run a site, and hold it against its model."""
     model, running = Model(site), Running(site)
-    raised = asyncio.run(running.run())
+    # Where threads of a busy machine come late, what must be accepted would be denied.
+    patience = {"ACCEPT_TIMEOUT": None} if model.must_accept else {}
+    with override_settings(CHANNELS_WSDENY={**LIMITS, **patience}):
+        raised = asyncio.run(running.run())
     kinds, accepted = [message["type"] for message in running.sent], False
     if "websocket.accept" in kinds:
         accepted = True
@@ -605,7 +608,6 @@ EXAMPLES = os.environ.get("EXAMPLES")
 unhurried = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
-@override_settings(CHANNELS_WSDENY=LIMITS)
 @settings(unhurried, max_examples=250, derandomize=True)
 @given(sites())
 def test_nothing_is_accepted_that_the_model_forbids(site):
@@ -613,14 +615,12 @@ def test_nothing_is_accepted_that_the_model_forbids(site):
 
 
 @pytest.mark.random
-@override_settings(CHANNELS_WSDENY=LIMITS)
 @settings(unhurried, max_examples=int(EXAMPLES or 20000), derandomize=EXAMPLES is None)
 @given(sites())
 def test_nothing_is_accepted_that_the_model_forbids_in_many_sites(site):
     hold(site)
 
 
-@override_settings(CHANNELS_WSDENY=LIMITS)
 def test_a_task_group_that_leaves_a_count_of_cancellations_behind_is_answered():
     kinds = {"stack": None, "guards": Rule(), "asks again": None, "InTask": None}
     nodes = tuple(Node(kind, rule=rule) for kind, rule in kinds.items())
