@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
+from channels.middleware import BaseMiddleware
 from channels.security.websocket import OriginValidator
 from django.apps import apps
 from django.conf import settings
@@ -20,6 +21,7 @@ from ..log import dotted_name
 from ..policies import HasPermission
 from ..policies.base import policies_within
 from ..routing.guards import guards_of, is_bound
+from ..routing.resolver import is_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +79,23 @@ def check_stack() -> Iterator[tuple[str, str]]:
             f"The consumers of ASGI_APPLICATION{where} are not inside a DenyMiddlewareStack. Those without a "
             "decorator are open to everybody.",
             "In asgi.py: application = DenyMiddlewareStack(ProtocolTypeRouter({...})).",
+        )
+
+
+def check_wrappers() -> Iterator[tuple[str, str]]:
+    """Wrappers inside a stack are known, or subclasses of Channels' `BaseMiddleware`."""
+    found: dict[str, str] = {}
+    for way in ways("websocket"):
+        inside = way.apps[next((i for i, app in enumerate(way.apps) if app in way.layers), len(way.apps)) : -1]
+        for app in inside if way.has_stack else ():
+            if not (is_known(app) or isinstance(app, BaseMiddleware)):
+                found.setdefault(dotted_name(app), way.path)
+    for name, path in found.items():
+        yield (
+            f"{name} is inside a DenyMiddlewareStack, before the consumer at {path}, and cannot be looked through. "
+            "The default policy is asked as late as when it calls receive() or accepts, and perhaps about another user "
+            "and route than the consumer gets.",
+            "Write it as a subclass of channels.middleware.BaseMiddleware, and leave it where it is.",
         )
 
 

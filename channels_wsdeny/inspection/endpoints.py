@@ -5,7 +5,9 @@ They are read from how applications are put together; nothing is run.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -129,7 +131,7 @@ def asgi_endpoints(app: Any, outer: AsgiEndpoint) -> Iterator[AsgiEndpoint]:
             yield from asgi_endpoints(inner, place)
         # A subclass of a router that overrides `__call__` may call what is no route of its.
         is_router = isinstance(app, (ProtocolTypeRouter, URLRouter))
-        if not is_known(app) and (is_router or inner_name(app) is None):
+        if not is_known(app) and (is_router or (inner_name(app) is None and not _enclosed(app))):
             yield here
 
 
@@ -145,11 +147,34 @@ def _inside(app: Any, here: AsgiEndpoint) -> Iterator[tuple[AsgiEndpoint, Any]]:
             yield replace(here, path=path, name=name), route.callback
     elif name is not None:
         yield here, getattr(app, name)
+    else:
+        yield from ((here, value) for value in _enclosed(app))
     # What is not known may also call other applications that it keeps.
     for key, value in () if is_known(app) else getattr(app, "__dict__", {}).items():
-        is_endpoint = isinstance(value, ASGIHandler) or consumer_class_of(value) is not None
-        if key != name and (is_endpoint or is_known(value)):
+        if key != name and _leads_on(value):
             yield here, value
+
+
+def _enclosed(app: Any) -> list[Any]:
+    """The applications that a function or a partial is made with, as a middleware that is written as a function is."""
+    return [value for value in _made_with(app) if _leads_on(value)]
+
+
+def _made_with(app: Any) -> Iterator[Any]:
+    if isinstance(app, partial):
+        yield from (app.func, *app.args, *app.keywords.values())
+    for cell in getattr(app, "__closure__", None) or ():
+        with suppress(ValueError):  # It is empty.
+            yield cell.cell_contents
+
+
+def _leads_on(app: Any, depth: int = 5) -> bool:
+    """Whether `app` is an endpoint, a router or a layer, or what is made with one."""
+    if isinstance(app, ASGIHandler) or consumer_class_of(app) is not None or is_known(app):
+        return True
+    name = inner_name(app)
+    inner = [*_made_with(app), *([getattr(app, name)] if name is not None else [])] if depth else []
+    return any(_leads_on(each, depth - 1) for each in inner)
 
 
 class View(NamedTuple):

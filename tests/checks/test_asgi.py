@@ -6,6 +6,7 @@ import sys
 import pytest
 from channels.auth import AuthMiddleware, AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
@@ -25,6 +26,18 @@ async def function(scope, receive, send):
     """An application that cannot be resolved: it may be anything."""
 
 
+def token(app):
+    """A token middleware that is written as a function."""
+
+    async def middleware(scope, receive, send):
+        await app(scope, receive, send)
+
+    return middleware
+
+
+class Token(BaseMiddleware): ...
+
+
 @pytest.mark.parametrize(
     "application",
     [
@@ -38,6 +51,24 @@ async def function(scope, receive, send):
 def test_consumers_without_a_stack_are_reported(application, messages):
     (message,) = messages(application)
     assert (message.id, "ASGI_APPLICATION are not" in message.msg) == ("channels_wsdeny.W002", True)
+
+
+@pytest.mark.parametrize(
+    ("application", "found"),
+    [
+        (DenyMiddlewareStack(token(bare)), ["W008"]),
+        (DenyMiddlewareStack(ProtocolTypeRouter({"websocket": URLRouter([path("", token(consumer))])})), ["W008"]),
+        (DenyMiddlewareStack(Token(bare)), []),
+        (DenyMiddlewareStack(function), []),
+        (token(DenyMiddlewareStack(bare)), []),
+        (ProtocolTypeRouter({"websocket": token(Token(DenyMiddlewareStack(bare)))}), []),
+        (token(bare), ["W002"]),
+    ],
+)
+def test_a_wrapper_inside_the_stack_that_is_no_middleware_of_channels_is_reported_and_around_it_none(
+    application, found, ids
+):
+    assert ids(application) == found
 
 
 def test_only_the_consumers_outside_of_the_stack_are_named(messages):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.consumer import AsyncConsumer
@@ -59,6 +61,9 @@ class Fallback(URLRouter):
 
     async def __call__(self, scope, receive, send):
         await Plain.as_asgi()(scope, receive, send)
+
+
+async def opaque(scope, receive, send): ...
 
 
 def closure(inner):
@@ -141,7 +146,7 @@ ROWS = {
     ),
     "a function beside the application": (
         Switch(sockets(a=staff), closure(plain)),
-        [("/a/", "IsStaff()", "decorator", None)],
+        [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", True)],
     ),
     "a list beside the application": (
         Switch(sockets(a=staff), [plain]),
@@ -155,10 +160,11 @@ ROWS = {
         ProtocolTypeRouter({"websocket": DenyMiddlewareStack(closure(plain))}),
         [("/", "IsAuthenticated()", "default", False)],
     ),
-    "opaque": (
-        ProtocolTypeRouter({"websocket": closure(DenyMiddlewareStack(plain))}),
-        [("/", None, "none", None)],
+    "functions around a stack": (
+        ProtocolTypeRouter({"websocket": closure(partial(closure(Tokens(DenyMiddlewareStack(plain)))))}),
+        [("/", "IsAuthenticated()", "default", None)],
     ),
+    "opaque": (ProtocolTypeRouter({"websocket": opaque}), [("/", None, "none", None)]),
     "class without as_asgi()": (sockets(a=Plain), [("/a/", None, "none", None)]),
     "lets everybody in": (require(~DenyAll())(sockets(a=plain)), [("/a/", "~DenyAll()", "decorator", None)]),
     "or lets everybody in": (
@@ -239,7 +245,8 @@ def test_nested_routers_have_one_path_and_the_innermost_name(rows_of):
             "behind tests.inspection.test_endpoints.Tokens",
         ),
         (sockets(a=Plain), "Plain", "as_asgi() is missing"),
-        (sockets(a=closure(plain)), "closure.<locals>.application", "unknown what it leads to"),
+        (sockets(a=opaque), "opaque", "unknown what it leads to"),
+        (sockets(a=closure(plain)), "Plain", f"behind {HERE}.closure.<locals>.application"),
     ],
 )
 def test_an_endpoint_has_its_dotted_name_and_notes(application, endpoint, note, rows_of):
