@@ -219,7 +219,7 @@ async def test_a_receiver_may_query_while_a_synchronous_consumer_waits(seconds, 
     assert (ran, failures()) == ([0], [])
 
 
-async def test_receivers_run_in_order_in_a_context_of_their_own(ran):
+async def test_each_receiver_runs_in_a_context_of_its_own(ran):
     variable, hooks = contextvars.ContextVar("variable", default=None), Hooks()
     hooks.on_request(lambda request: variable.set("of a hook") and None, blocking=False)
 
@@ -229,7 +229,7 @@ async def test_receivers_run_in_order_in_a_context_of_their_own(ran):
     first, second = functools.partial(hear, "a"), functools.partial(hear, "b")
     with connected(first, second):
         await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")
-    assert ran == [("a", None), ("b", None)]
+    assert sorted(ran) == [("a", None), ("b", None)]
 
 
 class Listener:
