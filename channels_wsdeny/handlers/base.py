@@ -16,7 +16,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of
-from ..concurrency import is_being_cancelled, run_in_threadpool, submit_in_background
+from ..concurrency import run_in_threadpool, submit_in_background
 from ..conf import conf
 from ..exceptions import Deny
 from ..http import session as sessions
@@ -468,9 +468,9 @@ class SaveSession:
 
 
 async def end_request(context: RequestContext) -> None:
-    """The connection or request has ended: call in the background what waits for that.
+    """The connection or request has ended: call what waits for that, in the background.
 
-    It is waited for a moment, so that it has run when the application ends, unless the server cancels that.
+    It is waited for a moment, so that it has run when the application ends.
     """
     state = context.state
     state.has_ended = True  # Before the look at what waits: another thread looks in the other order.
@@ -480,8 +480,7 @@ async def end_request(context: RequestContext) -> None:
         running = submit_in_background(context.run_ending)
     except ConnectionError:  # No thread can be started.
         context.run_ending()
-        return
-    if not is_being_cancelled():
+    else:
         await asyncio.wait({asyncio.wrap_future(running)}, timeout=_PARTING)
 
 

@@ -159,7 +159,11 @@ async def _enter(
         return
     state = outer.handler.outermost.state
     if outer.consumer is not None or state is State.ACCEPTED:
-        await _enter_stream(target, outer, scope, receive, send)
+        stream = RequestState()
+        try:
+            await _enter_stream(target, outer, stream, scope, receive, send)
+        finally:
+            await end_request(RequestContext(outer.request, stream))
     elif state is State.CONNECTING:
         await _enter_within(target, outer, scope, receive, send)
 
@@ -238,25 +242,18 @@ async def _run_within(
         await around.deny_from_within(_Raised(error), context)
 
 
-async def _enter_stream(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+async def _enter_stream(
+    target: Target, outer: RequestContext, state: RequestState, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
     around: Any = outer.request
     request = around.sibling({**scope, **target.url})
-    context = RequestContext(request, RequestState(), outer)
+    context = RequestContext(request, state, outer)
     context.handler, context.guarded = outer.handler, None
     authentication = target.authentication or authentication_of(around)
     if authentication is not None:
         authenticate_by(request, authentication)
     set_route(context, target)
-    try:
-        await _run_stream(target, outer, context, scope, receive, send)
-    finally:
-        await end_request(context)
-
-
-async def _run_stream(
-    target: Target, outer: RequestContext, context: RequestContext, scope: Scope, receive: Receive, send: Send
-) -> None:
     denial: Denial | Exception | None
     try:
         if target.error is not None:

@@ -16,7 +16,8 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
-from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff
+from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
+from tests.support.caches import cache_settings
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.policies import accept as accept_all
@@ -282,6 +283,14 @@ async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap
         ["websocket.close", "4401"],
     ]
     assert opened == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(("policy", "second"), [(MaxConnections(1), "accept"), (Throttle("1/day"), "close")])
+async def test_each_stream_counts_and_holds_its_slot_to_its_end(policy, second, settings):
+    settings.CACHES = cache_settings("locmem")
+    stream = require(policy & policy)(consumer()).as_asgi()
+    happened = await streams(stream, {"path": "/a"}, {"path": "/b"})
+    assert [message.split()[0] for message in happened] == ["websocket.accept", f"websocket.{second}"]
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
