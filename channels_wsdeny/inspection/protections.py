@@ -19,6 +19,7 @@ from ..handlers.view import guards_of_view
 from ..http.context import expression_of
 from ..policies.base import And, Not, Or
 from ..policies.builtin import AllowAny, DenyAll, default_policy
+from ..policies.throttling import MaxConnections, Throttle
 from ..routing.guards import Guards, is_bound
 from ..routing.resolver import is_known, leads_to_django
 
@@ -33,6 +34,8 @@ Source: TypeAlias = Literal["decorator", "stack", "default", "django", "admin", 
 #: It denies some requests; it allows every request, because a decorator says so or only by default; or that is unknown.
 Effect: TypeAlias = Literal["denies", "public", "allows", "unknown"]
 
+#: Policies that keep no user out, though perhaps for a while.
+_OPEN = (AllowAny, Throttle, MaxConnections)
 #: Decorators on a view that are looked under; more of them wrap one another in a circle.
 _MAX_DECORATORS = 50
 #: Where functions are written that are known to call what they wrap, and what they call that.
@@ -117,7 +120,7 @@ def _of_policy(policy: Policy, source: Source, is_certain: bool = True) -> Prote
     effect: Effect = "unknown"
     if not is_certain:
         pass
-    elif type(policy) is AllowAny:
+    elif all(type(each) in _OPEN for each in (policy.policies if type(policy) is And else [policy])):
         # Only a decorator says that this endpoint is meant for everybody.
         effect = "public" if source == "decorator" else "allows"
     elif isinstance(policy, DenyAll) or any(_allows(policy, others) is False for others in (False, True)):
@@ -126,15 +129,15 @@ def _of_policy(policy: Policy, source: Source, is_certain: bool = True) -> Prote
 
 
 def _allows(policy: Policy, others: bool) -> bool | None:
-    """Whether `policy` allows if all policies in it but `AllowAny` and `DenyAll` answer `others`; None if unknown.
+    """Whether `policy` allows if all in it but `DenyAll` and those of `_OPEN` answer `others`; None if unknown.
 
     A policy denies some requests if it denies where all in it say no, as to an anonymous user, or where all say yes,
     as to a superuser: ``IsStaff() | ~IsStaff()`` denies neither.
     """
     kind = type(policy)
-    if isinstance(policy, (AllowAny, DenyAll)):
+    if isinstance(policy, (*_OPEN, DenyAll)):
         # A subclass may answer otherwise than its base, or for every request the same.
-        return kind is AllowAny if kind in {AllowAny, DenyAll} else None
+        return kind is not DenyAll if kind in {*_OPEN, DenyAll} else None
     if isinstance(policy, Not):
         answer = _allows(policy.policy, others)
         return None if kind is not Not or answer is None else not answer

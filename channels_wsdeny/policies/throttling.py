@@ -147,16 +147,13 @@ class _Limit(Policy):
 
     def _address(self, request: HttpRequest) -> str:
         """``REMOTE_ADDR``; the network of an IPv6 address."""
-        text = request.META.get("REMOTE_ADDR")
-        if not text:
-            raise ImproperlyConfigured(
-                f"{self!r}: the request has no REMOTE_ADDR, as behind a Unix socket. Have the server take the address "
-                "from your proxy, or give a function of the request as key."
-            )
         try:
-            address = ipaddress.ip_address(text)
-        except ValueError:  # a server's own name for it
-            return str(text)
+            address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"{self!r}: the request has no IP address as its REMOTE_ADDR, as behind a Unix socket. Have the server "
+                "take the address from your proxy, or give a function of the request as key."
+            ) from None
         if isinstance(address, ipaddress.IPv6Address):
             if address.ipv4_mapped is None:  # else one of a socket that listens to both
                 return str(ipaddress.IPv6Address(int(address) >> _NETWORK << _NETWORK))

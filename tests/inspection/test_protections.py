@@ -26,7 +26,7 @@ from django.views.decorators.vary import vary_on_cookie
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import LOGIN_REQUIRED_MIDDLEWARE, MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser, Throttle
 from channels_wsdeny.policies.base import Or
 from channels_wsdeny.routes import Route, TimedRoute
 
@@ -203,6 +203,7 @@ GUARDED = {
     ),
     "beside one that allows everybody": (require(IsStaff() & AllowAny())(view), "IsStaff() & AllowAny()"),
     "closed": (require(Closed())(view), "Closed()"),
+    "throttled": (require(Throttle("1/s") & IsStaff())(view), "Throttle('1/s', key='user') & IsStaff()"),
     "admin of the site's own": (StrictSite().admin_view(view), f"user_passes_test & {ADMIN}"),
 }
 PERHAPS = {
@@ -226,6 +227,7 @@ PERHAPS = {
     "alternative of a subclass": require(IsStaff() | Everybody())(view),
     "alternative of opposites": require(IsStaff() | ~IsStaff())(view),
     "alternative of opposites by implication": require(IsAuthenticated() | ~IsStaff())(view),
+    "alternative of a throttle": require(IsStaff() | Throttle("1/s"))(view),
     "negated opposites": require(~(IsStaff() & ~IsStaff()))(view),
     "subclass that allows everybody": require(Everybody())(view),
     "subclass of an operator": require(type("Either", (Or,), {})(IsStaff(), IsSuperuser()))(view),
@@ -284,6 +286,8 @@ def test_a_view_without_protection_is_open(given, rows_of):
         (LoginView.as_view(), "login_not_required"),
         (djangos.login_not_required(lambda request: None), "login_not_required"),
         (public(view), "AllowAny()"),
+        (require(Throttle("1/s"))(view), "Throttle('1/s', key='user')"),
+        (require(AllowAny() & Throttle("1/s"))(view), "AllowAny() & Throttle('1/s', key='user')"),
         (public(passing(view)), "AllowAny()"),
     ],
 )
