@@ -76,6 +76,7 @@ ITEMS = [
     (7, {"7.": {*BOTH, "Django's own request"}}),
     (8, {"8.": GROWTH}),
     (9, {"9a.": {"1.2 x", "3.0 x"}, "9b.": {OURS.name}}),
+    (10, {"10.": {"session", "bearer token", "ticket", "session and throttle"}}),
 ]
 
 
@@ -342,4 +343,4 @@ def test_an_item_that_is_not_there_is_an_error_of_usage(run_command, capsys):
     with pytest.raises(SystemExit) as exit_:
         run_command("--only", "99")
     assert exit_.value.code == 2
-    assert "items are numbered 1 to 9" in capsys.readouterr().err
+    assert "items are numbered 1 to 10" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import accepts, crowds, denials, growth, memory, mirror, overload, queries, wire
+from . import accepts, credentials, crowds, denials, growth, memory, mirror, overload, queries, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,4 +22,5 @@ ITEMS: dict[int, Callable[[Plan], Report]] = {
     7: queries.run,
     8: growth.run,
     9: overload.run,
+    10: credentials.run,
 }

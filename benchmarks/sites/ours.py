@@ -11,13 +11,15 @@ django.setup()
 
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.contrib.auth import get_user_model  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
 import channels_wsdeny  # noqa: E402
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
+from channels_wsdeny.authentication import BearerAuthentication, TicketAuthentication  # noqa: E402
 from channels_wsdeny.decorators import permission_required, require  # noqa: E402
-from channels_wsdeny.policies import AllowAny, DenyAll, Policy  # noqa: E402
+from channels_wsdeny.policies import AllowAny, DenyAll, Policy, Throttle  # noqa: E402
 
 from . import GUARDED, PERMISSION  # noqa: E402
 
@@ -39,6 +41,22 @@ def site(routes: int = 1, *, consumer: type[Echo] = Guarded, **options: Any) -> 
     others = [path(f"other-{number}/", Guarded.as_asgi()) for number in range(1, routes)]
     urls = URLRouter([*others, path(GUARDED.lstrip("/"), consumer.as_asgi())])
     return DenyMiddlewareStack(ProtocolTypeRouter({"websocket": urls}), **options)
+
+
+def site_for(credential: str) -> DenyMiddlewareStack:
+    """The site with the authentication classes for ``"session"``, ``"token"`` or ``"ticket"``, or with a throttle."""
+    if credential == "token":
+        return site(authentication=[BearerAuthentication(_user_of)])
+    if credential == "ticket":
+        return site(authentication=[TicketAuthentication()])
+    if credential == "throttle":
+        throttled = require(Throttle("1000000/s", key="ip"))(type("Throttled", (Guarded,), {}))
+        return site(consumer=throttled)
+    return site()
+
+
+def _user_of(token: str) -> Any:
+    return get_user_model().objects.filter(username=token).first()
 
 
 def site_with_leaves(leaves: int) -> DenyMiddlewareStack:
