@@ -21,16 +21,16 @@ import traceback
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from asgiref.sync import async_to_sync, sync_to_async
 
 from .conf import conf
-from .db import close_idle_connections, managed_connections, seconds_until_close
+from .db import close_idle_connections, give_up_turn, managed_connections, seconds_until_close
 from .log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +43,8 @@ _BACKGROUND_THREADS = 4
 
 #: Whether the current code runs in a thread of a pool, or on the event loop on behalf of such a thread.
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
+#: The thread that waits for the response to the current request, where a synchronous middleware holds one.
+_held: contextvars.ContextVar[HeldThread[Any] | None] = contextvars.ContextVar("wsdeny_held", default=None)
 _UNSET = object()
 
 
@@ -217,7 +219,13 @@ async def run_in_threadpool(function: Callable[[], T]) -> T:
     Code of a pool thread that came back to the event loop by `async_to_sync` runs in its own thread again: a
     second thread might never come free. Returns or raises what `function` does.
     """
-    return await _run(function, get_pool())
+    return await _run(function, _free_thread())
+
+
+def _free_thread() -> Executor:
+    """The thread that the request holds, while it waits, else the pool: if all wait, none of the pool comes free."""
+    held = _held.get()
+    return held if held is not None and held.is_waiting else get_pool()
 
 
 async def run_in_background(function: Callable[[], T]) -> T:
@@ -247,6 +255,139 @@ async def _run(function: Callable[[], T], pool: Any) -> T:
         return await sync_to_async(run, thread_sensitive=False, executor=pool)()
     finally:
         _in_pool.set(False)  # asgiref gives the contextvars of the thread back to the caller.
+
+
+class HeldThread(Executor, Generic[T]):
+    """A thread in which a function awaits a response; meanwhile it runs what is submitted, for the same request."""
+
+    def __init__(self) -> None:
+        #: Whether it waits, and takes jobs.
+        self.is_waiting = False
+        #: The arguments that the function has asked for a response with, and the contextvars that it has set.
+        self.asked: asyncio.Future[tuple[tuple[Any, ...], dict[Any, Any]]] | None = None
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._before = contextvars.Context()
+        self._answer: tuple[T | Exception, contextvars.Context] | None = None
+
+    def submit(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
+        """Run a function in the thread."""
+        future: Future[Any] = Future()
+        self._jobs.put(functools.partial(_settle, future, functools.partial(function, *args, **kwargs)))
+        return future
+
+    # On the event loop
+
+    async def run(self, function: Callable[..., T], executor: Any) -> tuple[T, contextvars.Context]:
+        """What ``function(get_response)`` returns in a thread of `executor`, and the context that it leaves behind."""
+
+        def run() -> T:
+            _in_pool.set(True)
+            self._before = contextvars.copy_context()
+            return _contained(lambda: function(self.get_response))()
+
+        result = await sync_to_async(run, thread_sensitive=False, executor=executor)()
+        return result, contextvars.copy_context()
+
+    async def resume(self, answer: T | Exception) -> None:
+        """Have the function go on with the response, or the error."""
+
+        def resume() -> None:
+            self._answer = answer, contextvars.copy_context()
+
+        self.is_waiting, thread = False, cast("Any", self)
+        await sync_to_async(resume, thread_sensitive=False, executor=thread)()
+        self._jobs.put(None)
+
+    def end(self) -> None:
+        """Give up: a function that waits for a response, or will ask for one, gets a `CancelledError`."""
+        self.is_waiting, self.asked = False, None
+        self._before = contextvars.Context()  # An open socket, whose context has this object, keeps nothing of it.
+        self._jobs.put(None)
+
+    async def _ask(self, arguments: tuple[Any, ...], changed: list[contextvars.ContextVar[Any]]) -> None:
+        if self.asked is None:
+            raise asyncio.CancelledError
+        # asgiref has brought them here from the thread: its Locals belong to a thread.
+        here = contextvars.copy_context()
+        self.asked.set_result((arguments, {variable: here[variable] for variable in changed if variable in here}))
+
+    # In the thread
+
+    def get_response(self, *arguments: Any) -> T:
+        """The response. Raises what getting it has raised, and `CancelledError` if the request was given up."""
+        context = contextvars.copy_context()
+        changed = [name for name, value in context.items() if self._before.get(name, _UNSET) is not value]
+        async_to_sync(self._ask)(arguments, changed)
+        self._work()
+        if self._answer is None:
+            raise asyncio.CancelledError
+        (answer, context), self._answer = self._answer, None
+        adopt_context(context)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _work(self) -> None:
+        worker = threading.current_thread()
+        while True:
+            give_up_turn()
+            if isinstance(worker, _Worker):
+                worker.began = None  # It does not hang, however long the application takes to answer.
+            job = self._jobs.get()
+            if isinstance(worker, _Worker):
+                worker.began = time.monotonic()
+            if job is None:
+                return
+            job()
+
+
+def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            result = function()
+        except BaseException as error:  # the caller gets it
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+async def run_around(function: Callable[[Callable[..., T]], T], get_response: Callable[..., Awaitable[T]]) -> T:
+    """What `function` returns, a synchronous function around a request, called with a synchronous `get_response`.
+
+    It holds one thread of the pool from its beginning to its end. `get_response` is awaited here, in the caller's
+    task and context, with the contextvars and asgiref Locals that `function` has set so far; and while it is, that
+    thread runs what the request runs by `run_in_threadpool`. Raises what `function` does.
+    """
+    thread: HeldThread[T] = HeldThread()
+    thread.asked = asked = asyncio.get_running_loop().create_future()
+    running = asyncio.ensure_future(thread.run(function, _free_thread()))
+    around = _held.get()
+    try:
+        while True:
+            await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                response, context = running.result()
+                adopt_context(context)
+                return response
+            arguments, changed = asked.result()
+            for variable, value in changed.items():
+                variable.set(value)
+            thread.asked = asked = asyncio.get_running_loop().create_future()
+            thread.is_waiting = True
+            _held.set(thread)
+            answer: T | Exception
+            try:
+                answer = await get_response(*arguments)
+            except Exception as error:  # the function gets it
+                answer = error
+            finally:
+                _held.set(around)
+            await thread.resume(answer)
+            del answer
+    finally:
+        thread.end()
+        if not running.cancel() and not running.cancelled():
+            running.exception()  # Retrieved, so that asyncio does not log it.
 
 
 def _contained(function: Callable[[], T]) -> Callable[[], T]:
@@ -283,11 +424,15 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"{coroutine!r} had to wait in a synchronous caller.")
 
 
+#: Contextvars that say where code runs.
+_OF_A_THREAD: tuple[Any, ...] = (_in_pool, _held)
+
+
 def adopt_context(context: contextvars.Context) -> Callable[[], None]:
     """Set the contextvars of `context` here as well; returns what gives back those that nothing has set since."""
     adopted: list[tuple[contextvars.ContextVar[Any], Any, contextvars.Token[Any]]] = []
     for variable, value in context.items():
-        if variable is not _in_pool and variable.get(_UNSET) is not value:
+        if variable not in _OF_A_THREAD and variable.get(_UNSET) is not value:
             adopted.append((variable, value, variable.set(value)))
 
     def give_back() -> None:

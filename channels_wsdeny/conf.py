@@ -79,6 +79,10 @@ def _are_authentication_classes(value: Any) -> bool:
     )
 
 
+def _are_paths(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
 class Settings:
     """The dict ``CHANNELS_WSDENY``, with an attribute for each key."""
 
@@ -120,6 +124,10 @@ class Settings:
     )
     #: Hooks for all requests of the site.
     HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, falls_back=False)
+    #: Django middleware that run around handshakes, outside hooks and policies.
+    MIDDLEWARE: Key[Sequence[str]] = Key(
+        [], "a list of dotted paths of Django middleware", _are_paths, falls_back=False
+    )
     #: Seconds for a handshake's hooks, session, user and policies, waiting for a thread included; then a 503.
     POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_number)
     #: Seconds for the answer of an application, from its call; then a 500.
@@ -154,11 +162,12 @@ conf = Settings()
 
 def middleware_index(dotted_path: str) -> int | None:
     """The position in ``MIDDLEWARE`` of the class `dotted_path` or of a subclass; None if there is none."""
-    return _middleware_index(tuple(settings.MIDDLEWARE), dotted_path)
+    return index_in(tuple(settings.MIDDLEWARE), dotted_path)
 
 
 @lru_cache(maxsize=32)
-def _middleware_index(middleware: tuple[str, ...], dotted_path: str) -> int | None:
+def index_in(middleware: tuple[str, ...], dotted_path: str) -> int | None:
+    """As `middleware_index`, in another list of middleware."""
     for index, path in enumerate(middleware):
         if path == dotted_path:
             return index

@@ -10,15 +10,18 @@ Here are also the caches of a thread, and which errors say that a database or an
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache, partial
 from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import caches
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
+from django.db.backends.dummy.base import DatabaseWrapper as DummyWrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 _LEAST_WAIT = 1.0
 
 _in_memory: dict[str, weakref.ref[Any]] = {}
+#: Connections that a test lends to the threads, by their alias.
+_lent: dict[str, Any] = {}
 _shared = threading.RLock()
 
 
@@ -45,6 +50,12 @@ class _Job(threading.local):
 
     is_running = False
     has_lock = False
+    #: Whether the connections of this thread are closed by `managed_connections`.
+    is_managed = False
+
+    def __init__(self) -> None:
+        #: The connections that the job left in another state than it found them, and their attributes before.
+        self.changed: dict[Any, dict[str, Any]] = {}
 
     def lock(self) -> None:
         """Wait for the lock, which the job then holds until it ends."""
@@ -54,7 +65,11 @@ class _Job(threading.local):
 
     def end(self) -> None:
         """End the job, and release the lock if the job holds it."""
-        self.is_running = False
+        self.is_running = self.is_managed = False
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Release the lock, if the job holds it, until its next query."""
         if self.has_lock:
             self.has_lock = False
             _shared.release()
@@ -78,11 +93,12 @@ def managed_connections() -> Iterator[None]:
     """Run a job in a thread: the thread's obsolete connections are closed before and after it."""
     reset_queries()
     close_old_connections()
-    shared = _share() if _in_memory else []
-    _job.is_running = bool(shared)
+    shared = _share() if _in_memory or _lent else []
+    _job.is_running, _job.is_managed = bool(shared), True
     try:
         yield
     finally:
+        _undo_changes()
         for connection in shared:
             connection.dec_thread_sharing()
             del connections[connection.alias]
@@ -103,17 +119,100 @@ def close_idle_connections() -> None:
     close_old_connections()
 
 
+@contextmanager
+def lending(connection: Any) -> Iterator[None]:
+    """Have jobs use `connection`, which is in a test's transaction."""
+    before = _lent.get(connection.alias)
+    _lent[connection.alias] = connection
+    try:
+        yield
+    finally:
+        if before is None:
+            del _lent[connection.alias]
+        else:
+            _lent[connection.alias] = before
+
+
 def take_turn() -> None:
     """Wait for the lock before a transaction begins: on a shared connection, two threads' would mix."""
     _job.lock()
 
 
+def give_up_turn() -> None:
+    """Release the lock of this job while it waits for others, which may query on the same connection."""
+    _job.unlock()
+
+
+# State on connections, such as the tenant of a middleware
+
+#: Attributes that Django's own connections have; the last ones are set as they connect.
+_DJANGOS = frozenset(vars(DummyWrapper({})).keys() | {"init_commands", "isolation_level", "transaction_mode"})
+#: SQL that sets a variable of the session, or changes its database, but for what Django does when it connects.
+_SETS = re.compile(
+    r"\s*(?:set\s+(?!sql_auto_is_null|session\s+transaction)|use\s|reset\s)|.*\bset_config\s*\(",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@lru_cache(maxsize=512)
+def _is_djangos(cls: Any, name: str) -> bool:
+    return any(name in vars(base) for base in cls.__mro__ if base.__module__.startswith("django."))
+
+
+def _attributes(connection: Any) -> dict[str, Any]:
+    """The attributes of `connection` that are not Django's own."""
+    cls = connection.__class__
+    return {
+        name: value for name, value in vars(connection).items() if name not in _DJANGOS and not _is_djangos(cls, name)
+    }
+
+
+@contextmanager
+def noting_changes() -> Iterator[None]:
+    """Note which connections of this thread get another state: they are closed, and dropped, at the end of the job.
+
+    That is attributes that are not Django's own, such as a tenant, and variables of the database's session.
+    """
+    before = {connection: _attributes(connection) for connection in connections.all()}
+    setting: set[Any] = set()
+    with ExitStack() as stack:
+        for connection in before:
+            stack.enter_context(connection.execute_wrapper(partial(_note_setting, setting)))
+        try:
+            yield
+        finally:
+            for connection, known in before.items():
+                now = _attributes(connection)
+                is_same = known.keys() == now.keys() and all(known[name] is now[name] for name in known)
+                if _job.is_managed and (connection in setting or not is_same):
+                    _job.changed.setdefault(connection, known)
+
+
+def _note_setting(setting: set[Any], execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+    if isinstance(sql, str) and _SETS.match(sql):
+        setting.add(context["connection"])
+    return execute(sql, params, many, context)
+
+
+def _undo_changes() -> None:
+    while _job.changed:
+        connection, known = _job.changed.popitem()
+        for name in _attributes(connection).keys() - known.keys():
+            delattr(connection, name)
+        vars(connection).update(known)
+        if not connection.allow_thread_sharing:
+            with suppress(Exception):  # protects the job's result from a database that is gone
+                connection.close()
+            with suppress(AttributeError):  # The job has dropped it.
+                del connections[connection.alias]
+
+
 def _share() -> list[Any]:
-    """Use the in-memory connections in this thread; returns them."""
+    """Use the in-memory connections, and those that are lent, in this thread; returns them."""
     shared = []
-    for alias, reference in list(_in_memory.items()):
-        connection = reference()
-        if connection is not None and connection.is_in_memory_db():
+    known = {alias: reference() for alias, reference in list(_in_memory.items())} | _lent
+    for alias, connection in known.items():
+        if connection is not None and (alias in _lent or connection.is_in_memory_db()):
             connection.inc_thread_sharing()
             if _execute_alone not in connection.execute_wrappers:
                 connection.execute_wrappers.insert(0, _execute_alone)

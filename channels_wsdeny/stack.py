@@ -12,6 +12,7 @@ from .authentication.base import as_authenticators
 from .conf import DENY_WITH
 from .decorators import GuardedApp
 from .handlers import http, websocket
+from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
@@ -45,12 +46,13 @@ class DenyMiddlewareStack(ASGIMiddleware):
     nested stacks the nearest one counts. `hooks` are `Hooks` (one, or several) that run for every request, beside
     the site's own. `authentication` is a list of authentication classes (instances, or dotted paths), and `origins` are
     those of pages that may begin a handshake with the credentials which browsers add: ``"same"``, a list or ``"*"``
-    (None: the site's ``AUTHENTICATION`` and ``ORIGINS``). `deny_with` is ``"response"`` or ``"close"`` (None: the
+    (None: the site's ``AUTHENTICATION`` and ``ORIGINS``). `middleware` are dotted paths of Django middleware for
+    handshakes (None: those of the site's ``CHANNELS_WSDENY``). `deny_with` is ``"response"`` or ``"close"`` (None: the
     site's ``DENY_WITH``). Lifespan and unknown scopes pass through untouched.
 
     Over HTTP, Django's own handler is left to `MirrorMiddleware`, which runs the hooks around the view.
 
-    Raises `TypeError`, `ValueError` or `ImproperlyConfigured` for arguments that are none of these.
+    Raises `TypeError`, `ValueError` or `ImproperlyConfigured` for arguments that are none of these, or cannot be used.
     """
 
     is_stack = True
@@ -63,6 +65,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
         hooks: Hooks | Iterable[Hooks] | None = None,
         authentication: Iterable[Any] | None = None,
         origins: Origins | None = None,
+        middleware: Iterable[str] | None = None,
         deny_with: str | None = None,
     ) -> None:
         if not callable(inner):
@@ -83,6 +86,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
             else as_authenticators(authentication, "DenyMiddlewareStack(authentication=...)")
         )
         self.origins = None if origins is None else usable_origins(origins)
+        self.middleware = None if middleware is None else as_middleware(middleware)
         self.deny_with = deny_with
 
     def __repr__(self) -> str:

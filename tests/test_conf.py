@@ -40,6 +40,11 @@ VALUES = {
         [[], ["chat.hooks.hooks"], ("chat.hooks.hooks",), [Hooks()]],
         [None, "chat.hooks.hooks", Hooks(), [3], [None], {"chat.hooks.hooks"}],
     ),
+    "MIDDLEWARE": (
+        [],
+        [[], ["chat.middleware.Tenants"], ("chat.middleware.Tenants",)],
+        [None, "chat.middleware.Tenants", [3], [None], {"chat.middleware.Tenants"}, [object]],
+    ),
     "POLICY_TIMEOUT": (
         4.0,
         [4, 0.5, 3600],
@@ -58,7 +63,7 @@ VALUES = {
     "RETRY_AFTER": (5, [1, 3600], [0, -1, 0.5, True, "5", None, float("nan")]),
 }
 #: Keys whose invalid values do not count as the default, which could allow what they were meant to deny.
-KEPT = {"DEFAULT_POLICY", "MIRROR_DEFAULT_POLICY", "AUTHENTICATION", "ORIGINS", "HOOKS"}
+KEPT = {"DEFAULT_POLICY", "MIRROR_DEFAULT_POLICY", "AUTHENTICATION", "ORIGINS", "HOOKS", "MIDDLEWARE"}
 INVALID = [(name, value) for name, (_, _, invalid) in VALUES.items() for value in invalid]
 
 

@@ -13,6 +13,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
+from django.utils.deprecation import MiddlewareMixin
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
@@ -241,6 +242,44 @@ def test_hooks_that_need_no_thread_add_no_hop_to_any_answer(place, alice, header
     assert count(stack, "/there/", headers=headers) == (101, 1, SESSION + PERMISSIONS)
     assert count(stack, "/x/", headers=headers) == (403, 1, SESSION + PERMISSIONS)
     assert count(stack, "/nowhere/", headers=headers) == (404, 0, 0)
+
+
+class Steps(MiddlewareMixin):
+    """Does nothing, in a thread."""
+
+    def process_request(self, request): ...
+
+    def process_view(self, request, view, args, kwargs): ...
+
+
+class AllSteps(Steps):
+    def process_response(self, request, response):
+        return response
+
+
+#: Django middleware around an anonymous handshake, and the hops of its denial, and of an accept behind a policy.
+MIDDLEWARE = {
+    "Security Locale": (0, 1),
+    "Steps": (1, 1),
+    "Steps Security Steps": (1, 1),
+    "AllSteps": (2, 2),
+    "Both": (0, 1),
+}
+
+
+class Both:
+    sync_capable = async_capable = True
+
+    def __new__(cls, get_response):
+        return get_response
+
+
+@pytest.mark.parametrize(("names", "hops"), MIDDLEWARE.items())
+def test_django_middleware_share_the_hop_of_the_policies(names, hops, settings):
+    djangos = {name: f"django.middleware.{name.lower()}.{name}Middleware" for name in ("Security", "Locale")}
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [djangos.get(name, f"{__name__}.{name}") for name in names.split()]}
+    count(site(DenyAll()))  # They are made in a thread.
+    assert (count(site(DenyAll())), count(site(SYNC))) == ((403, hops[0], 0), (101, hops[1], 0))
 
 
 @pytest.mark.parametrize("cookie", [b"theme=dark", b"notthesessionid=1", b"sessionid"])

@@ -325,6 +325,62 @@ def test_a_connection_that_was_lost_costs_a_handshake_at_most(checks, statuses, 
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("state", ["attribute", "sql", "function", "nothing"])
+def test_the_tenant_that_a_middleware_sets_on_a_connection_holds_for_its_own_handshake_alone(state, run, postgresql):
+    """Policies see it. The next handshake in the thread has another connection; one without a tenant keeps it."""
+    found = run(
+        f"""
+        import sys, types
+        from django.utils.deprecation import MiddlewareMixin
+        settings.CHANNELS_WSDENY["POOL_SIZE"] = 1
+        state, seen, choosing = {state!r}, [], [True]
+
+        def choose(request):
+            with connection.cursor() as cursor:
+                if state == "sql" and choosing:
+                    cursor.execute("SET search_path TO tenant")
+                elif state == "function" and choosing:
+                    cursor.execute("SELECT set_config('app.tenant', 'tenant', false)")
+                elif state == "attribute" and choosing:
+                    connection.schema_name = "tenant"
+                cursor.execute("SELECT 1")
+
+        class Split(MiddlewareMixin):
+            def process_request(self, request):
+                choose(request)
+
+        def around(get_response):
+            def middleware(request):
+                choose(request)
+                return get_response(request)
+            return middleware
+
+        def look(request):
+            with connection.cursor() as cursor:
+                variables = "current_setting('search_path'), current_setting('app.tenant', true)"
+                cursor.execute(f"SELECT {{variables}}, pg_backend_pid()")
+                *variables, pid = cursor.fetchone()
+            seen.append(["tenant" in [*variables, getattr(connection, "schema_name", "")], pid])
+            return True
+
+        sys.modules["site_middleware"] = types.SimpleNamespace(Split=Split, around=around)
+        for name in ("Split", "around"):
+            settings.CHANNELS_WSDENY["MIDDLEWARE"] = ["site_middleware." + name]
+            for choosing in ([True], [], []):
+                several(1, Check(look), [])
+        print(json.dumps(seen))
+        """,
+        CONN_MAX_AGE=None,
+        **postgresql,
+    )
+    has_tenant, pids = zip(*found, strict=True)
+    assert has_tenant == (state != "nothing", False, False) * 2
+    assert [pids[1] == pids[0], pids[2] == pids[1], pids[4] == pids[3], pids[5] == pids[4]] == [
+        *[state == "nothing", True] * 2
+    ]
+
+
+@pytest.mark.servers
 def test_a_database_that_cannot_be_reached_is_unavailable_and_used_again_once_it_is_back(run, tmp_path):
     found = run(
         """

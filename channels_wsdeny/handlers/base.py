@@ -130,6 +130,8 @@ class Target:
     #: The authentication classes and origins of the nearest stack that has them; None for those of the site.
     authentication: Authenticators | None = None
     origins: Origins | None = None
+    #: The Django middleware of the nearest stack that names some; None: the site's.
+    middleware: tuple[str, ...] | None = None
     #: Whether a default policy is asked where there is no other.
     owes_default: bool = True
     #: Whether what is inside is not known. Route hooks wait until it is.
@@ -158,6 +160,7 @@ class Target:
                 stack_default=match.stack_default,
                 authentication=match.authentication,
                 origins=match.origins,
+                middleware=match.middleware,
                 is_late=match.is_late,
                 is_django=match.is_django,
                 url=match.url,
@@ -172,6 +175,7 @@ class Target:
             stack_default=middleware.default_policy,
             authentication=middleware.authentication,
             origins=middleware.origins,
+            middleware=middleware.middleware,
             is_late=True,
             error=error if isinstance(error, Exception) else None,
         )

@@ -59,6 +59,7 @@ class _Site(NamedTuple):
     #: ``DENY_WITH``; None where `DEBUG` shows more about a denial than can be kept.
     how: str | None
     has_hooks: bool
+    has_middleware: bool
     #: What changes the bytes of a denial.
     varying: tuple[Any, ...]
     session_cookie: bytes
@@ -128,7 +129,7 @@ def _may_have_credentials(scope: Scope) -> bool:
 
 def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Policy | None, Deny | None]:
     if isinstance(match, EndpointMatch):
-        if match.is_late or _has_hooks((*match.hooks, *match.guards.hooks)):
+        if match.is_late or _has_middleware(match) or _has_hooks((*match.hooks, *match.guards.hooks)):
             return None, None
         policies = match.guards.policies
         if match.default_policy is not None:
@@ -138,9 +139,13 @@ def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Polic
         except Exception:  # what a policy of the site's raises is answered where it is asked
             return None, None
         return policy, denial if isinstance(denial, Deny) else None
-    if match is NOT_FOUND and not _has_hooks((*middleware.hooks, *middleware.guards.hooks)):
-        return None, _NOT_FOUND
-    return None, None
+    if match is not NOT_FOUND or _has_middleware(middleware):
+        return None, None
+    return None, None if _has_hooks((*middleware.hooks, *middleware.guards.hooks)) else _NOT_FOUND
+
+
+def _has_middleware(within: EndpointMatch | ASGIMiddleware) -> bool:
+    return _site().has_middleware if within.middleware is None else bool(within.middleware)
 
 
 def _has_hooks(registries: tuple[Hooks, ...]) -> bool:
@@ -213,6 +218,7 @@ def _site() -> _Site:
         site = _sites[wrapped] = _Site(
             how=None if settings.DEBUG else conf.DENY_WITH,
             has_hooks=bool(conf.HOOKS),
+            has_middleware=bool(conf.MIDDLEWARE),
             varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
             session_cookie=settings.SESSION_COOKIE_NAME.encode(),
             authentication=_authentication(),

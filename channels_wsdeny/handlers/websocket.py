@@ -64,6 +64,7 @@ from .base import (
     set_route,
 )
 from .connection import Connection
+from .django_middleware import middleware_hooks
 from .fast_denial import deny_anonymous, encoded_denial
 
 if TYPE_CHECKING:
@@ -184,8 +185,10 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
     try:
-        runner = make_runner(handler, target.hooks, "websocket", around.innermost_runner)
-    except HookError as error:
+        # Those of a stack that only a wrapper leads to, so that they did not run around that.
+        middleware = await middleware_hooks(target.middleware) if target.middleware else ()
+        runner = make_runner(handler, (*middleware, *target.hooks), "websocket", around.innermost_runner)
+    except (HookError, ImproperlyConfigured, TimeoutError) as error:
         await around.deny_from_within(_Raised(error), context)
         return
     policies, late = _policies(context, target)
@@ -435,6 +438,8 @@ class WebSocketHandler(AppHandler):
             authenticate_by(request, authentication)
             check_page(request, target)
             hooks = site_hooks()
+            given = conf.MIDDLEWARE if target.middleware is None else target.middleware
+            middleware = await middleware_hooks(tuple(given)) if given else ()
             if "url_route" in self._connection.scope:  # of a router around the stack
                 request.describes(self._connection.scope, adopting=True)
         except Exception as error:  # malformed, or hooks that might have denied cannot be used
@@ -442,7 +447,7 @@ class WebSocketHandler(AppHandler):
             self.release()
             return
         set_route(context, target)
-        layers = (*hooks, *target.hooks[0]), target.hooks[1]
+        layers = (*middleware, (*hooks, *target.hooks[0]), target.hooks[1])
         runner = make_runner(self, layers, "websocket", last=SaveSession(context)) if any(layers) else None
         token = _handshake.set(self)
         try:
@@ -737,6 +742,7 @@ class WebSocketHandler(AppHandler):
             self.around is not None
             or (self._runner is not None and self._runner.has_response_hooks)
             or context.trace is not None
+            or context.state.middleware is not None  # It may have chosen the language.
             or context.request.has_unsaved_session  # type: ignore[attr-defined] # a handshake
         ):
             return False

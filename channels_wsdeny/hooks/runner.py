@@ -88,7 +88,7 @@ def make_runner(
             runner = HookRunner(responder, hooks, outer)
             if first is None:
                 first = runner
-                if last is not None:
+                if last is not None and not hooks.around:  # else it would not be the last
                     runner._response.append(last)
             else:
                 runner.outer.inner = runner  # type: ignore[union-attr] # it is the layer around
@@ -249,6 +249,9 @@ class HookRunner:
     async def _leave(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
         """As `finish`, for this layer alone."""
         response = await self.answer(answer) if isinstance(answer, Exception) else answer
+        answered_by = self._responder.context.state.answered_by
+        if answered_by is not None and self._is_inside(answered_by):
+            self._response.clear()
         if self._response.is_stopped:  # They were interrupted; what is left of them runs for another answer.
             self._response = Checks(self._response)
         while self._response:
@@ -264,6 +267,11 @@ class HookRunner:
             self.forget()
             add_denial_headers(response)
         return response
+
+    def _is_inside(self, function: Callable[..., Any]) -> bool:
+        """Whether `function` is a request hook of a layer around this one."""
+        around = [runner for runner in self.layers_around if runner is not self]
+        return any(hook.function is function for runner in around for hook in runner._hooks.request)
 
     def hold_response_hooks(self) -> Callable[[HttpResponseBase | Exception], HttpResponseBase]:
         """Keep the response hooks of this layer back; returns what runs them, as `finish`, in a synchronous caller."""

@@ -60,6 +60,7 @@ class RequestState:
     """The state of one request, which its contexts at all layers share."""
 
     __slots__ = (
+        "answered_by",
         "consumer_class",
         "counted",
         "ending",
@@ -67,6 +68,7 @@ class RequestState:
         "hooks_begun",
         "hooks_run",
         "is_interrupted",
+        "middleware",
         "objects",
         "passed",
         "route",
@@ -89,6 +91,10 @@ class RequestState:
         self.has_ended = False
         #: Whether response hooks were interrupted: an application that answers again must not pass without them.
         self.is_interrupted = False
+        #: How far the Django middleware around a handshake have come; None without any.
+        self.middleware: Any = None
+        #: The request hook that stands for one which answered: response hooks inside it do not see that.
+        self.answered_by: Any = None
         #: The hooks whose run has begun, and is not over: perhaps it was interrupted.
         self.hooks_begun: set[Hook] = set()
         #: The hooks that have run. Each runs once for a request, unless it or a later one denied.

@@ -284,7 +284,7 @@ def discard(response: HttpResponseBase | None, successor: HttpResponseBase | Non
             pass
 
 
-# The client's language, where the site negotiates it: `LocaleMiddleware` never sees a handshake.
+# The client's language, where the site negotiates it: `LocaleMiddleware` sees a handshake only if the site says so.
 
 
 def is_language_negotiated() -> bool:
@@ -296,6 +296,9 @@ def language_of(request: HttpRequest) -> AbstractContextManager[None]:
     """A context in which texts are in the client's language, by the rules of `LocaleMiddleware`."""
     if not isinstance(request, ScopeRequest) or not is_language_negotiated():
         return nullcontext()  # Of a view's request the language is active already.
+    context: RequestContext | None = vars(request).get("wsdeny")
+    if context is not None and context.state.middleware is not None and active_language() is not None:
+        return nullcontext()  # A middleware of the handshake has chosen it.
     values = [value for name, value in request.scope.get("headers", ()) if name == b"accept-language"]
     language = negotiate_language(values, request.COOKIES)
     return nullcontext() if language is None else translation.override(language)

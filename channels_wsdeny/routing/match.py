@@ -59,6 +59,8 @@ class EndpointMatch:
     #: Those of the nearest stack around the endpoint that has them.
     authentication: Authenticators | None = None
     origins: Origins | None = None
+    #: The Django middleware of the nearest stack that names some; None: the site's.
+    middleware: tuple[str, ...] | None = None
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""

@@ -32,6 +32,8 @@ class ASGIMiddleware:
     authentication: Authenticators | None = None
     origins: Origins | None = None
     hooks: tuple[Hooks, ...] = ()
+    #: The dotted paths of Django middleware for handshakes; None: those of a stack around, or the site's.
+    middleware: tuple[str, ...] | None = None
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app`, resolved anew when middleware of the site calls it."""

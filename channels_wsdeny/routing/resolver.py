@@ -112,6 +112,8 @@ class _Resolver:
                 match.authentication = middleware.authentication
             if match.origins is None:
                 match.origins = middleware.origins
+            if match.middleware is None:
+                match.middleware = middleware.middleware
             if guards is not NO_GUARDS:
                 match.guards = guards.around(match.guards)
             if middleware.hooks:

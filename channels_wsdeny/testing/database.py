@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from ..concurrency import _in_pool
+from ..db import lending
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -83,6 +84,7 @@ def _share(connection: BaseDatabaseWrapper, *, is_other: bool) -> ExitStack:
     undo = ExitStack()
     connection.inc_thread_sharing()
     undo.callback(connection.dec_thread_sharing)
+    undo.enter_context(lending(connection))  # A synchronous Django middleware holds a thread of the pool.
     undo.enter_context(mock.patch.object(connection, "close_if_unusable_or_obsolete"))
     if is_other:
         own = {each.alias: each for each in connections.all(initialized_only=True)}.get(connection.alias)

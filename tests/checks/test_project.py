@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.asgi import get_asgi_application
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
@@ -169,3 +170,27 @@ def test_a_default_policy_for_views_needs_the_mirror(ids):
 def test_a_setting_of_almost_the_right_name_is_reported(messages):
     (message,) = messages(CHANNELS_WS_DENY={"POOL_SIZE": 3})
     assert (message.id, message.msg) == ("channels_wsdeny.W011", "The setting CHANNELS_WS_DENY is read by nothing.")
+
+
+# Middleware around handshakes.
+
+
+def broken_middleware(get_response):
+    return None
+
+
+MINE = type("Mine", (SessionMiddleware,), {})
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        *((path, ["E014"]) for path in ("", "nowhere.Middleware", "builtins.x", f"{__name__}.broken_middleware")),
+        *((path, ["E015"]) for path in (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR, f"{__name__}.MINE")),
+        ("django.middleware.security.SecurityMiddleware", []),
+    ],
+)
+def test_a_middleware_that_cannot_run_around_handshakes_is_named(path, found, messages):
+    reported = messages(ASGI_APPLICATION=None, CHANNELS_WSDENY={"MIDDLEWARE": [path]})
+    assert [message.id for message in reported] == [f"channels_wsdeny.{number}" for number in found]
+    assert all(repr(path) in message.msg for message in reported)

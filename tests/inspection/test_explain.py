@@ -24,6 +24,7 @@ from django.core.asgi import get_asgi_application
 from django.core.management import CommandError
 from django.http import HttpResponse
 from django.urls import path, re_path
+from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
@@ -191,6 +192,31 @@ def test_known_wrappers_run(ask):
 def test_what_an_application_raises_is_raised(ask):
     with pytest.raises(ValueError, match="No route found"):
         ask(URLRouter([path("a/", Runs.as_asgi())]))
+
+
+class Marks(MiddlewareMixin):
+    def process_request(self, request):
+        RAN.append("split")
+
+    def process_response(self, request, response):
+        response["X-Marks"] = "1"
+        return response
+
+
+def holds(get_response):
+    def middleware(request):
+        RAN.append("call")
+        return get_response(request)
+
+    return middleware
+
+
+def test_django_middleware_of_the_handshake_run_and_are_listed(ask, settings):
+    paths = [f"{__name__}.{name}" for name in ("Marks", "holds")]
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": paths}
+    told = ask(DenyMiddlewareStack(public(Runs.as_asgi())))
+    assert (told.status, told.headers["x-marks"], RAN) == (101, "1", ["split", "call"])
+    assert [path for path in paths if path not in told.steps] == []
 
 
 def test_hooks_run_and_see_the_class_of_the_consumer(ask):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import ClassVar
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -61,6 +62,34 @@ async def thread_of_a_policy():
 
 async def test_policies_query_in_the_transaction(own):
     assert (await thread_of_a_policy())[1] is own
+
+
+class CountingMiddleware:
+    """A synchronous middleware, which holds a thread; it queries before and after the consumer does."""
+
+    counted: ClassVar[list[int]] = []
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        self.counted.append(Group.objects.count())
+        response = self.get_response(request)
+        self.counted.append(Group.objects.count())
+        return response
+
+
+async def test_a_synchronous_middleware_queries_in_the_transaction_and_the_consumer_before_it_accepts(own):
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            await Group.objects.acreate(name="more friends")
+            await self.accept()
+
+    app = user_passes_test(lambda user: Group.objects.exists())(Consumer).as_asgi()
+    stack = DenyMiddlewareStack(app, middleware=[f"{__name__}.CountingMiddleware"])
+    CountingMiddleware.counted.clear()
+    assert_accepted(await WebsocketClient(stack).handshake("/ws/"))
+    assert CountingMiddleware.counted == [1, 2]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,0 +1,453 @@
+"""Django middleware around a handshake: ``CHANNELS_WSDENY["MIDDLEWARE"]``, in Django's own way.
+
+They become hooks in layers of their own, outside all others. A class of `MiddlewareMixin` without a ``__call__`` of its
+own is split into steps, which share the thread of the policies: ``process_request`` is a request hook,
+``process_response`` a response hook. Others are around hooks; a synchronous one holds a thread until the response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed
+from django.core.signals import setting_changed
+from django.http.response import HttpResponseBase
+from django.utils.deprecation import MiddlewareMixin
+from django.utils.module_loading import import_string
+
+from ..concurrency import run_around, run_in_threadpool
+from ..conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE, conf, index_in
+from ..db import noting_changes
+from ..exceptions import Deny, HookError
+from ..hooks import Hooks
+from ..http.context import get_context
+from ..http.exception_handler import denial_of
+from .base import denial_blocks, make_denial
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from django.http import HttpRequest
+
+    from ..policies.base import Denial
+
+#: What each of these does is done for a handshake already.
+_REFUSED = (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR)
+#: Middleware whose steps never block, and so need no thread.
+_NEVER_BLOCKS = {
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+}
+
+
+# The list of a site or a stack
+
+
+def as_middleware(paths: Iterable[str]) -> tuple[str, ...]:
+    """The dotted paths that a stack was given.
+
+    Raises `TypeError` for anything else, and `ImproperlyConfigured` for what `load_middleware` refuses.
+    """
+    found = paths if isinstance(paths, str) else tuple(paths)
+    if isinstance(found, str) or not all(isinstance(path, str) for path in found):
+        raise TypeError(f"DenyMiddlewareStack(middleware=...) takes a list of dotted paths, found {paths!r}.")
+    for path in found if apps.ready else ():
+        load_middleware(path)
+    return found
+
+
+def load_middleware(path: str) -> Any:
+    """The class, or the function that makes a middleware, at a dotted path.
+
+    Raises `ImproperlyConfigured` if it cannot be imported, or has no place on a handshake.
+    """
+    try:
+        factory: Any = import_string(path)
+    except Exception as error:  # importing a site's module can raise anything
+        raise ImproperlyConfigured(f"The middleware {path!r} cannot be imported: {error}") from error
+    refused = refused_base(path)
+    if refused is not None:
+        raise ImproperlyConfigured(
+            f"{path!r} is {refused.rpartition('.')[2]}, which has no place on a handshake: its session, user and hooks "
+            "are there already. Leave it out."
+        )
+    if not callable(factory) or not (_can_be_sync(factory) or _can_be_async(factory)):
+        raise ImproperlyConfigured(f"{path!r} is no Django middleware, or neither sync_capable nor async_capable.")
+    return factory
+
+
+def refused_base(path: str) -> str | None:
+    """Which middleware that has no place on a handshake is at a dotted path, or a base of it; else None."""
+    return next((refused for refused in _REFUSED if index_in((path,), refused) is not None), None)
+
+
+def _can_be_sync(factory: Any) -> bool:
+    return getattr(factory, "sync_capable", True)
+
+
+def _can_be_async(factory: Any) -> bool:
+    return getattr(factory, "async_capable", False)
+
+
+def _is_split(factory: Any) -> bool:
+    """Whether a class is ``process_request`` and ``process_response``, and nothing else around."""
+    return (
+        isinstance(factory, type)
+        and issubclass(factory, MiddlewareMixin)
+        and factory.__call__ is MiddlewareMixin.__call__
+        and factory.__acall__ is MiddlewareMixin.__acall__
+    )
+
+
+async def middleware_hooks(paths: tuple[str, ...]) -> tuple[tuple[Hooks, ...], ...]:
+    """The layers of hooks that the middleware at these dotted paths are, the outermost first.
+
+    Each is made once in a process, in a thread, since its ``__init__`` may block. Raises `ImproperlyConfigured` for
+    what cannot be made, and `TimeoutError` if that takes longer than ``POLICY_TIMEOUT``.
+    """
+    made = _made.get(paths)
+    if made is None:
+        async with asyncio.timeout(conf.POLICY_TIMEOUT):
+            made = await run_in_threadpool(partial(make_hooks, paths))
+    return made
+
+
+_made: dict[tuple[str, ...], tuple[tuple[Hooks, ...], ...]] = {}
+_making = threading.Lock()
+
+
+def make_hooks(paths: tuple[str, ...]) -> tuple[tuple[Hooks, ...], ...]:
+    """As `middleware_hooks`, for synchronous callers."""
+    with _making:
+        if paths not in _made:
+            _made[paths] = _make_hooks([_Factory(path) for path in paths])
+        return _made[paths]
+
+
+def _forget(**kwargs: object) -> None:
+    _made.clear()  # Middleware read settings as they are made.
+
+
+setting_changed.connect(_forget)
+
+
+class _Factory:
+    """What makes one middleware of the list."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._make = load_middleware(path)
+
+    @property
+    def kind(self) -> str:
+        """``"steps"``, or as which it is made: ``"async"`` if it can be, else ``"sync"``."""
+        if _is_split(self._make):
+            return "steps"
+        return "async" if _can_be_async(self._make) else "sync"
+
+    def make(self, get_response: Callable[..., Any]) -> Any:
+        """The middleware around `get_response`. Raises `MiddlewareNotUsed`, as it does itself."""
+        try:
+            middleware = self._make(get_response)
+        except MiddlewareNotUsed:
+            raise
+        except Exception as error:  # the __init__ of a site's middleware can raise anything
+            raise ImproperlyConfigured(f"The middleware {self.path!r} cannot be made: {error!r}") from error
+        if not callable(middleware):
+            raise ImproperlyConfigured(f"The middleware factory {self.path!r} returned a {type(middleware).__name__}.")
+        return middleware
+
+
+class _Member:
+    """A middleware that was made, and its dotted path."""
+
+    def __init__(self, path: str, middleware: Any) -> None:
+        self.path, self.middleware = path, middleware
+
+    def method(self, name: str) -> Any:
+        """The method of this name; None without one."""
+        return getattr(self.middleware, name, None)
+
+
+class _Layer(Hooks):
+    """The hooks of one layer of middleware."""
+
+    def add(self, kind: Any, function: Any, name: str, *, blocking: bool = True) -> None:
+        """Register `function` under the name of a middleware, or of a method of it."""
+        function.__module__, _, function.__qualname__ = name.rpartition(".")
+        self.register(function, kind, protocols=("websocket",), blocking=blocking)
+
+    def add_methods(self, members: list[_Member]) -> None:
+        """Register the methods that Django calls apart from ``__call__``."""
+        for member in members:
+            if (process := member.method("process_view")) is not None:
+                self.add("route", _view_hook(process), f"{member.path}.process_view")
+        for member in reversed(members):
+            if (process := member.method("process_exception")) is not None:
+                self.add("exception", _exception_hook(process), f"{member.path}.process_exception")
+
+
+def _make_hooks(factories: list[_Factory]) -> tuple[tuple[Hooks, ...], ...]:
+    layers: list[tuple[Hooks, ...]] = []
+    members: list[_Member] = []
+    hooks = _Layer()
+
+    def end_layer() -> None:
+        nonlocal hooks, members
+        hooks.add_methods(members)
+        layers.append((hooks,))
+        hooks, members = _Layer(), []
+
+    # The around hooks of a layer enclose its request hooks. So one layer is some of those, and the steps after them.
+    for kind, group in itertools.groupby(factories, key=lambda factory: factory.kind):
+        chosen = [*group]
+        if kind == "steps":
+            members += _Steps(chosen).register(hooks)
+            end_layer()
+        else:
+            members += _Chain(chosen, is_async=kind == "async").register(hooks)
+    end_layer()
+    return tuple(layers)
+
+
+# One request
+
+
+class _Progress:
+    """How far the middleware around one request have come."""
+
+    __slots__ = ("entered", "inside")
+
+    def __init__(self) -> None:
+        #: How many of the steps have begun, which see the response.
+        self.entered: dict[_Steps, int] = {}
+        #: What the innermost middleware of a chain calls.
+        self.inside: dict[_Chain, Callable[..., Any]] = {}
+
+
+def _progress(request: HttpRequest) -> _Progress:
+    state = get_context(request).state
+    if state.middleware is None:
+        state.middleware = _Progress()
+    progress: _Progress = state.middleware
+    return progress
+
+
+def _checked(path: str, method: str, response: Any) -> HttpResponseBase:
+    if isinstance(response, HttpResponseBase):
+        return response
+    if asyncio.iscoroutine(response):
+        response.close()
+    raise HookError(f"{method} of the middleware {path} returned a {type(response).__name__}, which is no response.")
+
+
+def _no_response(request: HttpRequest) -> HttpResponseBase:
+    """The ``get_response`` of middleware that are split into steps."""
+    raise HookError("A middleware of MiddlewareMixin called get_response() from one of its steps.")
+
+
+class _Steps:
+    """Adjacent middleware that are ``process_request`` and ``process_response``, in one hook each."""
+
+    def __init__(self, factories: list[_Factory]) -> None:
+        self._members: list[_Member] = []
+        for factory in factories:
+            try:
+                self._members.append(_Member(factory.path, factory.make(_no_response)))
+            except MiddlewareNotUsed:
+                continue
+        self._entering = self._hook(self._enter, blocking=self._blocks("process_request"))
+
+    def register(self, hooks: _Layer) -> list[_Member]:
+        """Add the hooks; returns the middleware."""
+        if self._members:
+            path = self._members[0].path
+            # Also where none has such a method: the others need to know which have begun.
+            blocking = self._blocks("process_request")
+            hooks.add("request", self._entering, f"{path}.process_request", blocking=blocking)
+        if any(member.method("process_response") for member in self._members):
+            blocking = self._blocks("process_response")
+            leaving = self._hook(self._leave, blocking=blocking)
+            hooks.add("response", leaving, f"{path}.process_response", blocking=blocking)
+        return self._members
+
+    def _blocks(self, method: str) -> bool:
+        members = [member for member in self._members if member.method(method) is not None]
+        return any(_name(member.middleware) not in _NEVER_BLOCKS for member in members)
+
+    @staticmethod
+    def _hook(function: Callable[..., Any], *, blocking: bool) -> Callable[..., Any]:
+        def hook(request: HttpRequest, *response: Any) -> Any:
+            with noting_changes() if blocking else nullcontext():
+                return function(request, *response)
+
+        return hook
+
+    def _enter(self, request: HttpRequest) -> Denial | None:
+        entered = _progress(request).entered
+        entered[self] = 0
+        answer: Denial | None = None
+        for member in self._members:
+            process = member.method("process_request")
+            try:
+                answer = (process(request) or None) if process is not None else None
+                if answer is not None:
+                    _checked(member.path, "process_request()", answer)
+                entered[self] += 1
+            except Exception as error:  # as Django, which makes a response of it at each middleware
+                answer = denial_of(error)
+            if answer is not None:
+                get_context(request).state.answered_by = self._entering
+                return answer
+        return None
+
+    def _leave(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        for member in reversed(self._members[: _progress(request).entered.get(self, 0)]):
+            process = member.method("process_response")
+            if process is not None:
+                try:
+                    response = _checked(member.path, "process_response()", process(request, response))
+                except Exception as error:  # as above: those around see the response
+                    response = make_denial(get_context(request), error, strict=True)
+        return response
+
+
+class _Chain:
+    """Adjacent middleware with a ``__call__`` of their own, all synchronous or all asynchronous, in one around hook."""
+
+    def __init__(self, factories: list[_Factory], *, is_async: bool) -> None:
+        self._is_async = is_async
+        self._members: list[_Member] = []
+        self._handler: Any = self._aget_response if is_async else self._get_response
+        for factory in reversed(factories):
+            try:
+                member = _Member(factory.path, factory.make(self._handler))
+            except MiddlewareNotUsed:
+                continue
+            self._members.insert(0, member)
+            self._handler = (_aconverted if is_async else _converted)(member)
+
+    def register(self, hooks: _Layer) -> list[_Member]:
+        """Add the hook; returns the middleware."""
+        if self._members:
+            name = ", ".join(member.path for member in self._members)
+            hooks.add("around", self._hook(), name)
+        return self._members
+
+    def _hook(self) -> Callable[..., Any]:
+        async def hook(request: HttpRequest, call_next: Callable[..., Awaitable[HttpResponseBase]]) -> HttpResponseBase:
+            response: HttpResponseBase
+            if self._is_async:
+                with self._around(request, call_next):
+                    response = await self._handler(request)
+            else:
+                response = await run_around(partial(self._call, request), call_next)
+            return response
+
+        return hook
+
+    def _call(self, request: HttpRequest, get_response: Callable[..., HttpResponseBase]) -> HttpResponseBase:
+        with self._around(request, get_response), noting_changes():
+            response: HttpResponseBase = self._handler(request)
+            return response
+
+    @contextmanager
+    def _around(self, request: HttpRequest, get_response: Callable[..., Any]) -> Iterator[None]:
+        inside = _progress(request).inside
+        inside[self] = get_response
+        try:
+            yield
+        finally:
+            del inside[self]
+
+    def _inside(self, request: HttpRequest) -> Callable[..., Any]:
+        try:
+            return _progress(request).inside[self]
+        except KeyError:
+            path = self._members[-1].path if self._members else "?"
+            raise HookError(
+                f"The middleware {path} called get_response() with another request than its own, or after its answer."
+            ) from None
+
+    def _get_response(self, request: HttpRequest) -> HttpResponseBase:
+        response: HttpResponseBase = self._inside(request)(request)
+        return response
+
+    async def _aget_response(self, request: HttpRequest) -> HttpResponseBase:
+        response: HttpResponseBase = await self._inside(request)(request)
+        return response
+
+
+def _converted(member: _Member) -> Callable[[HttpRequest], HttpResponseBase]:
+    """A middleware whose exceptions become responses, so that those around it see one."""
+
+    def handler(request: HttpRequest) -> HttpResponseBase:
+        try:
+            return _checked(member.path, "__call__()", member.middleware(request))
+        except Exception as error:  # as Django
+            return make_denial(get_context(request), error, strict=True)
+
+    return handler
+
+
+def _aconverted(member: _Member) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
+    """As `_converted`, of an asynchronous one."""
+
+    async def handler(request: HttpRequest) -> HttpResponseBase:
+        try:
+            return _checked(member.path, "__call__()", await member.middleware(request))
+        except Exception as error:  # as Django
+            failure = error
+        if denial_blocks(failure):
+            return await run_in_threadpool(lambda: make_denial(get_context(request), failure, strict=True))
+        return make_denial(get_context(request), failure, strict=True)
+
+    return handler
+
+
+def _view_hook(process: Callable[..., Any]) -> Callable[..., Any]:
+    """A route hook that calls ``process_view``."""
+
+    def arguments(request: HttpRequest) -> tuple[Any, ...]:
+        match: Any = request.resolver_match
+        return request, match.func, match.args, match.kwargs
+
+    def hook(request: HttpRequest) -> Any:
+        try:
+            with noting_changes():
+                return process(*arguments(request)) or None
+        except Exception as error:  # as Django, which does not ask process_exception() about it
+            return denial_of(error)
+
+    async def async_hook(request: HttpRequest) -> Any:
+        try:
+            return await process(*arguments(request)) or None
+        except Exception as error:  # as above
+            return denial_of(error)
+
+    return async_hook if iscoroutinefunction(process) else hook
+
+
+def _exception_hook(process: Callable[..., Any]) -> Callable[..., Any]:
+    """An exception hook that calls ``process_exception``, but for a `Deny`, which is an answer."""
+
+    def hook(request: HttpRequest, exception: Exception) -> Any:
+        return None if isinstance(exception, Deny) else (process(request, exception) or None)
+
+    async def async_hook(request: HttpRequest, exception: Exception) -> Any:
+        return None if isinstance(exception, Deny) else (await process(request, exception) or None)
+
+    return async_hook if iscoroutinefunction(process) else hook
+
+
+def _name(middleware: Any) -> str:
+    cls = type(middleware)
+    return f"{cls.__module__}.{cls.__qualname__}"

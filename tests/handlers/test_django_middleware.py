@@ -1,0 +1,942 @@
+"""Django middleware around handshakes: as around views, with one thread, and never a way in."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import sys
+import time
+from importlib import import_module
+from types import ModuleType
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.routing import URLRouter
+from django.conf import settings as site_settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
+from django.core.handlers.asgi import ASGIHandler
+from django.http import Http404, HttpResponse
+from django.urls import path
+from django.utils import translation
+from django.utils.decorators import async_only_middleware
+from django.utils.deprecation import MiddlewareMixin
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, concurrency
+from channels_wsdeny.authentication import BearerAuthentication
+from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
+from channels_wsdeny.decorators import public, require
+from channels_wsdeny.exceptions import HookError
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
+from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
+from tests.support.threads import Gate, until
+from tests.support.transports import AsyncOnly, Middleware, SyncOnly
+from tests.support.wrappers import Wrapper
+
+# Channels' consumers close old database connections before each message.
+pytestmark = pytest.mark.django_db
+#: Each list has a module of its own: what a dotted path names is remembered.
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def use(settings, monkeypatch):
+    """A function that has these middleware run around handshakes, in this order; it returns their dotted paths."""
+
+    def use(*middleware, **wsdeny):
+        module = ModuleType(f"middleware_of_a_test_{next(_numbers)}")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        paths = []
+        for number, each in enumerate(middleware):
+            name = each if isinstance(each, str) else f"{module.__name__}.m{number}"
+            setattr(module, f"m{number}", each)
+            paths.append(name)
+        settings.CHANNELS_WSDENY = {"MIDDLEWARE": paths, **wsdeny}
+        return paths
+
+    return use
+
+
+def split(**methods):
+    """A class of `MiddlewareMixin` with these ``process_…`` methods."""
+    return type("Split", (MiddlewareMixin,), {f"process_{name}": staticmethod(f) for name, f in methods.items()})
+
+
+def around(come=lambda request: None, go=lambda request, response: response, base=SyncOnly):
+    """A middleware with a ``__call__`` of its own, that is synchronous, asynchronous or both."""
+    return type("Around", (base,), {"come": staticmethod(come), "go": staticmethod(go)})
+
+
+BASES = {"sync": SyncOnly, "async": AsyncOnly, "both": Middleware}
+KINDS = ["split", *BASES]
+
+
+def middleware(kind, come=lambda request: None, go=lambda request, response: response):
+    return split(request=come, response=go) if kind == "split" else around(come, go, BASES[kind])
+
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_call = pytest.mark.parametrize("kind", BASES)
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    for module in ("base", "websocket"):  # The time that response hooks have at least.
+        monkeypatch.setattr(f"channels_wsdeny.handlers.{module}.LEAST_SECONDS", 0.02)
+
+
+# The order, as around a view
+
+ACTS = ["nothing", "answer", "raise", "raise late", "replace", "answer view", "raise view", "answer exception"]
+ENDPOINTS = {"answers": None, "denies": PermissionDenied, "is missing": Http404, "fails": KeyError}
+
+
+def recorder(number, kind, act, ran):
+    """A middleware that notes what is called, and acts."""
+
+    def teapot():
+        return HttpResponse(f"{number}", status=418, headers={f"X-By-{number}": act})
+
+    def come(request):
+        ran.append((number, "request"))
+        if act == "raise":
+            raise Http404
+        return teapot() if act == "answer" else None
+
+    def go(request, response):
+        ran.append((number, "response", 101 if response.status_code == 200 else response.status_code))
+        response[f"X-Seen-By-{number}"] = "1"
+        if act == "raise late":
+            raise PermissionDenied
+        return teapot() if act == "replace" else response
+
+    def view(self, request, view, args, kwargs):
+        ran.append((number, "view", kwargs))
+        if act == "raise view":
+            raise Http404
+        return teapot() if act == "answer view" else None
+
+    def exception(self, request, error):
+        ran.append((number, "exception", type(error)))
+        return teapot() if act == "answer exception" else None
+
+    made = middleware(kind, come, go)
+    made.process_view, made.process_exception = view, exception
+    return made
+
+
+def endpoints(error, ran):
+    """A view and a consumer that answer, or raise."""
+
+    def come(kwargs):
+        ran.append(("endpoint", kwargs))
+        if error is not None:
+            raise error
+
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            come(self.scope["url_route"]["kwargs"])
+            await self.accept()
+
+    def view(request, **kwargs):
+        come(kwargs)
+        return HttpResponse()
+
+    return view, public(Consumer).as_asgi()
+
+
+def by(answer):
+    return {name: value for name, value in answer.headers if name.startswith("x-")}
+
+
+async def compare(use, settings, ran, chosen, endpoint):
+    """Ask a view and a consumer behind the same middleware; returns what ran and what was answered for each."""
+    view, app = endpoints(ENDPOINTS[endpoint], ran)
+    urlconf = ModuleType("urlconf")
+    urlconf.urlpatterns = [path("<slug:room>/", view)]
+    settings.ROOT_URLCONF, settings.DEBUG_PROPAGATE_EXCEPTIONS = urlconf, False
+    stack = DenyMiddlewareStack(URLRouter([path("<slug:room>/", app)]))
+    settings.MIDDLEWARE = use(*(recorder(number, *each, ran) for number, each in enumerate(chosen)))
+    found = []
+    for ask, application in ((fetch, ASGIHandler()), (knock, stack)):
+        ran.clear()
+        answer = await ask(application, "/lobby/")
+        status = 101 if answer.status == 200 else answer.status
+        found.append(([*ran], status, {name.lower(): value for name, value in answer.headers if name[:1] in "xX"}))
+    return found
+
+
+@every_kind
+@pytest.mark.parametrize("act", ACTS)
+async def test_a_middleware_does_on_a_handshake_what_it_does_on_a_view(kind, act, use, settings, ran):
+    for endpoint in ENDPOINTS:
+        view, handshake = await compare(use, settings, ran, [("sync", "nothing"), (kind, act)], endpoint)
+        assert handshake == view
+
+
+async def test_middleware_of_all_kinds_run_in_the_order_of_a_view(use, settings, ran):
+    chance = random.Random(5)
+    for _ in range(40):
+        chosen = [(chance.choice(KINDS), chance.choice(ACTS)) for _ in range(chance.randint(2, 5))]
+        view, handshake = await compare(use, settings, ran, chosen, chance.choice([*ENDPOINTS]))
+        assert handshake == view, chosen
+
+
+# What a middleware may answer
+
+let_in = HttpResponse(status=101)
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("come", "go", "status"),
+    [
+        (lambda request: HttpResponse("a page"), None, 500),
+        (lambda request: HttpResponse(status=101), None, 500),
+        (lambda request: "no response", None, 500),
+        (None, lambda request, response: HttpResponse("fine"), 500),
+        (None, lambda request, response: HttpResponse(status=101), 500),
+        (None, lambda request, response: None, 500),
+        (None, lambda request, response: setattr(response, "status_code", 200) or response, 500),
+        (None, lambda request, response: setattr(response, "status_code", 101) or response, 500),
+        (None, lambda request, response: HttpResponse(status=418), 418),
+        (lambda request: HttpResponse(status=302, headers={"Location": "/"}), None, 302),
+        (lambda request: 1 / 0, None, 500),
+        (None, lambda request, response: 1 / 0, 500),
+    ],
+)
+async def test_no_middleware_lets_in_whom_a_policy_denies(kind, come, go, status, use):
+    keep = lambda *given: given[1] if len(given) > 1 else None  # noqa: E731
+    use(middleware(kind, come or keep, go or keep))
+    asked = []
+    app = consumer(lambda self: asked.append(self)).as_asgi()
+    answer = await knock(DenyMiddlewareStack(require(DenyAll())(app)), "/")
+    assert (answer.status, asked) == (status, [])
+    assert answer.messages[0]["type"] == "websocket.http.response.start"
+
+
+@every_kind
+async def test_a_middleware_may_deny_what_the_consumer_accepts(kind, use):
+    use(middleware(kind, go=lambda request, response: setattr(response, "status_code", 403) or response))
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 403
+
+
+@every_kind
+@pytest.mark.parametrize("policy", [AllowAny(), DenyAll()])
+async def test_headers_and_cookies_of_a_middleware_go_out_with_an_accept_and_with_a_denial(kind, policy, use):
+    def mark(request, response):
+        response["X-Mark"] = str(response.status_code)
+        response.set_cookie("seen", "1")
+        return response
+
+    use(middleware(kind, go=mark))
+    answer = await knock(DenyMiddlewareStack(require(policy)(accept)), "/")
+    assert answer.header("x-mark") == str(answer.status)
+    assert answer.all("set-cookie") == ["seen=1; Path=/"]
+
+
+def twice(get_response):
+    def middleware(request):
+        get_response(request)
+        return get_response(request)
+
+    return middleware
+
+
+def with_another_request(get_response):
+    return lambda request: get_response(type(request)(request.scope))
+
+
+def later(get_response):
+    def middleware(request):
+        kept.append(lambda: get_response(request))
+        return HttpResponse(status=403)
+
+    return middleware
+
+
+kept = []
+
+
+@async_only_middleware
+def async_twice(get_response):
+    async def middleware(request):
+        await get_response(request)
+        return await get_response(request)
+
+    return middleware
+
+
+@async_only_middleware
+def in_another_task(get_response):
+    async def middleware(request):
+        return await asyncio.create_task(get_response(request))
+
+    return middleware
+
+
+@pytest.mark.parametrize("misuse", [twice, with_another_request, async_twice, in_another_task])
+async def test_a_response_is_got_once_for_the_very_request(misuse, use, caplog):
+    use(misuse)
+    with caplog.at_level(logging.ERROR, "django.request"):
+        async with no_task_left():
+            assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 500
+    assert {type(error) for error in errors(caplog)} == {HookError}
+
+
+async def test_no_response_is_got_after_the_answer(use):
+    use(later)
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 403
+    with pytest.raises(HookError, match="after its answer"):
+        kept.pop()()
+
+
+def cancel(*args):
+    raise asyncio.CancelledError
+
+
+@every_kind
+@pytest.mark.parametrize("when", ["come", "go"])
+async def test_a_middleware_that_raises_a_cancellation_denies(kind, when, use):
+    use(middleware(kind, **{when: cancel}))
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 500
+
+
+@every_kind
+@pytest.mark.parametrize("when", ["come", "go"])
+async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry):
+    gate = Gate()
+
+    async def wait(request, response=None):
+        await asyncio.Event().wait()
+
+    @async_only_middleware
+    def hanging(get_response):
+        async def middleware(request):
+            if when == "go":
+                await get_response(request)
+            await asyncio.Event().wait()
+
+        return middleware
+
+    use(
+        hanging if kind == "async" else middleware("sync" if kind == "both" else kind, **{when: gate}),
+        POLICY_TIMEOUT=0.05,
+    )
+    try:
+        assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503
+    finally:
+        gate.open()
+    await until(lambda: gate.came == gate.left)
+
+
+async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_the_response(use, hurry):
+    gate, ended = Gate(), []
+
+    def slow(get_response):
+        def middleware(request):
+            gate()
+            try:
+                return get_response(request)
+            except BaseException as error:
+                ended.append(type(error))
+                raise
+
+        return middleware
+
+    use(slow, POLICY_TIMEOUT=0.05)
+    asked = []
+    async with no_task_left():
+        assert (await knock(DenyMiddlewareStack(public(consumer(asked.append).as_asgi())), "/")).status == 503
+        gate.open()
+        await until(lambda: ended)
+    assert (ended, asked) == ([asyncio.CancelledError], [])
+
+
+async def test_a_client_that_leaves_ends_a_middleware_that_waits_for_the_consumer(use):
+    ended = []
+
+    def waiting(get_response):
+        def middleware(request):
+            try:
+                return get_response(request)
+            finally:
+                ended.append(True)
+
+        return middleware
+
+    use(waiting)
+    server = Server()
+    begun = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        begun.set()
+        await receive()
+
+    async with no_task_left():
+        task = server.begin(DenyMiddlewareStack(public(app)))
+        await begun.wait()
+        server.events.put_nowait(disconnect())
+        assert await task is None
+        await until(lambda: ended)
+
+
+# Threads
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("kinds", [["sync"], ["sync", "sync"], ["sync", "async", "sync"], ["split", "sync", "split"]])
+async def test_many_handshakes_at_once_end_although_each_holds_a_thread_and_its_policies_need_one(size, kinds, use):
+    use(*map(middleware, kinds), POOL_SIZE=size)
+    policy = Check(lambda request: time.sleep(0.001) or True) & AsyncCheck(lambda request: True)
+    app = URLRouter([path("", Wrapper(require(policy & Check(lambda request: True))(accept)))])
+    answers = await asyncio.gather(*(knock(DenyMiddlewareStack(app), "/") for _ in range(50)))
+    assert [answer.status for answer in answers] == [101] * 50
+
+
+async def test_a_synchronous_middleware_holds_its_thread_until_the_accept_and_no_longer(use):
+    accepting = asyncio.Event()
+
+    async def connect(self):
+        await accepting.wait()
+        await self.accept()
+
+    use(middleware("sync"), POOL_SIZE=1)
+    stack = DenyMiddlewareStack(public(consumer(connect).as_asgi()))
+    first, second = (Handshake(stack, websocket_scope("/")) for _ in range(2))
+    connecting = [asyncio.create_task(each.connect()) for each in (first, second)]
+    pool = concurrency.get_pool()
+    await until(lambda: pool._waiting)
+    accepting.set()
+    assert [(await each).status for each in connecting] == [101, 101]
+    assert (len(pool._busy), len(pool._waiting)) == (0, 0)  # while both are open
+    await first.leave()
+    await second.leave()
+
+
+async def test_a_slow_consumer_is_no_thread_that_hangs(use, caplog):
+    use(middleware("sync"), POOL_SIZE=1, POLICY_TIMEOUT=0.05)
+    opened = asyncio.Event()
+
+    async def connect(self):
+        await opened.wait()
+        await self.accept()
+
+    first = asyncio.create_task(knock(DenyMiddlewareStack(public(consumer(connect).as_asgi())), "/"))
+    await asyncio.sleep(0.1)
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503  # no thread came free
+    opened.set()
+    assert (await first).status == 101
+    assert "another one takes its place" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize("kinds", [["sync"], ["split", "both", "sync", "split"], ["async", "sync"]])
+async def test_everything_before_the_accept_is_in_one_thread(kinds, use, monkeypatch):
+    threads, come = set(), lambda request: threads.add(concurrency.threading.get_ident())
+    go = lambda request, response: [response, come(request)][0]  # noqa: E731
+    use(*(middleware(kind, *((come, go) if kind in {"sync", "split"} else ())) for kind in kinds))
+    policy = Check(lambda request: come(request) or True)
+    mixed = policy & AsyncCheck(lambda request: True) & Check(lambda request: come(request) or True)
+    assert (await knock(DenyMiddlewareStack(require(mixed)(accept)), "/")).status == 101
+    if "split" not in kinds:
+        assert len(threads) == 1
+
+
+async def test_the_consumer_has_no_part_of_the_thread(use):
+    seen = []
+
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.accept()
+            seen.append(concurrency._in_pool.get())
+            seen.append(await concurrency.run_in_threadpool(lambda: "pool"))
+            seen.append(await sync_to_async(lambda: "Django")())
+
+    use(middleware("sync"), middleware("both"), middleware("sync"), POOL_SIZE=1)
+    assert (await knock(DenyMiddlewareStack(public(Consumer).as_asgi()), "/")).status == 101
+    assert seen == [False, "pool", "Django"]
+
+
+@pytest.mark.parametrize("base", [WebsocketConsumer, AsyncWebsocketConsumer])
+@every_call
+async def test_consumers_of_both_kinds_query_before_they_accept(base, kind, use):
+    def count(request, response=None):
+        get_user_model().objects.count()
+        return response
+
+    def connect(self):
+        count(None)
+        self.accept()
+
+    async def aconnect(self):
+        await get_user_model().objects.acount()
+        await self.accept()
+
+    use(middleware(kind, *((count, count) if kind == "sync" else ())))
+    made = consumer(connect if base is WebsocketConsumer else aconnect, base)
+    app = require(Check(lambda request: count(request) is None))(made).as_asgi()
+    async with asyncio.timeout(5):
+        assert (await knock(DenyMiddlewareStack(app), "/")).status == 101
+
+
+@every_call
+async def test_a_policy_that_hangs_is_a_503_and_its_thread_is_told_once_it_comes_back(kind, use, hurry):
+    gate, ended = Gate(), []
+
+    def finally_note(get_response):
+        def middleware(request):
+            try:
+                return get_response(request)
+            finally:
+                ended.append(True)
+
+        return middleware
+
+    use(middleware(kind), finally_note, POLICY_TIMEOUT=0.05)
+    async with no_task_left():
+        assert (await knock(DenyMiddlewareStack(require(Check(gate))(accept)), "/")).status == 503
+        assert ended == []
+        gate.open()
+        await until(lambda: ended)
+
+
+@async_only_middleware
+def impatient(get_response):
+    async def middleware(request):
+        try:
+            async with asyncio.timeout(0.02):
+                return await get_response(request)
+        except TimeoutError:
+            return HttpResponse(status=504)
+
+    return middleware
+
+
+async def test_a_middleware_that_gives_up_ends_those_inside_it_and_the_consumer(use):
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            await receive()
+            await asyncio.Event().wait()
+        finally:
+            ended.append("consumer")
+
+    use(impatient, around(go=lambda request, response: ended.append("never")))
+    async with no_task_left():
+        assert (await knock(DenyMiddlewareStack(public(app)), "/")).status == 504
+    await until(lambda: not concurrency.get_pool()._busy)
+    assert ended == ["consumer"]
+
+
+async def test_a_synchronous_middleware_may_run_coroutines(use):
+    seen = []
+
+    async def look(request):
+        await asyncio.sleep(0)
+        seen.append((await request.auser()).is_anonymous)
+        return await sync_to_async(lambda: None)()
+
+    def come(request, response=None):
+        async_to_sync(look)(request)
+        return response
+
+    use(*(middleware(kind, come, come) for kind in ("sync", "split", "sync")), POOL_SIZE=1)
+    policy = Check(lambda request: come(request) is None)
+    async with asyncio.timeout(5):
+        assert (await knock(DenyMiddlewareStack(require(policy)(accept)), "/")).status == 101
+    assert seen == [True] * 7
+
+
+# The context
+
+
+def activate(language):
+    return lambda request: translation.activate(language)
+
+
+def languages(seen, kind="sync"):
+    """A consumer, behind a policy, that note their language."""
+    policy = Check(lambda request: seen.append(translation.get_language()) or True)
+    both = policy & AsyncCheck(lambda request: seen.append(translation.get_language()) or True)
+
+    async def connect(self):
+        seen.append(translation.get_language())
+        seen.append(await sync_to_async(translation.get_language)())
+        await self.accept()
+
+    return DenyMiddlewareStack(require(both)(consumer(connect).as_asgi()))
+
+
+@every_kind
+async def test_policies_and_consumers_have_the_language_that_a_middleware_sets_and_no_later_request_has(kind, use):
+    seen, choosing = [], ["de"]
+    use(middleware(kind, lambda request: translation.activate(choosing[0]) if choosing else None), POOL_SIZE=1)
+    await asyncio.create_task(knock(languages(seen), "/"))
+    choosing.clear()
+    await asyncio.create_task(knock(languages(seen), "/"))
+    assert seen == ["de"] * 4 + ["en"] * 4
+
+
+def overriding(get_response):
+    def middleware(request):
+        with translation.override("fr"):
+            return get_response(request)
+
+    return middleware
+
+
+async def test_what_a_middleware_sets_while_it_waits_is_undone_outside_it_and_stays_for_the_consumer(use):
+    after, outside = [], []
+    use(
+        middleware("async", go=lambda request, response: outside.append(translation.get_language()) or response),
+        overriding,
+    )
+
+    class Consumer(AsyncWebsocketConsumer):
+        async def receive(self, text_data):
+            after.append(translation.get_language())
+            await self.send(text_data)
+
+    handshake = Handshake(DenyMiddlewareStack(public(Consumer).as_asgi()), websocket_scope("/"))
+    assert (await handshake.connect()).status == 101
+    await handshake.send("a")
+    await handshake.next()
+    assert (after, outside) == (["fr"], ["en"])
+    await handshake.leave()
+
+
+@every_kind
+async def test_a_middleware_sees_after_the_response_what_hooks_inside_it_have_set(kind, use):
+    seen, hooks = [], Hooks()
+    hooks.on_request(lambda request: translation.activate("es"))
+    use(middleware(kind, go=lambda request, response: seen.append(translation.get_language()) or response))
+    await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")
+    assert seen == ["es"]
+
+
+# User, session, route
+
+
+@every_kind
+async def test_the_user_and_session_that_a_middleware_sets_are_those_of_policies_and_the_consumer(kind, use, users):
+    session = {"as": "alice"}
+    found = []
+
+    def become(request):
+        request.user, request.session = users["alice"], session
+
+    async def connect(self):
+        found.append((self.scope["user"].username, self.scope["session"] is session))
+        await self.accept()
+
+    session = import_module(site_settings.SESSION_ENGINE).SessionStore()
+    use(middleware(kind, become))
+    policy = IsAuthenticated() & Check(lambda request: request.user.username == "alice")
+    assert (await knock(DenyMiddlewareStack(require(policy)(consumer(connect).as_asgi())), "/")).status == 101
+    assert found == [("alice", True)]
+
+
+@every_call
+async def test_a_session_that_a_middleware_changes_is_saved_and_its_cookie_set(kind, use, settings):
+    def change(request, response):
+        request.session["seen"] = response.status_code
+        return response
+
+    use(middleware(kind, go=change))
+    for policy in (AllowAny(), DenyAll()):
+        answer = await knock(DenyMiddlewareStack(require(policy)(accept)), "/")
+        assert answer.header("set-cookie").startswith(f"{settings.SESSION_COOKIE_NAME}=")
+
+
+@every_kind
+async def test_what_the_consumer_and_then_a_middleware_change_in_the_session_is_saved(kind, use, settings):
+    def change(request, response):
+        request.session["middleware"] = 1
+        return response
+
+    async def app(scope, receive, send):
+        scope["session"]["consumer"] = 1
+        await accept(scope, receive, send)
+
+    use(middleware(kind, go=change))
+    answer = await knock(DenyMiddlewareStack(public(app)), "/")
+    key = answer.header("set-cookie").partition("=")[2].partition(";")[0]
+    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    assert await concurrency.run_in_threadpool(lambda: {*store.keys()}) == {"consumer", "middleware"}
+
+
+async def test_process_view_may_change_the_arguments_of_the_route_and_knows_the_endpoint(use):
+    seen = []
+
+    async def connect(self):
+        seen.append(self.scope["url_route"]["kwargs"])
+        await self.accept()
+
+    app = public(consumer(connect)).as_asgi()
+
+    def process_view(request, view, args, kwargs):
+        seen.append(view is app)
+        kwargs["room"] = kwargs["room"].upper()
+
+    use(split(view=process_view))
+    await knock(DenyMiddlewareStack(URLRouter([path("<slug:room>/", app)])), "/lobby/")
+    assert seen == [True, {"room": "LOBBY"}]
+
+
+async def test_process_view_is_not_called_without_a_route(use):
+    use(split(view=lambda request, view, args, kwargs: 1 / 0))
+    assert (await knock(DenyMiddlewareStack(URLRouter([])), "/")).status == 404
+
+
+async def test_process_view_is_called_behind_a_wrapper_once_the_route_is_known(use):
+    seen = []
+    use(split(view=lambda request, view, args, kwargs: seen.append(kwargs) or HttpResponse(status=418)))
+    router = URLRouter([path("<slug:room>/", public(accept))])
+    assert (await knock(DenyMiddlewareStack(Wrapper(router)), "/lobby/")).status == 418
+    assert seen == [{"room": "lobby"}]
+
+
+@every_kind
+async def test_wrong_credentials_are_a_401_where_a_middleware_looks_at_the_user(kind, use):
+    def verify(token):
+        raise Deny(401, "No such token.")
+
+    use(middleware(kind if kind != "async" else "sync", lambda request: str(request.user) and None))
+    stack = DenyMiddlewareStack(public(accept), authentication=[BearerAuthentication(verify)])
+    answer = await knock(stack, "/", headers=[(b"authorization", b"Bearer x")])
+    assert (answer.status, answer.problem["code"]) == (401, "invalid_credentials")
+    assert answer.header("www-authenticate").startswith("Bearer")
+
+
+@pytest.mark.parametrize("raised", [Deny(402), PermissionDenied()])
+async def test_a_deny_is_an_answer_and_no_exception_for_a_middleware(raised, use):
+    seen = []
+    use(split(exception=lambda request, error: seen.append(error) or HttpResponse(status=418)))
+
+    async def app(scope, receive, send):
+        raise raised
+
+    status = (await knock(DenyMiddlewareStack(public(app)), "/")).status
+    assert (status, seen) == ((402, []) if isinstance(raised, Deny) else (418, [raised]))
+
+
+# Beside the rest of the package
+
+
+async def test_hooks_do_not_see_what_a_middleware_answers_before_them(use, ran):
+    hooks = Hooks()
+    hooks.on_request(lambda request: ran.append("request"))
+    hooks.on_response(lambda request, response: ran.append("response"))
+    stack = DenyMiddlewareStack(public(accept), hooks=hooks)
+    for kind in KINDS:
+        use(middleware(kind, lambda request: HttpResponse(status=418)))
+        assert (await knock(stack, "/")).status == 418
+    assert ran == []
+    use(middleware("split"))
+    assert (await knock(stack, "/")).status == 101
+    assert ran == ["request", "response"]
+
+
+async def test_hooks_of_an_outer_stack_see_what_a_middleware_of_an_inner_one_answers(use, settings, ran):
+    (inner,) = use(split(request=lambda request: HttpResponse(status=418)))
+    settings.CHANNELS_WSDENY = {}
+    hooks = Hooks()
+    hooks.on_response(lambda request, response: ran.append(response.status_code))
+    wrapped = Wrapper(DenyMiddlewareStack(public(accept), middleware=[inner]))
+    assert (await knock(DenyMiddlewareStack(wrapped, hooks=hooks), "/")).status == 418
+    assert ran == [418]
+
+
+async def test_the_host_is_checked_before_any_middleware(use, settings, ran):
+    settings.ALLOWED_HOSTS = ["example.org"]
+    use(split(request=lambda request: ran.append("ran")))
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/", headers=[(b"host", b"evil")])).status == 400
+    assert ran == []
+
+
+@every_kind
+@pytest.mark.parametrize("url", ["/", "/nowhere/"])
+async def test_a_denial_of_an_anonymous_client_passes_the_middleware_too(kind, url, use, settings):
+    paths = use(middleware(kind, go=lambda request, response: response.__setitem__("X-Mark", "1") or response))
+    router = URLRouter([path("", require(IsAuthenticated())(accept))])
+    for given in ({}, {"middleware": paths}):
+        assert (await knock(DenyMiddlewareStack(router, **given), url)).header("x-mark") == "1"
+        settings.CHANNELS_WSDENY = {}
+        assert (await knock(DenyMiddlewareStack(router), url)).header("x-mark") is None
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": paths}
+    assert (await knock(DenyMiddlewareStack(router, middleware=[]), url)).header("x-mark") is None
+
+
+async def test_the_nearest_stack_that_names_middleware_counts(use, settings, ran):
+    a, b = use(split(request=lambda request: ran.append("a")), split(request=lambda request: ran.append("b")))
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [a]}
+
+    async def asked(outer, inner, wrap=lambda app: app):
+        ran.clear()
+        app = wrap(DenyMiddlewareStack(public(accept), middleware=inner))
+        assert (await knock(DenyMiddlewareStack(app, middleware=outer), "/")).status == 101
+        return "".join(ran)
+
+    assert [await asked(None, None), await asked([b], None), await asked([b], [a]), await asked([b], [])] == [
+        *"aba",
+        "",
+    ]
+    assert [await asked(None, [b]), await asked([a, b], None)] == ["b", "ab"]
+    # A stack that only a wrapper leads to is not known before: its own run as well, each list once.
+    assert [await asked([a], [b], Wrapper), await asked([a], [a], Wrapper)] == ["ab", "a"]
+
+
+async def test_a_middleware_is_made_once(use, ran):
+    class Made(MiddlewareMixin):
+        def __init__(self, get_response):
+            super().__init__(get_response)
+            time.sleep(0.01)
+            ran.append("made")
+
+    use(Made, POOL_SIZE=4)
+    stack = DenyMiddlewareStack(public(accept))
+    await asyncio.gather(*(knock(stack, "/") for _ in range(10)))
+    assert ran == ["made"]
+
+
+async def test_a_middleware_is_made_anew_for_other_settings(use, settings):
+    paths = use("django.middleware.security.SecurityMiddleware")
+    stack = DenyMiddlewareStack(public(accept), middleware=paths)
+    for seconds in (60, 120):
+        settings.SECURE_HSTS_SECONDS = seconds
+        answer = await knock(stack, "/", scheme="wss")
+        assert answer.header("strict-transport-security") == f"max-age={seconds}"
+
+
+async def test_a_middleware_that_hangs_as_it_is_made_is_a_503(use):
+    gate = Gate()
+    use(type("Hangs", (MiddlewareMixin,), {"__init__": gate}), POLICY_TIMEOUT=0.05)
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503
+    gate.open()
+    await until(lambda: gate.left)
+
+
+async def test_a_middleware_may_query_as_it_is_made_or_say_that_it_is_not_used(use):
+    class Querying(MiddlewareMixin):
+        def __init__(self, get_response):
+            super().__init__(get_response)
+            get_user_model().objects.count()
+
+    class Unused(SyncOnly):
+        def __init__(self, get_response):
+            raise MiddlewareNotUsed
+
+    use(Querying, Unused, type("UnusedToo", (MiddlewareMixin,), {"__init__": Unused.__init__}))
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 101
+
+
+BROKEN = {
+    "missing": "nowhere.Middleware",
+    "returns None": lambda get_response: None,
+    "raises": type("Raises", (MiddlewareMixin,), {"__init__": lambda self, get_response: 1 / 0}),
+    "no callable": 3,
+    "neither": type("Neither", (), {"sync_capable": False, "async_capable": False}),
+    **{path.rpartition(".")[2]: path for path in (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR)},
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+async def test_a_middleware_that_cannot_be_used_denies_every_handshake(broken, use, caplog):
+    use(middleware("split"), broken)
+    asked = []
+    for app in (public(consumer(asked.append).as_asgi()), URLRouter([])):
+        assert (await knock(DenyMiddlewareStack(app), "/")).status == 500
+    assert asked == []
+    assert {type(error) for error in errors(caplog)} == {ImproperlyConfigured}
+
+
+@pytest.mark.parametrize("given", ["a.B", [3], [None]])
+def test_a_stack_takes_a_list_of_dotted_paths(given):
+    with pytest.raises(TypeError, match="list of dotted paths"):
+        DenyMiddlewareStack(accept, middleware=given)
+
+
+@pytest.mark.parametrize("broken", ["nowhere.Middleware", SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR])
+def test_a_stack_refuses_what_cannot_run_around_a_handshake(broken):
+    with pytest.raises(ImproperlyConfigured, match=broken.rpartition(".")[2]):
+        DenyMiddlewareStack(accept, middleware=[broken])
+
+
+def test_subclasses_of_what_is_refused_are_refused(use):
+    from django.contrib.sessions.middleware import SessionMiddleware
+
+    (path,) = use(type("Mine", (SessionMiddleware,), {}))
+    with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
+        DenyMiddlewareStack(accept, middleware=[path])
+
+
+async def test_middleware_are_for_handshakes_alone(use, ran):
+    use(split(request=lambda request: ran.append("ran")))
+
+    async def page(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    assert (await fetch(DenyMiddlewareStack(page), "/")).status == 200
+    assert ran == []
+
+
+# Real middleware
+
+DJANGOS = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_djangos_own_middleware_put_the_headers_of_a_view_on_a_handshake(endpoint, scheme, use, settings, ran):
+    settings.SECURE_SSL_REDIRECT, settings.SECURE_HSTS_SECONDS = True, 60
+    settings.SESSION_COOKIE_SECURE = False
+    view, app = endpoints(ENDPOINTS[endpoint], ran)
+    urlconf = ModuleType("urlconf")
+    urlconf.urlpatterns = [path("<slug:room>/", view)]
+    settings.ROOT_URLCONF = urlconf
+    settings.MIDDLEWARE = [SESSION_MIDDLEWARE, *use(*DJANGOS)]
+    headers = [(b"host", b"testserver"), (b"accept-language", b"de")]
+    page = await fetch(ASGIHandler(), "/lobby/", scheme=scheme, headers=headers)
+    stack = DenyMiddlewareStack(URLRouter([path("<slug:room>/", app)]))
+    answer = await knock(stack, "/lobby/", scheme=scheme.replace("http", "ws"), headers=headers)
+    assert answer.status == (101 if page.status == 200 else page.status)
+    names = {"location", "strict-transport-security", "x-frame-options", "referrer-policy", "x-content-type-options"}
+    names.add("content-language")
+    found, expected = ({name.lower(): value for name, value in each.headers} for each in (answer, page))
+    assert {name: found.get(name) for name in names} == {name: expected.get(name) for name in names}
+    assert ("location" in found) == (scheme == "http")
+    assert found.get("content-language") == (None if scheme == "http" else "de")
+
+
+@every_kind
+@pytest.mark.parametrize("negotiated", [True, False])
+async def test_a_denial_is_in_the_language_that_a_middleware_chooses(kind, negotiated, use, settings):
+    settings.MIDDLEWARE = ["django.middleware.locale.LocaleMiddleware"] if negotiated else []
+    for chosen in (middleware(kind, activate("de")), split(request=activate("de"))):
+        use(chosen)
+        answer = await knock(DenyMiddlewareStack(accept), "/", headers=[(b"accept-language", b"fr")])
+        assert (answer.status, answer.problem["detail"]) == (401, "Bitte melden Sie sich zuerst an.")
+
+
+async def test_the_login_required_middleware_redirects_as_on_a_view(use, settings, users):
+    settings.LOGIN_URL = "/login/"
+    use("django.contrib.auth.middleware.LoginRequiredMiddleware")
+    stack = DenyMiddlewareStack(URLRouter([path("", public(accept))]))
+    answer = await knock(stack, "/")
+    assert (answer.status, answer.header("location")) == (302, "/login/?next=/")
+    assert (await knock(stack, "/", user=users["alice"])).status == 101
