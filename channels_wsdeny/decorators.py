@@ -31,20 +31,26 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-def require(policy: Policy) -> Callable[[E], E]:
+def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
     """Require that `policy` allows a request before it reaches the decorated endpoint.
 
     Decorates consumer classes, function views, class-based views and ASGI applications (``as_asgi()``, routers,
     any callable that takes ``scope, receive, send``); a decorated router still routes. Raises `TypeError` for
     anything else.
+
+    With ``enforce=False`` the policy is only asked, once all others have allowed, and the log says what it would
+    have denied. It stands for no policy: the default policy applies as without it.
     """
     if not isinstance(policy, Policy):
         is_class = isinstance(policy, type) and issubclass(policy, Policy)
         example = f"{policy.__name__}()" if is_class else "IsAuthenticated()"
         raise TypeError(f"Write @require({example}): require() takes a policy, found {policy!r}.")
+    if not isinstance(enforce, bool):
+        raise TypeError(f"require(enforce=...) is True or False, found {enforce!r}.")
+    guards = Guards((policy,)) if enforce else Guards(reported=(policy,))
 
     def decorate(endpoint: E) -> E:
-        return guard(endpoint, Guards((policy,)))
+        return guard(endpoint, guards)
 
     return decorate
 
@@ -106,7 +112,7 @@ def guard(endpoint: E, guards: Guards) -> E:
     if isinstance(endpoint, type):
         guarded = _guard_class(endpoint, guards)
     elif isinstance(endpoint, GuardedApp):
-        guarded = GuardedApp(endpoint.inner, guards.around(endpoint.guards))
+        guarded = GuardedApp(endpoint.inner, guards.around(endpoint.guards), owes_default=endpoint.owes_default)
     elif isinstance(endpoint, types.FunctionType) and endpoint.__code__.co_varnames[:1] == ("self",):
         raise TypeError(
             f"{guards} cannot guard the method {endpoint.__qualname__}. Decorate the class of the consumer or view; "
@@ -128,9 +134,10 @@ def guard(endpoint: E, guards: Guards) -> E:
 class GuardedApp(ASGIMiddleware):
     """An ASGI application behind guards. Its other attributes are the application's, so a router still routes."""
 
-    def __init__(self, inner: ASGIApp, guards: Guards) -> None:
+    def __init__(self, inner: ASGIApp, guards: Guards, *, owes_default: bool = False) -> None:
         self.inner = inner
         self.guards = guards
+        self.owes_default = owes_default or guards.decide
         markcoroutinefunction(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -143,7 +150,7 @@ class GuardedApp(ASGIMiddleware):
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app`, resolved anew when middleware of the site calls it."""
-        return GuardedApp(app, NO_GUARDS)
+        return GuardedApp(app, NO_GUARDS, owes_default=self.owes_default)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -158,7 +165,7 @@ async def _enter_other(app: ASGIApp, scope: Scope, receive: Receive, send: Send,
     """Run an application for a scope that is not ``websocket``. Lifespan has no request, so no policy is asked."""
     if scope["type"] == "http":
         await http.enter_endpoint(app, scope, receive, send, guards)
-    elif scope["type"] == "lifespan":
+    elif scope["type"] == "lifespan" or not guards.decide:
         await app(scope, receive, send)
     else:
         raise ValueError(

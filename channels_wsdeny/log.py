@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import status as statuses
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
 
+    from .exceptions import Deny
     from .http.context import RequestContext
     from .types import Scope
 
@@ -44,6 +48,35 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
                 return
             extra["trace"] = context.trace.as_dict()
         _log(request_path(context.request), status, code, context.state.started, extra)
+
+
+def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpResponseBase) -> None:
+    """Log, as a warning, that a policy which is not enforced would have denied. Never raises.
+
+    `policy` is its expression. The record has the extras of `log_denial`, and ``report_only``, which is True; that of
+    a failure has its traceback.
+    """
+    if not logger.isEnabledFor(logging.WARNING) or (context.trace is not None and context.trace.is_dry_run):
+        return
+    status = getattr(denial, "status", None) or denial.status_code  # type: ignore[union-attr] # a Deny has a status
+    code = getattr(denial, "code", "") or statuses.code_for(status)
+    with protected():
+        path = escape(request_path(context.request))
+        logger.warning(
+            "Would deny %s: %s %s, by %s, which is not enforced",
+            *(path, status, escape(code), policy),
+            exc_info=denial.__cause__ if status >= 500 and isinstance(denial, Exception) else None,
+            extra={
+                "path": path,
+                "status": status,
+                "code": code,
+                "policy": policy,
+                "user": context.user_pk,
+                "client": _client(context.request),
+                "duration": time.monotonic() - context.state.started,
+                "report_only": True,
+            },
+        )
 
 
 def log_scope(scope: Scope, status: int, code: str, policy: str | None, started: float) -> None:

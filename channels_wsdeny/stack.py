@@ -55,7 +55,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
     Raises `TypeError`, `ValueError` or `ImproperlyConfigured` for arguments that are none of these, or cannot be used.
     """
 
-    is_stack = True
+    is_stack = owes_default = True
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app`, resolved anew when middleware of the site calls it."""
-        return GuardedApp(app, NO_GUARDS)
+        return GuardedApp(app, NO_GUARDS, owes_default=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `inner` for `scope` behind hooks and policies."""

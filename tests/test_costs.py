@@ -14,8 +14,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils.deprecation import MiddlewareMixin
+from rest_framework.permissions import IsAuthenticated as Authenticated
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import (
     AllowAny,
@@ -137,6 +139,7 @@ COSTS = {
     "HasPermission": ([HasPermission(VIEW)], (401, 0, 0), (101, 1, SESSION + PERMISSIONS)),
     "lacking": ([HasPermission("auth.x")], (401, 0, 0), (403, 1, SESSION + PERMISSIONS)),
     "of anonymous users": ([HasPermission(VIEW, anonymous=True)], (401, 1, 0), (101, 1, SESSION + PERMISSIONS)),
+    "RestFramework": ([RestFramework(permissions=[Authenticated])], (401, 1, 0), (101, 1, SESSION)),
     "two at once": ([HasPermission([VIEW, "auth.view_user"])], (401, 0, 0), (101, 1, SESSION + PERMISSIONS)),
     "two policies": ([HasPermission(VIEW), HasPermission("auth.view_user")], None, (101, 1, SESSION + PERMISSIONS)),
     "InGroup": ([InGroup("ops")], (401, 0, 0), (101, 1, SESSION + 1)),

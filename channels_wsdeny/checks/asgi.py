@@ -161,7 +161,7 @@ def check_permissions() -> Iterator[tuple[str, ...]]:
 
 
 def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[str]:
-    for policy in endpoint.guards.policies:
+    for policy in (*endpoint.guards.policies, *endpoint.guards.reported):
         for each in policies_within(policy):
             if isinstance(each, HasPermission):
                 yield from each.permissions

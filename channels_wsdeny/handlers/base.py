@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
-from django.utils.functional import LazyObject, SimpleLazyObject
+from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of
@@ -20,19 +20,28 @@ from ..concurrency import run_in_threadpool, submit_in_background
 from ..conf import conf
 from ..exceptions import Deny
 from ..http import session as sessions
-from ..http.context import RequestContext
+from ..http.context import RequestContext, expression_of
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, encode_headers
 from ..http.origins import check_origin
 from ..http.request import ScopeRequest, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
-from ..log import log_denial, log_failure
+from ..log import log_denial, log_failure, log_report
+from ..policies.base import depends_on_user
 from ..policies.builtin import default_policy
-from ..policies.checks import Checks, LoadUser, PolicyCheck, run_checks, run_checks_sync, run_ready_checks
+from ..policies.checks import (
+    Checks,
+    LoadUser,
+    PolicyCheck,
+    ReportCheck,
+    run_checks,
+    run_checks_sync,
+    run_ready_checks,
+)
 from ..routing.match import NOT_FOUND, EndpointMatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -118,6 +127,8 @@ class Target:
 
     app: ASGIApp
     policies: tuple[Policy, ...] = ()
+    #: Policies that are asked once all others have allowed, and only logged.
+    reported: tuple[Policy, ...] = ()
     #: The registries of the stacks, and those of the endpoint.
     hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
     endpoint: Any = None
@@ -153,6 +164,7 @@ class Target:
             return cls(
                 match.app,
                 match.guards.policies,
+                match.guards.reported,
                 (match.hooks, match.guards.hooks),
                 endpoint=match.endpoint,
                 consumer=match.consumer_class,
@@ -161,6 +173,7 @@ class Target:
                 authentication=match.authentication,
                 origins=match.origins,
                 middleware=match.middleware,
+                owes_default=match.owes_default,
                 is_late=match.is_late,
                 is_django=match.is_django,
                 url=match.url,
@@ -170,12 +183,14 @@ class Target:
         return cls(
             middleware.inner,
             middleware.guards.policies,
+            middleware.guards.reported,
             (middleware.hooks, middleware.guards.hooks),
             default_policy=middleware.default_policy,
             stack_default=middleware.default_policy,
             authentication=middleware.authentication,
             origins=middleware.origins,
             middleware=middleware.middleware,
+            owes_default=middleware.owes_default,
             is_late=True,
             error=error if isinstance(error, Exception) else None,
         )
@@ -222,9 +237,12 @@ def check_page(request: ScopeRequest, target: Target) -> None:
 def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, Any]:
     """The scope of the application, as under Channels' `AuthMiddlewareStack`."""
     request: Any = context.request
-    user = request.user
-    if not isinstance(user, LazyObject) and "user" not in scope:
-        # Subclasses of Channels' AuthMiddleware set its ``_wrapped``.
+    user, authentication = request.user, authentication_of(request)
+    # Channels' AuthMiddleware, and subclasses, set the ``_wrapped`` of the user: to that of the session.
+    if "_wsdeny_user_is_set" in vars(request) or (authentication is not None and not authentication.is_session_only):
+        if isinstance(user, LazyObject) and user._wrapped is not empty and user is not scope.get("user"):
+            request.user = user._wrapped  # It stays, by whichever credentials.
+    elif not isinstance(user, LazyObject) and "user" not in scope:
         lazy = SimpleLazyObject(lambda: None)
         lazy._wrapped, request.user = user, lazy
     offered = request.scope_for_application()
@@ -252,8 +270,10 @@ def due_default(context: RequestContext, target: Target) -> Policy | None:
 
 
 def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
-    """The checks for `policies`, each once."""
-    return [PolicyCheck(policy) for policy in {id(policy): policy for policy in policies}.values()]
+    """The checks for `policies`, each once; those before one that may set the user again, about that user."""
+    unique = [*{id(policy): policy for policy in policies}.values()]
+    last = max((number for number, policy in enumerate(unique, 1) if policy.sets_user), default=0)
+    return [PolicyCheck(policy) for policy in (*unique, *filter(depends_on_user, unique[:last]))]
 
 
 def set_route(context: RequestContext, target: Target) -> None:
@@ -337,6 +357,40 @@ def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial |
     """As `authorize`, for synchronous views, where nothing can end a policy that hangs."""
     with nullcontext() if context.trace is None else context.trace.watching_queries():
         return run_checks_sync(Checks(checks), context.request)
+
+
+async def report(
+    context: RequestContext,
+    policies: tuple[Policy, ...],
+    authorize: Callable[[RequestContext, list[Check]], Awaitable[Denial | None]] = authorize,
+) -> None:
+    """Ask policies that are not enforced, each once, and log which would have denied. Raises nothing of theirs.
+
+    Each has what is left of ``POLICY_TIMEOUT``. They are asked by `authorize`.
+    """
+    for policy in filter(context.begin_report, policies):
+        with _reporting(context, policy):
+            await authorize(context, [ReportCheck(policy)])
+
+
+def report_sync(context: RequestContext, policies: tuple[Policy, ...]) -> None:
+    """As `report`, for synchronous views."""
+    for policy in filter(context.begin_report, policies):
+        with _reporting(context, policy):
+            authorize_sync(context, [ReportCheck(policy)])
+
+
+@contextmanager
+def _reporting(context: RequestContext, policy: Policy) -> Iterator[None]:
+    """Log an error about `policy`, and leave the policy that was asked last, and the time, as they were."""
+    before, seconds = context.policy, context.state.seconds
+    context.policy = policy
+    try:
+        yield
+    except Exception as error:  # such as a time limit: the policy denies nothing
+        log_report(context, expression_of(policy), translate(error))
+    finally:
+        context.policy, context.state.seconds = before, seconds
 
 
 def denial_blocks(denial: Denial | Exception) -> bool:

@@ -134,6 +134,8 @@ def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Polic
         policies = match.guards.policies
         if match.default_policy is not None:
             policies = (*policies, match.default_policy)
+        elif not (policies or match.owes_default):
+            return None, None
         try:
             policy, denial = first_anonymous_denial(policies or (default_policy(),))
         except Exception:  # what a policy of the site's raises is answered where it is asked

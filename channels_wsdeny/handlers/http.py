@@ -62,6 +62,7 @@ from .base import (
     late_error,
     make_denial,
     policy_checks,
+    report,
     scope_for_application,
     set_route,
 )
@@ -115,7 +116,7 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
         config = _config_for_mirror(target, outer, scope)
         scope = {**scope, **target.url, "wsdeny": config}
         is_late = target.is_late and conf.MIRROR_DEFAULT_POLICY and full_path(scope) not in config.allowed
-        if not (target.policies or is_late):
+        if not (target.policies or target.reported or is_late):
             await target.app(scope, receive, send)
             return
     await _enter(target, outer, scope, receive, send)
@@ -127,7 +128,8 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     Hooks that outer layers have run, and policies that they have asked, are not run and asked again.
     """
     endpoint = getattr(app, "__self__", app)
-    target = Target(app, guards.policies, ((), guards.hooks), endpoint, endpoint, owes_default=False)
+    hooks = (), guards.hooks
+    target = Target(app, guards.policies, guards.reported, hooks, endpoint, endpoint, owes_default=False)
     await _enter(target, _context_of(scope), scope, receive, send)
 
 
@@ -235,7 +237,7 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
     policies = match.guards.policies
     if match.default_policy is not None:
         policies = (*policies, match.default_policy)
-    elif not policies:
+    elif not policies and match.owes_default:
         policies = (default_policy(),)
     # HTTP/2 knows no upgrade, and forbids the header (RFC 9113 section 8.2.2).
     is_http1 = scope.get("http_version", "1.1") in {"1.0", "1.1"}
@@ -243,7 +245,7 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
     return Target(
         match.app,
         policies,
-        (match.hooks, match.guards.hooks),
+        hooks=(match.hooks, match.guards.hooks),
         url=match.url,
         resolver_match=match.resolver_match,
         authentication=match.authentication,
@@ -388,6 +390,7 @@ class HttpHandler(AppHandler):
             return await self._deny_by_check(denial)
         if target.error is not None:
             raise target.error
+        await report(context, target.reported)
         scope = copy_scope(self.scope) if target.is_django else scope_for_application(context, self.scope)
         context.mark_passed(policies, are_guards=target.are_guards)
         passed = len(context.state.passed)

@@ -35,6 +35,8 @@ from .base import (
     denial_blocks,
     make_denial,
     policy_checks,
+    report,
+    report_sync,
 )
 
 if TYPE_CHECKING:
@@ -264,7 +266,8 @@ class ViewHandler(DjangoHandler):
             )
         super().__init__(request, guards.hooks)
         authenticate_view(request)
-        self.view, self._policies, self._args, self._kwargs = view, guards.policies, args, kwargs
+        self.view, self._policies, self._reported = view, guards.policies, guards.reported
+        self._args, self._kwargs = args, kwargs
         self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
@@ -275,6 +278,7 @@ class ViewHandler(DjangoHandler):
         denial = authorize_sync(self.context, self._checks(request_hooks, route_hooks))
         if denial is not None:
             return self.deny_sync(denial)
+        report_sync(self.context, self._reported)
         self._enter(before)
         try:
             response: HttpResponseBase = self.view(self.context.request, *self._args, **self._kwargs)
@@ -289,6 +293,7 @@ class ViewHandler(DjangoHandler):
         denial = await authorize(self.context, self._checks(request_hooks, route_hooks))
         if denial is not None:
             return await self.deny(denial)
+        await report(self.context, self._reported)
         self._enter(before)
         try:
             response: HttpResponseBase = await self.view(self.context.request, *self._args, **self._kwargs)

@@ -15,7 +15,7 @@ import enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls.exceptions import Resolver404
@@ -29,6 +29,7 @@ from ..headers import check_headers
 from ..hooks.registry import ordered_hooks, site_hooks
 from ..hooks.runner import make_runner
 from ..http.context import RequestContext, RequestState
+from ..http.exception_handler import means_denial
 from ..http.messages import (
     Closed,
     DenialFromApplication,
@@ -60,6 +61,7 @@ from .base import (
     late_error,
     make_denial,
     policy_checks,
+    report,
     scope_for_application,
     set_route,
 )
@@ -141,7 +143,7 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
             return
         outer = context_within(outer, scope)
         scope = {**scope, "wsdeny": outer}
-    target = Target(app, guards.policies, ((), guards.hooks), app, consumer, owes_default=False)
+    target = Target(app, guards.policies, guards.reported, ((), guards.hooks), app, consumer, owes_default=False)
     await _enter(target, outer, scope, receive, send)
 
 
@@ -222,6 +224,8 @@ async def _run_within(
             # Guards outside were asked about a user whom route hooks may have changed.
             policies, _ = _policies(context, target)
             denial = await around.authorize(context, policy_checks(policies))
+        if denial is None:
+            await around.report(context, target.reported)
         around.context.policy = context.policy
         if denial is not None:
             await around.deny_from_within(denial, context)
@@ -265,14 +269,13 @@ async def _enter_stream(
         hooks = _stream_hooks(target, outer)
         denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
         if denial is None:
+            await report(context, target.reported)
             context.consumer = target.consumer or True
             context.mark_passed(policies, are_guards=target.are_guards)
             await target.app(scope_for_application(context, {**scope, **target.url}), receive, send)
             return
-    except (Deny, PermissionDenied, Http404) as error:
-        denial = error
     except Exception as error:
-        if context.consumer is not None:
+        if context.consumer is not None and not means_denial(error):
             raise
         denial = error
     await send(await _closing(context, denial))
@@ -406,6 +409,13 @@ class WebSocketHandler(AppHandler):
             context, checks, first._connection if first.state is State.CONNECTING else None, first._give_up
         )
 
+    async def report(self, context: RequestContext, policies: tuple[Policy, ...]) -> None:
+        """Ask policies that are not enforced, see `base.report`. Raises `ClientLeft` if the client leaves meanwhile."""
+        if policies:
+            await report(context, policies, self.authorize)
+            if self.outermost._is_in(State.CONNECTING) and self.outermost._connection.has_left:
+                raise ClientLeft
+
     @property
     def innermost_runner(self) -> HookRunner | None:
         """The runner of the innermost hooks, of this handler or one around it."""
@@ -507,6 +517,7 @@ class WebSocketHandler(AppHandler):
             return denial
         if target.error is not None:
             return _Raised(target.error)
+        await self.report(context, target.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft
         if self.outermost.state is not State.CONNECTING or self._is_answering:
@@ -535,7 +546,7 @@ class WebSocketHandler(AppHandler):
             answer = RuntimeError(f"Something that {self._endpoint!r} awaited was cancelled before it answered.")
         except Exception as error:  # before the accept it is a denial; after it the socket is closed
             if self.state is State.ACCEPTED:
-                if not isinstance(error, (Deny, PermissionDenied, Http404)):
+                if not means_denial(error):
                     raise
                 await self._close_with(error)
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -71,6 +71,7 @@ class RequestState:
         "middleware",
         "objects",
         "passed",
+        "reported",
         "route",
         "seconds",
         "started",
@@ -101,10 +102,12 @@ class RequestState:
         self.hooks_run: set[Hook] = set()
         #: Which policy has allowed which subject, and the ``obj`` of the context then.
         self.passed: list[tuple[Policy, Subject, Any]] = []
+        #: Which policy that is not enforced was asked about which subject.
+        self.reported: list[tuple[Policy, Subject]] = []
         #: The `ResolverMatch` of a view that route hooks have run for.
         self.route: Any = None
-        #: What the ``obj`` resolvers of policies returned for which subject.
-        self.objects: list[tuple[Callable[..., Any], Subject, Any]] = []
+        #: What the ``obj`` resolvers of policies, or policies themselves, returned for which subject.
+        self.objects: list[tuple[object, Subject, Any]] = []
         #: What the request went through: the recorded trace, else one of its own with `DEBUG`, else None.
         self.trace = trace.recorded.get()
         if self.trace is None and settings.DEBUG:
@@ -229,10 +232,21 @@ class RequestContext:
             if are_guards:
                 self.guarded = subject
 
+    def begin_report(self, policy: Policy) -> bool:
+        """Note that this policy is asked, and not enforced; False if it was asked about this subject already."""
+        if isinstance(self.request, ScopeRequest):
+            self.request.session, self.request.user  # noqa: B018 - made once, also for copies of the request
+        subject = self.subject()
+        if any(asked is policy and about.is_same(subject) for asked, about in self.state.reported):
+            return False
+        self.state.reported.append((policy, subject))
+        return True
+
     def forget_decisions(self) -> None:
         """Let go of what was decided: an open socket, which may live for days, asks anew about all that it enters."""
         self.state.passed.clear()
         self.state.objects.clear()
+        self.state.reported.clear()
         self.guarded = None
         for name in ("_wsdeny_drf_requests", "_wsdeny_with_tokens"):
             vars(self.request).pop(name, None)
@@ -265,11 +279,11 @@ class RequestContext:
             except Exception as error:  # protects the server, and the other callbacks
                 log_failure(self, error, 503 if is_unreachable(error) else 500)
 
-    def remember(self, resolver: Callable[..., Any], obj: Any) -> None:
-        """Keep what an ``obj`` resolver returned for this subject."""
+    def remember(self, resolver: object, obj: Any) -> None:
+        """Keep what an ``obj`` resolver, or a policy, returned for this subject."""
         self.state.objects.append((resolver, self.subject(), obj))
 
-    def recall(self, resolver: Callable[..., Any]) -> Any:
+    def recall(self, resolver: object) -> Any:
         """What this resolver returned for this subject; None if it was not asked yet."""
         if not self.state.objects:
             return None
@@ -339,7 +353,7 @@ def is_recorded(request: HttpRequest) -> bool:
 
 
 def noting(
-    request: HttpRequest, kind: Literal["authentication", "hook", "policy"], asked: Hook | Policy | type
+    request: HttpRequest, kind: trace.Kind, asked: Hook | Policy | type
 ) -> AbstractContextManager[Callable[[object], None]]:
     """Note in the trace of `request` that a class, hook or policy is asked; the answer is given to what is returned."""
     if not is_recorded(request):

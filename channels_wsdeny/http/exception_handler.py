@@ -11,12 +11,17 @@ from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
+from django.utils.functional import Promise
 
 from ..db import is_unreachable
 from ..exceptions import Deny
 
 #: The challenge of SimpleJWT's own authentication class.
 _BEARER = 'Bearer realm="api"'
+
+
+#: What SimpleJWT raises for a bad token where no authentication class of it has been asked.
+_TOKEN_ERRORS = {f"rest_framework_simplejwt.exceptions.{name}" for name in ("TokenError", "TokenBackendError")}
 
 
 def denial_of(error: Exception) -> Deny:
@@ -52,17 +57,21 @@ def normalize(error: Exception) -> Exception:
     return Http404("No route matches the path.") if is_unrouted(error) else error
 
 
+def means_denial(error: Exception) -> bool:
+    """Whether `error` denies on purpose, also after the accept: it is no failure of the application."""
+    if isinstance(error, (Deny, PermissionDenied, Http404)):
+        return True
+    foreign = _try_foreign(error)
+    return foreign is not None and foreign.status < 500
+
+
 def is_unrouted(error: Exception) -> bool:
     """Whether Channels' routers raised `error` because no route matched; it has no type of its own."""
     return isinstance(error, ValueError) and _modules_of(error)[-1:] == ["channels.routing"]
 
 
 def _translate(error: Exception) -> Deny:
-    names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
-    try:
-        foreign = _foreign(error, names)
-    except Exception:  # a subclass of the site's may lack what these exceptions have
-        foreign = None
+    foreign = _try_foreign(error)
     if foreign is not None:
         return foreign
     if isinstance(error, (PermissionDenied, DenyConnection)):
@@ -78,26 +87,71 @@ def _translate(error: Exception) -> Deny:
     return Deny(500)
 
 
+def _try_foreign(error: Exception) -> Deny | None:
+    names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
+    try:
+        return _foreign(error, names)
+    except Exception:  # a subclass of the site's may lack what these exceptions have
+        return None
+
+
 def _foreign(error: Any, names: set[str]) -> Deny | None:
     """The denial of an exception of REST framework, SimpleJWT, Ninja or django-ratelimit, recognised by name."""
-    is_of_simplejwt = any(name.startswith("rest_framework_simplejwt.exceptions.") for name in names)
-    if "rest_framework_simplejwt.exceptions.TokenError" in names:
+    if not names.isdisjoint(_TOKEN_ERRORS):
         return Deny(401, str(error), code="token_not_valid", headers={"WWW-Authenticate": _BEARER})
     if "rest_framework.exceptions.APIException" in names:
-        challenge = getattr(error, "auth_header", None) or (_BEARER if is_of_simplejwt else None)
-        headers = {"WWW-Authenticate": challenge} if challenge and error.status_code == 401 else {}
-        if getattr(error, "wait", None):
-            headers["Retry-After"] = str(math.ceil(error.wait))
-        if isinstance(error.detail, str):
-            return Deny(error.status_code, str(error.detail), code=error.get_codes(), headers=headers)
-        if is_of_simplejwt:
-            return Deny(error.status_code, str(error.detail["detail"]), code=str(error.detail["code"]), headers=headers)
-        return Deny(error.status_code, headers=headers, errors=error.detail)  # a ValidationError
+        return _of_rest_framework(error, names)
     if "ninja.errors.HttpError" in names:
-        return Deny(error.status_code, str(error))
+        return Deny(error.status_code, str(error), headers=_retry_after(error))
+    if "ninja.errors.AuthenticationError" in names:  # of Ninja before 1.4
+        return Deny(401)
+    if "ninja.errors.ValidationError" in names:
+        return Deny(422, errors=_plain(error.errors))
     if "django_ratelimit.exceptions.Ratelimited" in names:
         return Deny(429)
     return None
+
+
+def _of_rest_framework(error: Any, names: set[str]) -> Deny:
+    is_of_simplejwt = any(name.startswith("rest_framework_simplejwt.exceptions.") for name in names)
+    challenge = getattr(error, "auth_header", None) or (_BEARER if is_of_simplejwt else None)
+    headers = _retry_after(error)
+    if challenge and error.status_code == 401:
+        headers["WWW-Authenticate"] = str(challenge)
+    detail, code = getattr(error, "detail", ""), _code_of(error)
+    errors: Any = None
+    if isinstance(detail, dict) and isinstance(detail.get("detail"), (str, Promise)):
+        errors = {key: each for key, each in detail.items() if key not in {"detail", "code"} and not is_of_simplejwt}
+        detail, code = detail["detail"], detail.get("code")
+    elif isinstance(detail, (dict, list, tuple)):
+        detail, errors = "", detail  # of a ValidationError
+    if not isinstance(detail, (str, Promise)):
+        detail = "" if detail is None else str(detail)
+    text = str(detail) if isinstance(detail, str) else detail
+    code = str(code) if isinstance(code, str) else None
+    return Deny(error.status_code, text, code=code, headers=headers, **({"errors": _plain(errors)} if errors else {}))
+
+
+def _code_of(error: Any) -> Any:
+    try:
+        return error.get_codes()
+    except Exception:  # the detail of a subclass may be a plain text, or anything else
+        return None
+
+
+def _retry_after(error: Any) -> dict[str, str]:
+    wait = getattr(error, "wait", None)
+    is_known = isinstance(wait, (int, float)) and math.isfinite(wait) and wait > 0
+    return {"Retry-After": str(math.ceil(wait))} if is_known else {}  # type: ignore[arg-type] # it is a number
+
+
+def _plain(errors: Any) -> Any:
+    """`errors` in JSON's types: what they do not have, such as lazy translations, as text."""
+    if isinstance(errors, dict):
+        return {str(key): _plain(each) for key, each in errors.items()}
+    if isinstance(errors, (list, tuple, set, frozenset)):
+        return [_plain(each) for each in errors]
+    return errors if errors is None or isinstance(errors, (bool, int, float)) else str(errors)
 
 
 def _is_unparseable_origin(error: Exception) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from django.urls import ResolverMatch
 
-Kind: TypeAlias = Literal["authentication", "hook", "policy", "endpoint", "other"]
+Kind: TypeAlias = Literal["authentication", "hook", "policy", "report", "endpoint", "other"]
 
 #: Queries that are kept, and characters of each.
 _MOST_QUERIES = 100

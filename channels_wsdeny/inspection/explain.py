@@ -300,7 +300,7 @@ class _Replacement:
             return app  # It raises for a handshake.
         if consumer_class is not None:
             kind, guards = type("NotRunConsumer", (_NotRun, AsyncConsumer), {}), guards_of(consumer_class)
-            return (guard(kind, guards) if guards.policies or guards.hooks else kind)(app, self._trace)
+            return (guard(kind, guards) if any(guards) else kind)(app, self._trace)
         if name is None or isinstance(app, type):
             return _NotRun(app, self._trace)
         if all(noted.name != dotted_name(app) for noted in self._trace.noted):

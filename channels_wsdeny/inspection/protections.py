@@ -81,7 +81,7 @@ def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     is_certain = bool(endpoint.layers) or cls is None or is_bound(cls)
     found = tuple(_of_policy(policy, "decorator", is_certain) for policy in endpoint.guards.policies)
     if endpoint.protocol == "websocket":
-        has_default = bool(endpoint.layers)
+        has_default = any(layer.owes_default for layer in endpoint.layers)
     else:
         has_default = conf.MIRROR_DEFAULT_POLICY and endpoint.has_stack and not leads_to_django(endpoint.app)
     return (*found, *_of_default(endpoint, bool(found))) if has_default else found
@@ -111,9 +111,7 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
 def guards_on(view: Callable[..., Any]) -> Guards:
     """The guards on `view` and on what its decorators wrap, each once, from the outermost."""
     found = [guards_of_view(layer) or Guards() for layer, _ in _called(view)]
-    policies = {id(policy): policy for guards in found for policy in guards.policies}
-    hooks = {id(each): each for guards in found for each in guards.hooks}
-    return Guards(tuple(policies.values()), tuple(hooks.values()))
+    return reduce(Guards.around, found, Guards()).once()
 
 
 def _of_policy(policy: Policy, source: Source, is_certain: bool = True) -> Protection:
@@ -147,7 +145,7 @@ def _allows(policy: Policy, others: bool) -> bool | None:
         if kind not in {And, Or}:
             return None
         return decisive if decisive in answers else None if None in answers else not decisive
-    return others
+    return True if policy.allows_all else others
 
 
 def _of_default(endpoint: AsgiEndpoint | None, is_guarded: bool) -> tuple[Protection, ...]:

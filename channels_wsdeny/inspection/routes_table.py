@@ -11,7 +11,9 @@ from django.conf import settings
 
 from ..conf import is_mirrored
 from ..hooks.registry import ordered_hooks, site_hooks
+from ..http.context import expression_of
 from ..log import dotted_name, escape
+from ..routing.guards import NO_GUARDS
 from ..routing.resolver import is_known
 from .endpoints import site_endpoints, views
 from .protections import guards_on, protections_of_endpoint, protections_of_view
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from ..hooks.registry import Hook, Hooks
+    from ..routing.guards import Guards
     from ..types import Protocol
     from .endpoints import AsgiEndpoint, View
     from .protections import Protection
@@ -124,7 +127,7 @@ def _strength(row: ReportRow) -> tuple[int, int]:
 def _row_of_endpoint(endpoint: AsgiEndpoint) -> ReportRow:
     protections = protections_of_endpoint(endpoint)
     hooks = _ordered(_registries(endpoint) if endpoint.layers else endpoint.guards.hooks, endpoint.protocol)
-    notes = (*_notes_of_endpoint(endpoint), *_notes_of(protections))
+    notes = (*_notes_of_endpoint(endpoint), *_notes_of(protections), *_notes_of_reported(endpoint.guards))
     name = dotted_name(endpoint.consumer_class or endpoint.app)
     place = (endpoint.protocol, endpoint.path, endpoint.name)
     return ReportRow(*place, name, protections, hooks, notes, endpoint.is_opaque)
@@ -146,13 +149,20 @@ def _notes_of(protections: tuple[Protection, ...]) -> Iterator[str]:
             yield f"cannot tell whether {each.expression} is asked, and denies anybody"
 
 
+def _notes_of_reported(guards: Guards) -> Iterator[str]:
+    for policy in guards.once().reported:
+        yield f"not enforced, only reported: {expression_of(policy)}"
+
+
 def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:
     before = () if django is None else protections_of_endpoint(django)
     protections = (*before, *protections_of_view(view.callback, django))
     # Without MirrorMiddleware, the hooks of the site and of stacks do not run on views.
     hooks = _ordered(_registries(django), "http") if is_mirrored() else ()
-    hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards_on(view.callback).hooks, "http"))))
-    notes = tuple(_notes_of(protections))
+    guards = guards_on(view.callback)
+    hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards.hooks, "http"))))
+    around = NO_GUARDS if django is None else django.guards
+    notes = (*_notes_of(protections), *_notes_of_reported(around.around(guards)))
     admin_path = view.admin_path if any(each.source == "admin" for each in protections) else None
     name = dotted_name(view.callback)
     return ReportRow("http", view.path, view.name, name, protections, hooks, notes, admin_path=admin_path)

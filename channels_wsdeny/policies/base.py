@@ -73,6 +73,10 @@ class Policy(metaclass=_PolicyClass):
     needs_user = True
     #: Whether it is asked at the handshake alone, and not again while the socket is open.
     once = False
+    #: Whether the policy may set another user, about whom policies before it have to be asked again.
+    sets_user = False
+    #: Whether it is known to allow every request, for `inspection`.
+    allows_all = False
 
     #: The arguments that ``__init__`` sets as attributes: a subclass cannot override them.
     _arguments: ClassVar[frozenset[str]] = frozenset()
@@ -274,6 +278,7 @@ class _Combination(Policy):
                 self.policies += policy.policies
             else:
                 self.policies += (policy,)
+        self.sets_user = any(policy.sets_user for policy in self.policies)
 
     def needs_loop(self) -> bool:
         return any(policy.needs_loop() for policy in self.policies)
@@ -358,6 +363,7 @@ class Not(Policy):
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.sets_user = policy.sets_user
 
     def check(self, request: HttpRequest) -> Answer:
         return ask(self.policy, request) is not None
@@ -384,6 +390,11 @@ def policies_within(policy: Policy) -> Iterator[Policy]:
     else:
         for each in combined:
             yield from policies_within(each)
+
+
+def depends_on_user(policy: Policy) -> bool:
+    """Whether `policy`, or one that it combines, needs the user."""
+    return any(each.needs_user for each in policies_within(policy))
 
 
 def first_anonymous_denial(policies: tuple[Policy, ...]) -> tuple[Policy | None, Deny | bool | None]:

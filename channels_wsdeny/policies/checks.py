@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..authentication.base import is_authentication_due
 from ..concurrency import is_being_cancelled
-from ..http.context import get_context
-from ..http.request import known_user, run_in_thread
-from .base import Denial, Policy, aask, ask, asking_blocks
+from ..http.context import expression_of, get_context, noting
+from ..http.exception_handler import denial_of
+from ..http.request import ScopeRequest, known_user, run_in_thread
+from ..log import log_report
+from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..types import HttpRequest
 
 
@@ -70,6 +75,73 @@ class PolicyCheck:
             return False
         context.policy = self.policy
         return True
+
+
+class ReportCheck:
+    """A policy that is asked, and only logged where it denies: it decides nothing.
+
+    It is asked about a copy of the request, so that neither a user that it sets nor its object reaches the endpoint.
+    """
+
+    __slots__ = ("policy",)
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def needs_loop(self) -> bool | None:
+        return self.policy.needs_loop()
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return asking_blocks(self.policy, request) or self._is_user_due(request)
+
+    def run(self, request: HttpRequest) -> None:
+        with self._copying(request) as copy, noting(request, "report", self.policy) as note:
+            if self._is_user_due(copy):
+                copy.auth = _load_user(request)
+            denial = ask(self.policy, copy)
+            note(True if denial is None else denial)
+            self._report(request, denial)
+
+    async def arun(self, request: HttpRequest) -> None:
+        with self._copying(request) as copy, noting(request, "report", self.policy) as note:
+            if self._is_user_due(copy):
+                copy.auth = await run_in_thread(request, lambda: _load_user(request))
+            denial = await aask(self.policy, copy)
+            note(True if denial is None else denial)
+            self._report(request, denial)
+
+    @contextmanager
+    def _copying(self, request: HttpRequest) -> Iterator[HttpRequest]:
+        """A copy of the request; what the policy raises is logged."""
+        copy: HttpRequest = object.__new__(type(request))
+        vars(copy).update(vars(request))
+        get_context(copy).obj = get_context(request).obj
+        try:
+            yield copy
+        except Exception as error:  # the policy denies nothing
+            self._report(request, denial_of(error))
+        finally:
+            if not isinstance(request, ScopeRequest):  # A body can be read once.
+                vars(request).update(
+                    (name, value) for name, value in vars(copy).items() if name not in _SET_BY_POLICIES
+                )
+
+    def _is_user_due(self, request: HttpRequest) -> bool:
+        return is_authentication_due(request) and depends_on_user(self.policy)
+
+    def _report(self, request: HttpRequest, denial: Denial | None) -> None:
+        if denial is not None:
+            log_report(get_context(request), expression_of(self.policy), denial)
+
+
+def _load_user(request: Any) -> Any:
+    """Load the user that the request shares with its copy; returns what the credentials were."""
+    request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+    return request.auth
+
+
+#: What a policy that is only reported sets on its copy of the request alone.
+_SET_BY_POLICIES = frozenset({"auth", "auser", "user", "wsdeny", "_wsdeny_user_is_set"})
 
 
 class LoadUser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
@@ -12,21 +12,39 @@ if TYPE_CHECKING:
     from ..hooks.registry import Hooks
     from ..policies import Policy
 
+T = TypeVar("T")
 _ATTRIBUTE = "wsdeny_guards"
 
 
 class Guards(NamedTuple):
-    """The hooks and policies before an endpoint, each the outermost first; the hooks run before the policies."""
+    """The hooks and policies before an endpoint, each the outermost first; the hooks run before the policies.
+
+    Policies that are `reported` are asked once all others have allowed. They decide nothing.
+    """
 
     policies: tuple[Policy, ...] = ()
     hooks: tuple[Hooks, ...] = ()
+    reported: tuple[Policy, ...] = ()
+
+    @property
+    def decide(self) -> bool:
+        """Whether there is anything that may deny."""
+        return bool(self.policies or self.hooks)
 
     def around(self, inner: Guards) -> Guards:
         """These guards, and then those of `inner`."""
-        return Guards((*self.policies, *inner.policies), (*self.hooks, *inner.hooks))
+        return Guards(self.policies + inner.policies, self.hooks + inner.hooks, self.reported + inner.reported)
+
+    def once(self) -> Guards:
+        """The same, each once. By identity: a policy of the site's may compare as it likes."""
+        return Guards(_once(self.policies), _once(self.hooks), _once(self.reported))
 
     def __str__(self) -> str:
-        return ", ".join(repr(guard) for guard in (*self.policies, *self.hooks))
+        return ", ".join(repr(guard) for guards in self for guard in guards)
+
+
+def _once(guards: tuple[T, ...]) -> tuple[T, ...]:
+    return tuple({id(guard): guard for guard in guards}.values())
 
 
 NO_GUARDS = Guards()
@@ -66,9 +84,7 @@ def _collect(cls: type) -> Guards:
     for base in cls.__mro__:
         if _ATTRIBUTE in vars(base):
             found = found.around(vars(base)[_ATTRIBUTE])
-    # By identity: a policy of the site's may compare as it likes.
-    policies = {id(policy): policy for policy in found.policies}
-    return Guards(tuple(policies.values()), tuple({id(hooks): hooks for hooks in found.hooks}.values()))
+    return found.once()
 
 
 #: The functions with which decorators make classes of consumers and views ask their guards. By identity: an

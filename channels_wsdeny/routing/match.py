@@ -52,6 +52,8 @@ class EndpointMatch:
     is_django: bool = False
     #: Whether what is behind `endpoint` is not known yet, or at all.
     is_late: bool = False
+    #: Whether one of the layers around it makes it owe the default policy, if it has no policy.
+    owes_default: bool = False
     #: The default policy of the nearest stack around the endpoint that has one; None if guards inside that are asked.
     default_policy: Policy | None = None
     #: The same whatever guards there are: it is asked about a user or route that they were not asked about.

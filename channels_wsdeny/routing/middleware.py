@@ -25,6 +25,8 @@ class ASGIMiddleware:
 
     #: Whether it is a `DenyMiddlewareStack`, inside which endpoints without a policy have the default policy.
     is_stack = False
+    #: Whether endpoints without a policy have the default policy because of this layer: it is a stack, or may deny.
+    owes_default = False
     inner: ASGIApp
     guards: Guards = NO_GUARDS
     default_policy: Policy | None = None

@@ -106,6 +106,7 @@ class _Resolver:
         if isinstance(match, EndpointMatch):
             if match.default_policy is None and not match.guards.policies:
                 match.default_policy = middleware.default_policy
+            match.owes_default = match.owes_default or middleware.owes_default
             if match.stack_default is None:
                 match.stack_default = middleware.default_policy
             if match.authentication is None:

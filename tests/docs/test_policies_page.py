@@ -170,6 +170,13 @@ def test_queries_by_the_user_are_not_made_for_an_anonymous_one(users, headers_of
     assert "Field 'id' expected a number" in " ".join(TEXT.split())
 
 
+async def test_a_policy_that_is_tried_out_is_logged(headers_of, caplog):
+    app = DenyMiddlewareStack(page.DraftConsumer.as_asgi())
+    assert [(await knock(app, "/", headers=headers_of(name))).status for name in ("alice", None)] == [101, 401]
+    (record,) = [record for record in caplog.records if getattr(record, "report_only", False)]
+    assert (record.levelname, record.status, record.policy) == ("WARNING", 403, "InGroup('writers')")
+
+
 async def test_a_call_of_an_outdated_app_is_denied(headers_of):
     app, headers = page.CallConsumer.as_asgi(), headers_of("alice")
     answer = await knock(app, "/?version=1", headers=headers)

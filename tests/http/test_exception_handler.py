@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import gc
+import json
+import math
 import tracemalloc
+from unittest.mock import ANY
 
 import pytest
 from channels.exceptions import DenyConnection
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from django.core import exceptions
+from django.core.cache import cache
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
+from django.test import RequestFactory
 from django.urls import path
 from django.urls.exceptions import Resolver404
+from django.utils.translation import gettext_lazy
+from django_ratelimit.core import is_ratelimited
+from django_ratelimit.exceptions import Ratelimited
+from ninja import errors as ninja
+from ninja.security import HttpBearer
+from rest_framework import exceptions as drf
+from rest_framework_simplejwt import exceptions as jwt
 
-from channels_wsdeny import Deny
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import public, require
+from channels_wsdeny.handlers.base import make_denial
+from channels_wsdeny.http.context import RequestContext
 from channels_wsdeny.http.exception_handler import denial_of, is_unrouted, translate
+from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.policies import Check, raising
+from tests.support.site import hello
 
 
 def foreign(name, bases=(Exception,), **attributes):
@@ -26,17 +45,11 @@ def foreign(name, bases=(Exception,), **attributes):
     return type(name, bases, {"__module__": module, **attributes})
 
 
-def rest_framework(status, detail, code, **attributes):
-    api_exception = foreign("rest_framework.exceptions.APIException")
-    values = {"status_code": status, "detail": detail, "get_codes": lambda self: code, **attributes}
-    return foreign("site.exceptions.Child", (api_exception,), **values)()
-
-
 STATUSES = {
     400: [exceptions.BadRequest, exceptions.SuspiciousOperation, exceptions.DisallowedHost, MultiPartParserError],
     403: [exceptions.PermissionDenied, DenyConnection],
     404: [Http404, Resolver404],
-    429: [foreign("django_ratelimit.exceptions.Ratelimited", (exceptions.PermissionDenied,))],
+    429: [Ratelimited],
     500: [
         *(DatabaseError, DataError, IntegrityError, ValueError, FileNotFoundError, KeyError, RuntimeError),
         *(exceptions.ObjectDoesNotExist, exceptions.ValidationError, exceptions.RequestAborted),
@@ -60,49 +73,159 @@ def test_an_exception_becomes_its_denial_and_so_does_a_subclass(status, kinds, s
             assert (denial.status, denial.detail, denial.headers, denial.response, denial.__cause__) == expected
 
 
-FOREIGN = {
-    "detail": (
-        rest_framework(401, "Token expired.", "expired", auth_header="Bearer"),
-        (401, "Token expired.", "expired"),
+class Odd(drf.APIException):
+    """An exception of a site's own that does not call ``__init__()``; `ErrorDetail` is not made."""
+
+    status_code = 418
+
+    def __init__(self, *detail, **attributes):
+        vars(self).update(attributes)
+        if detail:
+            (self.detail,) = detail
+
+
+BEARER = {"WWW-Authenticate": 'Bearer realm="api"'}
+REQUIRED = gettext_lazy("This field is required.")
+#: The status, code, detail, headers and errors of exceptions of other packages.
+FOREIGN = [
+    (drf.APIException(), 500, "error", "A server error occurred."),
+    (drf.NotAuthenticated(), 401, "not_authenticated", "Authentication credentials were not provided."),
+    (drf.AuthenticationFailed("Expired.", "expired"), 401, "expired", "Expired."),
+    (drf.PermissionDenied(), 403, "permission_denied", "You do not have permission to perform this action."),
+    (drf.NotFound(REQUIRED), 404, "not_found", "This field is required."),
+    (drf.Throttled(detail="Slowly."), 429, "throttled", "Slowly."),
+    (drf.Throttled(2.1, "Slowly."), 429, "throttled", "Slowly. Expected available in 3 seconds.", {"Retry-After": "3"}),
+    (drf.ValidationError("Young."), 400, "bad_request", "", {}, ["Young."]),
+    (drf.ValidationError({"a": [{"b": REQUIRED}]}), 400, "bad_request", "", {}, {"a": [{"b": str(REQUIRED)}]}),
+    (Odd("Tea."), 418, "im_a_teapot", "Tea."),
+    (Odd(REQUIRED), 418, "im_a_teapot", "This field is required."),
+    (Odd(), 418, "im_a_teapot", ""),
+    (Odd(None), 418, "im_a_teapot", ""),
+    (Odd(42), 418, "im_a_teapot", "42"),
+    (Odd({1: (REQUIRED, None, 2.5, {True})}), 418, "im_a_teapot", "", {}, {"1": [str(REQUIRED), None, 2.5, [True]]}),
+    (Odd({"detail": REQUIRED, "code": "x", "more": 1}), 418, "x", "This field is required.", {}, {"more": 1}),
+    (Odd("Tea.", get_codes=lambda: 5, wait="soon"), 418, "im_a_teapot", "Tea."),
+    (Odd("Tea.", wait=math.inf), 418, "im_a_teapot", "Tea."),
+    (
+        Odd("Tea.", status_code=401, auth_header="Basic"),
+        401,
+        "not_authenticated",
+        "Tea.",
+        {"WWW-Authenticate": "Basic"},
     ),
-    "throttled": (rest_framework(429, "Slowly.", "throttled", wait=2.1), (429, "Slowly.", "throttled")),
-    "errors": (rest_framework(400, {"age": ["Too young."]}, {"age": ["min"]}), (400, "", "bad_request")),
-    "ninja": (foreign("ninja.errors.HttpError", status_code=409)("Taken."), (409, "Taken.", "conflict")),
-    "broken": (foreign("ninja.errors.HttpError")("no status"), (500, "", "server_error")),
-}
-
-
-@pytest.mark.parametrize(("error", "expected"), FOREIGN.values(), ids=FOREIGN)
-def test_exceptions_of_other_frameworks_keep_what_they_say(error, expected):
-    denial = denial_of(error)
-    assert (denial.status, denial.detail, denial.code) == expected
-    assert denial.headers == {
-        **({"WWW-Authenticate": "Bearer"} if hasattr(error, "auth_header") else {}),
-        **({"Retry-After": "3"} if hasattr(error, "wait") else {}),
-    }
-    assert denial.members == (
-        {"errors": {"age": ["Too young."]}} if isinstance(getattr(error, "detail", ""), dict) else {}
-    )
-
-
-SIMPLEJWT = {
-    "an invalid token": (
-        rest_framework(401, {"detail": "Token is expired", "code": "token_not_valid", "messages": []}, {}),
-        "rest_framework_simplejwt.exceptions.InvalidToken",
+    (Odd("Tea.", status_code=200), 500, "server_error", ""),
+    (jwt.InvalidToken(), 401, "token_not_valid", "Token is invalid or expired", BEARER),
+    (jwt.InvalidToken({"messages": [{"token_type": "access"}]}), 401, "token_not_valid", ANY, BEARER),
+    (
+        jwt.AuthenticationFailed("User not found", code="user_not_found"),
+        401,
+        "user_not_found",
+        "User not found",
+        BEARER,
     ),
-    "a raw one": (Exception("Token is expired"), "rest_framework_simplejwt.exceptions.TokenError"),
-}
+    (jwt.ExpiredTokenError("Token is expired"), 401, "token_not_valid", "Token is expired", BEARER),
+    (jwt.TokenBackendError("Token is invalid"), 401, "token_not_valid", "Token is invalid", BEARER),
+    (ninja.HttpError(409, "Taken."), 409, "conflict", "Taken."),
+    (ninja.AuthenticationError(), 401, "not_authenticated", ANY),
+    (foreign("ninja.errors.AuthenticationError")(), 401, "not_authenticated", ""),  # before Ninja 1.4
+    (
+        foreign("ninja.errors.Throttled", (ninja.HttpError,), wait=5)(429, "Slow."),
+        429,
+        "throttled",
+        "Slow.",
+        {"Retry-After": "5"},
+    ),
+    (
+        ninja.ValidationError([{"loc": ("body", "a"), "ctx": {"error": ValueError("no")}}]),
+        422,
+        "unprocessable_content",
+        "",
+        {},
+        [{"loc": ["body", "a"], "ctx": {"error": "no"}}],
+    ),
+    (ninja.ConfigError("wrong"), 500, "server_error", ""),
+    (foreign("ninja.errors.HttpError")("no status"), 500, "server_error", ""),
+    (Ratelimited(), 429, "throttled", ""),
+]
 
 
-@pytest.mark.parametrize(("error", "name"), SIMPLEJWT.values(), ids=SIMPLEJWT)
-def test_an_exception_of_simplejwt_is_a_401_with_its_own_text_code_and_challenge(error, name):
-    module, _, qualname = name.rpartition(".")
-    cls = type(qualname, (type(error),), {"__module__": module, "__qualname__": qualname})
-    raised = cls.__new__(cls, *error.args)
-    vars(raised).update(vars(error))
-    denial = denial_of(raised)
-    assert (denial.status, denial.detail, denial.code) == (401, "Token is expired", "token_not_valid")
-    assert denial.headers == {"WWW-Authenticate": 'Bearer realm="api"'}
+@pytest.mark.parametrize(
+    ("error", "status", "code", "detail", "more"), [(*each[:4], each[4:]) for each in FOREIGN], ids=repr
+)
+def test_exceptions_of_other_frameworks_keep_what_they_say(error, status, code, detail, more):
+    headers, errors = (*more, *({}, None)[len(more) :])
+    for _ in range(2):
+        denial = denial_of(error)
+        assert (denial.status, denial.code, denial.detail, denial.headers) == (status, code, detail, headers)
+        assert denial.members == ({} if errors is None else {"errors": errors})
+        assert type(denial.detail) in {str, type(REQUIRED)}
+        response = make_denial(RequestContext(RequestFactory().get("/")), error)
+        assert json.loads(response.content).get("errors") == errors
+
+
+WHERE = [drf.Throttled(5), Odd({"a": REQUIRED}), jwt.InvalidToken(), ninja.HttpError(409, "Taken."), Ratelimited()]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("error", WHERE, ids=repr)
+@pytest.mark.parametrize("child", [False, True])
+async def test_they_are_answered_alike_before_the_accept_and_in_a_policy_and_close_an_open_socket(error, child):
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            if "early" in self.scope["path"]:
+                raise error
+            await self.accept()
+
+        async def receive(self, text_data):
+            raise error
+
+    expected = denial_of(error)
+    stack, consumer = DenyMiddlewareStack(public(Consumer.as_asgi())), Consumer.as_asgi()
+    guarded = DenyMiddlewareStack(require(Check(raising(lambda: error)))(consumer))
+    for answer in (await knock(stack, "/early/"), await knock(guarded, "/")):
+        assert (answer.status, answer.problem["code"]) == (expected.status, expected.code)
+    handshake = Handshake(stack if not child else public(stack), websocket_scope("/"))
+    assert (await handshake.connect()).status == 101
+    await handshake.send("now")
+    assert (await handshake.next())["code"] == 4000 + expected.status
+    await handshake.end()
+
+
+def limited(request):
+    if is_ratelimited(request, group="sockets", key="ip", rate="2/m", increment=True):
+        raise Ratelimited
+    return True
+
+
+class Key(HttpBearer):
+    def authenticate(self, request, token):
+        if token != "right":
+            raise ninja.HttpError(403, "Not this key.")
+        return token
+
+
+def keyed(request):
+    return Key()(request) == "right"
+
+
+@pytest.mark.django_db
+async def test_what_the_packages_themselves_raise_in_a_policy_is_answered():
+    cache.clear()
+    app = DenyMiddlewareStack(require(Check(limited))(type("Limited", (AsyncWebsocketConsumer,), {})).as_asgi())
+    assert [(await knock(app, "/")).status for _ in range(3)] == [101, 101, 429]
+    app = DenyMiddlewareStack(require(Check(keyed))(type("Keyed", (AsyncWebsocketConsumer,), {})).as_asgi())
+    found = [
+        await knock(app, "/", headers=[(b"authorization", f"Bearer {key}".encode())]) for key in ("right", "wrong")
+    ]
+    assert [answer.status for answer in found] == [101, 403]
+    assert found[1].problem["detail"] == "Not this key."
+
+
+@pytest.mark.django_db
+def test_they_deny_a_view(site):
+    for error in WHERE:
+        page = site.serve(require(Check(raising(lambda error=error: error)))(hello)).ask()
+        assert (page.status, page.code) == (denial_of(error).status, denial_of(error).code)
 
 
 def test_a_deny_is_its_own_denial_unless_it_has_failed():

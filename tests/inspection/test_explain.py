@@ -562,3 +562,17 @@ def test_as_json_it_is_the_same(ask, site, users):
 def test_a_request_that_cannot_be_sent_is_an_error(url, options, text, users, ask):
     with pytest.raises(CommandError, match=re.escape(text)):
         ask(DenyMiddlewareStack(open_consumer), url, **options)
+
+
+@pytest.mark.parametrize("policy", [IsStaff(), Check(lambda request: 1 / 0)], ids=repr)
+def test_a_policy_that_is_only_reported_is_asked_after_those_that_are_enforced_and_not_logged(
+    policy, ask, users, caplog
+):
+    guarded = require(policy, enforce=False)(require(IsAuthenticated())(type("Mine", (Runs,), {})))
+    found = ask(DenyMiddlewareStack(guarded.as_asgi()), user="alice")
+    answer = "denied: 403" if policy.__class__ is IsStaff else "raised ZeroDivisionError"
+    expected = rf"policy +IsAuthenticated\(\) +allowed\n.* report +\w+\(\) +{answer}"
+    assert re.search(expected, re.sub(r"\n +[\d.]+ ms  SELECT.*", "", found.steps))
+    assert (found.status, caplog.records, RAN) == (101, [], [])
+    found = ask(DenyMiddlewareStack(guarded.as_asgi()))
+    assert (found.status, "report" in found.steps) == (401, False)

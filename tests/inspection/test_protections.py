@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.views.decorators import staff_member_required
@@ -462,3 +463,24 @@ def test_the_hooks_of_a_view_are_those_of_the_mirror_and_its_own(rows_of, settin
 def test_a_policy_is_listed_as_it_is_written(rows_of):
     (row,) = rows_of(None, path("a/", require(IsStaff() | IsAuthenticated())(require(AllowAny())(view))))
     assert row.policy == "(IsStaff() | IsAuthenticated()) & AllowAny()"
+
+
+# Policies that are only reported.
+
+
+def test_a_policy_that_is_only_reported_protects_nothing_and_is_named_below_the_row(rows_of):
+    consumer = require(DenyAll(), enforce=False)(type("Consumer", (AsyncWebsocketConsumer,), {}))
+    sockets = require(IsStaff(), enforce=False)(URLRouter([path("a/", consumer.as_asgi())]))
+    urls = path("view/", require(IsStaff(), enforce=False)(require(DenyAll(), enforce=False)(view)))
+    opened = public(require(IsStaff(), enforce=False)(consumer.as_asgi()))
+    expected = [
+        (DenyMiddlewareStack(sockets), ("IsAuthenticated()", False, False, True)),
+        (sockets, (None, True, False, False)),
+        (opened, ("AllowAny()", False, True, False)),
+    ]
+    for application, found in expected:
+        socket, page = rows_of(ProtocolTypeRouter({"websocket": application, "http": get_asgi_application()}), urls)
+        assert (socket.policy, socket.is_open, socket.is_public, socket.is_on_default) == found
+        assert (page.policy, page.is_open) == (None, True)
+        for row in (socket, page):
+            assert row.notes == tuple(f"not enforced, only reported: {name}()" for name in ("IsStaff", "DenyAll"))

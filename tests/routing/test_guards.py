@@ -22,7 +22,7 @@ def test_a_class_carries_its_own_guards_and_then_those_of_its_bases_each_once():
     base = require(user)(with_hooks(hooks)(consumer()))
     mixin = require(anyone)(type("Mixin", (AsyncWebsocketConsumer,), {}))
     child = require(staff)(require(user)(with_hooks(more, hooks)(type("Child", (base, mixin), {}))))
-    assert guards_of(child) == ((staff, user, anyone), (more, hooks))
+    assert guards_of(child) == ((staff, user, anyone), (more, hooks), ())
     assert guards_of(type("Grandchild", (child,), {})) == guards_of(child)
     assert guards_of(base).policies == (user,)
     assert guards_of(AsyncWebsocketConsumer) is NO_GUARDS or guards_of(AsyncWebsocketConsumer) == NO_GUARDS

@@ -1,0 +1,391 @@
+"""Django REST framework: its authentication, permission and throttle classes as a policy.
+
+`RestFramework` runs ``APIView.initial()`` for a request, so that the classes decide as before an API view, and a denial
+has the status and body that the site's ``EXCEPTION_HANDLER`` gives it. It needs ``djangorestframework``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.db import connections
+from rest_framework.permissions import AllowAny, DjangoModelPermissions
+from rest_framework.renderers import BrowsableAPIRenderer
+from rest_framework.views import APIView
+
+from ..authentication.base import authentication_of, session_user
+from ..conf import conf
+from ..exceptions import Deny, PolicyError
+from ..http.context import get_context
+from ..http.exception_handler import forget_frames, translate
+from ..http.request import ScopeRequest, anonymous_user, run_in_thread
+from ..http.responses import is_rendered, language_of
+from ..log import dotted_name, warn_once
+from ..policies.base import Answer, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ..types import HttpRequest
+
+#: What REST framework sets on Django's request, and Django's `login()` beside it.
+_SET = ("user", "auth", "auser", "_wsdeny_user_is_set")
+
+
+class RestFramework(Policy):
+    """Allows what ``APIView.initial()`` allows: on sockets, on views, and on ASGI applications over HTTP.
+
+    `view` is an API view, as its class or as what ``as_view()`` or ``@api_view`` made of it; its handlers are not
+    called. `authentication`, `permissions` and `throttles` are lists of classes in place of those of the view, which
+    are those of the site's ``REST_FRAMEWORK`` by default. `obj` is as for `HasPermission`: the object that it returns
+    is asked about by ``check_object_permissions()``, and is the ``obj`` of the context.
+
+    Without `authentication`, the user that the request has already is the user. With it, the user whom these classes
+    find (perhaps an anonymous one) becomes the user of the request, for later policies and for the endpoint, and
+    ``request.auth`` what they found with it; policies that were asked before are then asked again, about that user.
+
+    Throttles count a request once. `without_throttles` is for an open socket, which is asked about again. A dry run
+    does not ask them.
+
+    Content is not negotiated, as a handshake has none: a denial is rendered by the first renderer if the client
+    accepts none of them, and never by the browsable API. The log warns of a permission class that allows safe
+    methods, for a handshake is a GET.
+
+    Raises `TypeError` for what is no API view or no class, and for coroutine functions, which REST framework would not
+    await.
+    """
+
+    _arguments = frozenset({"obj", "view_class"})
+
+    def __init__(
+        self,
+        view: Any = None,
+        *,
+        authentication: Iterable[Any] | None = None,
+        permissions: Iterable[Any] | None = None,
+        throttles: Iterable[Any] | None = None,
+        obj: Callable[[HttpRequest], Any] | None = None,
+    ) -> None:
+        cls = APIView if view is None else getattr(view, "cls", view)
+        if not (isinstance(cls, type) and issubclass(cls, APIView)):
+            raise TypeError(f"RestFramework() takes an API view, found {view!r}.")
+        if obj is not None and not callable(obj):
+            raise TypeError(f"RestFramework(obj=...) takes a callable on the request, found {obj!r}.")
+        chosen = zip(_ARGUMENTS, (authentication, permissions, throttles), strict=True)
+        given = {name: _classes(_ARGUMENTS[name], each) for name, each in chosen if each is not None}
+        given.setdefault("authentication_classes", [_UserOfRequest])
+        self.obj = obj
+        self.needs_user = authentication is None
+        self.sets_user = not self.needs_user
+        self._initkwargs = {name: each for name, each in getattr(view, "initkwargs", {}).items() if name not in given}
+        self._repr = f"RestFramework({', '.join(_described(cls, given, obj))})"
+        # A view set asks its action, which is known once it is made a view.
+        actions = {"action_map": getattr(view, "actions", None) or {}}
+        self.view_class: Any = type(cls.__name__, (_AskedView, cls), {**given, **actions})
+        _refuse_coroutines(self.view_class, "initial")
+        asked = self.view_class(**self._initkwargs)
+        _check_classes(asked)
+        self.allows_all = _allows_all(asked)
+
+    def without_throttles(self) -> RestFramework:
+        """The same policy, but throttles are not asked: for a socket that is open, and was counted when it came."""
+        twin: RestFramework = object.__new__(type(self))
+        counted = type(self.view_class.__name__, (self.view_class,), {"is_counted": True})
+        vars(twin).update(vars(self), view_class=counted)
+        return twin
+
+    def check(self, request: HttpRequest) -> Answer:
+        if iscoroutinefunction(self.obj):
+            answer: Answer = async_to_sync(self.acheck)(request)
+            return answer
+        if self._has_allowed(request):
+            return True
+        asked = _Question(self, request)
+        denial = asked.ask(asked.initial)
+        if denial is None and self.obj is not None:
+            denial = asked.ask(lambda: asked.check_object(asked.resolve()))
+        return asked.allow() if denial is None else denial
+
+    async def acheck(self, request: HttpRequest) -> Answer:
+        if not iscoroutinefunction(self.obj):
+            return await super().acheck(request)
+        if self._has_allowed(request):
+            return True
+        asked = await run_in_thread(request, lambda: _Question(self, request))
+        denial = await run_in_thread(request, lambda: asked.ask(asked.initial))
+        if denial is not None:
+            return denial
+        try:
+            obj = get_context(request).recall(self.obj)
+            if obj is None:
+                obj = await self.obj(request)
+        except Exception as error:  # the site's exception handler answers what it knows
+            failed = error
+            return await run_in_thread(request, lambda: asked.deny(failed))
+        denial = await run_in_thread(request, lambda: asked.ask(lambda: asked.check_object(obj)))
+        return asked.allow() if denial is None else denial
+
+    def needs_loop(self) -> bool:
+        return iscoroutinefunction(self.obj)
+
+    def _has_allowed(self, request: HttpRequest) -> bool:
+        """Whether the policy has allowed this subject, as an operand of another policy: it is not counted twice."""
+        context = get_context(request)
+        answer = context.recall(self)
+        if answer is not None:
+            context.obj = answer.obj
+        return answer is not None
+
+    def __repr__(self) -> str:
+        return self._repr
+
+
+class _AskedView(APIView):
+    """A view that is asked whether a request is permitted, and not called."""
+
+    #: Whether the throttles have counted the request.
+    is_counted = False
+
+    def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
+        return super().perform_content_negotiation(request, force=True)
+
+    def get_renderers(self) -> list[Any]:
+        """The renderers without the browsable API, whose page has the forms of a view that is called."""
+        renderers = super().get_renderers()
+        return [each for each in renderers if not isinstance(each, BrowsableAPIRenderer)] or renderers
+
+    def get_permissions(self) -> list[Any]:
+        permissions = super().get_permissions()
+        for leaf in _leaves(permissions):
+            _refuse_coroutines(leaf, "has_permission", "has_object_permission")
+        return permissions  # type: ignore[no-any-return]
+
+    def get_throttles(self) -> list[Any]:
+        throttles = super().get_throttles()
+        for leaf in _leaves(throttles):
+            _refuse_coroutines(leaf, "allow_request")
+        return throttles  # type: ignore[no-any-return]
+
+    def check_throttles(self, request: Any) -> None:
+        trace = get_context(request._request).trace
+        if not (self.is_counted or (trace is not None and trace.is_dry_run)):
+            super().check_throttles(request)
+
+
+class _UserOfRequest:
+    """An authentication class: the user that the request has already, and the site's challenge."""
+
+    def authenticate(self, request: Any) -> tuple[Any, Any] | None:
+        """The user and ``auth`` of Django's request; None for an anonymous user."""
+        user = request._request.user
+        return (user, getattr(request._request, "auth", None)) if user.is_authenticated is True else None
+
+    def authenticate_header(self, request: Any) -> str:
+        """The challenge of the authentication classes in use, or else the setting ``CHALLENGE``."""
+        authentication = authentication_of(request._request)
+        challenge = None if authentication is None else authentication.challenge(request._request)
+        return challenge or conf.CHALLENGE
+
+
+class _Allowed:
+    """The answer of a policy that has allowed a request, with the object of the context."""
+
+    def __init__(self, obj: Any) -> None:
+        self.obj = obj
+
+
+class _Question:
+    """One request that a view is asked about. Blocks.
+
+    Django's request has the user of REST framework as far as that has allowed it, else the one from before.
+    """
+
+    def __init__(self, policy: RestFramework, request: HttpRequest) -> None:
+        self._policy, self._request, self._context = policy, request, get_context(request)
+        if policy.needs_user:
+            request.user  # noqa: B018 - one that is made only now would be loaded again later
+        self._before = {name: vars(request)[name] for name in _SET if name in vars(request)}
+        match = request.resolver_match
+        self._args, self._kwargs = ((), {}) if match is None else (match.args, match.kwargs)
+        self._view = view = policy.view_class(**policy._initkwargs)
+        view.setup(request, *self._args, **self._kwargs)
+        self._asked = view.initialize_request(request, *self._args, **self._kwargs)
+        view.request, view.headers, view.format_kwarg = self._asked, {}, None
+        negotiated = view.perform_content_negotiation(self._asked)
+        self._asked.accepted_renderer, self._asked.accepted_media_type = negotiated
+
+    def ask(self, question: Callable[[], None]) -> Answer | None:
+        """Call one of the methods below: None if it returns, else the denial. Raises what is not REST framework's."""
+        try:
+            with language_of(self._request):  # Exceptions are translated when they are made.
+                question()
+        except Exception as error:  # the site's exception handler answers what it knows
+            return self.deny(error)
+        return None
+
+    def initial(self) -> None:
+        """Authenticate, and ask the permission and throttle classes."""
+        if self._policy.sets_user:  # `SessionAuthentication` takes the user that is there for that of the session.
+            vars(self._request)["user"] = session_user(self._request)
+        self._view.initial(self._asked, *self._args, **self._kwargs)
+        user, auth = self._asked.user, self._asked.auth
+        self._restore()
+        if self._policy.sets_user:
+            _set_user(self._request, user, auth)
+
+    def resolve(self) -> Any:
+        """What the ``obj`` of the policy returns, or has returned for this subject."""
+        obj = self._context.recall(self._policy.obj)
+        return self._policy.obj(self._request) if obj is None else obj  # type: ignore[misc] # it has one
+
+    def check_object(self, obj: Any) -> None:
+        """Ask the permission classes about this object."""
+        if obj is None or inspect.isawaitable(obj):
+            name = _name(self._policy.obj)
+            raise PolicyError(f"obj={name} returned {type(obj).__name__}. Return the object, or raise Http404.")
+        if self._context.recall(self._policy.obj) is None:
+            self._context.remember(self._policy.obj, obj)
+        self._view.check_object_permissions(self._asked, obj)
+        self._context.obj = obj
+
+    def allow(self) -> bool:
+        """True; the policy is not asked about this subject again."""
+        self._context.remember(self._policy, _Allowed(self._context.obj))
+        return True
+
+    def deny(self, error: Exception) -> Deny:
+        """The denial that the site's exception handler makes of `error`. Raises `error` if it makes none."""
+        try:
+            with language_of(self._request):
+                response = self._respond(error)
+        finally:
+            self._restore()
+        known = translate(error)
+        forget_frames(error)  # The handler has seen it.
+        if known.status != response.status_code:
+            return Deny(response=response)
+        return Deny(detail=known.detail, code=known.code, response=response)
+
+    def _respond(self, error: Exception) -> Any:
+        # The handler has the transaction of a view rolled back, which may yet be allowed by another policy.
+        intact = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+        intact = [each for each in intact if not each.get_rollback()]
+        try:
+            response = self._view.handle_exception(error)
+        finally:
+            for connection in intact:
+                connection.set_rollback(False)
+        response = self._view.finalize_response(self._asked, response, *self._args, **self._kwargs)
+        return response if is_rendered(response) else response.render()
+
+    def _restore(self) -> None:
+        """Give the request the user that it had."""
+        own = vars(self._request)
+        for name in _SET:
+            own.pop(name, None)
+        own.update(self._before)
+
+
+def _set_user(request: Any, user: Any, auth: Any) -> None:
+    """Make `user` that of `request`, as Django's `login()` does, and `auth` its ``auth``."""
+    user = anonymous_user() if user is None else user  # by ``UNAUTHENTICATED_USER``
+    request.user, request.auth = user, auth
+    vars(request)["_wsdeny_user_is_set"] = True
+
+    async def auser() -> Any:
+        return user
+
+    if not isinstance(request, ScopeRequest):
+        request.auser = auser
+
+
+# The classes that are given
+
+
+def _classes(argument: str, classes: Iterable[Any]) -> list[Any]:
+    """`classes` as a list. Raises `TypeError` for what is no iterable of classes."""
+    found = [] if isinstance(classes, (type, str)) else [*classes]
+    if isinstance(classes, (type, str)) or not all(map(callable, found)):
+        raise TypeError(f"RestFramework({argument}=...) takes a list of classes, found {classes!r}.")
+    return found
+
+
+def _leaves(permissions: Any) -> Iterator[Any]:
+    """The classes of permissions (or throttles), which may be made or not, and joined by operators."""
+    for each in permissions:
+        operands = [getattr(each, name) for name in ("op1_class", "op2_class", "op1", "op2") if hasattr(each, name)]
+        if operands:
+            yield from _leaves(operands)
+        else:
+            yield each if isinstance(each, type) else type(each)
+
+
+def _refuse_coroutines(cls: Any, *methods: str) -> None:
+    """Raise `TypeError` for methods of `cls` that are coroutine functions: what they return would count as true."""
+    for name in methods:
+        if iscoroutinefunction(getattr(cls, name, None)):
+            raise TypeError(
+                f"{cls.__qualname__}.{name}() is a coroutine function, which REST framework does not await."
+            )
+
+
+def _check_classes(view: Any) -> None:
+    for leaf in _leaves(view.throttle_classes):
+        _refuse_coroutines(leaf, "allow_request")
+    for leaf in _leaves(view.permission_classes):
+        _refuse_coroutines(leaf, "has_permission", "has_object_permission")
+        if _allows_safe_methods(leaf):
+            warn_once(
+                f"rest_framework {dotted_name(leaf)}",
+                f"{leaf.__name__} tells safe methods from others, and a WebSocket handshake is a GET: whoever may read "
+                "gets the socket. Give RestFramework() a permission class that does not look at the method.",
+            )
+
+
+def _allows_safe_methods(cls: Any) -> bool:
+    """Whether a permission class looks at ``SAFE_METHODS``, or names no permissions for a GET."""
+    if issubclass(cls, DjangoModelPermissions) and not cls.perms_map.get("GET"):
+        return True
+    methods: list[Any] = [getattr(cls, name, None) for name in ("has_permission", "has_object_permission")]
+    if getattr(methods[1], "__module__", "") == "rest_framework.permissions":
+        del methods[1]  # It chooses between a 403 and a 404.
+    return any("SAFE_METHODS" in method.__code__.co_names for method in methods if hasattr(method, "__code__"))
+
+
+def _allows_all(view: Any) -> bool:
+    """Whether `view` asks for nothing: ``AllowAny`` is the default of REST framework."""
+    names = ("initial", "check_permissions", "check_object_permissions", "get_permissions")
+    definers = {base for base in type(view).__mro__ for name in names if name in vars(base)}
+    return definers <= {_AskedView, APIView} and all(leaf is AllowAny for leaf in _leaves(view.permission_classes))
+
+
+# How a policy is printed
+
+
+def _described(cls: Any, given: dict[str, list[Any]], obj: Any) -> Iterator[str]:
+    """The arguments of the policy."""
+    if cls is not APIView:
+        yield _name(cls)
+    for name, argument in _ARGUMENTS.items():
+        if name in given and given[name] != [_UserOfRequest]:
+            yield f"{argument}=[{', '.join(map(_name, given[name]))}]"
+    if obj is not None:
+        yield f"obj={_name(obj)}"
+
+
+def _name(code: Any) -> str:
+    operator = getattr(getattr(code, "operator_class", None), "__name__", None)
+    if operator is None:
+        return getattr(code, "__name__", None) or repr(code)
+    operands = [_name(getattr(code, name)) for name in ("op1_class", "op2_class") if hasattr(code, name)]
+    return f"~{operands[0]}" if operator == "NOT" else f"({f' {_OPERATORS.get(operator, operator)} '.join(operands)})"
+
+
+_ARGUMENTS = {
+    "authentication_classes": "authentication",
+    "permission_classes": "permissions",
+    "throttle_classes": "throttles",
+}
+_OPERATORS = {"AND": "&", "OR": "|"}

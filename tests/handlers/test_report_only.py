@@ -1,0 +1,312 @@
+"""Policies that are only reported: what they log, and that they decide nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import URLRouter
+from django.http import Http404, HttpResponse
+from django.urls import path, re_path
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated, IsStaff
+from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
+from tests.support.site import hello, hello_async
+
+pytestmark = pytest.mark.django_db
+
+
+def report(policy):
+    return require(policy, enforce=False)
+
+
+class Plain(AsyncWebsocketConsumer):
+    """A consumer without a policy."""
+
+
+class Answers(AsyncHttpConsumer):
+    async def handle(self, body):
+        await self.send_response(200, b"hello")
+
+
+def consumer(*decorators):
+    cls = type("Consumer", (Plain,), {})
+    for decorate in reversed(decorators):
+        cls = decorate(cls)
+    return cls
+
+
+@pytest.fixture
+def reports(caplog):
+    """A function to what was reported so far: status, code and policy of each."""
+
+    def found():
+        records = [record for record in caplog.records if getattr(record, "report_only", False)]
+        return [(record.status, record.code, record.policy) for record in records]
+
+    return found
+
+
+def stack(app, **options):
+    return DenyMiddlewareStack(URLRouter([path("", app)]), **options)
+
+
+# What is logged.
+
+DENIALS = {
+    "a user": (IsStaff(), (403, "permission_denied")),
+    "a Deny": (Check(lambda request: Deny(402, code="pay")), (402, "pay")),
+    "a response": (Check(lambda request: HttpResponse(status=404)), (404, "not_found")),
+    "Http404": (AsyncCheck(raising(Http404)), (404, "not_found")),
+    "a bug": (Check(raising(ZeroDivisionError)), (500, "server_error")),
+    "no answer": (AsyncCheck(lambda request: None), (500, "server_error")),
+    "cancelled": (AsyncCheck(raising(asyncio.CancelledError)), (500, "server_error")),
+    "a cut line": (Check(lambda request: Deny(403, code="a\nb")), (403, "a\nb")),
+}
+
+
+@pytest.mark.parametrize(("policy", "expected"), DENIALS.values(), ids=DENIALS)
+async def test_what_would_be_denied_is_logged_and_let_pass(policy, expected, caplog):
+    assert (await knock(stack(consumer(report(policy)).as_asgi()), "/?token=secret", user=alice)).status == 101
+    (record,) = caplog.records
+    assert (record.name, record.levelno, record.report_only) == ("channels_wsdeny", logging.WARNING, True)
+    assert (record.status, record.code, record.policy) == (*expected, repr(policy))
+    assert (record.path, record.user, record.client) == ("/", alice.pk, "127.0.0.1:50000")
+    assert not any(text in record.message for text in ("\n", "secret"))
+    assert bool(record.exc_info) is (expected[0] == 500)
+
+
+async def test_what_is_allowed_or_denied_by_another_policy_is_not_reported(reports):
+    app = stack(consumer(report(IsStaff()), require(IsAuthenticated())).as_asgi())
+    for user, status in ((anonymous, 401), (boss, 101)):
+        assert (await knock(app, "/", user=user)).status == status
+    assert (await knock(app, "/")).status == 401  # the denial of a stranger, which is kept
+    assert reports() == []
+    await knock(app, "/", user=alice)
+    assert reports() == [(403, "permission_denied", "IsStaff()")]
+
+
+@pytest.mark.parametrize("make", [Check, AsyncCheck])
+async def test_a_policy_that_hangs_holds_nobody_up_for_longer_than_the_time_limit(make, settings, reports):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2}
+    let_go = threading.Event()
+    policy = make(lambda request: let_go.wait(10) if make is Check else asyncio.sleep(10))
+    try:
+        answer = await knock(stack(consumer(report(policy), report(IsStaff())).as_asgi()), "/", user=alice)
+    finally:
+        let_go.set()
+    assert answer.status == 101
+    assert reports() == [(503, "unavailable", repr(policy)), (403, "permission_denied", "IsStaff()")]
+
+
+# It is no policy otherwise.
+
+ENDPOINTS = {
+    "a consumer": lambda decorate: decorate(consumer()).as_asgi(),
+    "a subclass": lambda decorate: type("Child", (decorate(consumer()),), {}).as_asgi(),
+    "an application": lambda decorate: decorate(accept),
+    "a router": lambda decorate: decorate(URLRouter([path("", consumer().as_asgi())])),
+    "a wrapper": lambda decorate: decorate(Wrapper(consumer().as_asgi())),
+    "twice": lambda decorate: decorate(decorate(consumer().as_asgi())),
+    "with hooks": lambda decorate: decorate(with_hooks(Hooks())(consumer())).as_asgi(),
+}
+
+
+class Wrapper:
+    """An application of which nothing is known."""
+
+    def __init__(self, app):
+        self._app = app
+
+    async def __call__(self, scope, receive, send):
+        await self._app(scope, receive, send)
+
+
+@pytest.mark.parametrize("make", ENDPOINTS.values(), ids=ENDPOINTS)
+@pytest.mark.parametrize("policy", [AllowAny(), DenyAll()], ids=repr)
+async def test_an_endpoint_is_as_open_as_without_it(make, policy):
+    plain, decorated = make(lambda endpoint: endpoint), make(report(policy))
+    wraps = [
+        DenyMiddlewareStack,
+        lambda app: DenyMiddlewareStack(app, default_policy=IsStaff()),
+        stack,
+        lambda app: app,
+    ]
+    for wrap in wraps:
+        for user in (None, alice, boss):
+            asked = {} if user is None else {"user": user}
+            expected = (await knock(wrap(plain), "/", **asked)).status
+            assert (await knock(wrap(decorated), "/", **asked)).status == expected, (wrap, user)
+
+
+class Swap(Wrapper):
+    """An application of which nothing is known: it changes the user."""
+
+    async def __call__(self, scope, receive, send):
+        await super().__call__({**scope, "user": boss}, receive, send)
+
+
+HOOKS = Hooks()
+LAYERS = [
+    *(DenyMiddlewareStack, lambda app: DenyMiddlewareStack(app, default_policy=IsStaff()), with_hooks(HOOKS), public),
+    *(require(IsAuthenticated()), BaseMiddleware, Wrapper, Swap, lambda app: URLRouter([re_path("", app)])),
+]
+INNERMOST = {
+    "websocket": (accept, consumer().as_asgi(), consumer(public).as_asgi()),
+    "http": (Answers.as_asgi(), public(type("Public", (Answers,), {})).as_asgi()),
+}
+
+
+@pytest.mark.parametrize("protocol", INNERMOST)
+async def test_an_endpoint_within_any_layers_is_as_open_as_without_it(protocol, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    ask = knock if protocol == "websocket" else fetch
+    for seed in range(150):
+        choose = random.Random(seed)
+        plain = reported = choose.choice(INNERMOST[protocol])
+        for wrap in choose.choices(LAYERS, k=choose.randrange(1, 7)):
+            plain, reported = wrap(plain), wrap(report(DenyAll())(reported) if choose.random() < 0.5 else reported)
+        for asked in ({}, {"user": alice}):
+            expected = (await ask(plain, "/", **asked)).status
+            assert (await ask(report(DenyAll())(reported), "/", **asked)).status == expected, seed
+
+
+@pytest.mark.parametrize("wrap", [DenyMiddlewareStack, require(IsAuthenticated())])
+async def test_a_stack_or_policy_inside_or_outside_still_decides(wrap, reports):
+    app = consumer().as_asgi()
+    for guarded in (
+        report(AllowAny())(wrap(app)),
+        wrap(report(AllowAny())(app)),
+        report(DenyAll())(Wrapper(wrap(app))),
+    ):
+        assert (await knock(guarded, "/")).status == 401
+        assert (await knock(guarded, "/", user=alice)).status == 101
+
+
+@pytest.mark.parametrize("decorate", [lambda c: report(DenyAll())(public(c)), lambda c: public(report(DenyAll())(c))])
+async def test_a_public_endpoint_stays_public(decorate, reports):
+    for wrap in (stack, lambda app: app):
+        reported = len(reports())
+        assert (await knock(wrap(decorate(consumer()).as_asgi()), "/")).status == 101
+        assert reports()[reported:] == [(403, "permission_denied", "DenyAll()")]
+
+
+async def test_each_policy_is_asked_once_whatever_it_is_stacked_with(reports):
+    policy = IsStaff()
+    child = type("Child", (consumer(report(policy), report(policy)),), {})
+    app = report(policy)(stack(report(policy)(child.as_asgi())))
+    assert (await knock(app, "/", user=alice)).status == 101
+    assert len(reports()) == 1
+
+
+@pytest.mark.parametrize("enforce", [None, 0, "no"])
+def test_whether_it_is_enforced_is_a_bool(enforce):
+    with pytest.raises(TypeError, match="enforce"):
+        require(IsStaff(), enforce=enforce)
+
+
+def set_user(request):
+    request.user, request.auth = boss, "forged"
+    request.wsdeny.obj = "another"
+    return True
+
+
+async def test_a_user_or_object_that_it_sets_does_not_reach_the_endpoint(settings):
+    settings.AUTHENTICATION_BACKENDS = [f"{ByName.__module__}.ByName"]
+    seen = []
+
+    class Tells(Plain):
+        async def connect(self):
+            context = self.scope["wsdeny"]
+            seen.extend([self.scope["user"], context.request.auth, context.obj, repr(context.policy)])
+            await self.accept()
+
+    needed = HasPermission("site.room", obj=lambda request: "room")
+    app = stack(report(Check(set_user))(require(needed)(Tells)).as_asgi())
+    assert (await knock(app, "/", user=alice)).status == 101
+    assert seen == [alice, None, "room", repr(needed)]
+
+
+def test_the_session_and_the_user_are_loaded_once(headers_of, django_assert_num_queries):
+    for decorators in ([], [report(IsStaff()), report(Check(lambda request: "key" in request.session))]):
+        with django_assert_num_queries(2):
+            async_to_sync(knock)(stack(consumer(*decorators).as_asgi()), "/", headers=headers_of("alice"))
+
+
+# Views, and applications over HTTP.
+
+
+@pytest.mark.parametrize("view", [hello, hello_async])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_view_is_as_open_as_without_it(site, users, view, mirrored, reports):
+    site.serve(report(IsStaff())(view), MIRROR_DEFAULT_POLICY=mirrored)
+    assert site.ask().status == (401 if mirrored else 200)
+    assert reports() == ([] if mirrored else [(401, "not_authenticated", "IsStaff()")])
+    assert site.log_in(users["alice"]).ask().status == 200
+    assert reports()[-1] == (403, "permission_denied", "IsStaff()")
+
+
+def echo(request):
+    return HttpResponse(f"{request.POST['text']} {request.user.username}")
+
+
+def test_a_view_can_still_read_the_body_that_the_policy_has_read(site, users, reports):
+    def reads(request):
+        request.user = users["staff"]
+        return request.POST["text"] == "no"
+
+    site.serve(report(Check(reads))(echo)).log_in(users["alice"])
+    page = site.post(b"text=yes", Content_Type="application/x-www-form-urlencoded")
+    assert page.body == b"yes alice"
+    assert len(reports()) == 1
+
+
+OVER_HTTP = {
+    "an application": lambda decorate: decorate(Answers.as_asgi()),
+    "a consumer": lambda decorate: decorate(type("Consumer", (Answers,), {})).as_asgi(),
+    "in a stack": lambda decorate: stack(decorate(type("Consumer", (Answers,), {})).as_asgi()),
+}
+
+
+@pytest.mark.parametrize("make", OVER_HTTP.values(), ids=OVER_HTTP)
+@pytest.mark.parametrize("mirrored", [False, True])
+async def test_an_application_over_http_is_as_open_as_without_it(make, mirrored, settings, reports):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": mirrored}
+    expected = (await fetch(make(lambda endpoint: endpoint), "/")).status
+    assert (await fetch(make(report(IsStaff())), "/")).status == expected
+    assert reports() == [(401, "not_authenticated", "IsStaff()")] * (expected == 200)
+
+
+async def test_other_protocols_pass():
+    ran = []
+
+    async def app(scope, receive, send):
+        ran.append(scope["type"])
+
+    await report(DenyAll())(app)({"type": "mqtt"}, None, None)
+    assert ran == ["mqtt"]
+
+
+async def test_a_client_that_leaves_meanwhile_is_not_answered(settings):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2}
+    asked = asyncio.Event()
+
+    async def hang(request):
+        asked.set()
+        await asyncio.sleep(30)
+
+    handshake = Handshake(stack(consumer(report(AsyncCheck(hang))).as_asgi()), websocket_scope("/", user=alice))
+    await handshake.communicator.send_input({"type": "websocket.connect"})
+    await asked.wait()
+    await handshake.leave()
+    assert handshake.communicator.output_queue.empty()

@@ -1,0 +1,78 @@
+"""A site with django-guardian, in a process of its own: it prints the answers to the clients of two rooms, as JSON.
+
+python -m tests.support.guardian_site DATABASE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+
+import django
+from django.conf import settings
+
+from tests.docs.pages import run_snippets, titled
+from tests.support.clients import knock
+
+PAGE = titled("permissions.md")
+chosen = {"INSTALLED_APPS": ["channels_wsdeny", "testproject.chat"]}
+chosen["INSTALLED_APPS"] += [f"django.contrib.{name}" for name in ("auth", "contenttypes", "sessions")]
+exec(PAGE["settings of guardian"], chosen)
+settings.configure(
+    SECRET_KEY=secrets.token_hex(32),
+    ALLOWED_HOSTS=["testserver"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
+    INSTALLED_APPS=chosen["INSTALLED_APPS"],
+    AUTHENTICATION_BACKENDS=chosen["AUTHENTICATION_BACKENDS"],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    LOGGING_CONFIG=None,
+    USE_TZ=True,
+)
+django.setup()
+
+from channels.routing import URLRouter  # noqa: E402
+from django.contrib.auth import get_user_model  # noqa: E402
+from django.contrib.auth.models import AnonymousUser, Group  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.urls import path  # noqa: E402
+from guardian.shortcuts import assign_perm  # noqa: E402
+from guardian.utils import get_anonymous_user  # noqa: E402
+
+from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
+from testproject.chat.models import Room  # noqa: E402
+
+page = run_snippets("permissions.md", [PAGE["rooms.py"], PAGE["consumers with guardian"]])
+APP = DenyMiddlewareStack(
+    URLRouter(
+        [
+            path("private/<slug:slug>/", page.PrivateRoomConsumer.as_asgi()),
+            path("public/<slug:slug>/", page.PublicRoomConsumer.as_asgi()),
+        ]
+    )
+)
+
+
+def clients():
+    """alice and the group of carol may see the lobby, everybody may see the hall; by name."""
+    call_command("migrate", verbosity=0)
+    users = {name: get_user_model().objects.create(username=name) for name in ("alice", "bob", "carol")}
+    rooms = {slug: Room.objects.create(slug=slug, name=slug) for slug in ("lobby", "hall")}
+    hosts = Group.objects.create(name="hosts")
+    users["carol"].groups.add(hosts)
+    for holder, slug in ((users["alice"], "lobby"), (hosts, "lobby"), (get_anonymous_user(), "hall")):
+        assign_perm("chat.view_room", holder, rooms[slug])
+    return {**users, "stranger": AnonymousUser()}
+
+
+async def main(users):
+    found = {}
+    for url in ("/private/lobby/", "/private/attic/", "/public/lobby/", "/public/hall/"):
+        answers = {name: await knock(APP, url, user=user) for name, user in users.items()}
+        found[url] = {name: [answer.status, answer.header("x-room")] for name, answer in answers.items()}
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(main(clients()))))
