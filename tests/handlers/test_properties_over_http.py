@@ -1,0 +1,389 @@
+"""Random views and ASGI applications over HTTP, held against a model that shares no code with the package.
+
+A view gets exactly the status that the model expects, however Django runs it, and `explain` foretells that.
+An ASGI application is never reached against a guard or a hook, and every client has one whole answer.
+
+`EXAMPLES=100000 python -m pytest -m random tests/handlers/test_properties_over_http.py` tries so many new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import pytest
+from channels.generic.http import AsyncHttpConsumer
+from channels.middleware import BaseMiddleware
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
+from django.test import override_settings
+from django.urls import path, re_path
+from django.views import View
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.conf import MIRROR
+from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.inspection.explain import explain
+from channels_wsdeny.policies import Policy
+from tests.support import wrappers
+from tests.support.mirror import START, Server, body
+from tests.support.transports import DJANGO, Middleware, Stack
+
+pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
+
+USERS = {
+    "": AnonymousUser(),
+    "alice": get_user_model()(pk=1, username="alice"),
+    "boss": get_user_model()(pk=2, username="boss"),
+}
+EVERYONE = frozenset(USERS)
+#: How a policy may deny, and the status of that.
+NO = {"False": 403, "None": 500, "Deny": 402, "response": 409, "raises": 403, "breaks": 500}
+#: What an endpoint may answer, and the status of that.
+OUTCOMES = {"ok": 200, "own 403": 403, "denies": 402, "forbids": 403, "misses": 404, "breaks": 500}
+ERRORS = {"denies": lambda: Deny(402), "forbids": PermissionDenied, "misses": Http404, "breaks": KeyError}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which users a policy or hook allows, and how it denies the others."""
+
+    users: frozenset = EVERYONE
+    how: str = "ready"
+    no: str = "False"
+
+
+def answer_no(no):
+    if no == "raises":
+        raise PermissionDenied
+    if no == "breaks":
+        raise ZeroDivisionError
+    return {"False": False, "None": None, "Deny": Deny(402), "response": HttpResponse(status=409)}[no]
+
+
+class Asks(Policy):
+    """A policy that follows a rule."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def needs_loop(self):
+        return self.rule.how == "loop"
+
+    def blocks(self, request):
+        return self.rule.how == "thread"
+
+    def check(self, request):
+        return request.user.get_username() in self.rule.users or answer_no(self.rule.no)
+
+    async def acheck(self, request):
+        await asyncio.sleep(0)
+        return self.check(request)
+
+
+def hooks_of(hook):
+    """Hooks of one kind that deny those whom a rule does not allow, with a 410."""
+    kind, rule = hook
+    hooks = Hooks()
+
+    def deny(request, response=None):
+        return None if request.user.get_username() in rule.users else Deny(410)
+
+    async def adeny(request, response=None):
+        await asyncio.sleep(0)
+        return deny(request)
+
+    async def around(request, call_next):
+        if kind == "around before" and (denial := deny(request)):
+            return denial
+        response = await call_next(request)
+        return deny(request) or response
+
+    if kind.startswith("around"):
+        hooks.register(around, "around")
+    else:
+        hooks.register(adeny if rule.how == "loop" else deny, kind)
+    return hooks
+
+
+rules = st.builds(
+    Rule,
+    st.just(EVERYONE) | st.frozensets(st.sampled_from(sorted(USERS))),
+    st.sampled_from(["ready", "thread", "loop"]),
+    st.sampled_from(sorted(NO)),
+)
+hooks = st.tuples(st.sampled_from(["request", "route", "response", "around before", "around after"]), rules)
+users = st.sampled_from(sorted(USERS))
+EXAMPLES = os.environ.get("EXAMPLES")
+unhurried = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+few = settings(unhurried, max_examples=120, derandomize=True)
+many = settings(unhurried, max_examples=int(EXAMPLES or 10000), derandomize=EXAMPLES is None)
+amounts = pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.random)], ids=["few", "many"])
+
+
+# Views.
+
+
+@dataclass(frozen=True)
+class Page:
+    """A view, what is around it, and who asks."""
+
+    transport: str
+    kind: str
+    outcome: str
+    is_public: bool
+    guards: tuple[Rule, ...]
+    site_hooks: tuple
+    own_hooks: tuple
+    has_default: bool
+    user: str
+
+    @property
+    def expected(self):
+        """The statuses that an answer may have."""
+        denying = [kind for kind, rule in self.site_hooks if self.user not in rule.users]
+        own = [kind for kind, rule in self.own_hooks if self.user not in rule.users]
+        if denying:
+            return {410}
+        if self.has_default and not self.guards and not self.is_public and self.user == "":
+            return {401, 410} if own else {401}  # The mirror may ask before the hooks of the view.
+        if not own:
+            return {self.inner[0]}
+        # Exceptions are left to Django, and response hooks of a view do not see what that makes of them.
+        is_unseen = self.inner[1] and set(own) <= {"response", "around after"}
+        return {410, self.inner[0]} if is_unseen else {410}
+
+    @property
+    def inner(self):
+        """The status inside the hooks, and whether that is the one of an exception."""
+        for rule in self.guards:
+            if self.user not in rule.users:
+                return NO[rule.no], rule.no in {"None", "raises", "breaks"}
+        return OUTCOMES[self.outcome], self.outcome in {"forbids", "misses", "breaks"}
+
+    def view(self, ran):
+        def view(request):
+            ran.append("view")
+            if self.outcome in ERRORS:
+                raise ERRORS[self.outcome]()
+            return HttpResponse("secret", status=OUTCOMES[self.outcome])
+
+        async def coroutine(request):
+            return view(request)
+
+        async def get(self, request):
+            return view(request)
+
+        answer = view
+        if self.kind == "coroutine":
+            answer = coroutine
+        elif self.kind != "function":
+            method = get if self.kind == "async class" else lambda self, request: view(request)
+            answer = type("Page", (View,), {"get": method}).as_view()
+        for hook in reversed(self.own_hooks):
+            answer = with_hooks(hooks_of(hook))(answer)
+        for rule in reversed(self.guards):
+            answer = require(Asks(rule))(answer)
+        return public(answer) if self.is_public else answer
+
+
+class Who(Middleware):
+    """Authenticates by a header."""
+
+    def come(self, request):
+        request.user = USERS[request.headers.get("X-As", "")]
+
+
+pages = st.builds(
+    Page,
+    st.sampled_from(sorted(DJANGO)),
+    st.sampled_from(["function", "coroutine", "class", "async class"]),
+    st.sampled_from(["ok", "ok", *OUTCOMES]),
+    st.booleans(),
+    st.lists(rules, max_size=2).map(tuple),
+    st.lists(hooks, max_size=2).map(tuple),
+    st.lists(hooks, max_size=1).map(tuple),
+    st.booleans(),
+    users,
+)
+
+
+@given(pages)
+def hold_page(page):
+    """Ask a view, and `explain` about it, and hold the statuses against the model."""
+    ran, transport, urlconf = [], DJANGO[page.transport](), ModuleType("urlconf")
+    urlconf.urlpatterns = [path("", page.view(ran))]
+    site_hooks = [hooks_of(hook) for hook in page.site_hooks]
+    wsdeny = {"MIRROR_DEFAULT_POLICY": page.has_default, "HOOKS": site_hooks}
+    if isinstance(transport, Stack) and len(site_hooks) == 1:
+        transport.options, wsdeny["HOOKS"] = {"hooks": site_hooks[0]}, []
+    middleware = [f"{__name__}.Who", *transport.around, MIRROR, *transport.within]
+    with override_settings(ROOT_URLCONF=urlconf, MIDDLEWARE=middleware, CHANNELS_WSDENY=wsdeny, ASGI_APPLICATION=None):
+        answer = transport.ask("GET", "/", b"", {"X-As": page.user})
+        assert answer.status in page.expected
+        assert (b"secret" in answer.body) <= (page.outcome in {"ok", "own 403"} and page.expected == {answer.status})
+        assert not (ran and any(page.user not in rule.users for rule in page.guards)), "the view ran"
+        if not wsdeny["HOOKS"] and site_hooks:
+            return  # `explain` would not know of the stack.
+        ran.clear()
+        (start, *_) = explain("/", "http", None, [f"X-As: {page.user}"] if page.user else []).messages
+    assert not ran, "explain has run the view"
+    assert start["status"] in replace(page, outcome="ok").expected
+
+
+@amounts
+def test_a_view_gets_the_status_of_the_model_and_explain_foretells_it(amount):
+    amount(hold_page)()
+
+
+# ASGI applications.
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stack, guards, a router or a wrapper around the next node."""
+
+    kind: str
+    rule: Rule | None = None
+    hook: tuple | None = None
+    user: str | None = None
+
+
+PASSIVE = ("Wrapper", "AppWrapper", "ApplicationWrapper", "Function", "with_wraps", "router", "protocols")
+
+
+@dataclass(frozen=True)
+class Nest:
+    nodes: tuple[Node, ...]
+    rule: Rule | None
+    is_consumer: bool
+    outcome: str
+    has_default: bool
+    user: str
+
+    def users_from(self, index):
+        """The user at a node, and those whom wrappers inside it set."""
+        found = [self.user]
+        for node in self.nodes:
+            found.append(found[-1] if node.user is None else node.user)
+        return found[index:]
+
+    @property
+    def may_run(self):
+        """Whether the application may be reached."""
+        guards = [(index, node.rule) for index, node in enumerate(self.nodes) if node.kind == "guards" and node.rule]
+        guards += [(len(self.nodes), self.rule)] if self.rule else []
+        before = {"request", "around before"}
+        vetoed = any(
+            node.hook and node.hook[0] in before and self.users_from(index)[0] not in node.hook[1].users
+            for index, node in enumerate(self.nodes)
+        )
+        if vetoed or any(self.user_asked(index) not in rule.users for index, rule in guards):
+            return False
+        stacks = [index for index, node in enumerate(self.nodes) if node.kind == "stack"]
+        if not (self.has_default and stacks) or guards:
+            return True
+        named = [self.nodes[index].rule for index in stacks if self.nodes[index].rule]
+        rule = named[-1] if named else Rule(EVERYONE - {""})
+        return any(user in rule.users for user in self.users_from(0))
+
+    def user_asked(self, index):
+        """The user about whom guards are asked: known up to the next wrapper that may set another one."""
+        while index < len(self.nodes) and self.nodes[index].kind not in {*PASSIVE[:5], "sets", "middleware"}:
+            index += 1
+        return self.users_from(index)[0]
+
+    @property
+    def must_pass(self):
+        """Whether nothing denies."""
+        rules = [self.rule, *(rule for node in self.nodes for rule in (node.rule, node.hook and node.hook[1]))]
+        return not self.has_default and all(rule is None or rule.users == EVERYONE for rule in rules)
+
+    def application(self, ran):
+        async def app(scope, receive, send):
+            ran.append(scope["user"].get_username() if "user" in scope else None)
+            if self.outcome in ERRORS:
+                raise ERRORS[self.outcome]()
+            await send({**START, "status": OUTCOMES[self.outcome]})
+            await send(body(b"secret"))
+
+        class Consumer(AsyncHttpConsumer):
+            async def __call__(self, scope, receive, send):
+                await app(scope, receive, send)
+
+        guard = (lambda app: app) if self.rule is None else require(Asks(self.rule))
+        found = guard(Consumer).as_asgi() if self.is_consumer else guard(app)
+        for node in reversed(self.nodes):
+            found = around(node, found)
+        return found
+
+
+def around(node, app):
+    if node.kind == "stack":
+        hooks = hooks_of(node.hook) if node.hook else None
+        return DenyMiddlewareStack(app, default_policy=node.rule and Asks(node.rule), hooks=hooks)
+    if node.kind == "guards":
+        app = require(Asks(node.rule))(app) if node.rule else app
+        return with_hooks(hooks_of(node.hook))(app) if node.hook else app
+    if node.kind == "router":
+        return URLRouter([re_path(r"", app)])
+    if node.kind == "protocols":
+        return ProtocolTypeRouter({"http": app})
+    if node.kind not in {"sets", "middleware"}:
+        return getattr(wrappers, node.kind)(app)
+    base = BaseMiddleware if node.kind == "middleware" else wrappers.Wrapper
+
+    class Sets(base):
+        async def __call__(self, scope, receive, send):
+            await self.inner(scope if node.user is None else {**scope, "user": USERS[node.user]}, receive, send)
+
+    return Sets(app)
+
+
+layers = st.builds(Node, st.sampled_from(["stack", "guards"]), st.none() | rules, st.none() | hooks).map(
+    lambda node: replace(node, rule=node.rule or (Rule() if node.kind == "guards" and not node.hook else None))
+)
+others = st.builds(Node, st.sampled_from(PASSIVE)) | st.builds(
+    Node, st.sampled_from(["sets", "middleware"]), user=st.none() | users
+)
+nests = st.builds(
+    lambda first, nodes, *rest: Nest((first, *nodes), *rest),
+    layers,
+    st.lists(layers | others, max_size=4),
+    st.none() | rules,
+    st.booleans(),
+    st.sampled_from(["ok", "ok", *OUTCOMES]),
+    st.booleans(),
+    users,
+)
+
+
+@given(nests)
+def hold_nest(nest):
+    ran = []
+
+    async def run():
+        server = Server(nest.application(ran), user=USERS[nest.user], session=SessionStore())
+        return server, await server.end()
+
+    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": nest.has_default}):
+        server, raised = asyncio.run(run())
+    kinds = [message["type"] for message in server.sent]
+    assert (kinds, raised) == (["http.response.start", "http.response.body"], None)
+    status = server.sent[0]["status"]
+    assert nest.may_run or not ran, "the application was reached"
+    assert (b"secret" in server.body) <= bool(ran), "content without the application"
+    assert not nest.must_pass or status == OUTCOMES[nest.outcome], "denied"
+
+
+@amounts
+def test_no_application_over_http_is_reached_that_the_model_forbids(amount):
+    amount(hold_nest)()
