@@ -156,7 +156,7 @@ async def test_a_hook_gives_up_and_the_consumer_is_cancelled(monkeypatch):
             finally:
                 ended.append(True)
 
-    monkeypatch.setattr(page, "SECONDS", 0.01)
+    monkeypatch.setattr(page, "SECONDS", 0.3)
     answer = await knock(DenyMiddlewareStack(Slow.as_asgi(), hooks=page.patient), "/")
     assert (answer.status, answer.problem["detail"]) == (503, "This takes too long. Please try again.")
     assert ended == [True]
