@@ -12,6 +12,8 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
+from channels_wsdeny.authentication import SessionAuthentication, SubprotocolToken, TicketAuthentication  # noqa: E402
+from testproject.chat.authentication import token_authentication  # noqa: E402
 from testproject.chat.hooks import hooks  # noqa: E402
 from testproject.chat.routing import websocket_urlpatterns  # noqa: E402
 
@@ -23,4 +25,10 @@ application = DenyMiddlewareStack(
         }
     ),
     hooks=hooks,
+    authentication=[
+        SessionAuthentication(),
+        token_authentication,
+        SubprotocolToken("bearer", token_authentication),
+        TicketAuthentication(),
+    ],
 )

@@ -69,6 +69,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Within one process. A site that runs several uses channels_redis.
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
+# So is the cache, on which tickets and throttles count; for a single process that is right.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+SILENCED_SYSTEM_CHECKS = ["channels_wsdeny.W013"]
+
 AUTHENTICATION_BACKENDS = [
     "django.contrib.auth.backends.ModelBackend",
     "testproject.chat.backends.RoomBackend",

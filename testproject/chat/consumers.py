@@ -1,4 +1,4 @@
-"""The three sockets: one for a room's members, one for staff, one for everybody.
+"""The sockets: one for a room's members, one for staff, one for everybody, and one for a few knocks a minute.
 
 What the decorators let through is all that these classes ever see: none of them asks again who is
 there, and none closes a socket to deny it.
@@ -9,7 +9,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.utils import timezone
 
 from channels_wsdeny.decorators import permission_required, public, require
-from channels_wsdeny.policies import IsStaff
+from channels_wsdeny.policies import IsStaff, Throttle
 from testproject.chat.forms import MessageForm
 from testproject.chat.models import Room
 from testproject.chat.resolvers import room_from_url
@@ -100,4 +100,14 @@ class StatusConsumer(AsyncJsonWebsocketConsumer):
         await self.accept()
         rooms = await database_sync_to_async(Room.objects.count)()
         await self.send_json({"rooms": rooms, "time": timezone.now().isoformat()})
+        await self.close()
+
+
+@require(Throttle("3/min", key="ip"))
+class KnockConsumer(AsyncJsonWebsocketConsumer):
+    """For three knocks a minute from one address, logged in or not."""
+
+    async def connect(self):
+        await self.accept()
+        await self.send_json({"type": "come in"})
         await self.close()

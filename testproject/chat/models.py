@@ -1,3 +1,5 @@
+import hashlib
+
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
@@ -24,6 +26,20 @@ class Room(models.Model):
     def group_name(self):
         """The channel layer's group of everybody whose socket to this room is open."""
         return f"room.{self.slug}"
+
+
+class Token(models.Model):
+    """What a program sends instead of a session. Its secret is shown once; the table has its digest."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="tokens")
+    digest = models.CharField(max_length=64, unique=True)
+
+    def __str__(self):
+        return f"a token of {self.user}"
+
+    @staticmethod
+    def digest_of(secret):
+        return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Message(models.Model):

@@ -67,15 +67,16 @@ def test_routes_lists_every_endpoint_of_the_test_project_in_aligned_columns():
     heading, *lines = run("routes").splitlines()
     assert heading.split() == ["PROTOCOL", "PATH", "ENDPOINT", "POLICY", "SOURCE"]
     rows = [line for line in lines if line.startswith(("websocket", "http"))]
-    assert [line.split()[1] for line in rows[:4]] == [
+    assert [line.split()[1] for line in rows[:5]] == [
         "/ws/rooms/<slug:slug>/",
         "/ws/monitor/",
         "/ws/status/",
+        "/ws/knock/",
         "/login/",
     ]
     start = heading.index("ENDPOINT")
-    assert {line[start - 2 : start + 1] for line in rows} <= {"  t", "  d"}
-    assert lines[-1] == "9 endpoints: 5 guarded, 4 public, 0 open, 0 perhaps open."
+    assert {line[start - 2 : start + 1] for line in rows} <= {"  t", "  d", "  c"}
+    assert lines[-1] == "11 endpoints: 6 guarded, 5 public, 0 open, 0 perhaps open."
 
 
 def test_the_name_the_hooks_and_the_notes_are_below_a_row(site):
@@ -157,7 +158,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 def test_json_is_for_programs():
     found = json.loads(run("routes", "--json", "--protocol", "websocket"))
-    assert len(found) == 3
+    assert len(found) == 4
     assert found[1] == {
         "protocol": "websocket",
         "path": "/ws/monitor/",

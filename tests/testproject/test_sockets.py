@@ -1,13 +1,15 @@
-"""The three sockets, through the application that servers run."""
+"""The sockets, through the application that servers run."""
 
 import json
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.db import aclose_old_connections
 from channels.testing import WebsocketCommunicator
+from django.core.cache import cache
 
 from testproject.asgi import application
-from testproject.chat.models import Message
+from testproject.chat.models import Message, Token
 from tests.support.clients import fetch, knock
 
 ROOM, MONITOR, STATUS = "/ws/rooms/lobby/", "/ws/monitor/", "/ws/status/"
@@ -51,6 +53,25 @@ async def opened(headers_of):
 async def conversation(opened, alice):
     """Alice's socket, after the history and her own arrival."""
     return await opened(ROOM, alice, events=2)
+
+
+async def test_a_token_and_a_ticket_are_a_member_s_credentials(alice, bob, lobby, client_of):
+    for user, secret in ((alice, "of-alice"), (bob, "of-bob")):
+        await Token.objects.acreate(user=user, digest=Token.digest_of(secret))
+    for secret, status in [("of-alice", 101), ("of-bob", 403), ("of-none", 401)]:
+        headers = [(b"host", b"testserver"), (b"authorization", f"Bearer {secret}".encode())]
+        assert (await knock(application, ROOM, headers=headers)).status == status
+        assert (await knock(application, ROOM, subprotocols=["bearer", secret])).status == status
+    answer = await sync_to_async(lambda: client_of(alice).post("/ticket/", {"path": ROOM}))()
+    for status in (101, 401):
+        assert (await knock(application, f"{ROOM}?ticket={answer.json()['ticket']}")).status == status
+
+
+async def test_who_knocks_too_often_has_to_wait():
+    cache.clear()
+    answers = [await knock(application, "/ws/knock/") for _ in range(4)]
+    assert [answer.status for answer in answers] == [101, 101, 101, 429]
+    assert int(answers[-1].header("retry-after")) <= 60
 
 
 async def test_each_socket_denies_with_its_status_and_its_address_tells_a_script_the_same(headers_of, alice, bob):

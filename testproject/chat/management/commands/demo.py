@@ -11,7 +11,7 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.utils import timezone
 
 from channels_wsdeny.daphne.__main__ import CommandLineInterface
-from testproject.chat.models import Room
+from testproject.chat.models import Room, Token
 
 # Name, password, is_staff.
 PEOPLE = (
@@ -20,6 +20,9 @@ PEOPLE = (
     ("staff", "staff-demo", True),
 )
 ROOMS = ("Engineering", "Lobby")
+# Of alice. A real site makes its secrets by chance.
+TOKEN = "alice-demo-token"
+CSRF_TOKEN = "demo" * 8
 
 HANDSHAKE = (
     "Connection: Upgrade",
@@ -47,6 +50,19 @@ Three handshakes that are denied.
 404, for there is no such socket:
 
   {unrouted}
+
+And three that are accepted (101), and end after a second.
+With alice's token, as a program sends it:
+
+  {token}
+
+With a ticket that alice's page has asked for, good for one handshake within 30 seconds:
+
+  {ticket}
+
+Three times in a minute, and then a 429:
+
+  {throttled}
 """
 
 
@@ -68,6 +84,7 @@ class Command(BaseCommand):
         call_command("migrate", interactive=False, verbosity=0)
         create_people()
         create_rooms()
+        create_token()
         intro = "Ready for a server at" if setup_only else "The chat is at"
         self.stdout.write(welcome(intro, origin_of(host, port)))
         self.stdout.flush()
@@ -112,6 +129,11 @@ def create_rooms():
             room.members.add(get_user_model().objects.get(username="alice"))
 
 
+def create_token():
+    alice = get_user_model().objects.get(username="alice")
+    Token.objects.get_or_create(digest=Token.digest_of(TOKEN), defaults={"user": alice})
+
+
 def welcome(intro, origin):
     bob = f"{settings.SESSION_COOKIE_NAME}={session_key_for_curl('bob')}"
     return WELCOME.format(
@@ -120,12 +142,24 @@ def welcome(intro, origin):
         unauthenticated=curl(f"{origin}/ws/rooms/lobby/"),
         forbidden=curl("-b", bob, f"{origin}/ws/rooms/lobby/"),
         unrouted=curl(f"{origin}/ws/nowhere/"),
+        token=curl("-H", f"Authorization: Bearer {TOKEN}", f"{origin}/ws/rooms/lobby/", seconds=1),
+        ticket=ticket_for_curl(origin),
+        throttled=curl(f"{origin}/ws/knock/", seconds=1),
     )
 
 
-def curl(*arguments):
+def ticket_for_curl(origin):
+    """Ask for a ticket as alice's page does, and use it."""
+    cookies = f"{settings.SESSION_COOKIE_NAME}={session_key_for_curl('alice')}; csrftoken={CSRF_TOKEN}"
+    form = ("-b", cookies, "-H", f"X-CSRFToken: {CSRF_TOKEN}", "-d", "path=/ws/rooms/lobby/")
+    asked = shlex.join(["curl", "-s", *form, f"{origin}/ticket/"])
+    used = curl(f"{origin}/ws/rooms/lobby/?ticket=", seconds=1) + '"$TICKET"'
+    return f"""TICKET=$({asked} | cut -d '"' -f 4); {used}"""
+
+
+def curl(*arguments, seconds=10):
     headers = [part for header in HANDSHAKE for part in ("-H", header)]
-    return shlex.join(["curl", "-i", "--max-time", "10", *headers, *arguments])
+    return shlex.join(["curl", "-i", "--max-time", str(seconds), *headers, *arguments])
 
 
 def session_key_for_curl(username):
