@@ -102,7 +102,7 @@ def _foreign(error: Any, names: set[str]) -> Deny | None:
     if "rest_framework.exceptions.APIException" in names:
         return _of_rest_framework(error, names)
     if "ninja.errors.HttpError" in names:
-        return Deny(error.status_code, str(error), headers=_retry_after(error))
+        return _with_detail(error.status_code, error.message, None, _retry_after(error))
     if "ninja.errors.AuthenticationError" in names:  # of Ninja before 1.4
         return Deny(401)
     if "ninja.errors.ValidationError" in names:
@@ -119,17 +119,20 @@ def _of_rest_framework(error: Any, names: set[str]) -> Deny:
     if challenge and error.status_code == 401:
         headers["WWW-Authenticate"] = str(challenge)
     detail, code = getattr(error, "detail", ""), _code_of(error)
-    errors: Any = None
     if isinstance(detail, dict) and isinstance(detail.get("detail"), (str, Promise)):
-        errors = {key: each for key, each in detail.items() if key not in {"detail", "code"} and not is_of_simplejwt}
-        detail, code = detail["detail"], detail.get("code")
-    elif isinstance(detail, (dict, list, tuple)):
-        detail, errors = "", detail  # of a ValidationError
-    if not isinstance(detail, (str, Promise)):
+        more = {key: each for key, each in detail.items() if key not in {"detail", "code"} and not is_of_simplejwt}
+        return _with_detail(error.status_code, detail["detail"], detail.get("code"), headers, more)
+    return _with_detail(error.status_code, detail, code, headers)
+
+
+def _with_detail(status: int, detail: Any, code: Any, headers: dict[str, str], errors: Any = None) -> Deny:
+    """A denial whose `detail` is a text, perhaps a lazy one, or data, which become its member ``errors``."""
+    if isinstance(detail, (dict, list, tuple)):
+        detail, errors = "", detail
+    elif not isinstance(detail, Promise):
         detail = "" if detail is None else str(detail)
-    text = str(detail) if isinstance(detail, str) else detail
-    code = str(code) if isinstance(code, str) else None
-    return Deny(error.status_code, text, code=code, headers=headers, **({"errors": _plain(errors)} if errors else {}))
+    members = {"errors": _plain(errors)} if errors else {}
+    return Deny(status, detail, code=str(code) if isinstance(code, str) else None, headers=headers, **members)
 
 
 def _code_of(error: Any) -> Any:
@@ -151,7 +154,8 @@ def _plain(errors: Any) -> Any:
         return {str(key): _plain(each) for key, each in errors.items()}
     if isinstance(errors, (list, tuple, set, frozenset)):
         return [_plain(each) for each in errors]
-    return errors if errors is None or isinstance(errors, (bool, int, float)) else str(errors)
+    is_number = isinstance(errors, (int, float)) and math.isfinite(errors)
+    return errors if errors is None or is_number else str(errors)
 
 
 def _is_unparseable_origin(error: Exception) -> bool:

@@ -126,6 +126,8 @@ FOREIGN = [
     (jwt.ExpiredTokenError("Token is expired"), 401, "token_not_valid", "Token is expired", BEARER),
     (jwt.TokenBackendError("Token is invalid"), 401, "token_not_valid", "Token is invalid", BEARER),
     (ninja.HttpError(409, "Taken."), 409, "conflict", "Taken."),
+    (ninja.HttpError(409, REQUIRED), 409, "conflict", "This field is required."),
+    (ninja.HttpError(409, {"a": [math.nan]}), 409, "conflict", "", {}, {"a": ["nan"]}),
     (ninja.AuthenticationError(), 401, "not_authenticated", ANY),
     (foreign("ninja.errors.AuthenticationError")(), 401, "not_authenticated", ""),  # before Ninja 1.4
     (
