@@ -7,7 +7,7 @@ from django.db.backends.signals import connection_created
 
 
 class ChannelsWsdenyConfig(AppConfig):
-    """Registers the system checks, and a receiver for tests on in-memory databases."""
+    """Registers the system checks, what keeps open sockets, and a receiver for tests on in-memory databases."""
 
     name = "channels_wsdeny"
     verbose_name = "channels_wsdeny"
@@ -16,6 +16,8 @@ class ChannelsWsdenyConfig(AppConfig):
         """Called by Django once all apps are loaded; only then can the modules below be imported."""
         from .checks import register_checks
         from .db import remember_in_memory
+        from .live.start import start
 
         register_checks()
+        start()
         connection_created.connect(remember_in_memory, dispatch_uid="channels_wsdeny.in_memory")

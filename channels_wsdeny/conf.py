@@ -52,6 +52,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _is_number_or_zero(value: Any) -> bool:
+    return _is_number(value) or (value == 0 and isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -149,10 +153,16 @@ class Settings:
         "a challenge of printable ASCII, such as 'Session'",
         lambda value: isinstance(value, str) and value.isascii() and value.isprintable() and value != "",
     )
-    #: Seconds between two signs of life of a process, for what it holds in the site's cache.
+    #: Seconds between two signs of life of a process: for what it holds in the site's cache, and by the channel layer.
     HEARTBEAT: Key[float] = Key(10.0, "a number of seconds above 0", _is_number)
     #: Seconds in the ``Retry-After`` of a 503.
     RETRY_AFTER: Key[int] = Key(5, "a whole number of seconds above 0", _is_integer)
+    #: Whether open sockets are closed when what let them in is gone.
+    LIVE: Key[bool] = Key(True, "True or False", lambda value: isinstance(value, bool))
+    #: Seconds after which the policies of every open socket are asked again; 0 for never.
+    RECHECK_INTERVAL: Key[float] = Key(0, "a number of seconds, or 0", _is_number_or_zero)
+    #: Seconds over which open sockets are closed before the server ends; 0 leaves them to the server.
+    DRAIN_SECONDS: Key[float] = Key(0, "a number of seconds, or 0", _is_number_or_zero)
 
 
 KEYS: dict[str, Key[Any]] = {name: key for name, key in vars(Settings).items() if isinstance(key, Key)}

@@ -1,8 +1,8 @@
 """Signals that are sent for each handshake, once its answer is on its way.
 
 Receivers run beside the handshake, in a task of their own: they delay no answer, and what they raise or return
-changes none. One signal is sent for each handshake, accepted or denied; none if the client had left, and none for
-what an accepted socket does afterwards.
+changes none. One signal is sent for each handshake, accepted or denied; none if the client had left. Of what becomes of
+an accepted socket, only one that is closed from outside is told.
 """
 
 from __future__ import annotations
@@ -64,10 +64,13 @@ class HandshakeSignal(Signal):
 handshake_accepted = HandshakeSignal("handshake_accepted")
 #: The handshake was denied, and the server has the messages.
 handshake_denied = HandshakeSignal("handshake_denied")
+#: An accepted socket was closed, because what let it in is gone. In place of `response` it is sent with `code`, that of
+#: the close, and `reason`.
+socket_revoked = HandshakeSignal("socket_revoked")
 
 
 def send_signal(
-    signal: Signal, sender: type | None, context: RequestContext, response: HttpResponseBase
+    signal: Signal, sender: type | None, context: RequestContext, response: HttpResponseBase | None = None, **more: Any
 ) -> asyncio.Task[None] | None:
     """Send `signal`; returns the task in which the receivers run, None without receivers."""
     if context.trace is not None and context.trace.is_dry_run:
@@ -79,9 +82,9 @@ def send_signal(
         "signal": signal,
         "sender": sender,
         "request": context.request,
-        "response": response,
         "policy": context.expression,
         "duration": time.monotonic() - context.state.started,
+        **({"response": response} if response is not None else more),
     }
     calls: list[Any] = [functools.partial(receiver, **named) for receiver in blocking]
     calls = [functools.partial(run_in_background, call) for call in calls]

@@ -9,7 +9,9 @@ from django.test import Client
 from django.utils import translation
 
 from channels_wsdeny import Hooks, log, signals
+from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.http import responses
+from channels_wsdeny.live import registry as live_registry
 from tests.support.clients import cookie_header
 from tests.support.site import Site
 from tests.support.transports import DJANGO
@@ -117,3 +119,24 @@ def headers_of(sessions, settings):
         return cookie_header(**{settings.SESSION_COOKIE_NAME: sessions[name].session_key})
 
     return headers
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """What is waited for before sockets are asked again takes no time."""
+    monkeypatch.setattr(live_registry, "_GATHER", 0.0)
+    monkeypatch.setattr(live_registry, "_CONFIRM", 0.05)
+
+
+@pytest.fixture
+def change(django_capture_on_commit_callbacks):
+    """A function that changes something in a thread with a database, and commits."""
+
+    async def change(function):
+        def run():
+            with django_capture_on_commit_callbacks(execute=True):
+                return function()
+
+        return await run_in_threadpool(run)
+
+    return change

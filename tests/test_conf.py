@@ -61,6 +61,9 @@ VALUES = {
     ),
     "HEARTBEAT": (10.0, [10, 0.5], [0, -1, float("nan"), float("inf"), True, "10", None]),
     "RETRY_AFTER": (5, [1, 3600], [0, -1, 0.5, True, "5", None, float("nan")]),
+    "LIVE": (True, [True, False], [None, 1, 0, "True"]),
+    "RECHECK_INTERVAL": (0, [0, 0.5, 300], [-1, float("nan"), float("inf"), True, "10", None]),
+    "DRAIN_SECONDS": (0, [0, 0.5, 300], [-1, float("nan"), float("inf"), True, "10", None]),
 }
 #: Keys whose invalid values do not count as the default, which could allow what they were meant to deny.
 KEPT = {"DEFAULT_POLICY", "MIRROR_DEFAULT_POLICY", "AUTHENTICATION", "ORIGINS", "HOOKS", "MIDDLEWARE"}

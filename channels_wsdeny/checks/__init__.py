@@ -43,7 +43,10 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "W013": caches.check_processes,
 }
 #: Those of ``manage.py check --deploy`` alone.
-DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {"W030": project.check_own_pages}
+DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
+    "W020": project.check_channel_layer,
+    "W030": project.check_own_pages,
+}
 
 
 def check_site(**kwargs: Any) -> list[checks.CheckMessage]:

@@ -14,6 +14,7 @@ from ..conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE, 
 from ..handlers.django_middleware import load_middleware, make_hooks, refused_base
 from ..hooks.registry import hooks_at, site_hooks
 from ..http.origins import is_pattern
+from ..live.channel import get_layer
 from ..policies.builtin import as_policy
 from .asgi import ways
 
@@ -190,4 +191,15 @@ def check_mirror_of_hooks() -> Iterator[tuple[str, str]]:
             f"{', '.join(missed)}.",
             f"Put {MIRROR!r} after AuthenticationMiddleware. Hooks that are not meant for views take "
             'protocols=("websocket",).',
+        )
+
+
+def check_channel_layer() -> Iterator[tuple[str, str]]:
+    """With ``LIVE`` there is a channel layer that leads to the other processes."""
+    if conf.LIVE and get_layer() is None:
+        yield (
+            "No channel layer leads from one process to another, so a log-out or a revoked permission closes open "
+            "sockets of the same process only.",
+            "Set CHANNEL_LAYERS to a layer such as channels_redis, or CHANNELS_WSDENY['RECHECK_INTERVAL'] to a number "
+            "of seconds. With a single process, silence this check.",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import signals
 from ..authentication.bearer import take_tokens
@@ -20,6 +20,7 @@ from ..http.messages import (
     send_while_connected,
 )
 from ..http.servers import is_granian
+from ..log import logger
 
 if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
@@ -41,9 +42,13 @@ class Connection:
     """
 
     __slots__ = (
+        "_cancelling",
+        "_is_woken",
+        "_reader",
         "_signalling",
         "_subprotocol",
         "_unsent",
+        "close_code",
         "deny_with",
         "has_left",
         "listener",
@@ -59,6 +64,13 @@ class Connection:
         self.has_left = False
         #: The subprotocol that the client has sent before a token: it is selected where the application selects none.
         self._subprotocol: str | None = None
+        #: The code of a close from outside.
+        self.close_code: int | None = None
+        #: The task that waits for the next event of an accepted socket; how often it was being cancelled when it began
+        #: to; and whether a close from outside has woken it.
+        self._reader: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._is_woken = False
         self._signalling: asyncio.Task[None] | None = None
         #: What is left to send of a denial.
         self._unsent: list[Message] = []
@@ -94,8 +106,67 @@ class Connection:
             pending.cancel()
 
     async def next_event(self) -> Message:
-        """The next event of an accepted socket."""
-        return await (self.receive() if self.listener.pending is None else self.listener.last())
+        """The next event of an accepted socket; a disconnect once that is closed from outside."""
+        self._reader = reader = asyncio.current_task()
+        if reader is not None:
+            self._cancelling = reader.cancelling()
+        try:
+            return await (self.receive() if self.listener.pending is None else self.listener.last())
+        except asyncio.CancelledError:
+            if not self._was_woken():
+                raise
+        finally:
+            self._reader = None
+        return await self.receive()
+
+    async def pass_on(self, message: Message) -> None:
+        """The ``send`` of a stream, which may be closed from outside."""
+        await self.send(message)
+
+    # A close from outside
+
+    async def close(self, code: int, reason: str) -> bool:
+        """Close the accepted socket: the client gets the close, and the application a disconnect with `code`.
+
+        What the application sends from now on is dropped. False if the socket is closed already.
+        """
+        if self.close_code is not None or self.receive is receive_nothing:
+            return False
+        self.close_code = code
+        send, self.send, self.receive = self.send, _drop, self._receive_disconnect
+        closing = asyncio.ensure_future(send({"type": "websocket.close", "code": code, "reason": reason}))
+        # Most servers send it without waiting. One that waits for a client that does not read must not keep the
+        # application from its end.
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._wake()
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await closing
+        except (
+            Exception
+        ) as error:  # The client has left, or the application has closed; servers differ in what they raise.
+            logger.debug("The close of %s was not sent: %r", self.scope["path"], error)
+        return True
+
+    def _wake(self) -> None:
+        """Have the task that waits for an event stop, without one of its own for each message."""
+        self.listener.end()
+        if self._reader is not None:
+            self._is_woken = True
+            self._reader.cancel()
+
+    def _was_woken(self) -> bool:
+        """Whether the cancellation of the current task is that of `_wake` alone."""
+        if not self._is_woken or self._reader is None:
+            return False
+        self._is_woken = False
+        return self._reader.uncancel() <= self._cancelling
+
+    async def _receive_disconnect(self) -> Message:
+        self.receive = _receive_cancelled
+        return {"type": "websocket.disconnect", "code": self.close_code}
 
     # Answers
 
@@ -177,3 +248,12 @@ class Connection:
         """Let go of the server: granian keeps a connection for as long as anything holds its callables."""
         self.listener.close()
         self.receive, self.send = receive_nothing, send_nothing
+
+
+async def _drop(message: Message) -> None:
+    """The ``send`` of a socket that was closed from outside."""
+
+
+async def _receive_cancelled() -> Message:
+    """The ``receive`` after a disconnect: a plain exception would leave other tasks of a consumer pending."""
+    raise asyncio.CancelledError

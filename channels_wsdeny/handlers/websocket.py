@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpResponse
@@ -40,7 +40,7 @@ from ..http.messages import (
 )
 from ..http.request import HandshakeRequest
 from ..http.servers import is_granian
-from ..log import log_denial, log_failure
+from ..log import log_denial, log_failure, logger
 from ..policies.checks import ClientLeft, LoadUser
 from ..routing.resolver import resolve_within
 from .base import (
@@ -68,6 +68,7 @@ from .base import (
 from .connection import Connection
 from .django_middleware import middleware_hooks
 from .fast_denial import deny_anonymous, encoded_denial
+from .recheck import Grant, Part, ask_again, grants_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -83,6 +84,30 @@ if TYPE_CHECKING:
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.
 _GRACE = 1.0
+#: Seconds that the application of a socket that was closed from outside has to end by itself.
+_CLOSED_GRACE = 5.0
+
+
+class Registry(Protocol):
+    """What keeps the sockets of this process, to close them from outside: that of `channels_wsdeny.live`."""
+
+    def begin(self, handler: WebSocketHandler) -> Awaitable[None] | None:
+        """A handshake begins; what is returned is awaited. Raises `Deny` if there are to be no more."""
+
+    def accepted(self, handler: WebSocketHandler) -> None:
+        """The handshake was accepted."""
+
+    def ended(self, handler: WebSocketHandler) -> None:
+        """The handshake was denied, or the socket has ended."""
+
+    async def join(
+        self, handler: WebSocketHandler, context: RequestContext, group: str, policy: Policy, channel: str | None
+    ) -> None:
+        """Join a group of the channel layer as long as `policy` allows it. Raises `Deny` if it does not."""
+
+
+#: Set by the app once Django is ready: this module does not import what is above it.
+registry: Registry | None = None
 
 #: The handler of the layer whose policies have allowed the code that runs now: they count for it and those around it.
 _decided: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_decided", default=None)
@@ -235,6 +260,7 @@ async def _run_within(
         context.consumer = target.consumer
         if around.outermost.state is not State.CONNECTING:
             return
+        around.outermost.app_context = contextvars.copy_context()
         token = _decided.set(around) if policies else None
         try:
             await target.app(app_scope, receive, send)
@@ -262,23 +288,36 @@ async def _enter_stream(
         authenticate_by(request, authentication)
     set_route(context, target)
     denial: Denial | Exception | None
+    socket: WebSocketHandler = outer.handler.outermost
+    stream, request = Connection(scope, receive, send, None), cast("HandshakeRequest", context.request)
     try:
         if target.error is not None:
             raise target.error
         policies, late = _policies(context, target)
         hooks = _stream_hooks(target, outer)
+        # Noted before the policies are asked, so that what happens meanwhile is not missed.
+        socket.add_part(stream, Part(request, (*policies, *late), partial(_lose_stream, stream, context)))
         denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
         if denial is None:
             await report(context, target.reported)
             context.consumer = target.consumer or True
             context.mark_passed(policies, are_guards=target.are_guards)
-            await target.app(scope_for_application(context, {**scope, **target.url}), receive, send)
+            app_scope = scope_for_application(context, {**scope, **target.url})
+            if stream.close_code is None:
+                await target.app(app_scope, stream.next_event, stream.pass_on)
             return
     except Exception as error:
         if context.consumer is not None and not means_denial(error):
             raise
         denial = error
+    finally:
+        socket.drop_part(stream)
     await send(await _closing(context, denial))
+
+
+async def _lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
+    closing = await _closing(context, denial)
+    await stream.close(closing["code"], closing["reason"])
 
 
 def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
@@ -347,9 +386,12 @@ class WebSocketHandler(AppHandler):
         "_sender",
         "_silence",
         "accepting",
+        "app_context",
         "around",
         "entered",
+        "grants",
         "outermost",
+        "parts",
         "state",
     )
 
@@ -394,6 +436,11 @@ class WebSocketHandler(AppHandler):
         #: Undoes that hooks see that context.
         self._give_back: Callable[[], None] | None = None
         self._connect_taken = self._disconnect_taken = False
+        #: Of an accepted socket: what let it in, and the contextvars that this was asked in.
+        self.grants: tuple[Grant, ...] = ()
+        self.app_context: contextvars.Context | None = None
+        #: The streams and groups of the socket that have policies of their own, by what stands for each.
+        self.parts: dict[Any, Part] | None = None
 
     def _is_in(self, state: State) -> bool:
         """Whether the handshake is in `state` now, perhaps other than before the last await."""
@@ -440,6 +487,7 @@ class WebSocketHandler(AppHandler):
         context.handler = self
         request.wsdeny = context
         try:
+            await self._register()
             if error is not None:
                 raise error
             request.subprotocol_tokens = tokens
@@ -453,9 +501,14 @@ class WebSocketHandler(AppHandler):
             if "url_route" in self._connection.scope:  # of a router around the stack
                 request.describes(self._connection.scope, adopting=True)
         except Exception as error:  # malformed, or hooks that might have denied cannot be used
-            await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
-            self.release()
+            try:
+                await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
+            finally:
+                self.release()
             return
+        except BaseException:
+            self.release()
+            raise
         set_route(context, target)
         layers = (*middleware, (*hooks, *target.hooks[0]), target.hooks[1])
         runner = make_runner(self, layers, "websocket", last=SaveSession(context)) if any(layers) else None
@@ -471,6 +524,18 @@ class WebSocketHandler(AppHandler):
             self.release()
             await end_request(context)
         await self._connection.wait_for_receivers()
+
+    async def _early_denial(self, error: Exception) -> EncodedDenial:
+        """The denial of a handshake that is denied before anything has run for it."""
+        if isinstance(error, Deny):
+            return await finalize_response(self.context, make_denial(self.context, error, strict=True))
+        return finalize_error(self.context, error)
+
+    async def _register(self) -> None:
+        """Tell the registry that the handshake begins, before its policies are asked. Raises `Deny` while draining."""
+        is_dry_run = self.context.trace is not None and self.context.trace.is_dry_run
+        if registry is not None and not is_dry_run and (waiting := registry.begin(self)) is not None:
+            await waiting
 
     async def run(self, target: Target, runner: HookRunner | None) -> None:
         """Admit the request and run the application, or deny."""
@@ -526,6 +591,7 @@ class WebSocketHandler(AppHandler):
         context.mark_passed(policies, are_guards=target.are_guards)
         context.consumer = target.consumer
         self._endpoint = target.endpoint or target.app
+        self.outermost.app_context = contextvars.copy_context()
         self._opens = bool(policies) and not self._late
         return scope
 
@@ -541,17 +607,23 @@ class WebSocketHandler(AppHandler):
             # A task group of Python 3.11 may leave a count of cancellations behind, so that `timeout` takes its own for
             # one of the server's.
             is_ours = self._app_limit is not None and self._app_limit.expired()
+            if self._connection.close_code is not None and (is_ours or not is_being_cancelled()):
+                return  # It was closed from outside, and there is nothing more to receive.
             if self.state is State.ACCEPTED or (is_being_cancelled() and not is_ours):
                 raise
             answer = RuntimeError(f"Something that {self._endpoint!r} awaited was cancelled before it answered.")
         except Exception as error:  # before the accept it is a denial; after it the socket is closed
             if self.state is State.ACCEPTED:
+                if isinstance(error, TimeoutError) and self._has_overstayed():
+                    return
                 if not means_denial(error):
                     raise
                 await self._close_with(error)
                 return
             answer = error
         finally:
+            if self._has_overstayed():
+                logger.warning("%r did not end within %s s of its socket's close.", self._endpoint, _CLOSED_GRACE)
             self._app_limit = None
             if token is not None:
                 _decided.reset(token)
@@ -570,6 +642,10 @@ class WebSocketHandler(AppHandler):
                 self._first.set_exception(ClientLeft())
         else:
             await self._answer(_Raised(answer or self._no_answer("ended without an answer to")))
+
+    def _has_overstayed(self) -> bool:
+        """Whether the application was cancelled, as it did not end after a close from outside."""
+        return self._connection.close_code is not None and self._app_limit is not None and self._app_limit.expired()
 
     def _no_answer(self, what: str) -> Exception:
         return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
@@ -744,7 +820,10 @@ class WebSocketHandler(AppHandler):
                 _decided.reset(token)
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
+            self.grants = grants_of(self.context)
             self.context.forget_decisions()
+            if registry is not None:
+                registry.accepted(self)
 
     async def _deny_fast(self, deny: Deny) -> bool:
         """Deny by a kept denial, if nothing else can change the answer; returns whether it was sent."""
@@ -797,6 +876,71 @@ class WebSocketHandler(AppHandler):
             self.state = State.DENIED
         self._wake()
         self._connection.release()
+        if registry is not None and self.around is None:
+            registry.ended(self)
+        self.grants, self.parts, self.app_context = (), None, None
+
+    # An open socket
+
+    async def close(self, code: int, reason: str) -> bool:
+        """Close the accepted socket from outside, with a code and reason for the client.
+
+        The application gets a ``websocket.disconnect`` with the code; if it has not ended 5 s later it is cancelled.
+        False if the socket is not open.
+        """
+        if self.state is not State.ACCEPTED or self.around is not None:
+            return False
+        self._end_app_in(_CLOSED_GRACE)
+        return await self._connection.close(code, reason)
+
+    async def recheck(self, context: RequestContext) -> None:
+        """Ask what let the socket in again, for its application. Raises `Deny` if something denies now.
+
+        A database or other service that cannot be reached denies nothing: that is logged.
+        """
+        if self.state is not State.ACCEPTED:
+            raise HandshakeDenied("recheck() is for an accepted socket.")
+        request: Any = context.request
+        own = [part for part in (self.parts or {}).values() if part.request is request]
+        grants = (*self.grants, *(Grant(part.request, part.policies) for part in own))
+        try:
+            denial = None if self.app_context is None else await ask_again(grants, self.app_context)
+        except Exception as error:  # the service may be back in a moment
+            log_failure(context, error, 503)
+            return
+        if denial is not None:
+            raise denial if isinstance(denial, Deny) else Deny(response=denial)
+        context.obj = next((grant.obj for grant in grants if grant.request is request), context.obj)
+
+    async def ask_again(self, users: dict[Any, Any] | None = None) -> Denial | None:
+        """Ask the policies that let the socket in again, see `recheck.ask_again`; None once it has ended."""
+        if self.app_context is None:
+            return None
+        return await ask_again(self.grants, self.app_context, users)
+
+    def add_part(self, name: Any, part: Part) -> None:
+        """Note that the socket enters a stream or joins a group by policies of its own."""
+        self.parts = {**(self.parts or {}), name: part}
+
+    def drop_part(self, name: Any) -> Part | None:
+        """Forget a stream or group; returns it if it was known."""
+        return None if self.parts is None else self.parts.pop(name, None)
+
+    async def ask_parts(self, users: dict[Any, Any] | None = None) -> None:
+        """Ask the policies of its streams and groups again, too; those that are denied are lost."""
+        for name, part in list((self.parts or {}).items()):
+            if self.app_context is None:
+                return
+            grant = Grant(part.request, part.policies)
+            denial = await ask_again((grant,), self.app_context, users)
+            if denial is not None and self.drop_part(name) is not None:
+                await part.lose(denial)
+
+    async def join(self, context: RequestContext, group: str, policy: Policy, channel: str | None) -> None:
+        """Join a group of the channel layer, see `RequestContext.join`."""
+        if registry is None or self.app_context is None:
+            raise TypeError("join() is for a socket that is open, or being accepted.")
+        await registry.join(self, context, group, policy, channel)
 
     # With around hooks, which await the first answer of the application
 
@@ -876,7 +1020,7 @@ class WebSocketHandler(AppHandler):
             await self._until_answered()
         if self._connect_taken and not self._disconnect_taken:
             self._disconnect_taken = True
-            return {"type": "websocket.disconnect", "code": 1006}
+            return {"type": "websocket.disconnect", "code": self.outermost._connection.close_code or 1006}
         raise asyncio.CancelledError  # A plain exception would leave other tasks of the consumer pending.
 
     async def send(self, message: Message) -> None:

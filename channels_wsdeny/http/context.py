@@ -178,6 +178,39 @@ class RequestContext:
         """The primary key of the user, if no I/O is needed to tell; else None."""
         return getattr(known_user(self.request), "pk", None)
 
+    @property
+    def user(self) -> Any:
+        """The user that the policies allowed."""
+        return self.request.user
+
+    async def recheck(self) -> None:
+        """Ask the policies that let this socket in again, of a fresh user; `obj` is resolved anew, too.
+
+        Throttles, connection limits and tickets are not asked again. A database that cannot be reached denies nothing.
+        Raises `Deny` if a policy denies now, which closes the socket unless the consumer catches it.
+        """
+        await self._socket().recheck(self)
+
+    async def close(self, status: int = 403, detail: str = "") -> None:
+        """Close this socket with 4000 + `status` and the detail as reason; its consumer gets its disconnect."""
+        await self._socket().close(4000 + status, detail)
+
+    async def join(self, group: str, policy: Policy, channel: str | None = None) -> None:
+        """Add this socket to a group of the channel layer, for as long as `policy` allows it: then it leaves the group.
+
+        `channel` is the consumer's `channel_name`; it may be left out in a decorated consumer.
+
+        Raises `Deny` if the policy denies now, `TypeError` where the channel is not known.
+        """
+        await self._socket().join(self, group, policy, channel)
+
+    def _socket(self) -> Any:
+        """The handler of the whole handshake. Raises `TypeError` for a request that is no handshake."""
+        handler = getattr(self.handler, "outermost", None)
+        if handler is None:
+            raise TypeError("recheck(), close() and join() are for sockets.")
+        return handler
+
     def subject(self) -> Subject:
         """The subject of the request now; a wrapper or a route hook may change it."""
         request, own = self.request, vars(self.request)

@@ -72,6 +72,21 @@ def test_classes_and_origins_can_be_used(key, value, found, ids):
 def test_a_site_for_https_says_how_its_own_pages_are_recognised(given, found, settings):
     for name, value in given.items():
         setattr(settings, name, value)
+    assert [message.id for message in check_deployed_site() if message.id != "channels_wsdeny.W020"] == found
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ["channels_wsdeny.W020"]),
+        ({"CHANNEL_LAYERS": {}}, ["channels_wsdeny.W020"]),
+        ({"CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}}, []),
+        ({"CHANNELS_WSDENY": {"LIVE": False}}, []),
+    ],
+)
+def test_a_site_of_several_processes_has_a_channel_layer_between_them(given, found, settings):
+    for name, value in given.items():
+        setattr(settings, name, value)
     assert [message.id for message in check_deployed_site()] == found
 
 

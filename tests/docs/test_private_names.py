@@ -12,8 +12,9 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from http import HTTPStatus
+from importlib import import_module
 from io import BytesIO
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 
 import pytest
 from asgiref.sync import SyncToAsync, iscoroutinefunction, markcoroutinefunction
@@ -28,9 +29,10 @@ from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.conf import Settings, settings
 from django.contrib import auth
+from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions import middleware as sessions_middleware
 from django.contrib.sessions.backends import cache as cache_sessions
 from django.contrib.sessions.backends import db as db_sessions
@@ -187,6 +189,32 @@ def test_a_session_loads_by_its_key_and_cleans_up_by_two_methods(db):
     assert (session.modified, session.accessed) == (False, False)
     assert {"create", "delete", "load", "aload"} <= set(dir(session))
     assert db_sessions.SessionStore().key_salt.endswith(db_sessions.SessionStore.__qualname__)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["db", "cached_db", "cache", "file", "signed_cookies"])
+def test_an_engine_ends_sessions_by_delete_and_renews_them_by_cycle_key(name, settings, tmp_path):
+    settings.SESSION_FILE_PATH, called = str(tmp_path), []
+
+    class Store(import_module(f"django.contrib.sessions.backends.{name}").SessionStore):
+        def delete(self, session_key=None):
+            called.append("delete")
+            super().delete(session_key)
+
+        def cycle_key(self):
+            called.append("cycle_key")
+            super().cycle_key()
+
+    store = Store()
+    store["_auth_user_id"] = "1"
+    store.save()
+    assert store._session_cache["_auth_user_id"] == "1"
+    update_session_auth_hash(SimpleNamespace(session=store, user=None), User(pk=1))
+    assert called[0] == "cycle_key"
+    store.flush()
+    assert called[-1] == "delete"
+    assert iscoroutinefunction(Store.adelete)
+    assert iscoroutinefunction(Store.acycle_key)
 
 
 def test_the_cache_engine_swallows_what_its_cache_raises():

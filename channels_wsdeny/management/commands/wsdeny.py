@@ -1,4 +1,4 @@
-"""``manage.py wsdeny``: what protects the endpoints of the site, and what a request for one would get."""
+"""``manage.py wsdeny``: what protects the endpoints of the site, what a request would get, and its open sockets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import faulthandler
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
 from ...inspection.explain import explain, time_limit
 from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, table
+from ...live.channel import get_layer
+from ...live.revoke import drain, revoke, sockets
+from ...log import escape
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -22,9 +27,9 @@ _WIDTH = 100
 
 
 class Command(BaseCommand):
-    """The subcommands ``routes`` and ``explain``."""
+    """The subcommands ``routes``, ``explain``, ``sockets``, ``revoke`` and ``drain``."""
 
-    help = "Shows what protects the sockets and views of the site, and what a request for one would get."
+    help = "Shows what protects the sockets and views of the site; lists open sockets, and closes them."
     # What they complain about may be why this command is run.
     requires_system_checks = ()
     #: Whether the process is that of this command, so that it may be ended.
@@ -65,10 +70,34 @@ class Command(BaseCommand):
         protocol_help = "By default websocket; http for a view."
         add("--protocol", choices=["websocket", "http"], default="websocket", help=protocol_help)
 
+        add = subcommands.add_parser("sockets", help="List the open sockets of all processes.").add_argument
+        add("--json", action="store_true", dest="as_json", help="Print JSON, for programs.")
+
+        revoke_help = "Close sockets, in all processes: those that match everything given."
+        add = subcommands.add_parser("revoke", help=revoke_help).add_argument
+        add("--user", metavar="NAME", help="Those of this user.")
+        add("--session-key", metavar="KEY", help="Those of this session.")
+        add("--path", help="Those of this path, such as /ws/rooms/lobby/.")
+        add("--reason", default="", help="What clients are told; by default: revoked.")
+
+        drain_help = (
+            "Close all sockets of this machine with 1012, and deny new ones with a 503: its servers are to end."
+        )
+        add = subcommands.add_parser("drain", help=drain_help).add_argument
+        add("--seconds", type=float, help="Over how many seconds; by default DRAIN_SECONDS.")
+        add("--all", action="store_true", dest="everywhere", help="Those of all machines.")
+
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         """Run the subcommand. Raises `CommandError`, and what a module of the site raises."""
         if subcommand == "routes":
             self._routes(options)
+        elif subcommand in {"sockets", "revoke", "drain"}:
+            if get_layer() is None:
+                raise CommandError(
+                    "No channel layer leads to the processes of the servers. Use channels_redis, for example; see "
+                    "docs/live.md."
+                )
+            getattr(self, f"_{subcommand}")(options)
         else:
             if self._is_process:
                 # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
@@ -97,6 +126,37 @@ class Command(BaseCommand):
             faults += _list("Behind nothing but a default policy", [row for row in shown if row.is_on_default], width)
         if faults and (options["fail_on_open"] or options["fail_on_default"]):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
+
+    def _sockets(self, options: dict[str, Any]) -> None:
+        """List the open sockets."""
+        found = sorted(sockets(), key=lambda socket: (socket["process"], socket["since"]))
+        if options["as_json"]:
+            self._print(json.dumps(found, indent=2))
+            return
+        rows = [("PATH", "USER", "CONSUMER", "SINCE", "PROCESS")]
+        for one in found:
+            since = datetime.fromtimestamp(one["since"], UTC).isoformat(" ", "seconds")
+            rows.append((escape(one["path"]), one["user"] or "-", one["consumer"] or "-", since, one["process"]))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+        self._print("\n".join([*lines, "", f"{len(found)} sockets."]))
+
+    def _revoke(self, options: dict[str, Any]) -> None:
+        """Close sockets."""
+        user, session_key, path = options["user"], options["session_key"], options["path"]
+        if user is None and session_key is None and path is None:
+            raise CommandError("Give --user, --session-key or --path.")
+        if user is not None:
+            model = get_user_model()
+            try:
+                user = model._default_manager.get_by_natural_key(user)
+            except model.DoesNotExist as error:
+                raise CommandError(f"There is no user {user!r}.") from error
+        revoke(user=user, session_key=session_key, path=path, reason=options["reason"])
+
+    def _drain(self, options: dict[str, Any]) -> None:
+        """Drain the servers of this machine, or all."""
+        drain(options["seconds"], everywhere=options["everywhere"])
 
     def _print(self, text: str) -> None:
         """Print `text`; a reader that has left, as `head` does, is no error."""

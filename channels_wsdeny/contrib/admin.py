@@ -1,0 +1,27 @@
+"""An action for the admin of users: ``actions = [close_sockets]``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.utils.translation import gettext_lazy as _
+
+from ..live import revoke
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.http import HttpRequest
+
+
+@admin.action(description=_("Close the open sockets of the selected users"), permissions=["change"])
+def close_sockets(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+    """Close the sockets of the selected users in all processes, with 4403. They may connect again."""
+    try:
+        for user in queryset:
+            revoke(user=user)
+    except Exception as error:  # The layer: which errors it raises is not known.
+        text = _("The sockets of other processes could not be closed: %s")
+        modeladmin.message_user(request, text % type(error).__name__, messages.ERROR)
+    else:
+        modeladmin.message_user(request, _("The sockets of the selected users are closed."), messages.SUCCESS)

@@ -1,0 +1,218 @@
+"""Asking again what let an open socket in, with a fresh request and a fresh user."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
+from django.db.models import Model
+from django.utils.functional import LazyObject, SimpleLazyObject, empty
+
+from ..authentication.base import authenticate_by, authentication_of
+from ..authentication.ticket import Ticket
+from ..conf import conf
+from ..exceptions import Deny
+from ..http import session as sessions
+from ..http.context import RequestContext
+from ..http.exception_handler import denial_of
+from ..http.request import HandshakeRequest, anonymous_user
+from ..policies.base import And, Not, Or, Policy
+from ..policies.checks import Checks, PolicyCheck, run_checks
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from django.http import HttpRequest
+
+    from ..policies.base import Denial
+    from ..policies.checks import Check
+
+#: The code of the denial of a socket whose session, or user, is not there any more.
+SESSION_ENDED = "session_ended"
+
+
+class Grant:
+    """What let a socket in at one layer: the policies, and the request that they allowed."""
+
+    __slots__ = ("is_session_user", "obj", "policies", "request", "session_key", "user_id")
+
+    def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
+        self.request, self.policies = request, policies
+        session = _unwrapped(vars(request).get("session"))
+        user = _unwrapped(vars(request).get("user"))
+        #: The key of the session: of that which was renewed since, if it was.
+        self.session_key: str | None = (
+            session.session_key
+            if isinstance(session, SessionBase)
+            else request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        )
+        #: The primary key of the user, as a string; None for an anonymous one.
+        self.user_id = user_id(user)
+        held = getattr(session, "_session_cache", None)
+        self.is_session_user = self.user_id is not None and (held or {}).get(auth.SESSION_KEY) == self.user_id
+        #: What the ``obj`` resolver of the last policy returned when it was asked last.
+        self.obj: Any = None
+
+
+class Part(NamedTuple):
+    """What a socket has entered or joined by policies of its own, and may lose by itself: a stream, a group."""
+
+    request: HandshakeRequest
+    policies: tuple[Policy, ...]
+    #: Called with the denial once a policy denies.
+    lose: Callable[[Denial], Awaitable[object]]
+
+
+def grants_of(context: RequestContext) -> tuple[Grant, ...]:
+    """What has let in the socket of `context`: one grant for each request that policies have allowed."""
+    asked: dict[int, tuple[Any, list[Policy]]] = {id(context.request): (context.request, [])}
+    for policy, subject, _ in context.state.passed:
+        asked.setdefault(id(subject.request), (subject.request, []))[1].append(policy)
+    return tuple(Grant(request, tuple(policies)) for request, policies in asked.values())
+
+
+def user_id(user: Any) -> str | None:
+    """The primary key of `user` as a string, by which its sockets are found; None if there is none to tell.
+
+    A model that is not the site's user model may have the same keys, so its instances have none here.
+    """
+    user = _unwrapped(user)
+    if user is None or user is empty or not getattr(user, "is_authenticated", False):
+        return None
+    if isinstance(user, Model) and not isinstance(user, auth.get_user_model()):
+        return None
+    return None if user.pk is None else str(user.pk)
+
+
+def _unwrapped(value: Any) -> Any:
+    while isinstance(value, LazyObject):
+        value = value._wrapped
+    return value
+
+
+# A fresh request
+
+
+def fresh_request(grant: Grant) -> HandshakeRequest:
+    """A new request as the one that was allowed: the same scope and route, with a session and user still to be loaded.
+
+    `ctx` is shared.
+    """
+    old = grant.request
+    request: Any = HandshakeRequest(
+        {name: value for name, value in old.scope.items() if name not in {"session", "user"}}
+    )
+    request.ctx = old.ctx
+    route = old.url_route
+    if route is not None:
+        route = {**route, "kwargs": {**route.get("kwargs", {})}}
+    request.route_to(vars(old).get("_resolver_match"), route)
+    request.session = sessions.open_session(grant.session_key)
+    request.subprotocol_tokens = old.subprotocol_tokens
+    authentication = authentication_of(old)
+    is_given = getattr(old.scope.get("user"), "is_authenticated", False)  # by a wrapper
+    if authentication is not None and not authentication.is_session_only and not is_given:
+        credentials = old.auth
+        if isinstance(credentials, Ticket):  # which is used up
+            request.user = SimpleLazyObject(lambda: credentials.load_user() or anonymous_user())
+        else:
+            authenticate_by(request, authentication)
+    elif not grant.is_session_user:
+        given = _unwrapped(vars(old).get("user"))
+        request.user = SimpleLazyObject(lambda: _reload(given))
+    fresh: HandshakeRequest = request
+    return fresh
+
+
+def _reload(user: Any) -> Any:
+    """A user that did not come from the session: read anew if it is a model's; anonymous if it is gone or inactive."""
+    if not isinstance(user, Model):
+        return anonymous_user() if user is None or user is empty else user
+    found = type(user)._base_manager.filter(pk=user.pk).first()
+    return found if found is not None and getattr(found, "is_active", True) else anonymous_user()
+
+
+class _IsSameUser:
+    """Load the user, and deny if it is not the one that was allowed."""
+
+    def __init__(self, grant: Grant, users: dict[Any, Any]) -> None:
+        self._grant, self._users = grant, users
+
+    def needs_loop(self) -> bool:
+        return False
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return self._grant.user_id is not None
+
+    def run(self, request: Any) -> Denial | None:
+        grant = self._grant
+        if grant.user_id is None:
+            return None
+        # Users by other credentials are not shared: each socket has its own token, which may be gone.
+        key = (grant.session_key, request.header(b"host")) if grant.is_session_user else grant
+        if key not in self._users:
+            request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+            self._users[key] = request.user
+        request.user = self._users[key]
+        return None if user_id(request.user) == grant.user_id else Deny(401, code=SESSION_ENDED)
+
+    async def arun(self, request: HttpRequest) -> Denial | None:
+        raise NotImplementedError
+
+
+# Asking
+
+
+async def ask_again(
+    grants: tuple[Grant, ...], context: contextvars.Context, users: dict[Any, Any] | None = None
+) -> Denial | None:
+    """Ask the policies of `grants` again: the first denial, or None.
+
+    They are asked in a copy of `context`, the contextvars that they were first asked in. Users are kept in `users`, so
+    that the sockets of one session share one user, and its permissions. Policies that count only `once` are left out.
+
+    Raises what says that a database or other service cannot be reached, within ``POLICY_TIMEOUT``.
+    """
+    asking = _ask_grants(grants, {} if users is None else users)
+    return await asyncio.create_task(asking, context=context.copy())
+
+
+async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denial | None:
+    for grant in grants:
+        request: Any = fresh_request(grant)
+        request.wsdeny = context = RequestContext(request)
+        checks: list[Check] = [_IsSameUser(grant, users), *map(PolicyCheck, durable(grant.policies))]
+        try:
+            async with asyncio.timeout(conf.POLICY_TIMEOUT):
+                denial = await run_checks(Checks(checks), request)
+        except Exception as error:  # As at the handshake, an error denies; `denial_of` tells which denial.
+            denied = denial_of(error)
+            if denied.status == 503:
+                raise
+            denial = denied
+        if denial is not None:
+            return denial
+        grant.obj = context.obj
+    return None
+
+
+def durable(policies: tuple[Policy, ...]) -> Iterator[Policy]:
+    """`policies` without those that count once, at the handshake: throttles, limits and tickets.
+
+    Where one is an operand of ``|`` or ``~``, the whole expression counts once.
+    """
+    for policy in policies:
+        if isinstance(policy, And):
+            yield from durable(policy.policies)
+        elif not _counts_once(policy):
+            yield policy
+
+
+def _counts_once(policy: Policy) -> bool:
+    if isinstance(policy, (And, Or)):
+        return any(map(_counts_once, policy.policies))
+    return _counts_once(policy.policy) if isinstance(policy, Not) else getattr(policy, "once", False) is True

@@ -1,0 +1,101 @@
+"""When sessions and credentials expire."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib import auth
+
+from ..concurrency import run_in_background
+from ..http import session as sessions
+from ..log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .registry import Socket
+
+#: Keys in one query.
+_AT_ONCE = 500
+
+
+async def find(sockets: list[Socket]) -> dict[Socket, float]:
+    """When the first of their sessions and credentials expires, in seconds since the epoch, as far as that is known."""
+    keys = {grant.session_key for socket in sockets for grant in socket.handler.grants if grant.session_key}
+    try:
+        known = await run_in_background(lambda: _session_expiries(keys)) if keys else {}
+    except Exception as error:  # The sockets stay; they are asked again by an event or an interval.
+        logger.warning("It could not be found out when sessions expire: %s", type(error).__name__)
+        known = {}
+    found: dict[Socket, float] = {}
+    for socket in sockets:
+        times = [known[grant.session_key] for grant in socket.handler.grants if grant.session_key in known]
+        credentials = _credentials_expiry_of(socket)
+        times += [] if credentials is None else [credentials]
+        if times:
+            found[socket] = min(times)
+    return found
+
+
+def _session_expiries(keys: set[str]) -> dict[str, float]:
+    engine: Any = import_module(settings.SESSION_ENGINE).SessionStore
+    if not hasattr(engine, "get_model_class"):
+        # Cache, files and signed cookies: by then it has expired, unless it was prolonged.
+        return {key: time.time() + _age(key) for key in keys}
+    found: dict[str, float] = {}
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), _AT_ONCE):
+        rows = engine.get_model_class().objects.filter(session_key__in=ordered[start : start + _AT_ONCE])
+        found |= {key: when.timestamp() for key, when in rows.values_list("session_key", "expire_date")}
+    return found
+
+
+def _age(key: str) -> float:
+    """Seconds that the session has at most; of signed cookies, whose key says when it was signed, what is left."""
+    age: float = sessions.open_session(key).get_expiry_age()
+    return age
+
+
+async def gone(sockets: Iterable[Socket]) -> list[Socket]:
+    """Those of `sockets` whose session is not there any more. Raises what says that its storage cannot be reached."""
+    return await run_in_background(lambda: _gone(sockets))
+
+
+def _gone(sockets: Iterable[Socket]) -> list[Socket]:
+    known: dict[str, bool] = {}
+    for socket in sockets:
+        for grant in socket.handler.grants:
+            if grant.session_key is not None and grant.session_key not in known:
+                session = sessions.open_session(grant.session_key)
+                session.get(auth.SESSION_KEY)
+                known[grant.session_key] = session.session_key is None
+    return [socket for socket in sockets if any(known.get(grant.session_key or "") for grant in socket.handler.grants)]
+
+
+def has_expired_credentials(socket: Socket) -> bool:
+    """Whether the token or other credentials of its handshake have expired."""
+    when = _credentials_expiry_of(socket)
+    return when is not None and when <= time.time()
+
+
+def _credentials_expiry_of(socket: Socket) -> float | None:
+    grants = socket.handler.grants
+    times = [credentials_expiry(vars(grant.request).get("auth")) for grant in grants]
+    return min((when for when in times if when is not None), default=None)
+
+
+def credentials_expiry(credentials: Any) -> float | None:
+    """When `credentials` (``request.auth``) expire: their ``["exp"]``, ``.expiry`` or ``.expires``; None without."""
+    if credentials is None:
+        return None
+    with suppress(Exception):  # It may be anything.
+        return float(credentials["exp"])
+    for name in ("expiry", "expires"):
+        with suppress(Exception):
+            when = getattr(credentials, name)
+            return float(when.timestamp() if hasattr(when, "timestamp") else when)
+    return None

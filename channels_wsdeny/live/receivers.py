@@ -1,0 +1,254 @@
+"""What tells of changes: Django's signals, and the session engine.
+
+Changes in a transaction are told once it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.db import router, transaction
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
+
+from ..conf import conf
+from .channel import publish
+from .registry import hash_key, mask
+
+if TYPE_CHECKING:
+    from .registry import Event
+
+#: Users whose keys one event names at most; with more, all sockets are asked again.
+_MOST_USERS = 1000
+#: Models of tokens that belong to a user, by their labels.
+_TOKENS = frozenset({"authtoken.token", "knox.authtoken", "oauth2_provider.accesstoken"})
+
+
+def connect() -> None:
+    """Connect all receivers. Called once the apps are loaded."""
+    _watch_site_engine()
+    setting_changed.connect(_watch_site_engine, dispatch_uid="channels_wsdeny.live")
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    # Imported here: models need loaded apps.
+    from django.contrib.auth import get_user_model  # noqa: PLC0415
+    from django.contrib.auth.models import Group, Permission  # noqa: PLC0415
+
+    user_model: Any = get_user_model()
+    for model in apps.get_models(include_auto_created=True):
+        if issubclass(model, user_model):
+            _connect(post_save, _user_saved, model)
+            _connect(post_delete, _user_deleted, model)
+        elif model._meta.label_lower in _TOKENS:
+            _connect(post_delete, _token_deleted, model)
+        elif any(f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__):
+            _connect(post_save, _object_permission_changed, model)
+            _connect(post_delete, _object_permission_changed, model)
+    for name in ("groups", "user_permissions"):
+        field = getattr(user_model, name, None)
+        if field is not None and hasattr(field, "through"):
+            _connect(m2m_changed, functools.partial(_users_changed, user_model, name), field.through)
+    _connect(m2m_changed, _group_permissions_changed, Group.permissions.through)
+    _connect(pre_delete, functools.partial(_group_deleted, user_model), Group)
+    _connect(post_delete, _permission_deleted, Permission)
+
+
+_connected: list[Any] = []
+
+
+def _connect(signal: Any, receiver: Any, sender: Any) -> None:
+    _connected.append(receiver)  # Signals have weak references to their receivers.
+    signal.connect(receiver, sender=sender, dispatch_uid=("channels_wsdeny.live", receiver, sender))
+
+
+#: Base classes of guardian's models.
+_GUARDIAN = frozenset(
+    {"guardian.models.models.UserObjectPermissionBase", "guardian.models.models.GroupObjectPermissionBase"}
+)
+
+
+# Django's signals
+
+
+def tell(event: Event, using: str | None = None) -> None:
+    """Publish an event once the transaction on the database `using` is committed; None for none."""
+    if not conf.LIVE:
+        return
+    if using is None or _is_on_loop():
+        publish(event)
+    else:
+        transaction.on_commit(functools.partial(publish, event), using=using, robust=True)
+
+
+def _is_on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _tell_users(keys: Any, using: str) -> None:
+    names = [str(key) for key in keys]
+    if names:
+        tell({"kind": "users", "users": names} if len(names) <= _MOST_USERS else {"kind": "all"}, using)
+
+
+def _user_saved(sender: Any, instance: Any, using: str, created: bool, update_fields: Any = None, **kw: Any) -> None:
+    if not created and not (update_fields is not None and set(update_fields) <= {"last_login"}):
+        _tell_users([instance.pk], using)
+
+
+def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    _tell_users([instance.pk], using)
+
+
+def _token_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    user_key = getattr(instance, "user_id", None)
+    if user_key is not None:
+        _tell_users([user_key], using)
+
+
+def _object_permission_changed(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    if getattr(instance, "user_id", None) is not None:
+        _tell_users([instance.user_id], using)
+    elif getattr(instance, "group_id", None) is not None:
+        tell({"kind": "group", "group": str(instance.group_id)}, using)
+
+
+def _users_changed(
+    user_model: Any,
+    name: str,
+    sender: Any,
+    instance: Any,
+    action: str,
+    reverse: bool,
+    pk_set: Any,
+    using: str,
+    **kw: Any,
+) -> None:
+    """Groups or permissions of users have changed, from their side or (`reverse`) from that of a group."""
+    if not reverse:
+        if action in {"post_add", "post_remove", "post_clear"}:
+            _tell_users([instance.pk], using)
+    elif action == "pre_clear":  # Afterwards it is not known any more who it was.
+        users = user_model._base_manager.using(using).filter(**{name: instance})
+        _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)
+    elif action in {"post_add", "post_remove"}:
+        _tell_users(pk_set, using)
+
+
+def _group_permissions_changed(
+    sender: Any, instance: Any, action: str, reverse: bool, pk_set: Any, using: str, **kwargs: Any
+) -> None:
+    if action not in {"post_add", "post_remove", "post_clear"}:
+        return
+    if not reverse:
+        tell({"kind": "group", "group": str(instance.pk)}, using)
+    elif action == "post_clear":
+        tell({"kind": "all"}, using)
+    else:
+        for key in pk_set:
+            tell({"kind": "group", "group": str(key)}, using)
+
+
+def _group_deleted(user_model: Any, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    if hasattr(user_model, "groups"):
+        users = user_model._base_manager.using(using).filter(groups=instance)
+        _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)
+
+
+def _permission_deleted(sender: Any, using: str, **kwargs: Any) -> None:
+    tell({"kind": "all"}, using)
+
+
+# The session engine
+
+
+def _watch_site_engine(setting: str = "SESSION_ENGINE", **kwargs: Any) -> None:
+    if setting == "SESSION_ENGINE":
+        with suppress(Exception):  # An engine that cannot be imported: Django says so where it is used.
+            watch_engine(import_module(settings.SESSION_ENGINE).SessionStore)
+
+
+def watch_engine(engine: Any) -> None:
+    """Have the ``delete`` and ``cycle_key`` of a session engine tell, however they are called.
+
+    Signals of the model would not do: three of the five engines have none, and a receiver makes ``clearsessions`` 27
+    times slower.
+    """
+    if "_wsdeny_is_watched" in vars(engine):
+        return
+    engine._wsdeny_is_watched = True
+    delete, adelete, cycle, acycle = engine.delete, engine.adelete, engine.cycle_key, engine.acycle_key
+
+    @functools.wraps(delete)
+    def watched_delete(self: Any, session_key: str | None = None) -> None:
+        key = self.session_key if session_key is None else session_key
+        with _Telling(self) as telling:
+            delete(self, session_key)
+        telling.ended(key)
+
+    @functools.wraps(adelete)
+    async def watched_adelete(self: Any, session_key: str | None = None) -> None:
+        key = self.session_key if session_key is None else session_key
+        with _Telling(self) as telling:
+            await adelete(self, session_key)
+        telling.ended(key)
+
+    @functools.wraps(cycle)
+    def watched_cycle_key(self: Any) -> None:
+        key = self.session_key
+        with _Telling(self) as telling:
+            cycle(self)
+        telling.moved(key, self.session_key)
+
+    @functools.wraps(acycle)
+    async def watched_acycle_key(self: Any) -> None:
+        key = self.session_key
+        with _Telling(self) as telling:
+            await acycle(self)
+        telling.moved(key, self.session_key)
+
+    engine.delete, engine.adelete = watched_delete, watched_adelete
+    engine.cycle_key, engine.acycle_key = watched_cycle_key, watched_acycle_key
+
+
+class _Telling:
+    """A change of one session store, told once although one method of an engine calls another."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._is_outermost = "_wsdeny_telling" not in vars(store)
+
+    def __enter__(self) -> _Telling:
+        if self._is_outermost:
+            self._store._wsdeny_telling = True
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        if self._is_outermost:
+            del self._store._wsdeny_telling
+
+    def ended(self, key: str | None) -> None:
+        """The session `key` is not there any more."""
+        if self._is_outermost and key:
+            tell({"kind": "session", "sessions": [hash_key(key)]}, _database_of(self._store))
+
+    def moved(self, old: str | None, new: str | None) -> None:
+        """The session `old` is now `new`."""
+        if self._is_outermost and old and new and old != new:
+            event = {"kind": "moved", "sessions": [hash_key(old)], "masked": mask(new, old)}
+            tell(event, _database_of(self._store))
+
+
+def _database_of(store: Any) -> str | None:
+    """The database of a session engine; None for one without."""
+    model = store.get_model_class() if hasattr(store, "get_model_class") else None
+    return None if model is None else router.db_for_write(model)

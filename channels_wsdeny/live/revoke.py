@@ -1,0 +1,120 @@
+"""Closing sockets by hand, and listing them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.contrib import auth
+
+from ..conf import conf
+from . import channel
+from .registry import hash_key, registry
+
+#: Seconds in which the other processes answer.
+_ANSWERING = 1.0
+
+
+def revoke(
+    *, user: Any = None, session_key: str | None = None, path: str | None = None, reason: str = "", status: int = 403
+) -> None:
+    """Close the sockets of a user (or a primary key), of a session or of a path, in all processes.
+
+    With several of them, those that match all. Clients get 4000 + `status`, and the reason (cut at 123 bytes).
+
+    Raises `TypeError` without any; and if the channel layer cannot be reached what that raises, once the sockets of
+    this process are being closed.
+    """
+    event = _event(user, session_key, path, reason, status)
+    registry.handle(event)
+    async_to_sync(channel.sender.send_now)({"events": [event]})
+
+
+async def arevoke(
+    *, user: Any = None, session_key: str | None = None, path: str | None = None, reason: str = "", status: int = 403
+) -> None:
+    """As `revoke`, for coroutines."""
+    event = _event(user, session_key, path, reason, status)
+    registry.handle(event)
+    await channel.sender.send_now({"events": [event]})
+
+
+def _event(user: Any, session_key: str | None, path: str | None, reason: str, status: int) -> dict[str, Any]:
+    if user is None and session_key is None and path is None:
+        raise TypeError("revoke() takes a user, a session_key or a path; found none of them.")
+    if not 400 <= status <= 599:
+        raise ValueError(f"revoke(): the status is 400-599, found {status!r}.")
+    cut = (reason or "revoked").encode()[:123].decode(errors="ignore")
+    session = None if session_key is None else hash_key(session_key)
+    name = None if user is None else _name(user)
+    return {"kind": "revoke", "user": name, "session": session, "path": path, "code": 4000 + status, "reason": cut}
+
+
+def _name(user: Any) -> str:
+    """A user, or a primary key as it may be written, as the string by which its sockets are found."""
+    key = getattr(user, "pk", user)
+    if key is None:
+        raise ValueError("revoke(): this user has no primary key, so it has no sockets.")
+    with suppress(Exception):  # A key that cannot be of the site's model may be that of a token's user.
+        key = auth.get_user_model()._meta.pk.to_python(key)
+    return str(key)
+
+
+def drain(seconds: float | None = None, *, everywhere: bool = False) -> None:
+    """Have the servers of this machine, or of all, close their sockets with 1012 and deny new ones with a 503.
+
+    They do so within `seconds`, by default ``DRAIN_SECONDS``, until they end. Raises what the channel layer raises.
+    """
+    seconds = conf.DRAIN_SECONDS if seconds is None else seconds
+    event = {"kind": "drain", "host": None if everywhere else registry.host, "seconds": seconds}
+    registry.handle(event)
+    async_to_sync(channel.sender.send_now)({"events": [event]})
+
+
+def sockets() -> list[dict[str, Any]]:
+    """The open sockets of all processes: path, user, consumer, since when (a timestamp), and the process.
+
+    Other processes have a second to answer.
+    """
+    subscription = channel.current_subscription()
+    if subscription is not None:
+        return asyncio.run_coroutine_threadsafe(asockets(), subscription.loop).result()
+    return async_to_sync(asockets)()
+
+
+async def asockets() -> list[dict[str, Any]]:
+    """As `sockets`, for coroutines."""
+    found = [socket.describe() for socket in registry.sockets()]
+    layer = channel.get_layer()
+    if layer is None:
+        return found
+    name, replies = uuid.uuid4().hex, asyncio.Queue[Any]()
+    subscription = channel.current_subscription()
+    receiving: asyncio.Task[None] | None = None
+    if subscription is not None and subscription.channel is not None:
+        subscription.replies[name], reply_channel = replies, subscription.channel
+    else:
+        reply_channel = await layer.new_channel()
+
+        async def receive() -> None:
+            while True:
+                replies.put_nowait(await layer.receive(reply_channel))
+
+        receiving = asyncio.create_task(receive())
+    try:
+        await channel.sender.send_now({"asks": {"channel": reply_channel, "name": name}})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWERING):
+                while True:
+                    found += (await replies.get())["sockets"]
+    finally:
+        if receiving is not None:
+            receiving.cancel()
+            with suppress(BaseException):
+                await receiving
+        if subscription is not None:
+            subscription.replies.pop(name, None)
+    return found

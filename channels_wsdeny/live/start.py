@@ -1,0 +1,28 @@
+"""What the app starts once Django is ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..handlers import websocket
+from . import receivers
+from .channel import subscribe
+from .drain import Sigterm
+from .registry import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+_sigterm = Sigterm()
+
+
+def _begin() -> Awaitable[None] | None:
+    _sigterm.install()
+    return subscribe()
+
+
+def start() -> None:
+    """Have the handlers of handshakes tell the registry, and the signals of Django and its sessions, too."""
+    registry.on_begin = _begin
+    websocket.registry = registry
+    receivers.connect()

@@ -1,0 +1,76 @@
+"""Every snippet and table of docs/live.md says what is so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from channels.layers import get_channel_layer
+from django.contrib.auth.models import Group
+
+from channels_wsdeny.conf import conf
+from channels_wsdeny.live.channel import get_layer
+from tests.docs.pages import run
+from tests.support.opened import Opened, until
+
+page = run("live.md")
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+USE = [{"type": "websocket.receive", "text": json.dumps({"type": kind})} for kind in ("pay", "moderate", "spam")]
+
+
+async def chat(headers):
+    return await Opened(page.ChatConsumer.as_asgi(), "/ws/rooms/lobby/", headers=headers).accepted()
+
+
+def texts(opened):
+    return [json.loads(message["text"]) for message in opened.server.sent if message["type"] == "websocket.send"]
+
+
+def test_the_settings_of_the_page_are_valid(settings):
+    settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
+    assert conf.RECHECK_INTERVAL == 300
+    settings.CHANNEL_LAYERS = page.CHANNEL_LAYERS
+    assert get_layer() is get_channel_layer()
+
+
+async def test_the_functions_of_the_page_close_and_count_sockets(users, headers_of, change):
+    opened = [await chat(headers_of(name)) for name in ("alice", "bob")]
+    assert await change(lambda: page.count_of(users["alice"])) == 1
+    await change(lambda: page.ban(users["alice"]))
+    assert (await opened[0].end(), opened[0].server.sent[-1]["reason"]) == (None, "banned")
+    await change(lambda: page.close_room("lobby"))
+    assert (await opened[1].end(), opened[1].server.sent[-1]["reason"]) == (None, "the room is closed")
+
+
+async def test_the_consumer_of_the_page_asks_again_joins_and_closes(users, headers_of, change):
+    await change(lambda: users["alice"].groups.add(Group.objects.create(name="moderators")))
+    alice = await chat(headers_of("alice"))
+    for event in USE:
+        alice.server.events.put_nowait(event)
+    await alice.end()
+    assert texts(alice) == [{"user": "alice"}, {"paid": True}, {"joined": "moderators"}]
+    assert alice.server.sent[-1] == {"type": "websocket.close", "code": 4409, "reason": "That was too much."}
+
+
+async def test_a_member_who_leaves_the_group_leaves_the_group_of_the_layer_and_stays(users, headers_of, change):
+    await change(lambda: users["alice"].groups.add(Group.objects.create(name="moderators")))
+    alice = await chat(headers_of("alice"))
+    alice.server.events.put_nowait(USE[1])
+    await until(lambda: len(texts(alice)) == 2)
+    assert get_channel_layer().groups["moderators"]
+    await change(lambda: users["alice"].groups.clear())
+    await until(lambda: not get_channel_layer().groups.get("moderators"))
+    await alice.leave()
+
+
+async def test_one_who_is_no_member_does_not_join_and_is_closed(users, headers_of):
+    alice = await chat(headers_of("alice"))
+    alice.server.events.put_nowait(USE[1])
+    await alice.end()
+    assert alice.server.sent[-1]["code"] == 4403
+    assert not get_channel_layer().groups.get("moderators")
+
+
+def test_the_action_of_the_page_is_one_of_the_admin():
+    assert page.close_sockets.short_description
+    assert page.UserAdmin.actions == [page.close_sockets]

@@ -1,0 +1,39 @@
+"""Settings of the server processes: what they share is a database file and a Redis."""
+
+import os
+
+from testproject.settings import *  # noqa: F403
+from testproject.settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "django.contrib.admin"]
+ROOT_URLCONF = "tests.live.site"
+ASGI_APPLICATION = "tests.live.asgi.application"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ["LIVE_DATABASE"],
+        "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
+    }
+}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": os.environ["LIVE_REDIS"]}}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": f"channels_redis.{os.environ['LIVE_LAYER']}",
+        "CONFIG": {
+            "hosts": [{"address": os.environ["LIVE_REDIS"], "socket_timeout": None}],
+            "prefix": os.environ["LIVE_PREFIX"],
+        },
+    }
+}
+SESSION_ENGINE = f"django.contrib.sessions.backends.{os.environ.get('LIVE_ENGINE', 'db')}"
+SESSION_FILE_PATH = os.environ.get("LIVE_FILES")
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+CHANNELS_WSDENY = {"HEARTBEAT": 1.0, "RECHECK_INTERVAL": float(os.environ.get("LIVE_INTERVAL", 0))}
+CHANNELS_WSDENY["DRAIN_SECONDS"] = float(os.environ.get("LIVE_DRAIN", 0))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+}

@@ -1,0 +1,109 @@
+"""What the server processes serve: sockets, and views that change what lets them in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from django.contrib import admin
+from django.contrib.auth import get_user_model, login, logout, update_session_auth_hash
+from django.contrib.auth.models import Group, Permission
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.http import HttpResponse
+from django.urls import path
+
+from channels_wsdeny.decorators import login_required, permission_required, public
+
+
+class Echo(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(text_data=text_data)
+
+
+class SyncEcho(WebsocketConsumer):
+    def receive(self, text_data=None, bytes_data=None):
+        self.send(text_data=text_data)
+
+
+class Hanging(AsyncWebsocketConsumer):
+    async def disconnect(self, code):
+        await asyncio.sleep(3600)
+
+
+class SyncHanging(WebsocketConsumer):
+    def disconnect(self, code):
+        time.sleep(20)
+
+
+@login_required
+async def raw(scope, receive, send):
+    """An application that is no consumer, and uses no channel layer."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+sockets = {
+    "members": login_required(type("Members", (Echo,), {})).as_asgi(),
+    "sync": login_required(type("SyncMembers", (SyncEcho,), {})).as_asgi(),
+    "editors": permission_required("auth.change_user")(type("Editors", (Echo,), {})).as_asgi(),
+    "public": public(type("Public", (Echo,), {})).as_asgi(),
+    "hanging": login_required(Hanging).as_asgi(),
+    "synchanging": login_required(SyncHanging).as_asgi(),
+    "raw": raw,
+}
+
+
+def change(request, what):
+    """Change something; `name` is the user that it is about."""
+    if what == "reset":
+        prepare()
+    user = get_user_model().objects.filter(username=request.GET.get("name")).first()
+    if what == "login":
+        login(request, user, "django.contrib.auth.backends.ModelBackend")
+    elif what == "logout":
+        logout(request)
+    elif what == "password":
+        request.user.set_password("another")
+        request.user.save()
+        update_session_auth_hash(request, request.user)
+    elif what == "deactivate":
+        user.is_active = False
+        user.save()
+    elif what == "delete":
+        user.delete()
+    elif what == "leave":
+        user.groups.clear()
+    elif what == "take":
+        Group.objects.get(name="editors").permissions.clear()
+    elif what == "expiry":
+        request.session.set_expiry(int(request.GET["seconds"]))
+    elif what == "cycle":
+        request.session.cycle_key()
+    return HttpResponse("done")
+
+
+def prepare():
+    """Users: anna and berta are in the group of editors, and carl is not."""
+    for model in (get_user_model(), Group, Session):
+        model.objects.all().delete()
+    editors = Group.objects.create(name="editors")
+    editors.permissions.add(Permission.objects.get(codename="change_user"))
+    for name in ("anna", "berta", "carl"):
+        user = get_user_model().objects.create_user(name, password="old")
+        if name != "carl":
+            user.groups.add(editors)
+
+
+def end_sessions(name):
+    """Delete the sessions of a user, in another process than the servers'."""
+    key = str(get_user_model().objects.get(username=name).pk)
+    for session in Session.objects.all():
+        if session.get_decoded()["_auth_user_id"] == key:
+            SessionStore(session.session_key).delete()
+
+
+urlpatterns = [path("do/<what>/", change), path("admin/", admin.site.urls)]

@@ -1,0 +1,239 @@
+"""What processes tell each other, and what they do if they cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from channels_wsdeny.decorators import require
+from channels_wsdeny.live import arevoke, asockets, channel, revoke, sockets
+from channels_wsdeny.live.registry import registry
+from tests.live.test_rechecks import Switch
+from tests.support.layers import FakeLayer
+from tests.support.opened import Opened, until
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+OTHER = "another:1:abc"
+
+
+@pytest.fixture
+def layer(monkeypatch, settings):
+    """A layer that leads to other processes, whose messages the test makes up."""
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    layer = FakeLayer()
+    monkeypatch.setattr(channel, "get_layer", lambda: layer)
+    monkeypatch.setattr(channel, "_OVERTAKEN", 0.05)
+    monkeypatch.setattr(channel, "_RETRY", 0.01)
+    monkeypatch.setattr(channel, "_SENDING", 0.1)
+    monkeypatch.setattr(channel, "_SUBSCRIBING", 0.2)
+    channel.sender.reset()
+    yield layer
+    subscription = channel.sender.subscription
+    if channel.sender._timer is not None:
+        channel.sender._timer.cancel()
+    channel.sender.reset()
+    if subscription is not None and not subscription.loop.is_closed():
+        subscription.task.cancel()
+        subscription._beating.cancel()
+
+
+async def opened_by(policy):
+    """A socket that was let in by `policy`, which was asked again as the process has just subscribed."""
+    socket = await Opened(require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()).accepted()
+    await asyncio.sleep(0.05)
+    policy.asked = 0
+    return socket
+
+
+async def say(layer, number, *events, **more):
+    await layer.group_send(channel.GROUP, {"process": OTHER, "number": number, "events": events, **more})
+
+
+async def test_events_of_other_processes_close_sockets(layer):
+    socket = await opened_by(Switch())
+    await say(layer, 7, {"kind": "revoke", "path": "/room/", "code": 4403, "reason": "spam"})
+    assert await socket.close() == (4403, "spam")
+
+
+async def test_events_are_sent_once_and_not_applied_twice(layer):
+    policy = Switch()
+    socket = await opened_by(policy)
+    channel.publish({"kind": "all"})
+    await until(lambda: any("events" in message for message in layer.sent))
+    await asyncio.sleep(0.2)
+    assert [message["events"] for message in layer.sent if "events" in message] == [[{"kind": "all"}]]
+    assert policy.asked == 1
+    await socket.leave()
+
+
+@pytest.mark.parametrize("numbers", [[3, 5], [3, 9]])
+async def test_a_message_that_is_missing_has_all_sockets_asked_again(numbers, layer, caplog):
+    policy = Switch()
+    socket = await opened_by(policy)
+    for number in numbers:
+        await say(layer, number)
+    await until(lambda: policy.asked == 1)
+    assert "were lost" in caplog.text
+    await socket.leave()
+
+
+@pytest.mark.parametrize("numbers", [[3, 4, 5], [3, 5, 4, 6], [3]])
+async def test_messages_that_overtake_others_are_no_gap(numbers, layer):
+    policy = Switch()
+    socket = await opened_by(policy)
+    for number in numbers:
+        await say(layer, number)
+    await asyncio.sleep(0.2)
+    assert policy.asked == 0
+    await socket.leave()
+
+
+@pytest.mark.parametrize("mode", ["fails", "hangs", "loses"])
+async def test_a_layer_that_was_away_has_all_sockets_asked_again(mode, layer):
+    policy = Switch()
+    socket = await opened_by(policy)
+    layer.mode = mode
+    await asyncio.sleep(0.4)
+    assert socket.server.kinds == ["websocket.accept"]
+    policy.answer, layer.mode = False, None
+    assert await socket.close() == (4403, "permission_denied")
+
+
+async def test_a_receiver_that_fails_subscribes_again(layer):
+    policy = Switch()
+    socket = await opened_by(policy)
+    policy.answer = False
+    layer.queues[channel.sender.subscription.channel].put_nowait(ConnectionError())
+    assert await socket.close() == (4403, "permission_denied")
+
+
+async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(layer, caplog):
+    socket = await opened_by(Switch())
+    await layer.group_send(channel.GROUP, {"type": "of another package"})
+    await say(
+        layer, 1, {"kind": "of a later version"}, {"kind": "revoke", "path": "/room/", "code": 4403, "reason": ""}
+    )
+    await socket.end()
+    assert "could not be understood" in caplog.text
+
+
+async def test_the_first_handshake_waits_for_a_layer_for_a_moment_only(layer):
+    layer.group_add = lambda *args: asyncio.sleep(3600)
+    began = time.monotonic()
+    socket = await opened_by(Switch())
+    assert time.monotonic() - began < 10
+    await socket.leave()
+
+
+async def test_what_could_not_be_sent_is_sent_later(layer):
+    socket = await opened_by(Switch())
+    layer.mode = "fails"
+    channel.publish({"kind": "users", "users": ["1"]})
+    await asyncio.sleep(0.1)
+    layer.mode = None
+    await until(lambda: any("events" in message for message in layer.sent))
+    await socket.leave()
+
+
+@pytest.mark.parametrize("mode", ["fails", "hangs"])
+async def test_a_revocation_that_cannot_be_sent_raises_once_the_own_sockets_are_closed(mode, layer):
+    socket = await opened_by(Switch())
+    layer.mode = mode
+    with pytest.raises((ConnectionError, TimeoutError)):
+        await arevoke(path="/room/")
+    assert (await socket.close())[0] == 4403
+
+
+async def test_sockets_of_other_processes_are_listed(layer):
+    socket = await opened_by(Switch())
+    task = asyncio.ensure_future(asockets())
+    await until(lambda: any("asks" in message for message in layer.sent))
+    asks = next(message["asks"] for message in layer.sent if "asks" in message)
+    described = {"path": "/there/", "user": None, "consumer": None, "since": 0.0, "process": OTHER}
+    await layer.send(asks["channel"], {"process": OTHER, "reply": asks["name"], "sockets": [described]})
+    assert [each["path"] for each in await task] == ["/room/", "/there/"]
+    await socket.leave()
+
+
+async def test_a_process_tells_another_of_its_sockets(layer):
+    socket = await opened_by(Switch())
+    mine = await layer.new_channel()
+    await say(layer, 1, asks={"channel": mine, "name": "x"})
+    reply = await layer.receive(mine)
+    assert (reply["reply"], [each["path"] for each in reply["sockets"]]) == ("x", ["/room/"])
+    await socket.leave()
+
+
+async def test_the_channel_of_a_process_that_is_silent_is_taken_out_of_the_group(layer):
+    socket = await opened_by(Switch())
+    theirs = await layer.new_channel()
+    await layer.group_add(channel.GROUP, theirs)
+    await say(layer, 1, channel=theirs)
+    await until(lambda: theirs not in layer.groups[channel.GROUP])
+    assert channel.sender.subscription.channel in layer.groups[channel.GROUP]
+    await socket.leave()
+
+
+# Processes without an event loop
+
+
+def test_a_process_without_sockets_sends_at_once_and_gathers_what_follows(layer, monkeypatch):
+    monkeypatch.setattr(channel, "_GATHERING", 0.1)
+    for number in range(100):
+        channel.publish({"kind": "users", "users": [str(number)]})
+    deadline = time.monotonic() + 30
+    while sum(len(message.get("events", ())) for message in layer.sent) < 100:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len([message for message in layer.sent if "events" in message]) < 5
+    assert [message["number"] for message in layer.sent] == list(range(len(layer.sent)))
+
+
+def test_a_process_whose_layer_is_away_goes_on_and_sends_later(layer, caplog):
+    layer.mode = "fails"
+    channel.publish({"kind": "all"})
+    assert "cannot be told" in caplog.text
+    layer.mode = None
+    deadline = time.monotonic() + 30
+    while not layer.sent:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert layer.sent[0]["events"] == [{"kind": "all"}]
+
+
+def test_what_waits_is_sent_as_the_process_ends(layer):
+    channel.sender._waiting.append({"kind": "all"})
+    channel.sender.flush_at_exit()
+    assert layer.sent[0]["events"] == [{"kind": "all"}]
+
+
+def test_revoke_and_sockets_are_for_synchronous_code_too(layer):
+    revoke(path="/room/")
+    assert layer.sent[0]["events"][0]["path"] == "/room/"
+    assert sockets() == []
+
+
+# Event loops
+
+
+async def test_the_sockets_of_several_event_loops_are_closed(layer):
+    mine, codes = await opened_by(Switch()), []
+
+    async def there():
+        socket = await opened_by(Switch())
+        ready.set()
+        codes.append((await socket.close())[0])
+
+    ready = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(there()))
+    thread.start()
+    await until(ready.is_set)
+    assert len(registry.sockets()) == 2
+    await say(layer, 1, {"kind": "revoke", "path": "/room/", "code": 4403, "reason": ""})
+    assert (await mine.close())[0] == 4403
+    await until(lambda: not thread.is_alive())
+    assert codes == [4403]

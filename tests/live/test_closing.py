@@ -1,0 +1,214 @@
+"""An open socket is closed from outside: its client, its application, and what is left of both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import public, with_hooks
+from channels_wsdeny.handlers import websocket
+from channels_wsdeny.live import arevoke
+from channels_wsdeny.live.registry import registry
+from tests.support.opened import Opened, until
+from tests.support.sockets import disconnect
+
+pytestmark = pytest.mark.django_db
+CLOSE = {"type": "websocket.close", "code": 4403, "reason": "spam"}
+around = Hooks()
+
+
+@around.around
+async def surround(request, call_next):
+    return await call_next(request)
+
+
+@pytest.fixture
+def codes():
+    """What the applications of a test got to know of their end."""
+    return []
+
+
+def consumers(codes):
+    class Asynchronous(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            codes.append(code)
+
+    class Synchronous(WebsocketConsumer):
+        def disconnect(self, code):
+            codes.append(code)
+
+    async def raw(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] != "websocket.disconnect":
+            pass
+        codes.append(event["code"])
+
+    async def impatient(scope, receive, send):
+        """Gives each event a time of its own, and takes those events in a task."""
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            async with asyncio.timeout(60):
+                event = await asyncio.create_task(receive())
+            if event["type"] == "websocket.disconnect":
+                codes.append(event["code"])
+                return
+
+    return {
+        "async": public(Asynchronous).as_asgi(),
+        "sync": public(Synchronous).as_asgi(),
+        "raw": public(raw),
+        "impatient": public(impatient),
+        "stack": DenyMiddlewareStack(public(Asynchronous).as_asgi()),
+        "stacks": DenyMiddlewareStack(DenyMiddlewareStack(public(Asynchronous).as_asgi())),
+        "around": DenyMiddlewareStack(public(Asynchronous).as_asgi(), hooks=around),
+        "around within": DenyMiddlewareStack(with_hooks(around)(public(Asynchronous)).as_asgi()),
+        "sync around": DenyMiddlewareStack(public(Synchronous).as_asgi(), hooks=around),
+    }
+
+
+@pytest.mark.parametrize("kind", consumers([]))
+async def test_a_socket_that_is_closed_ends_with_its_code_on_both_sides(kind, codes):
+    opened = await Opened(consumers(codes)[kind]).accepted()
+    await arevoke(path="/room/", reason="spam")
+    await opened.end()
+    assert opened.server.sent[1:] == [CLOSE]
+    assert codes == [4403]
+    assert registry.sockets() == []
+
+
+@pytest.mark.parametrize("kind", consumers([]))
+async def test_a_socket_that_its_client_closes_leaves_nothing_behind(kind, codes):
+    opened = await Opened(consumers(codes)[kind]).accepted()
+    assert len(registry.sockets()) == 1
+    opened.server.events.put_nowait(disconnect())
+    await opened.end()
+    assert codes == [1001]
+    assert registry.sockets() == []
+    await arevoke(path="/room/")
+    assert opened.server.kinds == ["websocket.accept"]
+
+
+async def test_only_the_sockets_that_match_are_closed(codes):
+    application = consumers(codes)["raw"]
+    one, other = await Opened(application).accepted(), await Opened(application, "/other/").accepted()
+    await arevoke(path="/room/")
+    await one.end()
+    other.server.events.put_nowait(disconnect())
+    await other.end()
+    assert codes == [4403, 1001]
+
+
+async def test_a_busy_application_gets_its_disconnect_next_and_what_it_sends_is_dropped(codes):
+    busy = asyncio.Event()
+
+    @public
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await busy.wait()
+        await send({"type": "websocket.send", "text": "a secret"})
+        await send({"type": "websocket.close"})
+        codes.append((await receive())["code"])
+        await receive()  # There is nothing more to come.
+        codes.append("never")
+
+    opened = await Opened(application).accepted()
+    await arevoke(path="/room/", reason="spam")
+    await until(lambda: len(opened.server.sent) == 2)
+    busy.set()
+    await opened.end()
+    assert opened.server.sent[1:] == [CLOSE]
+    assert codes == [4403]
+
+
+async def hang(*args):
+    await asyncio.sleep(3600)
+
+
+async def swallow(*args):
+    """Swallow the first cancellation."""
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        pass
+
+
+@pytest.mark.parametrize("hanging", [hang, swallow])
+@pytest.mark.parametrize("is_around", [True, False])
+async def test_an_application_that_hangs_is_cancelled_and_the_log_names_it(hanging, is_around, monkeypatch, caplog):
+    monkeypatch.setattr(websocket, "_CLOSED_GRACE", 0.05)
+
+    @public
+    class Hanging(AsyncWebsocketConsumer):
+        disconnect = hanging
+
+    application = DenyMiddlewareStack(Hanging.as_asgi(), hooks=around if is_around else None)
+    opened = await Opened(application).accepted()
+    with caplog.at_level(logging.WARNING, "channels_wsdeny"):
+        await arevoke(path="/room/")
+        await opened.end()
+    assert "Hanging" in caplog.text
+    assert "did not end within" in caplog.text
+
+
+async def test_a_client_that_does_not_read_cannot_keep_its_socket(codes):
+    opened = await Opened(consumers(codes)["async"]).accepted()
+    opened.server.send = None
+
+    async def blocked(message):
+        await asyncio.sleep(3600)
+
+    (socket,) = registry.sockets()
+    socket.handler._connection.send = blocked
+    await arevoke(path="/room/")
+    await opened.end()
+    assert codes == [4403]
+
+
+async def test_a_server_that_cancels_a_socket_while_it_is_closed_has_it_cancelled(codes):
+    opened = await Opened(consumers(codes)["raw"]).accepted()
+    (socket,) = registry.sockets()
+    closing = asyncio.ensure_future(socket.handler.close(4403, ""))
+    await asyncio.sleep(0)
+    opened.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opened.end()
+    await closing
+    assert codes == []
+
+
+async def test_an_open_socket_has_no_task_of_ours(codes):
+    before = asyncio.all_tasks()
+    opened = await Opened(consumers(codes)["raw"]).accepted()
+    assert asyncio.all_tasks() - before == {opened.task}
+    opened.server.events.put_nowait(disconnect())
+    await opened.end()
+
+
+async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(codes):
+    @public
+    class Closing(AsyncWebsocketConsumer):
+        async def receive(self, **received):
+            await self.scope["wsdeny"].close(409, "Twice is too often.")
+
+        async def disconnect(self, code):
+            codes.append(code)
+
+    opened = await Opened(Closing.as_asgi()).accepted()
+    opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+    await opened.end()
+    assert opened.server.sent[1:] == [{"type": "websocket.close", "code": 4409, "reason": "Twice is too often."}]
+    assert codes == [4409]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}])
+def test_a_revocation_of_all_or_with_a_status_of_none_is_refused(arguments):
+    with pytest.raises((TypeError, ValueError), match="revoke"):
+        async_to_sync(arevoke)(**arguments)

@@ -1,0 +1,153 @@
+"""Streams and groups that a socket enters by policies of their own are lost by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.live.registry import registry
+from tests.live.test_rechecks import Switch, update
+from tests.support.opened import Opened, until
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+NEXT = {"type": "websocket.receive", "text": "x"}
+
+
+def demultiplexer(child, sent):
+    """An admitted consumer that enters `child` for each stream it opens."""
+
+    @login_required
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        streams = []
+        while (await receive())["type"] == "websocket.receive":
+            events = asyncio.Queue()
+            events.put_nowait({"type": "websocket.connect"})
+
+            async def note(message):
+                sent.append(message)
+
+            streams.append((events, asyncio.ensure_future(child(scope, events.get, note))))
+        for events, task in streams:
+            events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            await task
+
+    return DenyMiddlewareStack(application)
+
+
+async def test_a_stream_that_loses_its_policy_is_closed_by_itself(users, headers_of, change):
+    policy, codes, sent = Switch(), [], []
+
+    @require(policy)
+    class Child(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            codes.append(code)
+
+    alice = await Opened(demultiplexer(Child.as_asgi(), sent), headers=headers_of("alice")).accepted()
+    for _ in range(2):
+        alice.server.events.put_nowait(NEXT)
+    await until(lambda: [message["type"] for message in sent] == ["websocket.accept"] * 2)
+    policy.answer = Deny(409, "Too late.")
+    await change(update(first_name="Alice"))
+    await until(lambda: len(sent) == 4 and len(codes) == 2)
+    assert sent[2:] == [{"type": "websocket.close", "code": 4409, "reason": "Too late."}] * 2
+    assert codes == [4409, 4409]
+    await alice.stays()
+
+
+async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(users, headers_of, change):
+    sent, asked, go_on = [], [], asyncio.Event()
+
+    class Slow(Switch):
+        async def acheck(self, request):
+            answer = self.answer
+            asked.append(answer)
+            if len(asked) == 1:
+                await go_on.wait()
+            return answer
+
+    policy = Slow()
+    policy_class = type("SlowPolicy", (Slow,), {"acheck": Slow.acheck})
+    policy = policy_class()
+    child = require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: asked)
+    policy.answer = False
+    await change(update(first_name="Alice"))
+    await until(lambda: sent)
+    go_on.set()
+    await asyncio.sleep(0.05)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+    await alice.stays()
+
+
+class Joining(AsyncWebsocketConsumer):
+    policy = None
+
+    async def connect(self):
+        await self.scope["wsdeny"].join("room", self.policy)
+        await self.accept()
+
+    async def heard(self, event):
+        await self.send(text_data="heard")
+
+
+async def test_a_socket_leaves_its_groups_when_it_ends(users, headers_of, change):
+    consumer = login_required(type("Consumer", (Joining,), {"policy": Switch()}))
+    alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    await get_channel_layer().group_send("room", {"type": "heard"})
+    await until(lambda: alice.server.kinds[-1] == "websocket.send")
+    await alice.leave()
+    await until(lambda: not get_channel_layer().groups.get("room"))
+
+
+async def test_joining_by_a_policy_that_denies_denies_the_handshake_of_one_who_does_so_in_connect(users, headers_of):
+    consumer = login_required(type("Consumer", (Joining,), {"policy": Switch(False)}))
+    alice = Opened(consumer.as_asgi(), headers=headers_of("alice"))
+    await alice.end()
+    assert alice.server.answer.status == 403
+    assert not get_channel_layer().groups.get("room")
+
+
+@pytest.mark.parametrize("channel", [None, "own"])
+async def test_an_undecorated_consumer_names_its_channel(channel, users, headers_of):
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.scope["wsdeny"].join("room", Switch(), self.channel_name if channel else None)
+            await self.accept()
+
+    alice = Opened(DenyMiddlewareStack(Consumer.as_asgi()), headers=headers_of("alice"))
+    if channel is None:
+        await alice.end()
+        assert alice.server.answer.status == 500
+    else:
+        await alice.accepted()
+        assert get_channel_layer().groups["room"]
+        await alice.leave()
+
+
+async def test_what_is_for_sockets_cannot_be_asked_of_a_view(rf):
+    from channels_wsdeny.http.context import get_context
+
+    with pytest.raises(TypeError, match="sockets"):
+        await get_context(rf.get("/")).recheck()
+
+
+async def test_a_drained_process_closes_its_sockets_in_time_and_denies_new_ones(users, headers_of, monkeypatch):
+    application = public(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    sockets = [await Opened(application).accepted() for _ in range(5)]
+    monkeypatch.setattr(registry, "is_draining", False)
+    registry.handle({"kind": "drain", "host": "another machine", "seconds": 0})
+    assert not registry.is_draining
+    registry.handle({"kind": "drain", "host": registry.host, "seconds": 0.1})
+    assert [await each.close() for each in sockets] == [(1012, "")] * 5
+    late = Opened(application)
+    await late.end()
+    assert (late.server.answer.status, late.server.answer.header("retry-after")) == (503, "5")

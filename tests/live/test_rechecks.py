@@ -1,0 +1,393 @@
+"""What let a socket in is asked again when it may have changed, and afresh."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.db import OperationalError, transaction
+from django.http import Http404
+
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import permission_required, require
+from channels_wsdeny.http import session
+from channels_wsdeny.live import arevoke
+from channels_wsdeny.live.registry import registry
+from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
+from tests.support.opened import Opened, until
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+
+
+def consumer(policy):
+    return require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+
+
+@pytest.fixture
+def world(users):
+    """alice has everything that the policies below want, in two ways for some; bob has the same."""
+    editors = Group.objects.create(name="editors")
+    editors.permissions.add(Permission.objects.get(codename="change_user"))
+    for name in ("alice", "bob"):
+        user = users[name]
+        user.is_staff = True
+        user.save()
+        user.groups.add(editors)
+        user.user_permissions.add(Permission.objects.get(codename="delete_user"))
+    return users
+
+
+def user():
+    return get_user_model().objects.get(username="alice")
+
+
+def group():
+    return Group.objects.get(name="editors")
+
+
+def update(**values):
+    def save():
+        alice = user()
+        for name, value in values.items():
+            setattr(alice, name, value)
+        alice.save()
+
+    return save
+
+
+EDITOR, DELETER = HasPermission("auth.change_user"), HasPermission("auth.delete_user")
+CHANGES = {
+    "no staff": (IsStaff(), update(is_staff=False), 4403, "alice"),
+    "inactive": (IsStaff(), update(is_active=False), 4401, "alice"),
+    "deleted": (IsStaff(), lambda: user().delete(), 4401, "alice"),
+    "deleted by a queryset": (
+        IsStaff(),
+        lambda: get_user_model().objects.filter(username="alice").delete(),
+        4401,
+        "alice",
+    ),
+    "groups.clear": (EDITOR, lambda: user().groups.clear(), 4403, "alice"),
+    "groups.remove": (InGroup("editors"), lambda: user().groups.remove(group()), 4403, "alice"),
+    "groups.set": (EDITOR, lambda: user().groups.set([]), 4403, "alice"),
+    "user_set.remove": (EDITOR, lambda: group().user_set.remove(user()), 4403, "alice"),
+    "user_set.clear": (EDITOR, lambda: group().user_set.clear(), 4403, "both"),
+    "the group is deleted": (EDITOR, lambda: group().delete(), 4403, "both"),
+    "permissions.clear": (EDITOR, lambda: group().permissions.clear(), 4403, "both"),
+    "permissions.remove": (EDITOR, lambda: group().permissions.remove(*group().permissions.all()), 4403, "both"),
+    "group_set.clear": (EDITOR, lambda: Permission.objects.get(codename="change_user").group_set.clear(), 4403, "both"),
+    "the permission is deleted": (
+        EDITOR,
+        lambda: Permission.objects.get(codename="change_user").delete(),
+        4403,
+        "both",
+    ),
+    "user_permissions.clear": (DELETER, lambda: user().user_permissions.clear(), 4403, "alice"),
+    "permission.user_set.clear": (
+        DELETER,
+        lambda: Permission.objects.get(codename="delete_user").user_set.clear(),
+        4403,
+        "both",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, headers_of, change):
+    policy, function, code, who = CHANGES[name]
+    application = consumer(policy)
+    alice = await Opened(application, headers=headers_of("alice")).accepted()
+    bob = await Opened(application, headers=headers_of("bob")).accepted()
+    free = await Opened(consumer(AllowAny()), headers=headers_of("bob")).accepted()
+    await change(function)
+    assert (await alice.close())[0] == code
+    if who == "both":
+        assert (await bob.close())[0] == code
+    else:
+        await bob.stays()
+    await free.stays()
+
+
+async def test_a_change_that_takes_nothing_away_closes_nothing(world, headers_of, change):
+    alice = await Opened(consumer(EDITOR), headers=headers_of("alice")).accepted()
+    await change(update(first_name="Alice"))
+    await change(lambda: user().user_permissions.clear())
+    await asyncio.sleep(0.1)
+    await alice.stays()
+
+
+async def test_what_is_rolled_back_closes_nothing(world, headers_of, change):
+    def fail():
+        with transaction.atomic():
+            user().groups.clear()
+            transaction.set_rollback(True)
+
+    alice = await Opened(consumer(EDITOR), headers=headers_of("alice")).accepted()
+    await change(fail)
+    await asyncio.sleep(0.1)
+    await alice.stays()
+
+
+class Switch(Policy):
+    """Answers what a test wants, and counts how often it was asked."""
+
+    def __init__(self, answer=True):
+        self.answer, self.asked = answer, 0
+
+    def check(self, request):
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Once(Switch):
+    once = True
+
+
+class AsyncSwitch(Policy):
+    def __init__(self):
+        self.answer = True
+
+    async def acheck(self, request):
+        await asyncio.sleep(0)
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "close"),
+    [
+        (False, (4403, "permission_denied")),
+        (Deny(409, "Too late."), (4409, "Too late.")),
+        (Deny(402, code="no_money"), (4402, "no_money")),
+        (Http404(), (4404, "not_found")),
+        (ValueError("a bug"), (4500, "server_error")),
+        (None, (4500, "server_error")),
+    ],
+)
+async def test_a_denial_closes_with_its_status(answer, close, world, headers_of, change):
+    policy = Switch()
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    policy.answer = answer
+    await change(update(first_name="Alice"))
+    assert await alice.close() == close
+
+
+async def test_asynchronous_policies_are_asked_again(world, headers_of, change):
+    policy = AsyncSwitch()
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    policy.answer = False
+    await change(update(first_name="Alice"))
+    assert await alice.close() == (4403, "permission_denied")
+
+
+@pytest.mark.parametrize("error", [OperationalError(), ConnectionError(), TimeoutError()])
+async def test_a_service_that_cannot_be_reached_closes_nothing_and_is_asked_again(
+    error, world, headers_of, change, settings
+):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    policy = Switch()
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    policy.answer = error
+    await change(update(first_name="Alice"))
+    await until(lambda: policy.asked > 3)
+    assert alice.server.kinds == ["websocket.accept"]
+    policy.answer = False
+    assert await alice.close() == (4403, "permission_denied")
+
+
+async def test_policies_that_count_once_are_not_asked_again(world, headers_of, change):
+    once, often = [Once() for _ in range(4)], [Switch() for _ in range(2)]
+    policy = once[0] & often[0] & (once[1] | often[1]) & ~(once[2] & ~once[3])
+    alice = await Opened(consumer(policy & ~Switch(False)), headers=headers_of("alice")).accepted()
+    before = [each.asked for each in once]
+    await change(update(first_name="Alice"))
+    await until(lambda: often[0].asked > 1)
+    await alice.stays()
+    assert [each.asked for each in once] == before
+    assert often[1].asked == 0
+
+
+async def test_objects_are_resolved_anew(world, headers_of, change):
+    Rooms = []
+
+    def resolve(request):
+        Rooms.append(object())
+        return Rooms[-1]
+
+    alice = await Opened(
+        consumer(HasPermission("chat.x", obj=resolve) | UserPassesTest(lambda user: True)), headers=headers_of("alice")
+    ).accepted()
+    await change(update(first_name="Alice"))
+    await until(lambda: len(Rooms) == 2)
+    await alice.stays()
+
+
+async def test_the_guards_of_all_layers_are_asked_again(world, headers_of, change):
+    outer, inner = Switch(), Switch()
+    application = require(outer)(DenyMiddlewareStack(consumer(inner)))
+    for lost, kept in ((outer, inner), (inner, outer)):
+        lost.answer = kept.answer = True
+        alice = await Opened(application, headers=headers_of("alice")).accepted()
+        lost.answer = False
+        await change(update(first_name="Alice"))
+        assert await alice.close() == (4403, "permission_denied")
+
+
+async def test_policies_are_asked_in_the_contextvars_of_the_handshake(world, headers_of, change):
+    from contextvars import ContextVar
+
+    tenant, seen, hooks = ContextVar("tenant", default=None), [], Hooks()
+
+    @hooks.on_request
+    def choose(request):
+        tenant.set("blue")
+
+    def test(user):
+        seen.append(tenant.get())
+        return True
+
+    application = DenyMiddlewareStack(consumer(UserPassesTest(test)), hooks=hooks)
+    alice = await Opened(application, headers=headers_of("alice")).accepted()
+    await change(update(first_name="Alice"))
+    await until(lambda: len(seen) == 2)
+    await alice.stays()
+    assert seen == ["blue", "blue"]
+
+
+# A user that does not come from the session
+
+
+def token(application):
+    """A wrapper that puts alice, loaded anew for each handshake, into the scope."""
+
+    async def wrapped(scope, receive, send):
+        alice = await get_user_model().objects.aget(username="alice")
+        await application({**scope, "user": alice}, receive, send)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("is_inside", [True, False])
+@pytest.mark.parametrize("name", ["no staff", "inactive", "deleted"])
+async def test_a_user_of_a_token_is_read_anew(is_inside, name, world, change):
+    policy, function, code, _ = CHANGES[name]
+    alice = await world_user()
+    scope = {"user": alice}
+    application = DenyMiddlewareStack(consumer(policy))
+    opened = await Opened(application, **scope).accepted()
+    await change(function)
+    assert (await opened.close())[0] == code
+
+
+async def world_user():
+    from channels_wsdeny.concurrency import run_in_threadpool
+
+    return await run_in_threadpool(user)
+
+
+# What the consumer asks for
+
+
+async def test_a_consumer_asks_again_by_itself(world, headers_of, change):
+    results = []
+    policy = Switch()
+
+    @require(policy)
+    class Asking(AsyncWebsocketConsumer):
+        async def receive(self, **received):
+            try:
+                results.append(await self.scope["wsdeny"].recheck())
+            except Deny as deny:
+                results.append(deny.status)
+            await self.send(text_data="asked")
+
+    alice = await Opened(Asking.as_asgi(), headers=headers_of("alice")).accepted()
+    for answer in (True, OperationalError(), False):
+        policy.answer = answer
+        count = len(results)
+        alice.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+        await until(lambda count=count: len(results) > count)
+    await alice.leave()
+    assert results == [None, None, 403]
+
+
+async def test_a_denial_that_the_consumer_does_not_catch_closes_the_socket(world, headers_of):
+    policy = Switch()
+
+    @require(policy)
+    class Asking(AsyncWebsocketConsumer):
+        async def receive(self, **received):
+            await self.scope["wsdeny"].recheck()
+
+    alice = await Opened(Asking.as_asgi(), headers=headers_of("alice")).accepted()
+    policy.answer = False
+    alice.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+    assert (await alice.close())[0] == 4403
+
+
+# Between the policy and the accept
+
+
+@pytest.mark.parametrize("is_revoked", [True, False])
+async def test_what_happens_between_the_policies_and_the_accept_is_not_lost(is_revoked, world, headers_of, change):
+    asked, accept = asyncio.Event(), asyncio.Event()
+
+    @permission_required("auth.change_user")
+    class Slow(AsyncWebsocketConsumer):
+        async def connect(self):
+            asked.set()
+            await accept.wait()
+            await self.accept()
+
+    alice = Opened(Slow.as_asgi(), headers=headers_of("alice"))
+    await asked.wait()
+    if is_revoked:
+        await arevoke(user=world["alice"], reason="spam")
+    else:
+        await change(lambda: user().groups.clear())
+    accept.set()
+    assert await alice.close() == ((4403, "spam") if is_revoked else (4403, "permission_denied"))
+
+
+async def test_nothing_is_kept_of_handshakes_and_events_that_are_over(world, headers_of, change):
+    application = consumer(IsStaff())
+    for _ in range(3):
+        alice = await Opened(application, headers=headers_of("alice")).accepted()
+        await change(update(first_name="Alice"))
+        await alice.leave()
+    assert not registry._connecting
+    assert not registry._events
+    assert not registry._by_user
+    assert not registry._by_session
+    assert not registry.by_handler
+
+
+async def test_the_sockets_of_one_session_share_one_fresh_user(world, headers_of, change, monkeypatch):
+    users, load_user = [], session.load_user
+    policy = Switch()
+    monkeypatch.setattr(session, "load_user", lambda of: users.append(of) or load_user(of))
+    opened = [await Opened(consumer(policy), headers=headers_of("alice")).accepted() for _ in range(5)]
+    assert len(users) == policy.asked == 5
+    await change(update(first_name="Alice"))
+    await until(lambda: policy.asked == 10)
+    assert len(users) == 6
+    for each in opened:
+        await each.stays()
+
+
+async def test_the_interval_asks_again_what_no_signal_tells_of(world, headers_of, change, settings):
+    settings.CHANNELS_WSDENY = {"RECHECK_INTERVAL": 0.1}
+    alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    await change(lambda: get_user_model().objects.update(is_staff=False))
+    assert await alice.close() == (4403, "permission_denied")
+
+
+async def test_nothing_is_closed_where_live_is_off(world, headers_of, change, settings):
+    settings.CHANNELS_WSDENY = {"LIVE": False}
+    alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    await change(update(is_staff=False))
+    await asyncio.sleep(0.1)
+    await alice.stays()

@@ -1,0 +1,246 @@
+"""A socket ends with its session: of every engine, however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from importlib import import_module
+from uuid import uuid4
+
+import pytest
+from channels.auth import AuthMiddlewareStack
+from channels.auth import logout as channels_logout
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import alogout, login, logout, update_session_auth_hash
+from django.contrib.sessions.models import Session
+from django.test import RequestFactory
+from django.utils import timezone
+
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import login_required, public
+from channels_wsdeny.live import arevoke, expiry
+from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
+from tests.support.clients import cookie_header
+from tests.support.opened import Opened, until
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
+
+
+class Members(AsyncWebsocketConsumer):
+    pass
+
+
+members = login_required(type("Guarded", (Members,), {})).as_asgi()
+visitors = public(type("Public", (Members,), {})).as_asgi()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, settings, tmp_path):
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{request.param}"
+    return request.param
+
+
+@pytest.fixture
+def request_of(users):
+    """A function that makes a request of a user who has just logged in, with the session saved."""
+
+    def make(name="alice"):
+        request = RequestFactory().get("/")
+        request.session = import_module(settings_engine()).SessionStore()
+        request.user = users[name]
+        request.session["number"] = uuid4().hex  # Signed cookies of one user and second would be the same.
+        login(request, users[name], "django.contrib.auth.backends.ModelBackend")
+        request.session.save()
+        return request
+
+    return make
+
+
+def settings_engine():
+    from django.conf import settings
+
+    return settings.SESSION_ENGINE
+
+
+def headers(request):
+    return cookie_header(sessionid=request.session.session_key)
+
+
+def again(request):
+    """The next request of the same client: its session is loaded anew."""
+    next_one = RequestFactory().get("/")
+    next_one.session = type(request.session)(request.session.session_key)
+    next_one.user = request.user
+    return next_one
+
+
+def _cycle_and_delete(request):
+    request.session.cycle_key()
+    request.session.save()
+    request.session.flush()
+
+
+ENDS = {
+    "logout": logout,
+    "flush": lambda request: request.session.flush(),
+    "delete": lambda request: request.session.delete(),
+    "delete by key": lambda request: type(request.session)().delete(request.session.session_key),
+    "cycle_key and flush": _cycle_and_delete,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_session_that_ends_closes_its_sockets_and_no_others(engine, end, request_of, change):
+    if engine == "signed_cookies" and end == "cycle_key and flush":
+        pytest.skip("See the next test.")
+    request, other = await change(request_of), await change(request_of)
+    opened = [await Opened(each, headers=headers(request)).accepted() for each in (members, visitors)]
+    elsewhere = await Opened(members, headers=headers(other)).accepted()
+    await change(lambda: ENDS[end](again(request)))
+    assert [await each.close() for each in opened] == [(4401, "session_ended")] * 2
+    await elsewhere.stays()
+
+
+async def test_asynchronous_code_ends_sessions_too(engine, request_of, change):
+    request = await change(request_of)
+    opened = await Opened(members, headers=headers(request)).accepted()
+    if "db" in engine:  # Asynchronous queries would run in a thread that does not see the test's transaction.
+        await change(lambda: type(request.session)(request.session.session_key).delete())
+    else:
+        await alogout(again(request))
+    assert await opened.close() == (4401, "session_ended")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_consumer_that_logs_its_user_out_by_channels_closes_the_sockets_of_the_session(
+    request_of, change, settings
+):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+
+    class Leaving(AsyncWebsocketConsumer):
+        async def receive(self, **received):
+            await channels_logout(self.scope)
+
+    request = await change(request_of)
+    leaving = await Opened(AuthMiddlewareStack(login_required(Leaving).as_asgi()), headers=headers(request)).accepted()
+    other = await Opened(members, headers=headers(request)).accepted()
+    public_one = await Opened(AuthMiddlewareStack(visitors), headers=headers(request)).accepted()
+    leaving.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+    assert [await each.close() for each in (leaving, other, public_one)] == [(4401, "session_ended")] * 3
+
+
+@pytest.mark.parametrize("engine", ENGINES[:4], indirect=True)
+async def test_a_new_password_closes_other_sessions_once_it_is_saved(engine, request_of, change):
+    request, other = await change(request_of), await change(request_of)
+    own, elsewhere = [await Opened(members, headers=headers(each)).accepted() for each in (request, other)]
+
+    def new_password():
+        changing = again(request)
+        changing.user.set_password("new")
+        changing.user.save()
+        update_session_auth_hash(changing, changing.user)
+        return changing
+
+    changing = await change(new_password)
+    await change(changing.session.save)
+    assert await elsewhere.close() == (4401, "session_ended")
+    await change(lambda: changing.user.save())
+    await asyncio.sleep(0.2)
+    assert own.server.kinds == ["websocket.accept"]
+    await change(lambda: changing.session.flush())
+    assert await own.close() == (4401, "session_ended")
+
+
+async def test_a_session_that_gets_a_new_key_keeps_its_sockets(request_of, change):
+    request = await change(request_of)
+    opened = await Opened(members, headers=headers(request)).accepted()
+    await change(lambda: request.session.cycle_key())
+    await arevoke(session_key=request.session.session_key, reason="spam")
+    assert await opened.close() == (4403, "spam")
+
+
+@pytest.mark.parametrize("new", ["a" * 32, "ü:" * 1000])
+def test_a_new_key_is_read_by_those_who_know_the_old_one(new):
+    masked = mask(new, "old")
+    assert unmask(masked, "old") == new
+    assert new not in masked
+    assert hash_key("old") != hash_key("another")
+    with pytest.raises(ValueError, match="utf-8"):
+        unmask(mask("ü" * 99, "old"), "another")
+
+
+# Expiry
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    monkeypatch.setattr(registry_module(), "_LOOKING", 0.01)
+
+
+def registry_module():
+    from channels_wsdeny.live import registry
+
+    return registry
+
+
+@pytest.mark.parametrize("engine", ["cached_db", "file", "signed_cookies"], indirect=True)
+@pytest.mark.usefixtures("soon")
+async def test_a_session_that_expires_closes_its_sockets(engine, request_of, change, settings):
+    settings.SESSION_COOKIE_AGE = 2
+    request = await change(request_of)
+    opened = await Opened(members, headers=headers(request)).accepted()
+    assert await opened.close() == (4401, "session_expired")
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_session_that_was_prolonged_expires_later(request_of, change):
+    request = await change(request_of)
+    key = request.session.session_key
+
+    def expire_in(seconds):
+        when = timezone.now() + timedelta(seconds=seconds)
+        Session.objects.filter(session_key=key).update(expire_date=when)
+
+    await change(lambda: expire_in(0.3))
+    opened = await Opened(members, headers=headers(request)).accepted()
+    await until(lambda: registry._keeper()._expiring)
+    await change(lambda: expire_in(1))
+    await asyncio.sleep(0.5)
+    assert opened.server.kinds == ["websocket.accept"]
+    assert await opened.close() == (4401, "session_expired")
+
+
+class Token:
+    def __init__(self, **values):
+        vars(self).update(values)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda when: {"exp": when},
+        lambda when: Token(expiry=timezone.now() + timedelta(seconds=when - time.time())),
+        lambda when: Token(expires=when),
+    ],
+)
+@pytest.mark.usefixtures("soon")
+async def test_credentials_that_expire_close_their_socket(make, request_of, change):
+    from channels_wsdeny import Hooks
+
+    hooks = Hooks()
+
+    @hooks.on_request
+    def authenticate(request):
+        request.auth = make(time.time() + 0.3)
+
+    request = await change(request_of)
+    opened = await Opened(DenyMiddlewareStack(members, hooks=hooks), headers=headers(request)).accepted()
+    assert await opened.close() == (4401, "credentials_expired")
+
+
+@pytest.mark.parametrize("credentials", [None, {}, {"exp": None}, "token", Token(expiry=None), object()])
+def test_credentials_without_an_expiry_never_expire(credentials):
+    assert expiry.credentials_expiry(credentials) is None

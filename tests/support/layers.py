@@ -1,0 +1,46 @@
+"""A channel layer of a test's own, which processes of its own may be on."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class FakeLayer:
+    """Delivers what is sent to its groups, unless it is told to fail, hang or lose messages."""
+
+    def __init__(self):
+        self.groups, self.queues, self.sent, self.mode = {}, {}, [], None
+
+    async def new_channel(self):
+        channel = f"specific.{len(self.queues)}"
+        self.queues[channel] = asyncio.Queue()
+        return channel
+
+    async def group_add(self, group, channel):
+        self._fail()
+        self.groups.setdefault(group, set()).add(channel)
+
+    async def group_discard(self, group, channel):
+        self.groups[group].discard(channel)
+
+    async def group_send(self, group, message):
+        if self.mode == "hangs":
+            await asyncio.sleep(3600)
+        self._fail()
+        self.sent.append(message)
+        if self.mode != "loses":
+            for channel in self.groups.get(group, ()):
+                self.queues[channel].put_nowait(message)
+
+    async def send(self, channel, message):
+        self.queues[channel].put_nowait(message)
+
+    async def receive(self, channel):
+        message = await self.queues[channel].get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    def _fail(self):
+        if self.mode == "fails":
+            raise ConnectionError

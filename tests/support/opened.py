@@ -1,0 +1,48 @@
+"""Accepted sockets in the hands of a test, and changes of the database while they are open."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .clients import GUARD
+from .sockets import Server, disconnect
+
+
+async def until(condition):
+    async with asyncio.timeout(GUARD):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Opened:
+    """An accepted socket of an application."""
+
+    def __init__(self, application, path="/room/", **scope):
+        self.server = Server()
+        self.task = self.server.begin(application, path=path, **scope)
+
+    async def accepted(self):
+        await until(lambda: self.task.done() or self.server.sent)
+        assert self.server.kinds[:1] == ["websocket.accept"], self.server.sent
+        await asyncio.sleep(0.01)  # It waits for its client.
+        return self
+
+    async def end(self):
+        async with asyncio.timeout(GUARD):
+            await self.task
+
+    async def leave(self):
+        self.server.events.put_nowait(disconnect())
+        await self.end()
+
+    async def close(self):
+        """The code and reason that it is closed with."""
+        await self.end()
+        assert self.server.kinds[-1] == "websocket.close", self.server.sent
+        assert self.server.kinds.count("websocket.close") == 1
+        return self.server.sent[-1]["code"], self.server.sent[-1]["reason"]
+
+    async def stays(self):
+        """It is still open; its client leaves then."""
+        assert "websocket.close" not in self.server.kinds, self.server.sent
+        await self.leave()
