@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from ..types import Message, Scope
 
 
+#: What limits a handshake, and the seconds beyond for what swallows its cancellation, and for response hooks.
+_LIMITS = ("POLICY_TIMEOUT", "ACCEPT_TIMEOUT")
+_MARGIN = 2.0
+
+
 class Server(DaphneServer):
     """Takes what Daphne's `Server` takes.
 
     ``websocket_connect_timeout`` and ``websocket_handshake_timeout`` (seconds) are lower bounds, so that a
-    policy that runs into ``POLICY_TIMEOUT`` is still answered by the application. -1 means no limit.
+    handshake that runs into ``POLICY_TIMEOUT`` or ``ACCEPT_TIMEOUT`` is still answered by the application. -1 means no
+    limit.
     """
 
     connections: dict[Any, dict[str, Any]]
@@ -33,11 +39,13 @@ class Server(DaphneServer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A plain ASGI application may never configure Django.
-        timeout = conf.POLICY_TIMEOUT if settings.configured else KEYS["POLICY_TIMEOUT"].default
+        given = conf if settings.configured else None
+        limits = [KEYS[name].default if given is None else getattr(given, name) for name in _LIMITS]
+        longest = sum(seconds or 0.0 for seconds in limits) + _MARGIN
         connect, handshake = self.websocket_connect_timeout, self.websocket_handshake_timeout
-        self.websocket_connect_timeout = max(connect, timeout + 1) if connect >= 0 else math.inf
+        self.websocket_connect_timeout = max(connect, longest) if connect >= 0 else math.inf
         # Autobahn's value for no limit is 0.
-        self.websocket_handshake_timeout = max(handshake, timeout + 1) if handshake > 0 else 0
+        self.websocket_handshake_timeout = max(handshake, longest) if handshake > 0 else 0
 
     @property
     def ws_factory(self) -> Any:

@@ -169,7 +169,7 @@ def test_an_application_that_cannot_be_started_is_a_500():
 
 
 def test_a_handshake_that_only_the_servers_own_look_at_the_time_ends_is_a_503(settings):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.1}
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.1, "ACCEPT_TIMEOUT": 0.1}
     with started_server(load, websocket_handshake_timeout=0, websocket_connect_timeout=0) as server:
         assert ask(server, ["hang"]).status == 503
 

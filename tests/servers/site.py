@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -122,6 +123,17 @@ async def sleep(request: Any) -> bool:
     return True
 
 
+async def sleep_on(request: Any) -> bool:
+    """As `sleep`, and swallow the cancellation at ``POLICY_TIMEOUT``."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(8)
+    return await sleep(request)
+
+
+async def never_answer(self: Any) -> None:
+    await asyncio.sleep(60)
+
+
 async def hold(request: Any) -> bool:
     """Wait until another handshake comes to ``/release/`` with the same token; then allow or deny."""
     kwargs = request.resolver_match.kwargs
@@ -178,6 +190,8 @@ ENDPOINTS = {
     "body/<int:size>": guarded(Echo, Check(deny_with_body)),
     "looks-at-everything": guarded(Echo, Check(look_at_everything)),
     "sleeps": guarded(Echo, AsyncCheck(sleep)),
+    "sleeps-on": guarded(Echo, AsyncCheck(sleep_on)),
+    "never-answers": open_to_all(never_answer),
     "hold/<token>/<then>": guarded(Echo, AsyncCheck(hold)),
     "release/<token>": guarded(Echo, AsyncCheck(release)),
     "report/<token>": guarded(Echo, AsyncCheck(report)),

@@ -18,7 +18,7 @@ from .table import SERVERS
 
 #: Paths whose answer is a 5xx, with a traceback in the log.
 FAILING = {f"/{way}/{case.name}/" for case in CASES if case.status >= 500 for way in ("ws", "sync", "async")}
-FAILING |= {"/raises/", "/ends-without-answering/", "/sleeps/", "/body/1048577/"}
+FAILING |= {"/raises/", "/ends-without-answering/", "/sleeps/", "/sleeps-on/", "/never-answers/", "/body/1048577/"}
 #: What the package logs about them.
 FAILURES = [
     r"ERROR django\.request: (?:Internal Server Error|Service Unavailable): (\S+)\n",
