@@ -34,6 +34,7 @@ from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.policies import Policy
 from tests.support import wrappers
+from tests.support.clients import GUARD
 from tests.support.mirror import START, Server, body
 from tests.support.transports import DJANGO, Middleware, Stack
 
@@ -222,7 +223,7 @@ def hold_page(page):
     ran, transport, urlconf = [], DJANGO[page.transport](), ModuleType("urlconf")
     urlconf.urlpatterns = [path("", page.view(ran))]
     site_hooks = [hooks_of(hook) for hook in page.site_hooks]
-    wsdeny = {"MIRROR_DEFAULT_POLICY": page.has_default, "HOOKS": site_hooks}
+    wsdeny = {"MIRROR_DEFAULT_POLICY": page.has_default, "HOOKS": site_hooks, "POLICY_TIMEOUT": GUARD}
     if isinstance(transport, Stack) and len(site_hooks) == 1:
         transport.options, wsdeny["HOOKS"] = {"hooks": site_hooks[0]}, []
     middleware = [f"{__name__}.Who", *transport.around, MIRROR, *transport.within]
@@ -374,7 +375,7 @@ def hold_nest(nest):
         server = Server(nest.application(ran), user=USERS[nest.user], session=SessionStore())
         return server, await server.end()
 
-    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": nest.has_default}):
+    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": nest.has_default, "POLICY_TIMEOUT": GUARD}):
         server, raised = asyncio.run(run())
     kinds = [message["type"] for message in server.sent]
     assert (kinds, raised) == (["http.response.start", "http.response.body"], None)
