@@ -217,7 +217,6 @@ pages = st.builds(
 )
 
 
-@given(pages)
 def hold_page(page):
     """Ask a view, and `explain` about it, and hold the statuses against the model."""
     ran, transport, urlconf = [], DJANGO[page.transport](), ModuleType("urlconf")
@@ -242,7 +241,7 @@ def hold_page(page):
 
 @amounts
 def test_a_view_gets_the_status_of_the_model_and_explain_foretells_it(amount):
-    amount(hold_page)()
+    amount(given(pages)(lambda page: hold_page(page)))()
 
 
 # ASGI applications.
@@ -367,7 +366,6 @@ nests = st.builds(
 )
 
 
-@given(nests)
 def hold_nest(nest):
     ran = []
 
@@ -387,4 +385,4 @@ def hold_nest(nest):
 
 @amounts
 def test_no_application_over_http_is_reached_that_the_model_forbids(amount):
-    amount(hold_nest)()
+    amount(given(nests)(lambda nest: hold_nest(nest)))()
