@@ -43,6 +43,7 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import get_exception_response
 from django.db import connection, connections, transaction
+from django.db.backends.dummy.base import DatabaseWrapper as DummyWrapper
 from django.dispatch import Signal
 from django.http import (
     Http404,
@@ -57,6 +58,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import URLResolver, get_callable, get_resolver, include, path
 from django.urls.resolvers import RoutePattern
 from django.utils import translation
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 from django.utils.log import log_response
 
@@ -283,6 +285,29 @@ def test_a_connection_may_be_used_by_another_thread_and_lists_its_wrappers(db):
     assert connection.settings_dict["ATOMIC_REQUESTS"] is False
     assert callable(connection.set_rollback)
     assert connections["default"].alias == "default"
+
+
+def test_a_connection_has_no_attributes_but_those_of_django(db):
+    connection.ensure_connection()
+    wrapper = connections["default"]
+    known = {*vars(DummyWrapper({})), *dir(type(wrapper)), "init_commands", "isolation_level", "transaction_mode"}
+    assert vars(wrapper).keys() - known == set()
+
+
+def test_a_middleware_mixin_calls_two_steps_around_the_response():
+    ran = []
+
+    class Steps(MiddlewareMixin):
+        def process_request(self, request):
+            ran.append("request")
+
+        def process_response(self, request, response):
+            ran.append("response")
+            return response
+
+    assert Steps(lambda request: ran.append("view") or "answer")(None) == "answer"
+    assert ran == ["request", "view", "response"]
+    assert asyncio.iscoroutinefunction(MiddlewareMixin.__acall__)
 
 
 def test_a_view_names_the_databases_that_it_wants_no_transaction_of():
