@@ -13,15 +13,17 @@ import time
 import uuid
 from getpass import getuser
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from channels.generic.http import AsyncHttpConsumer
 from channels.routing import URLRouter
 from django.core.cache import cache
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 from django.http import HttpResponse
-from django.urls import path
+from django.test import RequestFactory
+from django.urls import ResolverMatch, path
 from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -417,6 +419,18 @@ async def test_explain_tells_what_would_be_and_does_not_count(policy, settings, 
     await socket.leave()
 
 
+def test_explain_counts_no_request_to_a_view(settings):
+    settings.ROOT_URLCONF = ModuleType("urlconf")
+    view = require(Throttle("1/day", key="ip"))(lambda request: HttpResponse())
+    settings.ROOT_URLCONF.urlpatterns = [path("throttled/", view)]
+    for expected in ("HTTP 200 OK", "HTTP 200 OK"):
+        assert expected in [*explain("/throttled/", "http", None, []).lines()]
+    request = RequestFactory().get("/throttled/")
+    request.resolver_match = ResolverMatch(view, (), {}, route="throttled/")
+    assert view(request).status_code == 200
+    assert "HTTP 429 Too Many Requests" in [*explain("/throttled/", "http", None, []).lines()]
+
+
 def test_both_say_that_they_are_asked_once_and_whether_they_need_a_user():
     for policy, one in BOTH:
         policies = [policy(one, key="ip"), policy(one), policy(one, key=str)]
@@ -566,6 +580,19 @@ async def test_a_slot_that_the_cache_has_forgotten_is_taken_again(slot):
     cache.delete(slot)
     await asyncio.to_thread(throttling._slots.renew)
     assert cache.get(slot) == value
+
+
+async def test_a_slot_that_is_released_while_it_is_renewed_is_free(monkeypatch):
+    slots, gate, read = throttling._Slots(), Gate(), LocMemCache.get_many
+    slots.take(cache, "default", ["a"])
+    monkeypatch.setattr(LocMemCache, "get_many", lambda *given: (read(*given), gate())[0])
+    renewing = asyncio.create_task(asyncio.to_thread(slots.renew))
+    await until(lambda: gate.came)
+    releasing = asyncio.create_task(asyncio.to_thread(slots.release, "a"))
+    await asyncio.wait({releasing}, timeout=0.1)
+    gate.open()
+    await asyncio.gather(renewing, releasing)
+    assert cache.get("a") is None
 
 
 async def test_a_slot_that_another_has_by_now_is_left_to_it(slot):
