@@ -6,6 +6,7 @@ process. What is counted for is hashed, so that no key of the cache has the inpu
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import ipaddress
 import json
@@ -52,6 +53,8 @@ _SLACK = 60
 _NETWORK = 64
 #: Slots that are looked up at once at most.
 _MOST = 1000
+#: Seconds that the end of a process waits for a renewal.
+_PARTING = 1.0
 #: Heartbeats that a slot outlives its process by.
 _BEATS = 3
 
@@ -344,11 +347,23 @@ class _Slots:
 
     def release(self, name: str) -> None:
         """Free a slot. Raises what the cache raises; then it frees itself in the end."""
-        with self._lock:
-            held = self._held.pop(name, None)
-        if held is not None:  # else it was lost, or is that of the process that this one was forked from
-            with self._writing:
+        with self._writing:
+            with self._lock:
+                held = self._held.pop(name, None)
+            if held is not None:  # else it was lost, or is that of the process that this one was forked from
                 get_cache(held[0]).delete(name)
+
+    def release_all(self) -> None:
+        """Free all slots, unless the cache hangs. Raises what a cache raises."""
+        if not (self._held and self._writing.acquire(timeout=_PARTING)):
+            return
+        try:
+            with self._lock:
+                held, self._held = self._held, {}
+            for alias in {alias for alias, _ in held.values()}:
+                get_cache(alias).delete_many([name for name, (its, _) in held.items() if its == alias])
+        finally:
+            self._writing.release()
 
     def _run(self) -> None:
         while True:
@@ -412,4 +427,13 @@ def _forget_slots() -> None:
     _slots = _Slots()
 
 
+def _leave() -> None:
+    """Free the slots of a process that ends: some servers end without a word to their applications."""
+    try:
+        _slots.release_all()
+    except Exception:  # They free themselves in the end.
+        logger.warning("The slots of MaxConnections could not be released at the end of the process.")
+
+
 os.register_at_fork(after_in_child=_forget_slots)
+atexit.register(_leave)

@@ -153,14 +153,17 @@ print("ready", flush=True)
 input()
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(*map(sum, zip(*found)))
+print(*map(sum, zip(*found)), flush=True)
+input()  # Its end would free its slots.
 """
     running = processes(code, 2)
     assert [each.stdout.readline() for each in running] == ["ready\n"] * 2
     for each in running:
         each.stdin.write("\n")
         each.stdin.flush()
-    found = [map(int, each.communicate()[0].split()) for each in running]
+    found = [map(int, each.stdout.readline().split()) for each in running]
+    for each in running:
+        each.communicate("\n")
     assert [sum(numbers) for numbers in zip(*found, strict=True)] == [500, 50]
 
 
@@ -181,6 +184,15 @@ input()
     while policy._look(cache, policy._hash(request_of(alice), get_context(request_of(alice)))) is not True:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.servers
+def test_a_process_that_ends_leaves_no_slots(settings):
+    settings.CACHES = cache_settings("redis")
+    (process,) = processes("print(MaxConnections(1).check(request_of(alice)))")
+    assert process.communicate()[0] == "True\n"
+    policy = MaxConnections(1)
+    assert policy._look(cache, policy._hash(request_of(alice), get_context(request_of(alice)))) is True
 
 
 @pytest.mark.servers
@@ -285,13 +297,11 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize(
-    "policy", [lambda **given: Throttle("1/day", **given), lambda **given: MaxConnections(1, **given)]
-)
+@pytest.mark.parametrize(("policy", "one"), BOTH)
 @pytest.mark.parametrize("name", SHARED)
-async def test_two_share_a_count_where_the_key_is_the_same(name, policy):
+async def test_two_share_a_count_where_the_key_is_the_same(name, policy, one):
     given, first, second, is_shared = SHARED[name]
-    app = guarded(policy(**given), accept)
+    app = guarded(policy(one, **given), accept)
     socket = Handshake(app, websocket_scope("/", **{"user": anonymous, **first}))
     assert (await socket.connect()).status == 101
     assert (await knock(app, "/", **{"user": anonymous, **second})).status == (429 if is_shared else 101)
