@@ -32,5 +32,9 @@ FASTAPI = Contender("FastAPI", "benchmarks.sites.fastapi", ("fastapi",))
 QUART = Contender("Quart", "benchmarks.sites.quart", ("quart",))
 LITESTAR = Contender("Litestar", "benchmarks.sites.litestar", ("litestar",), closes=True)
 
+#: Ours without what closes open sockets: the setting, and what its rows are called.
+LIVE_OFF = {"CHANNELS_WSDENY": {"LIVE": False}}
+WITHOUT_LIVE = "channels_wsdeny, LIVE off"
+
 #: Those that know no Django: a session cookie is all that they look at.
 PEERS = (STARLETTE, FASTAPI, QUART, LITESTAR, BARE)

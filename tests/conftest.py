@@ -11,7 +11,7 @@ from django.utils import translation
 from channels_wsdeny import Hooks, log, signals
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.http import responses
-from channels_wsdeny.live import registry as live_registry
+from channels_wsdeny.live import keeper as live_keeper
 from tests.support.clients import cookie_header
 from tests.support.site import Site
 from tests.support.transports import DJANGO
@@ -124,8 +124,8 @@ def headers_of(sessions, settings):
 @pytest.fixture
 def hasty(monkeypatch):
     """What is waited for before sockets are asked again takes no time."""
-    monkeypatch.setattr(live_registry, "_GATHER", 0.0)
-    monkeypatch.setattr(live_registry, "_CONFIRM", 0.05)
+    monkeypatch.setattr(live_keeper, "_GATHER", 0.0)
+    monkeypatch.setattr(live_keeper, "_CONFIRM", 0.05)
 
 
 @pytest.fixture

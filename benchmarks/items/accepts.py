@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.answers import ACCEPTED
 from benchmarks.cases import Case
-from benchmarks.contenders import BY_HAND, OURS, PEERS
+from benchmarks.contenders import BY_HAND, LIVE_OFF, OURS, PEERS, WITHOUT_LIVE
 from benchmarks.figures import compare
 from benchmarks.plan import Report
 from benchmarks.tables import Table
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.turns import Results
 
 _WITH_DATABASE = (OURS, BY_HAND)
+_LIVE_OFF = f"{WITHOUT_LIVE}, {CONNECTIONS[0]}"
 
 
 def run(plan: Plan) -> Report:
@@ -31,6 +32,7 @@ def run(plan: Plan) -> Report:
             for each in _WITH_DATABASE
             for age in CONNECTIONS
         ]
+        + [plan.worker(OURS, _cases(MEMBER), name=_LIVE_OFF, settings={"CONN_MAX_AGE": 0, **LIVE_OFF})]
     )
     without = plan.take_turns([plan.worker(each, _cases(SOMEBODY)) for each in PEERS])
     return Report([_table(with_database, without)], _targets(with_database))
@@ -53,6 +55,7 @@ def _table(with_database: Results, without: Results) -> Table:
         ],
     )
     rows = [(with_database, label(each, age)) for age in CONNECTIONS for each in _WITH_DATABASE]
+    rows.append((with_database, _LIVE_OFF))
     for results, name in (*rows, *((without, each.name) for each in PEERS)):
         table.add(
             name,
@@ -71,4 +74,7 @@ def _targets(results: Results) -> list[Target]:
         targets.append(Target(name, "<=", most, compare(ours, hand, truediv)))
     ours, hand = (results.values(label(each, 0), "echo", "us") for each in (OURS, BY_HAND))
     targets.append(Target("echo round trip, ours / plain Channels consumer", "<=", 1.03, compare(ours, hand, truediv)))
+    for name, case, most in (("accepted handshake", "accept", 1.1), ("echo round trip", "echo", 1.03)):
+        ours, off = (results.values(each, case, "us") for each in (label(OURS, 0), _LIVE_OFF))
+        targets.append(Target(f"{name}, ours / LIVE off", "<=", most, compare(ours, off, truediv)))
     return targets

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.answers import denied
 from benchmarks.cases import Case
-from benchmarks.contenders import BARE, BY_HAND, OURS
+from benchmarks.contenders import BARE, BY_HAND, LIVE_OFF, OURS, WITHOUT_LIVE
 from benchmarks.figures import compare
 from benchmarks.plan import Report
 from benchmarks.tables import Table
@@ -39,6 +39,16 @@ def run(plan: Plan) -> Report:
         [
             plan.worker(each, _idle(visitor, count, traced=_MEASURES[how]), name=_label(each, how), fresh=True)
             for each, visitor in _CONTENDERS.items()
+            for how in measures
+        ]
+        + [
+            plan.worker(
+                OURS,
+                _idle(MEMBER, count, traced=_MEASURES[how]),
+                name=f"{WITHOUT_LIVE}, {how}",
+                fresh=True,
+                settings=LIVE_OFF,
+            )
             for how in measures
         ],
         rounds=1 if plan.quick else 3,
@@ -79,8 +89,8 @@ def _idle_table(results: Results, count: int, measures: tuple[str, ...]) -> Tabl
             "What the stand-in for the server holds is part of all of them.",
         ],
     )
-    for each in _CONTENDERS:
-        table.add(each.name, *(results.cell(_label(each, how), "idle", "KiB") for how in measures))
+    for name in (OURS.name, WITHOUT_LIVE, BY_HAND.name, BARE.name):
+        table.add(name, *(results.cell(f"{name}, {how}", "idle", "KiB") for how in measures))
     return table
 
 
@@ -95,7 +105,10 @@ def _growth_table(results: Results, counts: dict[str, int]) -> Table:
 def _targets(results: Results, measures: tuple[str, ...]) -> list[Target]:
     targets = []
     for how in measures:
-        ours, hand = (results.values(_label(each, how), "idle", "KiB") for each in (OURS, BY_HAND))
-        name = f"memory of an idle socket, ours - plain Channels, KiB, {how}"
-        targets.append(Target(name, "<=", 2, compare(ours, hand, sub)))
+        names = (OURS.name, WITHOUT_LIVE, BY_HAND.name)
+        ours, without, hand = (results.values(f"{name}, {how}", "idle", "KiB") for name in names)
+        name = f"memory of an idle socket, LIVE off - plain Channels, KiB, {how}"
+        targets.append(Target(name, "<=", 2, compare(without, hand, sub)))
+        name = f"memory of an idle socket, ours - LIVE off, KiB, {how}"
+        targets.append(Target(name, "<=", 1.5, compare(ours, without, sub)))
     return targets

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import SessionBase
 from django.db.models import Model
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
@@ -45,17 +47,22 @@ class Grant:
         session = _unwrapped(vars(request).get("session"))
         user = _unwrapped(vars(request).get("user"))
         #: The key of the session: of that which was renewed since, if it was.
-        self.session_key: str | None = (
-            session.session_key
-            if isinstance(session, SessionBase)
-            else request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-        )
+        self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
         held = getattr(session, "_session_cache", None)
         self.is_session_user = self.user_id is not None and (held or {}).get(auth.SESSION_KEY) == self.user_id
         #: What the ``obj`` resolver of the last policy returned when it was asked last.
         self.obj: Any = None
+
+
+def _session_key(request: HandshakeRequest, session: Any) -> str | None:
+    """The key of the session that the socket depends on: of a ticket, that which has issued it."""
+    if isinstance(request.auth, Ticket):
+        return request.auth.session_key
+    if isinstance(session, SessionBase):
+        return session.session_key
+    return request.COOKIES.get(settings.SESSION_COOKIE_NAME)  # Channels' own session, which nothing has loaded
 
 
 class Part(NamedTuple):
@@ -83,7 +90,9 @@ def user_id(user: Any) -> str | None:
     user = _unwrapped(user)
     if user is None or user is empty or not getattr(user, "is_authenticated", False):
         return None
-    if isinstance(user, Model) and not isinstance(user, auth.get_user_model()):
+    if isinstance(user, Model) and not (
+        apps.is_installed("django.contrib.auth") and isinstance(user, get_user_model())
+    ):
         return None
     return None if user.pk is None else str(user.pk)
 
@@ -118,7 +127,8 @@ def fresh_request(grant: Grant) -> HandshakeRequest:
     if authentication is not None and not authentication.is_session_only and not is_given:
         credentials = old.auth
         if isinstance(credentials, Ticket):  # which is used up
-            request.user = SimpleLazyObject(lambda: credentials.load_user() or anonymous_user())
+            ticket = credentials._replace(session_key=grant.session_key)
+            request.user = SimpleLazyObject(lambda: ticket.load_user() or anonymous_user())
         else:
             authenticate_by(request, authentication)
     elif not grant.is_session_user:

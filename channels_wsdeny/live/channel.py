@@ -24,6 +24,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
 from ..log import logger, warn_once
+from .keeper import running_loop
 from .registry import registry
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class Sender:
             with suppress(RuntimeError):  # Its loop has been closed in between.
                 subscription.loop.call_soon_threadsafe(spawn, self._flush_logged)
                 return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if running_loop() is None:
             self._send_blocking()
         else:
             spawn(self._flush_logged)
@@ -289,7 +288,7 @@ def spawn(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 async def _describe_to(layer: Any, channel: str, name: str) -> None:
     """Tell another process the sockets of this one."""
-    described = [socket.describe() for socket in registry.sockets()]
+    described = registry.describe()
     for start in range(0, len(described), _AT_ONCE):
         part = described[start : start + _AT_ONCE]
         message = {"type": "wsdeny.live", "process": registry.process, "reply": name, "sockets": part}

@@ -5,7 +5,6 @@ Changes in a transaction are told once it is committed.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from contextlib import suppress
 from importlib import import_module
@@ -19,6 +18,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 
 from ..conf import conf
 from .channel import publish
+from .keeper import running_loop
 from .registry import hash_key, mask
 
 if TYPE_CHECKING:
@@ -80,18 +80,10 @@ def tell(event: Event, using: str | None = None) -> None:
     """Publish an event once the transaction on the database `using` is committed; None for none."""
     if not conf.LIVE:
         return
-    if using is None or _is_on_loop():
+    if using is None or running_loop() is not None:
         publish(event)
     else:
         transaction.on_commit(functools.partial(publish, event), using=using, robust=True)
-
-
-def _is_on_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _tell_users(keys: Any, using: str) -> None:

@@ -1,19 +1,15 @@
-"""The open sockets of this process, and what happens to them.
+"""The open sockets of this process, and which of them an event is about.
 
-Events come from any thread, of this process or by the channel layer. The registry finds the sockets that an event is
-about; the `Keeper` of an event loop asks their policies again, or closes them.
+Events come from any thread, of this process or by the channel layer. What they ask for is done by the `Keeper` of the
+event loop that a socket is on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import hashlib
-import heapq
-import itertools
 import os
-import random
 import secrets
 import socket as system
 import threading
@@ -24,16 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
-from django.contrib import auth
 
-from .. import signals
-from ..concurrency import run_in_background
 from ..conf import conf
 from ..exceptions import Deny
-from ..handlers.base import code_of
-from ..handlers.recheck import SESSION_ENDED, Grant, Part, ask_again
-from ..log import log_failure, logger, request_path
-from . import expiry
+from ..handlers.recheck import Grant, Part, ask_again
+from ..log import request_path
+from .keeper import Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -46,17 +38,6 @@ if TYPE_CHECKING:
     #: What happened, as it goes through a channel layer: see `Registry.handle`.
     Event = dict[str, Any]
 
-#: Seconds in which events about one socket count as one.
-_GATHER = 0.1
-#: Seconds after which a socket whose session is not there is asked again. A session that gets a new key or password
-#: hash is saved at the end of its request only.
-_CONFIRM = 0.7
-#: Seconds in which new sockets are gathered, to look up together when their sessions expire.
-_LOOKING = 1.0
-#: Sockets that are asked at the same time, and those closed before the event loop goes on with other things.
-_ASKED_AT_ONCE = 4
-_CLOSED_AT_ONCE = 20
-_LOOKED_UP_AT_ONCE = 500
 #: Events that are kept for handshakes that began before them.
 _MOST_EVENTS = 10_000
 
@@ -104,12 +85,12 @@ class Socket:
         """The path that its handshake was for, without the query string."""
         return request_path(self.handler.context.request)
 
-    def describe(self) -> dict[str, Any]:
-        """What `sockets()` tells of it."""
+    def describe(self, process: str) -> dict[str, Any]:
+        """What `sockets()` tells of it; `process` is the name of this process."""
         consumer = self.handler.context.state.consumer_class
         name = None if consumer is None else f"{consumer.__module__}.{consumer.__qualname__}"
         user = self.users[0] if self.users else None
-        return {"path": self.path, "user": user, "consumer": name, "since": self.since, "process": registry.process}
+        return {"path": self.path, "user": user, "consumer": name, "since": self.since, "process": process}
 
 
 class Registry:
@@ -204,7 +185,7 @@ class Registry:
         if loop not in self._keepers:
             for other in [other for other in self._keepers if other.is_closed()]:
                 del self._keepers[other]
-            self._keepers[loop] = Keeper(loop)
+            self._keepers[loop] = Keeper(loop, self)
         return self._keepers[loop]
 
     async def join(
@@ -223,7 +204,11 @@ class Registry:
         # Noted before the policy is asked, so that what happens meanwhile is not missed.
         part = Part(request, (policy,), leave)
         handler.add_part(group, part)
-        denial = await ask_again((Grant(request, (policy,)),), handler.app_context or contextvars.copy_context())
+        try:
+            denial = await ask_again((Grant(request, (policy,)),), handler.app_context or contextvars.copy_context())
+        except BaseException:
+            handler.drop_part(group)
+            raise
         if denial is None and (handler.parts or {}).get(group) is part:
             await layer.group_add(group, channel)
         if denial is not None or (handler.parts or {}).get(group) is not part:
@@ -316,285 +301,9 @@ class Registry:
         with self._lock:
             return list(self.by_handler.values())
 
-
-class Keeper:
-    """Asks the policies of the sockets of one event loop again, and closes sockets."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        #: The sockets to ask again, and whether a missing session was seen before.
-        self._due: dict[Socket, bool] = {}
-        #: The users of the sockets that are asked now. Each event begins a new dict, for it may be about the user.
-        self._users: dict[Any, Any] = {}
-        self._closing: deque[tuple[Socket, int, str]] = deque()
-        #: When sessions and credentials expire: (seconds since the epoch, a number, socket), a heap.
-        self._expiring: list[tuple[float, int, Socket]] = []
-        self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
-        self._interval_timer: asyncio.TimerHandle | None = None
-        self._unknown: list[Socket] = []
-        self._watched = 0
-        #: What runs: the names of its tasks, of which each runs once at a time.
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._running: set[str] = set()
-
-    def call(self, event: Event, sockets: list[Socket]) -> None:
-        """As `act`, from any thread."""
-        if self._loop is _running_loop():
-            self.act(event, sockets)
-            return
-        with suppress(RuntimeError):  # The loop is closed, and its sockets with it.
-            self._loop.call_soon_threadsafe(self.act, event, sockets)
-
-    def act(self, event: Event, sockets: list[Socket]) -> None:
-        """Do what `event` asks for."""
-        kind = event["kind"]
-        if kind == "session":
-            self.close(sockets, 4401, SESSION_ENDED)
-        elif kind == "revoke":
-            self.close(sockets, event["code"], event["reason"])
-        elif kind == "drain":
-            mine = [socket for socket in sockets if socket.keeper is self]
-            self._start("drain", lambda: self._drain(mine, event["seconds"]))
-        elif kind == "group":
-            self._start("group", lambda: self._ask_group(event["group"], sockets), is_single=False)
-        else:
-            self.ask(sockets)
-
-    # Asking again
-
-    def ask(self, sockets: Iterable[Socket], *, after: float | None = None, is_confirmed: bool = False) -> None:
-        """Ask the policies of `sockets` again, so many seconds from now; by default in a moment."""
-        self._users = {}
-        self._due.update(dict.fromkeys(sockets, is_confirmed))
-        self._loop.call_later(_GATHER if after is None else after, self._start_asking)
-
-    def _start_asking(self) -> None:
-        if self._due:
-            self._start("asking", self._ask_due)
-
-    async def _ask_due(self) -> None:
-        while self._due:
-            # The sockets of one session one after another: they share their user.
-            groups: dict[Any, list[tuple[Socket, bool]]] = {}
-            for socket, is_confirmed in self._due.items():
-                groups.setdefault((socket.sessions, socket.users), []).append((socket, is_confirmed))
-            self._due.clear()
-            waiting = deque(groups.values())
-            await asyncio.gather(*(self._ask_groups(waiting) for _ in range(_ASKED_AT_ONCE)))
-
-    async def _ask_groups(self, waiting: deque[list[tuple[Socket, bool]]]) -> None:
-        while waiting:
-            for socket, is_confirmed in waiting.popleft():
-                await self._ask(socket, is_confirmed=is_confirmed)
-
-    async def _ask(self, socket: Socket, *, is_confirmed: bool) -> None:
-        try:
-            denial = await socket.handler.ask_again(self._users)
-        except Exception as error:  # A database that cannot be reached closes no socket: it is asked again.
-            log_failure(socket.handler.context, error, 503)
-            self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
-            return
-        if denial is None:
-            await self._ask_parts(socket)
-            return
-        if _code(denial) == SESSION_ENDED and not is_confirmed:
-            self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
-            return
-        status = denial.status if isinstance(denial, Deny) else denial.status_code
-        detail = str(denial.detail) if isinstance(denial, Deny) else ""
-        self.close([socket], 4000 + status, detail or _code(denial))
-
-    def _ask_later(self, socket: Socket) -> None:
-        self.ask([socket], after=0)
-
-    def _ask_confirmed(self, socket: Socket) -> None:
-        self.ask([socket], after=0, is_confirmed=True)
-
-    async def _ask_parts(self, socket: Socket) -> None:
-        """Ask the policies of its streams and groups."""
-        try:
-            await socket.handler.ask_parts(self._users)
-        except Exception as error:  # As in `_ask`.
-            log_failure(socket.handler.context, error, 503)
-            self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
-
-    async def _ask_group(self, group: Any, sockets: list[Socket]) -> None:
-        """Ask the sockets of the users in a group of `django.contrib.auth` again."""
-        names = list({name for socket in sockets for name in socket.users})
-        try:
-            found = await run_in_background(lambda: _users_in(group, names))
-        except Exception as error:  # It is not known who is in the group: all are asked.
-            logger.warning("The users of a group could not be found: %s", type(error).__name__)
-            found = set(names)
-        self.ask([socket for socket in sockets if not found.isdisjoint(socket.users)])
-
-    # Expiry and the re-check
-
-    def watch(self, socket: Socket) -> None:
-        """Watch over a new socket."""
-        self._watched += 1
-        if self._interval_timer is None and conf.RECHECK_INTERVAL:
-            self._interval_timer = self._loop.call_later(self._interval(), self._recheck_all)
-        self._unknown.append(socket)
-        if len(self._unknown) == 1:
-            self._loop.call_later(_LOOKING, self._start_looking)
-
-    def forget(self, socket: Socket) -> None:
-        """A socket has ended."""
-        self._watched -= 1
-        self._due.pop(socket, None)
-        if socket.expires is not None:
-            socket.expires = None
-        if len(self._expiring) > 64 + 2 * self._watched:
-            self._expiring = [entry for entry in self._expiring if entry[2].expires is not None]
-            heapq.heapify(self._expiring)
-
-    def leave(self, groups: list[Part]) -> None:
-        """Leave the groups of a socket that has ended."""
-        for part in groups:
-            self._start("leave", functools.partial(part.lose, Deny()), is_single=False)
-
-    def _interval(self) -> float:
-        return conf.RECHECK_INTERVAL * random.uniform(0.8, 1.2)  # noqa: S311 - spreads the processes
-
-    def _recheck_all(self) -> None:
-        self._interval_timer = None
-        if not self._watched or not conf.RECHECK_INTERVAL:
-            return
-        self._interval_timer = self._loop.call_later(self._interval(), self._recheck_all)
-        self.ask([socket for socket in registry.sockets() if socket.keeper is self])
-
-    def _start_looking(self) -> None:
-        self._start("looking", self._look_for_expiry)
-
-    async def _look_for_expiry(self) -> None:
-        """Find out when the sessions and credentials of new sockets expire; of many sockets at once."""
-        while self._unknown:
-            sockets, self._unknown = self._unknown[:_LOOKED_UP_AT_ONCE], self._unknown[_LOOKED_UP_AT_ONCE:]
-            for socket, when in (await expiry.find(sockets)).items():
-                self._expire_at(when, socket)
-        self._set_timer()
-
-    def _expire_at(self, when: float, socket: Socket) -> None:
-        if socket.handler in registry.by_handler:
-            socket.expires = when
-            heapq.heappush(self._expiring, (when, next(self._numbers), socket))
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._expiring and self._expiring[0][2].expires is None:
-            heapq.heappop(self._expiring)
-        if self._expiring:
-            # In steps of a day at most: clocks are set.
-            seconds = min(max(self._expiring[0][0] - time.time(), 0), 86400)
-            self._timer = self._loop.call_later(seconds + 0.01, self._expire)
-
-    def _expire(self) -> None:
-        expired: list[Socket] = []
-        while self._expiring and self._expiring[0][0] <= time.time():
-            when, _, socket = heapq.heappop(self._expiring)
-            if socket.expires == when:
-                expired.append(socket)
-        self._set_timer()
-        if expired:
-            self._start("expiring", lambda: self._close_expired(expired), is_single=False)
-
-    async def _close_expired(self, sockets: list[Socket]) -> None:
-        """Close the sockets that have expired; a session that was prolonged expires later."""
-        ended = [socket for socket in sockets if expiry.has_expired_credentials(socket)]
-        self.close(ended, 4401, "credentials_expired")
-        others = [socket for socket in sockets if socket not in ended]
-        if not others:
-            return
-        try:
-            gone = await expiry.gone(others)
-        except Exception as error:  # A storage that cannot be reached closes no socket.
-            log_failure(others[0].handler.context, error, 503)
-            for socket in others:
-                self._expire_at(time.time() + conf.HEARTBEAT, socket)
-            self._set_timer()
-            return
-        self.close(gone, 4401, "session_expired")
-        self._unknown += [socket for socket in others if socket not in gone and socket.handler in registry.by_handler]
-        self._start_looking()
-
-    # Closing
-
-    def close(self, sockets: Iterable[Socket], code: int, reason: str) -> None:
-        """Close `sockets`, a few at a time."""
-        self._closing += [(socket, code, reason) for socket in sockets]
-        if self._closing:
-            self._start("closing", self._close_some)
-
-    async def _drain(self, sockets: list[Socket], seconds: float) -> None:
-        """Close `sockets` at random moments within so many seconds: their clients will not come back all at once."""
-        began = self._loop.time()
-        moments = sorted(random.uniform(0, seconds) for _ in sockets)  # noqa: S311 - it spreads clients
-        for moment, socket in zip(moments, sockets, strict=True):
-            wait = began + moment - self._loop.time()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            self.close([socket], 1012, "")
-
-    async def _close_some(self) -> None:
-        while self._closing:
-            for _ in range(min(_CLOSED_AT_ONCE, len(self._closing))):
-                arguments = self._closing.popleft()
-                self._start("close", lambda arguments=arguments: _close(*arguments), is_single=False)
-            await asyncio.sleep(0.002)
-
-    def _start(self, name: str, function: Any, *, is_single: bool = True) -> None:
-        """Run a coroutine function in a task; one that `is_single` only if none of its name runs."""
-        if is_single and name in self._running:
-            return
-        self._running.add(name)
-
-        async def run() -> None:
-            try:
-                await function()
-            except Exception:
-                logger.exception("Open sockets could not be checked or closed.")
-            finally:
-                self._running.discard(name)
-
-        # A context of its own: that of an event may be the one of a request.
-        task = self._loop.create_task(run(), context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _close(socket: Socket, code: int, reason: str) -> None:
-    handler = socket.handler
-    context = handler.context
-    if await handler.close(code, reason) and code != 1012:
-        logger.info("Closed %s: %d %s", socket.path, code, reason)
-        if signals.socket_revoked.receivers:
-            sender = context.state.consumer_class
-            signals.send_signal(signals.socket_revoked, sender, context, code=code, reason=reason)
-
-
-def _code(denial: Denial) -> str:
-    return denial.code if isinstance(denial, Deny) else code_of(denial)
-
-
-def _users_in(group: str, names: list[str]) -> set[str]:
-    """Those of the users `names` (primary keys) that are in a group; blocks."""
-    users: Any = auth.get_user_model()._base_manager
-    found: set[str] = set()
-    for start in range(0, len(names), 500):
-        rows = users.filter(groups=group, pk__in=names[start : start + 500])
-        found |= {str(key) for key in rows.values_list("pk", flat=True)}
-    return found
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    def describe(self) -> list[dict[str, Any]]:
+        """The open sockets of this process, as `sockets()` tells of them."""
+        return [socket.describe(self.process) for socket in self.sockets()]
 
 
 registry = Registry()

@@ -12,6 +12,7 @@ from django.contrib import auth
 
 from ..conf import conf
 from . import channel
+from .keeper import running_loop
 from .registry import hash_key, registry
 
 #: Seconds in which the other processes answer.
@@ -28,6 +29,7 @@ def revoke(
     Raises `TypeError` without any; and if the channel layer cannot be reached what that raises, once the sockets of
     this process are being closed.
     """
+    _check_thread("revoke")
     event = _event(user, session_key, path, reason, status)
     registry.handle(event)
     async_to_sync(channel.sender.send_now)({"events": [event]})
@@ -40,6 +42,12 @@ async def arevoke(
     event = _event(user, session_key, path, reason, status)
     registry.handle(event)
     await channel.sender.send_now({"events": [event]})
+
+
+def _check_thread(name: str) -> None:
+    """Raise `RuntimeError` on an event loop, which `name` would block."""
+    if running_loop() is not None:
+        raise RuntimeError(f"{name}() blocks, and was called on an event loop. There, await a{name}().")
 
 
 def _event(user: Any, session_key: str | None, path: str | None, reason: str, status: int) -> dict[str, Any]:
@@ -79,6 +87,7 @@ def sockets() -> list[dict[str, Any]]:
 
     Other processes have a second to answer.
     """
+    _check_thread("sockets")
     subscription = channel.current_subscription()
     if subscription is not None:
         return asyncio.run_coroutine_threadsafe(asockets(), subscription.loop).result()
@@ -87,7 +96,7 @@ def sockets() -> list[dict[str, Any]]:
 
 async def asockets() -> list[dict[str, Any]]:
     """As `sockets`, for coroutines."""
-    found = [socket.describe() for socket in registry.sockets()]
+    found = registry.describe()
     layer = channel.get_layer()
     if layer is None:
         return found

@@ -16,9 +16,11 @@ from django.utils.module_loading import import_string
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.contrib import otel
 from channels_wsdeny.decorators import login_required, public
-from channels_wsdeny.signals import handshake_accepted, handshake_denied
+from channels_wsdeny.live import arevoke
+from channels_wsdeny.signals import handshake_accepted, handshake_denied, socket_revoked
 from tests.docs.pages import DOCS, run
 from tests.support.clients import knock
+from tests.support.opened import Opened, until
 
 TEXT = (DOCS / "signals.md").read_text()
 pytestmark = pytest.mark.django_db
@@ -43,6 +45,7 @@ def page():
     yield module
     handshake_accepted.disconnect(module.count)
     handshake_denied.disconnect(module.warn)
+    socket_revoked.disconnect(module.note)
     cache.delete("last")
 
 
@@ -53,6 +56,15 @@ async def test_the_receivers_of_the_page_hear_of_an_accept_and_of_a_denial(caplo
     with caplog.at_level(logging.INFO, "chat.handshakes"):
         await knock(application, "/locked/")
     assert "/locked/: 401 by IsAuthenticated()" in caplog.messages
+
+
+@pytest.mark.usefixtures("page")
+async def test_the_receiver_of_the_page_hears_of_a_socket_that_is_closed(caplog):
+    opened = await Opened(application, "/open/").accepted()
+    with caplog.at_level(logging.INFO, "chat.handshakes"):
+        await arevoke(path="/open/", reason="spam")
+        await opened.end()
+        await until(lambda: "/open/: 4403 spam" in caplog.messages)
 
 
 async def test_receivers_get_the_arguments_of_the_table_and_change_nothing(caplog):

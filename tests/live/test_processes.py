@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from tests.support.live import Client, Redis, close_of, is_open
+from tests.support.clients import GUARD
+from tests.support.live import GRANIAN, HYPERCORN, Client, Redis, close_of, is_open
+from tests.support.processes import run_python
 
 pytestmark = pytest.mark.servers
 
@@ -92,6 +94,93 @@ def test_a_consumer_that_hangs_in_disconnect_does_not_keep_its_socket(site, name
         server.wait_for("did not end within")
 
 
+def test_sockets_end_on_hypercorn_and_granian_too(start_site):
+    site = start_site(servers=(HYPERCORN, GRANIAN))
+    anna, berta = Client(site, "anna"), Client(site, "berta")
+    sockets = [anna.open(name, server) for server in (0, 1) for name in ("members", "sync", "raw")]
+    others = open_all(berta, "members")
+    anna.do("logout")
+    assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
+    assert all(map(is_open, others))
+    assert json.loads(site.manage("wsdeny", "sockets", "--json"))[0]["path"] == "/ws/members/"
+
+
+FORK = """
+import asyncio, os, django
+django.setup()
+from channels_wsdeny.decorators import public
+from channels_wsdeny.live.registry import registry
+from tests.support.opened import Opened
+
+@public
+async def application(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+
+async def main():
+    opened = await Opened(application).accepted()
+    before = registry.process
+    if os.fork() == 0:
+        print(registry.sockets() == [], registry.process != before, registry.on_begin is not None, flush=True)
+        os._exit(0)
+    os.wait()
+    print(len(registry.sockets()), flush=True)
+    await opened.leave()
+
+asyncio.run(main())
+"""
+
+
+def test_a_forked_child_has_none_of_the_sockets_of_its_parent():
+    out, errors = run_python(FORK, settings="testproject.settings")
+    assert out.split("\n") == ["True True True", "1"], errors
+
+
+GUARDIAN = """
+import asyncio, django
+from django.conf import settings
+from testproject import settings as own
+settings.configure(**{name: getattr(own, name) for name in dir(own) if name.isupper()} | {
+    "INSTALLED_APPS": [*own.INSTALLED_APPS, "guardian"],
+    "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    "AUTHENTICATION_BACKENDS": ["guardian.backends.ObjectPermissionBackend"],
+})
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from django.contrib.auth.models import Group, User
+from guardian.shortcuts import assign_perm, remove_perm
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels_wsdeny.concurrency import run_in_threadpool
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import HasPermission
+from tests.support.opened import Opened
+
+anna = User.objects.create(username="anna")
+room, team = Group.objects.create(name="room"), Group.objects.create(name="team")
+anna.groups.add(team)
+
+async def main():
+    for holder in (anna, team):
+        await run_in_threadpool(lambda: assign_perm("auth.view_group", holder, room))
+        policy = HasPermission("auth.view_group", obj=lambda request: room)
+        consumer = require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {}))
+        user = await run_in_threadpool(lambda: User.objects.get(pk=anna.pk))
+        opened = await Opened(consumer.as_asgi(), user=user).accepted()
+        await run_in_threadpool(lambda: remove_perm("auth.view_group", holder, room))
+        print(await opened.close(), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_object_permissions_of_guardian_end_sockets():
+    pytest.importorskip("guardian")
+    out, errors = run_python(GUARDIAN)
+    assert out.split("\n") == ["(4403, 'permission_denied')"] * 2, errors
+
+
 # A Redis of the test's own
 
 
@@ -158,4 +247,5 @@ def test_a_drained_server_closes_its_sockets_in_time_and_denies_new_ones(start_s
             with pytest.raises(Exception, match="503"):
                 anna.open("members", server)
     else:
-        assert [server.popen.wait(30) for server in site.servers] == [-15, 0] or True
+        for server in site.servers:
+            server.popen.wait(GUARD)

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public
-from channels_wsdeny.live import arevoke, expiry
+from channels_wsdeny.live import arevoke, expiry, keeper
 from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
 from tests.support.clients import cookie_header
 from tests.support.opened import Opened, until
@@ -177,13 +177,7 @@ def test_a_new_key_is_read_by_those_who_know_the_old_one(new):
 
 @pytest.fixture
 def soon(monkeypatch):
-    monkeypatch.setattr(registry_module(), "_LOOKING", 0.01)
-
-
-def registry_module():
-    from channels_wsdeny.live import registry
-
-    return registry
+    monkeypatch.setattr(keeper, "_LOOKING", 0.01)
 
 
 @pytest.mark.parametrize("engine", ["cached_db", "file", "signed_cookies"], indirect=True)

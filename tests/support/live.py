@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 UVICORN = ["-m", "uvicorn", "tests.live.asgi:application", "--port", "{port}", "--host", "127.0.0.1"]
 DAPHNE = ["-m", "channels_wsdeny.daphne", "tests.live.asgi:application", "-p", "{port}", "-b", "127.0.0.1"]
 
+HYPERCORN = ["-m", "hypercorn", "tests.live.asgi:application", "--bind", "127.0.0.1:{port}"]
+GRANIAN = [
+    "-m",
+    "granian",
+    "--interface",
+    "asgi",
+    "tests.live.asgi:application",
+    "--port",
+    "{port}",
+    "--host",
+    "127.0.0.1",
+]
+
 
 class Client:
     """A browser: it keeps its session cookie."""

@@ -1,0 +1,90 @@
+"""Sockets whose user came from another authentication class than the session."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import get_user_model
+
+from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken, TicketAuthentication, issue_ticket
+from channels_wsdeny.decorators import login_required
+from channels_wsdeny.live import keeper
+from channels_wsdeny.live.registry import registry
+from tests.live.test_rechecks import update
+from tests.support.opened import Opened
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+
+
+@pytest.fixture
+def tokens(users):
+    """Tokens that are valid, and the credentials that each stands for."""
+    return {"one": {}, "two": {}, "short": {"exp": time.time() + 0.5}}
+
+
+@pytest.fixture
+def application(tokens):
+    """A consumer behind bearer tokens, in the header or as a subprotocol, and tickets."""
+
+    def verify(request, token):
+        if token not in tokens:
+            raise Deny(401)
+        return get_user_model().objects.get(username="alice"), tokens[token]
+
+    bearer = BearerAuthentication(lambda token: verify(None, token))
+    classes = [TicketAuthentication(), bearer, SubprotocolToken("bearer", bearer)]
+    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    return DenyMiddlewareStack(consumer, authentication=classes)
+
+
+def in_header(token):
+    return {"headers": [(b"authorization", b"Bearer " + token.encode())]}
+
+
+def as_subprotocol(token):
+    return {"subprotocols": ["bearer", token]}
+
+
+@pytest.mark.parametrize("given", [in_header, as_subprotocol])
+async def test_a_token_that_is_gone_closes_its_sockets_and_no_others(given, application, tokens, change):
+    one, two = [await Opened(application, **given(token)).accepted() for token in ("one", "two")]
+    del tokens["one"]
+    await change(update(first_name="Alice"))
+    assert (await one.close())[0] == 4401
+    await two.stays()
+
+
+@pytest.mark.parametrize("given", [in_header, as_subprotocol])
+async def test_a_token_that_expires_closes_its_socket(given, application, monkeypatch):
+    monkeypatch.setattr(keeper, "_LOOKING", 0.01)
+    opened = await Opened(application, **given("short")).accepted()
+    assert await opened.close() == (4401, "credentials_expired")
+
+
+async def test_a_user_who_is_deactivated_loses_the_sockets_of_tokens_too(application, tokens, change):
+    opened = await Opened(application, **in_header("one")).accepted()
+
+    def deactivate():
+        update(is_active=False)()
+        tokens.clear()
+
+    await change(deactivate)
+    assert (await opened.close())[0] == 4401
+
+
+async def test_a_ticket_is_not_used_twice_and_ends_with_its_session(application, users, sessions, rf, change):
+    request = rf.get("/")
+    request.user, request.session = users["alice"], sessions["alice"]
+    ticket = await change(lambda: issue_ticket(request, "/room/"))
+    opened = await Opened(application, f"/room/?ticket={ticket}").accepted()
+    await change(update(first_name="Alice"))
+    (socket,) = registry.sockets()
+    assert await socket.handler.ask_again() is None
+    await change(lambda: request.session.cycle_key())
+    await change(lambda: request.session.save())
+    assert await socket.handler.ask_again() is None
+    await change(lambda: request.session.flush())
+    assert await opened.close() == (4401, "session_ended")
