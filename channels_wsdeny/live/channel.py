@@ -204,6 +204,8 @@ class Subscription:
                     except Exception:  # a message of another version, or that is not of this package
                         logger.exception("A message in the group %s could not be understood.", GROUP)
             except Exception as error:  # The layer may be back in a moment.
+                if self.loop.is_closed():  # without a cancellation of its tasks
+                    return
                 logger.warning("The channel layer failed (%s): subscribing again.", type(error).__name__)
                 self.tried.set()
                 await asyncio.sleep(_RETRY)

@@ -144,6 +144,10 @@ RANGES = st.tuples(
 ).map("".join)
 
 
+@pytest.mark.skipif(
+    RequestFactory().get("/", headers={"Accept": "text/*;q=0"}).get_preferred_type(["text/plain"]) is not None,
+    reason="Django 5.2.0 prefers types that the client does not accept (RFC 9110 section 12.5.1)",
+)
 @given(st.lists(RANGES, max_size=6).map(", ".join))
 def test_the_type_is_the_one_that_django_would_choose(accept):
     request = RequestFactory().get("/", headers={"Accept": accept})

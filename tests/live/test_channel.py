@@ -21,7 +21,7 @@ OTHER = "another:1:abc"
 
 
 @pytest.fixture
-def layer(monkeypatch, settings):
+async def layer(monkeypatch, settings):
     """A layer that leads to other processes, whose messages the test makes up."""
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
     layer = FakeLayer()
@@ -36,9 +36,11 @@ def layer(monkeypatch, settings):
     if channel.sender._timer is not None:
         channel.sender._timer.cancel()
     channel.sender.reset()
-    if subscription is not None and not subscription.loop.is_closed():
-        subscription.task.cancel()
-        subscription._beating.cancel()
+    if subscription is not None and subscription.loop is asyncio.get_running_loop():
+        tasks = {subscription.task, subscription._beating}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def opened_by(policy):
