@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import status as statuses
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -50,16 +48,15 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
         _log(request_path(context.request), status, code, context.state.started, extra)
 
 
-def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpResponseBase) -> None:
+def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpResponseBase, code: str) -> None:
     """Log, as a warning, that a policy which is not enforced would have denied. Never raises.
 
-    `policy` is its expression. The record has the extras of `log_denial`, and ``report_only``, which is True; that of
+    `policy` is its expression, and `code` that of the denial. The record has the extras of `log_denial`, and ``report_only``, which is True; that of
     a failure has its traceback.
     """
     if not logger.isEnabledFor(logging.WARNING) or (context.trace is not None and context.trace.is_dry_run):
         return
     status = getattr(denial, "status", None) or denial.status_code  # type: ignore[union-attr] # a Deny has a status
-    code = getattr(denial, "code", "") or statuses.code_for(status)
     with protected():
         path = escape(request_path(context.request))
         logger.warning(

@@ -286,18 +286,6 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
         own["auser"] = auser
 
 
-def authentication_of(request: HttpRequest) -> Authenticators | None:
-    """What `authenticate_by` was called with; None before."""
-    found: Authenticators | None = vars(request).get("_wsdeny_authentication")
-    return found
-
-
-def is_authentication_due(request: HttpRequest) -> bool:
-    """Whether authentication classes are still to be asked about `request`; with the session alone they never are."""
-    found = authentication_of(request)
-    return found is not None and not found.is_session_only and known_user(request) is None
-
-
 def session_user(request: HttpRequest) -> Any:
     """The user of the session, perhaps lazy: as Django's `AuthenticationMiddleware` has set it, for a view."""
     own = vars(request)

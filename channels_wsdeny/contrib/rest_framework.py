@@ -15,12 +15,12 @@ from rest_framework.permissions import AllowAny, DjangoModelPermissions
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
 
-from ..authentication.base import authentication_of, session_user
+from ..authentication.base import session_user
 from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.exception_handler import forget_frames, translate
-from ..http.request import ScopeRequest, anonymous_user, run_in_thread
+from ..http.request import ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
 from ..log import dotted_name, warn_once
 from ..policies.base import Answer, Policy

@@ -15,7 +15,7 @@ from django.urls.exceptions import Resolver404
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from .. import status as statuses
-from ..authentication.base import authenticate_by, authentication_of
+from ..authentication.base import authenticate_by
 from ..concurrency import run_in_threadpool, submit_in_background
 from ..conf import conf
 from ..exceptions import Deny
@@ -24,7 +24,7 @@ from ..http.context import RequestContext, expression_of
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, encode_headers
 from ..http.origins import check_origin
-from ..http.request import ScopeRequest, copy_scope
+from ..http.request import ScopeRequest, authentication_of, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import log_denial, log_failure, log_report
 from ..policies.base import depends_on_user
@@ -388,7 +388,8 @@ def _reporting(context: RequestContext, policy: Policy) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # such as a time limit: the policy denies nothing
-        log_report(context, expression_of(policy), translate(error))
+        denial = translate(error)
+        log_report(context, expression_of(policy), denial, denial.code)
     finally:
         context.policy, context.state.seconds = before, seconds
 

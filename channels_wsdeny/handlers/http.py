@@ -21,7 +21,7 @@ from django.urls.exceptions import Resolver404
 from django.utils.translation import gettext_lazy as _
 
 from .. import status as statuses
-from ..authentication.base import authenticate_by, authentication_of, authentication_of_site
+from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import tokens_of_question
 from ..concurrency import run_in_threadpool
 from ..conf import conf
@@ -40,7 +40,7 @@ from ..http.messages import (
     send_while_connected,
     take_headers,
 )
-from ..http.request import AppRequest, copy_scope, full_path
+from ..http.request import AppRequest, authentication_of, copy_scope, full_path
 from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy

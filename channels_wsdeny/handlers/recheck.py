@@ -13,14 +13,14 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.db.models import Model
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
-from ..authentication.base import authenticate_by, authentication_of
+from ..authentication.base import authenticate_by
 from ..authentication.ticket import Ticket
 from ..conf import conf
 from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.context import RequestContext
 from ..http.exception_handler import denial_of
-from ..http.request import HandshakeRequest, anonymous_user
+from ..http.request import HandshakeRequest, anonymous_user, authentication_of
 from ..policies.base import And, Not, Or, Policy
 from ..policies.checks import Checks, PolicyCheck, run_checks
 

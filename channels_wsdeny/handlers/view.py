@@ -20,10 +20,11 @@ from django.template.loader import get_template
 from django.urls import NoReverseMatch, get_callable, get_resolver, get_urlconf
 
 from .. import status as statuses
-from ..authentication.base import authenticate_by, authentication_of_site, is_authentication_due
+from ..authentication.base import authenticate_by, authentication_of_site
 from ..concurrency import run_in_django_thread
 from ..hooks.runner import HookRunner, enclosing_runner, make_runner
 from ..http.context import StackConfig, get_context, get_stack_config
+from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
 from ..log import log_denial, log_failure
 from ..policies import AllowAny

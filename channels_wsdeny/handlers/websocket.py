@@ -21,7 +21,7 @@ from django.http.response import HttpResponseBase
 from django.urls.exceptions import Resolver404
 
 from .. import signals
-from ..authentication.base import authenticate_by, authentication_of, authentication_of_site
+from ..authentication.base import authenticate_by, authentication_of_site
 from ..concurrency import adopt_context, is_being_cancelled, run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied, HookError
@@ -38,7 +38,7 @@ from ..http.messages import (
     close_message,
     is_connect,
 )
-from ..http.request import HandshakeRequest
+from ..http.request import HandshakeRequest, authentication_of
 from ..http.servers import is_granian
 from ..log import log_denial, log_failure, logger
 from ..policies.checks import ClientLeft, LoadUser

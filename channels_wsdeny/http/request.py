@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from django.contrib.sessions.backends.base import SessionBase
     from django.core.cache.backends.base import BaseCache
 
+    from ..authentication.base import Authenticators
     from ..types import Scope
 
     User = AbstractBaseUser | AnonymousUser
@@ -420,6 +421,18 @@ def known_user(request: HttpRequest) -> User | None:
     if isinstance(request, ScopeRequest):
         return request.known_user
     return _loaded(vars(request).get("user"))
+
+
+def authentication_of(request: HttpRequest) -> Authenticators | None:
+    """The authentication classes by which `request` is authenticated; None before they are known."""
+    found: Authenticators | None = vars(request).get("_wsdeny_authentication")
+    return found
+
+
+def is_authentication_due(request: HttpRequest) -> bool:
+    """Whether authentication classes are still to be asked about `request`; with the session alone they never are."""
+    found = authentication_of(request)
+    return found is not None and not found.is_session_only and known_user(request) is None
 
 
 def _loaded(user: User | None) -> User | None:

@@ -14,10 +14,9 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
 
 from .. import status as statuses
-from ..authentication.base import is_authentication_due
 from ..exceptions import Deny, PolicyError
 from ..http.context import expression_of, noting
-from ..http.request import known_user, run_in_thread
+from ..http.request import is_authentication_due, known_user, run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,11 +10,12 @@ from collections import deque
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..authentication.base import is_authentication_due
+from .. import status as statuses
 from ..concurrency import is_being_cancelled
+from ..exceptions import Deny
 from ..http.context import expression_of, get_context, noting
 from ..http.exception_handler import denial_of
-from ..http.request import ScopeRequest, known_user, run_in_thread
+from ..http.request import ScopeRequest, is_authentication_due, known_user, run_in_thread
 from ..log import log_report
 from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user
 
@@ -131,7 +132,8 @@ class ReportCheck:
 
     def _report(self, request: HttpRequest, denial: Denial | None) -> None:
         if denial is not None:
-            log_report(get_context(request), expression_of(self.policy), denial)
+            code = denial.code if isinstance(denial, Deny) else statuses.code_for(denial.status_code)
+            log_report(get_context(request), expression_of(self.policy), denial, code)
 
 
 def _load_user(request: Any) -> Any:
