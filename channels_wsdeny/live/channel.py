@@ -317,9 +317,11 @@ def subscribe() -> Awaitable[None] | None:
 
 
 async def _wait(subscription: Subscription) -> None:
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(_SUBSCRIBING):
             await subscription.tried.wait()
+    except TimeoutError:  # Later handshakes do not wait; all sockets are asked again once it is made.
+        subscription.tried.set()
 
 
 def publish(event: Event) -> None:
