@@ -107,12 +107,14 @@ def take_tokens(scope: Scope, authentication: Authenticators) -> tuple[Scope, di
 
     The original is returned where there is none.
     """
-    offered = list(scope.get("subprotocols") or ())
     tokens: dict[str, str] = {}
+    if not authentication.subprotocols:
+        return scope, tokens
+    offered = list(scope.get("subprotocols") or ())
     for name in authentication.subprotocols:
-        index = offered.index(name) if name in offered else len(offered)
-        if index + 1 < len(offered):
-            tokens[name] = offered[index + 1]
+        while name in offered[:-1]:  # The first counts; none may stay.
+            index = offered.index(name)
+            tokens.setdefault(name, offered[index + 1])
             del offered[index : index + 2]
     if not tokens:
         return scope, tokens

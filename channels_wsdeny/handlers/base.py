@@ -41,7 +41,7 @@ from ..policies.checks import (
 from ..routing.match import NOT_FOUND, EndpointMatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -201,24 +201,43 @@ class Target:
         return bool(self.policies) and self.default_policy is None
 
 
-def context_within(outer: RequestContext, scope: Scope, target: Target | None = None) -> RequestContext:
+def context_within(
+    outer: RequestContext, scope: Scope, target: Target | None = None, tokens: Mapping[str, str] | None = None
+) -> RequestContext:
     """The context of an inner layer, whose scope may name another user or route.
 
-    A `target` inside a stack of its own may have other authentication classes: then the user is theirs.
+    For `target` and `tokens` see `request_within`.
     """
     request: Any = outer.request
-    authentication = authentication_of(request)
-    if target is not None and _is_another(target.authentication, authentication):
-        if scope.get("user") is request.user:
-            scope = {name: value for name, value in scope.items() if name != "user"}
-        request, authentication = request.sibling(scope), target.authentication
-    elif not request.describes(scope, adopting=True):
-        request = request.sibling(scope)
-    if authentication is not None:
-        authenticate_by(request, authentication)
+    is_another = target is not None and _is_another(target.authentication, authentication_of(request))
+    if tokens or is_another or not request.describes(scope, adopting=True):
+        request = request_within(request, scope, target, tokens)
+    else:
+        authentication = authentication_of(request)
+        if authentication is not None:
+            authenticate_by(request, authentication)
     context = RequestContext(request, outer.state, outer)
     context.handler, context.obj, context.policy = outer.handler, outer.obj, outer.policy
     return context
+
+
+def request_within(request: Any, scope: Scope, target: Target | None, tokens: Mapping[str, str] | None = None) -> Any:
+    """The request of `scope`, for an inner layer or a stream of the one of `request`.
+
+    A `target` inside a stack of its own may have other authentication classes: then the user is theirs. `tokens` are
+    the subprotocols that were taken out of `scope` for them.
+    """
+    authentication = authentication_of(request)
+    if target is not None and _is_another(target.authentication, authentication):
+        authentication = target.authentication
+        if scope.get("user") is request.user:
+            scope = {name: value for name, value in scope.items() if name != "user"}
+    sibling = request.sibling(scope)
+    if tokens:
+        sibling.subprotocol_tokens = {**sibling.subprotocol_tokens, **tokens}
+    if authentication is not None:
+        authenticate_by(sibling, authentication)
+    return sibling
 
 
 def _is_another(inner: Authenticators | None, outer: Authenticators | None) -> bool:

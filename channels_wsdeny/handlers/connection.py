@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .. import signals
-from ..authentication.bearer import take_tokens
 from ..conf import conf
 from ..http.messages import (
     EncodedDenial,
@@ -23,9 +22,10 @@ from ..http.servers import is_granian
 from ..log import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.http.response import HttpResponseBase
 
-    from ..authentication.base import Authenticators
     from ..http.context import RequestContext
     from ..types import Message, RawHeaders, Receive, Scope, Send
 
@@ -75,13 +75,10 @@ class Connection:
         #: What is left to send of a denial.
         self._unsent: list[Message] = []
 
-    def take_tokens(self, authentication: Authenticators) -> dict[str, str]:
-        """Take the subprotocols that are tokens out of the scope; returns them, each by the subprotocol before it."""
-        if not authentication.subprotocols:
-            return {}
-        self.scope, tokens = take_tokens(self.scope, authentication)
-        self._subprotocol = next(iter(tokens), None)
-        return tokens
+    def select(self, tokens: Iterable[str]) -> None:
+        """Note the subprotocols that stand before tokens: the first is selected where the application selects none."""
+        if self._subprotocol is None:
+            self._subprotocol = next(iter(tokens), None)
 
     # Events
 

@@ -22,6 +22,7 @@ from django.urls.exceptions import Resolver404
 
 from .. import signals
 from ..authentication.base import authenticate_by, authentication_of_site
+from ..authentication.bearer import take_tokens
 from ..concurrency import adopt_context, is_being_cancelled, run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied, HookError
@@ -62,6 +63,7 @@ from .base import (
     make_denial,
     policy_checks,
     report,
+    request_within,
     scope_for_application,
     set_route,
 )
@@ -73,6 +75,7 @@ from .recheck import Grant, Part, ask_again, grants_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ..authentication.base import Authenticators
     from ..hooks import Hooks
     from ..hooks.runner import HookRunner
     from ..policies import Policy
@@ -207,7 +210,10 @@ def _context_of(scope: Scope) -> RequestContext | None:
 async def _enter_within(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
     """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
     around: WebSocketHandler = outer.handler
-    context = context_within(outer, {**scope, **target.url}, target)
+    tokens: dict[str, str] = {}
+    if target.authentication is not None:
+        scope, tokens = around.outermost.take_tokens(scope, target.authentication)
+    context = context_within(outer, {**scope, **target.url}, target, tokens)
     set_route(context, target)
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
@@ -280,12 +286,12 @@ async def _enter_stream(
 ) -> None:
     """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
     around: Any = outer.request
-    request = around.sibling({**scope, **target.url})
+    tokens: dict[str, str] = {}
+    if target.authentication is not None:
+        scope, tokens = take_tokens(scope, target.authentication)
+    request = request_within(around, {**scope, **target.url}, target, tokens)
     context = RequestContext(request, state, outer)
     context.handler, context.guarded = outer.handler, None
-    authentication = target.authentication or authentication_of(around)
-    if authentication is not None:
-        authenticate_by(request, authentication)
     set_route(context, target)
     denial: Denial | Exception | None
     socket: WebSocketHandler = outer.handler.outermost
@@ -293,6 +299,8 @@ async def _enter_stream(
     try:
         if target.error is not None:
             raise target.error
+        if target.authentication is not None or target.origins is not None:
+            check_page(request, target)  # the handshake was checked for other classes or origins
         policies, late = _policies(context, target)
         hooks = _stream_hooks(target, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
@@ -470,6 +478,12 @@ class WebSocketHandler(AppHandler):
             return self._runner.innermost
         return None if self.around is None else self.around.innermost_runner
 
+    def take_tokens(self, scope: Scope, authentication: Authenticators) -> tuple[Scope, dict[str, str]]:
+        """As `authentication.bearer.take_tokens`, for the outermost handler or a layer inside it."""
+        scope, tokens = take_tokens(scope, authentication)
+        self._connection.select(tokens)
+        return scope, tokens
+
     # From top to bottom
 
     async def run_outermost(self, target: Target) -> None:
@@ -511,8 +525,8 @@ class WebSocketHandler(AppHandler):
         Raises what denies.
         """
         authentication = target.authentication or authentication_of_site()
-        request.subprotocol_tokens = self._connection.take_tokens(authentication)
-        request.scope = self._connection.scope
+        request.scope, request.subprotocol_tokens = self.take_tokens(self._connection.scope, authentication)
+        self._connection.scope = request.scope
         request.check_host()
         request.begin()
         authenticate_by(request, authentication)
