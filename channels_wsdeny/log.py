@@ -51,8 +51,8 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
 def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpResponseBase, code: str) -> None:
     """Log, as a warning, that a policy which is not enforced would have denied. Never raises.
 
-    `policy` is its expression, and `code` that of the denial. The record has the extras of `log_denial`, and ``report_only``, which is True; that of
-    a failure has its traceback.
+    `policy` is its expression, and `code` that of the denial. The record has the extras of `log_denial`, and
+    ``report_only``, which is True; that of a failure has its traceback.
     """
     if not logger.isEnabledFor(logging.WARNING) or (context.trace is not None and context.trace.is_dry_run):
         return
