@@ -46,8 +46,7 @@ class RestFramework(Policy):
     find (perhaps an anonymous one) becomes the user of the request, for later policies and for the endpoint, and
     ``request.auth`` what they found with it; policies that were asked before are then asked again, about that user.
 
-    Throttles count a request once. `without_throttles` is for an open socket, which is asked about again. A dry run
-    does not ask them.
+    Throttles count a request once; they are not asked again about an open socket, nor by a dry run.
 
     Content is not negotiated, as a handshake has none: a denial is rendered by the first renderer if the client
     accepts none of them, and never by the browsable API. The log warns of a permission class that allows safe
@@ -89,8 +88,8 @@ class RestFramework(Policy):
         _check_classes(asked)
         self.allows_all = _allows_all(asked)
 
-    def without_throttles(self) -> RestFramework:
-        """The same policy, but throttles are not asked: for a socket that is open, and was counted when it came."""
+    def for_open_socket(self) -> RestFramework:
+        """The same policy without its throttles, which have counted the handshake."""
         twin: RestFramework = object.__new__(type(self))
         counted = type(self.view_class.__name__, (self.view_class,), {"is_counted": True})
         vars(twin).update(vars(self), view_class=counted)

@@ -211,7 +211,7 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
 
 
 def durable(policies: tuple[Policy, ...]) -> Iterator[Policy]:
-    """`policies` without those that count once, at the handshake: throttles, limits and tickets.
+    """`policies` as an open socket is asked again: without those that count once, such as throttles and limits.
 
     Where one is an operand of ``|`` or ``~``, the whole expression counts once.
     """
@@ -219,7 +219,7 @@ def durable(policies: tuple[Policy, ...]) -> Iterator[Policy]:
         if isinstance(policy, And):
             yield from durable(policy.policies)
         elif not _counts_once(policy):
-            yield policy
+            yield policy.for_open_socket()
 
 
 def _counts_once(policy: Policy) -> bool:

@@ -132,6 +132,10 @@ class Policy(metaclass=_PolicyClass):
         """
         return None
 
+    def for_open_socket(self) -> Policy:
+        """The policy that is asked again while a socket is open, unless it counts only `once`: this one."""
+        return self
+
     def denial(self) -> Deny:
         """The denial if `check` or `acheck` returns False."""
         return Deny(self.status, self.detail, code=self.code)

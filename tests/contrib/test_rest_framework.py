@@ -30,6 +30,7 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 from channels_wsdeny import Deny, DenyMiddlewareStack, log
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import require
+from channels_wsdeny.handlers.recheck import durable
 from channels_wsdeny.inspection.endpoints import AsgiEndpoint
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.inspection.protections import protections_of_endpoint
@@ -551,11 +552,11 @@ async def test_a_handshake_that_a_permission_denies_does_not_count(throttled):
 
 
 async def test_an_open_socket_is_asked_about_without_its_throttles(throttled):
-    again = throttled.without_throttles()
+    (again,) = durable((throttled,))
     assert repr(again) == repr(throttled)
     assert await statuses(again, 3) == [101] * 3
     assert await statuses(throttled, 3) == [101, 101, 429]
-    denying = RestFramework(permissions=[permissions.IsAdminUser], throttles=[Two]).without_throttles()
+    (denying,) = durable((RestFramework(permissions=[permissions.IsAdminUser], throttles=[Two]),))
     assert await statuses(denying, 1) == [403]
 
 
