@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from channels.routing import URLRouter
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
@@ -17,6 +19,7 @@ from django.utils.deprecation import MiddlewareMixin
 from rest_framework.permissions import IsAuthenticated as Authenticated
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import BearerAuthentication, TicketAuthentication, issue_ticket
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import (
@@ -172,6 +175,34 @@ def test_a_handshake_costs(policies, for_anonymous, for_alice, alice, headers_of
     if for_anonymous is not None:
         assert count(site(*policies)) == for_anonymous
     assert count(site(*policies), headers=headers_of("alice")) == for_alice
+
+
+def user_of(name):
+    return get_user_model().objects.filter(username=name).first()
+
+
+async def async_user_of(name):
+    return await get_user_model().objects.filter(username=name).afirst()
+
+
+@pytest.mark.parametrize("policy", [IsAuthenticated(), HasPermission(VIEW)], ids=repr)
+@pytest.mark.parametrize("verify", [user_of, TicketAuthentication], ids=str)
+def test_a_token_and_a_ticket_cost_one_hop_and_the_query_for_their_user(verify, policy, alice):
+    is_ticket = verify is TicketAuthentication
+    app = site(policy, authentication=[verify() if is_ticket else BearerAuthentication(verify)])
+    url, headers = "/", [(b"authorization", b"Bearer alice")]
+    if is_ticket:
+        url, headers = f"/?ticket={issue_ticket(SimpleNamespace(user=alice), '/')}", []
+    permissions = PERMISSIONS if isinstance(policy, HasPermission) else 0
+    assert count(app, url, headers=headers) == (101, 1, 1 + permissions)
+    assert count(app, "/") == (401, 0, 0)
+
+
+def test_an_asynchronous_class_costs_its_way_to_the_loop_and_back_beside_the_hop(alice):
+    app = site(IsAuthenticated(), authentication=[BearerAuthentication(async_user_of)])
+    status, hops, queries = count(app, headers=[(b"authorization", b"Bearer alice")])
+    assert (status, queries) == (101, 1)
+    assert hops <= 4
 
 
 #: Hooks as declared, and the hops that an accept takes.

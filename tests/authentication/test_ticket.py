@@ -122,6 +122,26 @@ async def test_a_ticket_ends_with_the_session_that_asked_for_it(change, users, s
     assert await use(given) == 401
 
 
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "file", "signed_cookies"])
+async def test_sessions_of_every_engine_may_ask(engine, users, settings, tmp_path):
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    settings.SESSION_FILE_PATH = str(tmp_path)
+
+    def log_in():
+        client = Client()
+        client.force_login(users["alice"])
+        return client.session
+
+    session = await run_in_threadpool(log_in)
+    for _ in range(2):
+        given = await issue(of(users["alice"], session), "/ws/room/")
+        assert await use(given) == "alice"
+    given = await issue(of(users["alice"], session), "/ws/room/")
+    await run_in_threadpool(session.flush)
+    # Nothing is kept of a session in a signed cookie that could end.
+    assert await use(given) == ("alice" if engine == "signed_cookies" else 401)
+
+
 async def test_the_password_of_a_token_s_user_counts_even_if_a_foreign_session_is_in_the_request(users, sessions):
     given = await issue(of(users["alice"], sessions["bob"]), "/ws/room/")
     assert await use(given) == "alice"
