@@ -218,10 +218,11 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
     try:
+        _check_page_again(context, target)
         # Those of a stack that only a wrapper leads to, so that they did not run around that.
         middleware = await middleware_hooks(target.middleware) if target.middleware else ()
         runner = make_runner(handler, (*middleware, *target.hooks), "websocket", around.innermost_runner)
-    except (HookError, ImproperlyConfigured, TimeoutError) as error:
+    except (Deny, HookError, ImproperlyConfigured, TimeoutError) as error:
         await around.deny_from_within(_Raised(error), context)
         return
     policies, late = _policies(context, target)
@@ -233,6 +234,12 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
         await handler.run(target, runner)
     finally:
         handler.release()
+
+
+def _check_page_again(context: RequestContext, target: Target) -> None:
+    """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
+    if target.authentication is not None or target.origins is not None:
+        check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
 
 
 async def _run_within(
@@ -248,8 +255,6 @@ async def _run_within(
     try:
         if target.error is not None:
             raise target.error
-        if target.authentication is not None or target.origins is not None:
-            check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
         denial = await around.authorize(context, checks_before(context, target, [], [], policies))
         if denial is None and not policies:
             # Guards outside were asked about a user whom route hooks may have changed.
@@ -299,8 +304,7 @@ async def _enter_stream(
     try:
         if target.error is not None:
             raise target.error
-        if target.authentication is not None or target.origins is not None:
-            check_page(request, target)  # the handshake was checked for other classes or origins
+        _check_page_again(context, target)
         policies, late = _policies(context, target)
         hooks = _stream_hooks(target, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
@@ -577,8 +581,6 @@ class WebSocketHandler(AppHandler):
         """
         context = self.context
         policies: tuple[Policy, ...] = ()
-        if self.around is not None and (target.authentication is not None or target.origins is not None):
-            check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
         if target.error is None:
             policies, self._late = _policies(context, target)
         checks = checks_before(context, target, request_hooks, route_hooks, policies)
