@@ -61,6 +61,8 @@ _COOKIE_VALUE = re.compile(r"=[^;]*")
 _PATIENCE = 10.0
 _PARTING = 1.0
 #: Tasks that did not end. They are kept: asyncio complains of one that is destroyed while it waits.
+#: Policies that are not asked again while a socket is open.
+_ONCE = ("AllowAny(", "AllowedOrigin(", "MaxConnections(", "Throttle(")
 _given_up: list[asyncio.Task[Any]] = []
 
 
@@ -79,6 +81,20 @@ class Explanation:
     messages: list[Message]
     #: What had not ended within the time, if anything.
     hanging: str | None
+    #: Whether its session has a user.
+    is_logged_in: bool
+
+    def lives_by(self) -> list[str]:
+        """What closes the socket once it is gone, see `channels_wsdeny.live`; empty for one that is not accepted."""
+        if not (self.messages and self.messages[0]["type"] == "websocket.accept" and conf.LIVE):
+            return []
+        allowed = [noted for noted in self.trace.noted if noted.answer == "allowed"]
+        credentials = [noted.name for noted in allowed if noted.kind == "authentication"]
+        found = [f"the credentials of {name}" for name in credentials if name != "SessionAuthentication"]
+        if not found and self.is_logged_in:
+            found.append("the session")
+        policies = [noted.name for noted in allowed if noted.kind == "policy" and noted.depth == 0]
+        return [*found, *(name for name in policies if not name.startswith(_ONCE))]
 
     def lines(self) -> Iterator[str]:
         """The explanation as lines of text."""
@@ -90,6 +106,8 @@ class Explanation:
             yield f"{name:<8}  {escape(value)} (assumed)"
         yield from (*_steps(self.trace), "")
         yield from _response(self.messages) if self.messages else ["No answer."]
+        if lives_by := self.lives_by():
+            yield from ("", f"It is open as long as these last: {escape(', '.join(lives_by))}.")
         if self.hanging is not None:
             yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(self.hanging)}.")
 
@@ -107,6 +125,7 @@ class Explanation:
             "headers": headers,
             "body": body,
             "close": {"code": closes[0].get("code", 1000), "reason": closes[0].get("reason") or ""} if closes else None,
+            "lives_by": self.lives_by(),
             "given_up": self.hanging,
         }
 
@@ -134,7 +153,8 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
     scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
     trace = Trace(is_dry_run=True)
     messages, hanging = _dry_run(application, scope, trace, store)
-    return Explanation(protocol, scope["path"], user, assumed, trace, messages, hanging)
+    is_logged_in = auth.SESSION_KEY in scope["session"]
+    return Explanation(protocol, scope["path"], user, assumed, trace, messages, hanging, is_logged_in)
 
 
 def time_limit() -> float:

@@ -28,12 +28,17 @@ from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
-from channels_wsdeny.authentication import SessionAuthentication, TicketAuthentication, issue_ticket
+from channels_wsdeny.authentication import (
+    BearerAuthentication,
+    SessionAuthentication,
+    TicketAuthentication,
+    issue_ticket,
+)
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection import explain as explain_module
 from channels_wsdeny.inspection.explain import explain
-from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff
+from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff, Throttle
 from tests.support import case_site
 from tests.support.cases import CASES
 from tests.support.clients import knock
@@ -463,6 +468,22 @@ def test_authentication_classes_are_steps_and_a_ticket_is_not_used_up(ask, users
         assert ticket not in explanation.text
     assert ask(app, "/?ticket=x").status == 401
     assert async_to_sync(knock)(app, f"/?ticket={ticket}").status == 101
+
+
+def test_what_the_life_of_a_socket_depends_on_is_told(ask, users):
+    def last(app, **options):
+        return ask(app, **options).text.splitlines()[-1]
+
+    consumer = AsyncWebsocketConsumer.as_asgi()
+    throttled = require(Throttle("1/s"))(require(IsStaff())(consumer))
+    told = "It is open as long as these last: the session, IsStaff()."
+    assert last(DenyMiddlewareStack(throttled), user="staff") == told
+    token = DenyMiddlewareStack(consumer, authentication=[BearerAuthentication(lambda token: users["alice"])])
+    bearing = {"headers": ["Authorization: Bearer x"]}
+    told = "It is open as long as these last: the credentials of BearerAuthentication, IsAuthenticated()."
+    assert last(token, **bearing) == told
+    assert "as long as" not in ask(DenyMiddlewareStack(public(consumer))).text
+    assert "as long as" not in ask(DenyMiddlewareStack(consumer)).text
 
 
 def test_nothing_secret_is_told_of_the_request(ask):
