@@ -153,7 +153,8 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
     scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
     trace = Trace(is_dry_run=True)
     messages, hanging = _dry_run(application, scope, trace, store)
-    is_logged_in = auth.SESSION_KEY in scope["session"]
+    is_accepted = bool(messages) and messages[0]["type"] == "websocket.accept"  # else it cannot be loaded, perhaps
+    is_logged_in = is_accepted and auth.SESSION_KEY in scope["session"]
     return Explanation(protocol, scope["path"], user, assumed, trace, messages, hanging, is_logged_in)
 
 

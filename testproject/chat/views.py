@@ -4,7 +4,8 @@ from pathlib import Path
 from django.contrib.staticfiles import finders
 from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST
 from django.views.generic import ListView
 
 from channels_wsdeny.decorators import login_required, public, require
@@ -27,7 +28,18 @@ def room(request, slug):
     Everybody who is logged in may see it, for it holds no messages: they come through the socket,
     and that is for members.
     """
-    return render(request, "chat/room.html", {"room": room_from_url(request)})
+    room = room_from_url(request)
+    members = room.members.all() if request.user.is_staff else []
+    return render(request, "chat/room.html", {"room": room, "members": members})
+
+
+@require(IsStaff())
+@require_POST
+def remove_member(request, slug):
+    """Take a member out of a room; `testproject.chat.receivers` ends the sockets."""
+    room = room_from_url(request)
+    room.members.remove(get_object_or_404(room.members, username=request.POST.get("username")))
+    return redirect(room)
 
 
 @require(IsStaff())

@@ -71,3 +71,12 @@ def test_a_member_chats_and_sees_no_denial(room_of):
     page.run("() => { compose.text.value = 'Hello <b>'; compose.requestSubmit(); }", 0)
     assert "Hello <b>" in page.run(SHOWS, "log", "Hello")
     assert "2 rooms" in page.run(SHOWS, "status", "rooms")
+
+
+def test_who_is_removed_while_they_chat_is_told_that_their_access_has_ended(room_of):
+    alice, staff = room_of("alice"), room_of("staff")
+    assert alice.run(SHOWS, "state", "connected") == "connected"
+    staff.run("void setTimeout(() => document.querySelector('[name=username]').click())")
+    assert "Your access has ended." in alice.run(SHOWS, "reason", "access")
+    assert alice.run("document.getElementById('state').textContent") == "denied"
+    assert alice.run("compose.text.disabled")

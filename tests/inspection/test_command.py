@@ -76,7 +76,7 @@ def test_routes_lists_every_endpoint_of_the_test_project_in_aligned_columns():
     ]
     start = heading.index("ENDPOINT")
     assert {line[start - 2 : start + 1] for line in rows} <= {"  t", "  d", "  c"}
-    assert lines[-1] == "11 endpoints: 6 guarded, 5 public, 0 open, 0 perhaps open."
+    assert lines[-1] == "12 endpoints: 7 guarded, 5 public, 0 open, 0 perhaps open."
 
 
 def test_the_name_the_hooks_and_the_notes_are_below_a_row(site):

@@ -138,7 +138,7 @@ async def test_only_members_may_write(conversation, opened, alice, staff, lobby)
     refused = {"type": "error", "detail": "Only members may write here."}
     assert await other.receive_json_from() == refused
     assert (await conversation.receive_json_from())["type"] == "joined"
-    await lobby.members.aremove(alice)
+    await lobby.members.through.objects.all().adelete()  # of which no signal tells
     await conversation.send_json_to({"text": "Hello"})
     assert await conversation.receive_json_from() == refused
 
@@ -147,3 +147,14 @@ async def test_the_status_answers_a_stranger_and_closes(opened, lobby):
     communicator = await opened(STATUS)
     assert (await communicator.receive_json_from())["rooms"] == 1
     assert (await communicator.receive_output())["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize("remove", ["room.members.remove(user)", "user.rooms.remove(room)", "room.members.clear()"])
+async def test_a_member_who_is_removed_loses_the_socket_and_others_keep_theirs(remove, opened, alice, staff, lobby):
+    socket, other = await opened(ROOM, alice, events=2), await opened(MONITOR, staff)
+    await sync_to_async(eval)(remove, {"room": lobby, "user": alice})
+    closed = await socket.receive_output(5)
+    while closed["type"] != "websocket.close":
+        closed = await socket.receive_output(5)
+    assert (closed["code"], closed["reason"]) == (4403, "Your access has ended.")
+    assert (await other.receive_json_from())["type"] == "left"
