@@ -41,6 +41,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "W011": project.check_name_of_dict,
     "W012": caches.check_exactness,
     "W013": caches.check_processes,
+    "W014": caches.check_addresses,
 }
 #: Those of ``manage.py check --deploy`` alone.
 DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {

@@ -1,10 +1,11 @@
-"""System checks of the caches that `Throttle` and `MaxConnections` count on."""
+"""System checks of what `Throttle` and `MaxConnections` count on: caches, and addresses of clients."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.db import DatabaseCache
 from django.core.cache.backends.dummy import DummyCache
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
 
     from ..policies import Policy
+
+
+_COUNTING = (Throttle, MaxConnections)
 
 
 def check_counting() -> Iterator[tuple[str, str]]:
@@ -68,12 +72,26 @@ def check_processes() -> Iterator[tuple[str, str]]:
             )
 
 
+def check_addresses() -> Iterator[tuple[str, str]]:
+    """Policies that count for addresses get that of the client, not of a proxy."""
+    has_proxy = settings.SECURE_PROXY_SSL_HEADER is not None or settings.USE_X_FORWARDED_HOST
+    counting = [each for policy in _policies() for each in policies_within(policy) if isinstance(each, _COUNTING)]
+    by_address = next((each for each in counting if isinstance(each.key, str)), None)
+    if has_proxy and by_address is not None:
+        yield (
+            f"{by_address!r} counts for REMOTE_ADDR (with key='user' for anonymous users), and the site is behind a "
+            "proxy: if the server gives the proxy's address, all clients share one count. X-Forwarded-For is not read.",
+            "Have the server take the address from your proxy alone (uvicorn --proxy-headers --forwarded-allow-ips, "
+            "daphne --proxy-headers), and silence this; or give a function of the request as key.",
+        )
+
+
 def _counting() -> Iterator[tuple[str, Policy]]:
     """The caches that the policies of the site count on, each with the first policy that does."""
     found: dict[str, Policy] = {}
     for policy in _policies():
         for each in policies_within(policy):
-            if isinstance(each, (Throttle, MaxConnections)):
+            if isinstance(each, _COUNTING):
                 found.setdefault(each.cache, each)
     yield from found.items()
 

@@ -58,3 +58,17 @@ def test_policies_are_found_everywhere(place, ids):
         values["ROOT_URLCONF"] = ModuleType("urlconf")
         values["ROOT_URLCONF"].urlpatterns = [path("", throttled)]
     assert ids(app, **values) == ["W013"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "proxy", "found"),
+    [
+        (Throttle("1/s", key="ip"), {"USE_X_FORWARDED_HOST": True}, ["W014"]),
+        (MaxConnections(1), {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}, ["W014"]),
+        (Throttle("1/s", key=lambda request: "all"), {"USE_X_FORWARDED_HOST": True}, []),
+        (Throttle("1/s", key="ip"), {}, []),
+        (IsStaff(), {"USE_X_FORWARDED_HOST": True}, []),
+    ],
+)
+def test_behind_a_proxy_the_address_that_is_counted_for_may_be_the_proxy_s(policy, proxy, found, ids):
+    assert ids(DenyMiddlewareStack(require(policy)(consumer)), CACHES=backend("redis.RedisCache"), **proxy) == found
