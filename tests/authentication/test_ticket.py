@@ -20,6 +20,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, views
 from channels_wsdeny.authentication import TicketAuthentication, issue_ticket, ticket
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import login_required
+from tests.support.caches import cache_settings
 from tests.support.clients import knock
 
 pytestmark = pytest.mark.django_db
@@ -62,7 +63,9 @@ async def test_a_ticket_lets_its_user_in_once_at_its_path(request_of_alice):
     assert not re.search(r"alice|room|session", given)
 
 
-async def test_of_fifty_handshakes_with_one_ticket_one_is_accepted(request_of_alice):
+@pytest.mark.parametrize("backend", ["locmem", "redis"])
+async def test_of_fifty_handshakes_with_one_ticket_one_is_accepted(backend, request_of_alice, settings):
+    settings.CACHES = cache_settings(backend)
     given = await issue(request_of_alice, "/ws/room/")
     found = await asyncio.gather(*(use(given) for _ in range(50)))
     assert sorted(found, key=str) == [401] * 49 + ["alice"]
