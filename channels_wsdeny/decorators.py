@@ -127,7 +127,8 @@ def guard(endpoint: E, guards: Guards) -> E:
             f"{guards} can guard consumers, views and ASGI apps, found {endpoint!r}. "
             "In a URLconf, decorate the view rather than path() or include()."
         )
-    return guarded  # type: ignore[no-any-return]
+    found: E = guarded
+    return found
 
 
 @transparent

@@ -56,7 +56,8 @@ def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpR
     """
     if not logger.isEnabledFor(logging.WARNING) or (context.trace is not None and context.trace.is_dry_run):
         return
-    status = getattr(denial, "status", None) or denial.status_code  # type: ignore[union-attr] # a Deny has a status
+    either: Any = denial
+    status = either.status if isinstance(denial, Exception) else either.status_code
     with protected():
         path = escape(request_path(context.request))
         logger.warning(

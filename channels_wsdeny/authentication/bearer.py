@@ -93,13 +93,15 @@ class SubprotocolToken(Authentication):
         own = vars(request).setdefault("_wsdeny_with_tokens", {})
         if self not in own:
             scheme = self.scheme or (self._authenticators.challenge(request) or "Bearer").split(" ")[0].rstrip(",")
-            scope: Scope = request.scope  # type: ignore[attr-defined] # a handshake
+            handshake: Any = request
+            scope: Scope = handshake.scope
             headers = [pair for pair in scope["headers"] if pair[0] not in {b"authorization", b"cookie"}]
             headers.append((b"authorization", f"{scheme} {token}".encode("latin1")))
             left_out = {"session", "user", "cookies"}
             given = {name: value for name, value in scope.items() if name not in left_out}
             own[self] = HandshakeRequest({**given, "headers": headers})
-        return own[self]  # type: ignore[no-any-return] # put in above
+        made: HandshakeRequest = own[self]
+        return made
 
 
 def take_tokens(scope: Scope, authentication: Authenticators) -> tuple[Scope, dict[str, str]]:

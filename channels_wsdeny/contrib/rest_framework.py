@@ -156,16 +156,16 @@ class _AskedView(APIView):
         return [each for each in renderers if not isinstance(each, BrowsableAPIRenderer)] or renderers
 
     def get_permissions(self) -> list[Any]:
-        permissions = super().get_permissions()
+        permissions: list[Any] = super().get_permissions()
         for leaf in _leaves(permissions):
             _refuse_coroutines(leaf, "has_permission", "has_object_permission")
-        return permissions  # type: ignore[no-any-return]
+        return permissions
 
     def get_throttles(self) -> list[Any]:
-        throttles = super().get_throttles()
+        throttles: list[Any] = super().get_throttles()
         for leaf in _leaves(throttles):
             _refuse_coroutines(leaf, "allow_request")
-        return throttles  # type: ignore[no-any-return]
+        return throttles
 
     def check_throttles(self, request: Any) -> None:
         trace = get_context(request._request).trace
@@ -236,8 +236,9 @@ class _Question:
 
     def resolve(self) -> Any:
         """What the ``obj`` of the policy returns, or has returned for this subject."""
-        obj = self._context.recall(self._policy.obj)
-        return self._policy.obj(self._request) if obj is None else obj  # type: ignore[misc] # it has one
+        resolver: Any = self._policy.obj
+        obj = self._context.recall(resolver)
+        return resolver(self._request) if obj is None else obj
 
     def check_object(self, obj: Any) -> None:
         """Ask the permission classes about this object."""

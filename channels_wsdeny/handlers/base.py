@@ -246,7 +246,7 @@ def _is_another(inner: Authenticators | None, outer: Authenticators | None) -> b
     return outer is None or not (inner.is_session_only and outer.is_session_only)
 
 
-def check_page(request: ScopeRequest, target: Target) -> None:
+def check_page(request: Any, target: Target) -> None:
     """Check the origin of a handshake, by what the nearest stack has said. Raises what denies it."""
     authentication = authentication_of(request)
     reads_cookies = authentication is not None and authentication.reads_cookies

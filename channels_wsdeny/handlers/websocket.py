@@ -239,7 +239,7 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
 def _check_page_again(context: RequestContext, target: Target) -> None:
     """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
     if target.authentication is not None or target.origins is not None:
-        check_page(context.request, target)  # type: ignore[arg-type] # made from a scope
+        check_page(context.request, target)
 
 
 async def _run_within(

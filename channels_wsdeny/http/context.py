@@ -389,13 +389,12 @@ def noting(
     request: HttpRequest, kind: trace.Kind, asked: Hook | Policy | type
 ) -> AbstractContextManager[Callable[[object], None]]:
     """Note in the trace of `request` that a class, hook or policy is asked; the answer is given to what is returned."""
-    if not is_recorded(request):
+    noted_in = get_context(request).state.trace if is_recorded(request) else None
+    if noted_in is None:
         return _NOT_RECORDED
-    if isinstance(asked, type):
-        name: str | None = asked.__name__
-    else:
-        name = getattr(asked, "label", None) or expression_of(asked)  # type: ignore[arg-type] # a policy has no label
-    return _noting(get_context(request).state.trace, kind, str(name))  # type: ignore[arg-type] # it is recorded
+    described: Any = asked  # A policy has no label.
+    name = asked.__name__ if isinstance(asked, type) else getattr(asked, "label", None) or expression_of(described)
+    return _noting(noted_in, kind, str(name))
 
 
 @contextmanager

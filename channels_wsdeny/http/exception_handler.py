@@ -143,9 +143,9 @@ def _code_of(error: Any) -> Any:
 
 
 def _retry_after(error: Any) -> dict[str, str]:
-    wait = getattr(error, "wait", None)
+    wait: Any = getattr(error, "wait", None)
     is_known = isinstance(wait, (int, float)) and math.isfinite(wait) and wait > 0
-    return {"Retry-After": str(math.ceil(wait))} if is_known else {}  # type: ignore[arg-type] # it is a number
+    return {"Retry-After": str(math.ceil(wait))} if is_known else {}
 
 
 def _plain(errors: Any) -> Any:

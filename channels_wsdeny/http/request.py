@@ -125,7 +125,8 @@ class ScopeRequest(ASGIRequest):
 
     @cached_property
     def user(self) -> User:  # type: ignore[override]
-        return self.session_user()  # type: ignore[no-any-return] # perhaps lazy
+        user: User = self.session_user()  # perhaps lazy
+        return user
 
     def session_user(self) -> Any:
         """The user of the session, loaded when it is first looked at."""
