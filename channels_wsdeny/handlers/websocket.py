@@ -94,6 +94,9 @@ _CLOSED_GRACE = 5.0
 class Registry(Protocol):
     """What keeps the sockets of this process, to close them from outside: that of `channels_wsdeny.live`."""
 
+    #: Whether the process is to end, and every handshake is denied with a 503.
+    is_draining: bool
+
     def begin(self, handler: WebSocketHandler) -> Awaitable[None] | None:
         """A handshake begins; what is returned is awaited. Raises `Deny` if there are to be no more."""
 
@@ -151,7 +154,8 @@ async def enter_middleware(
     """
     outer = _context_of(scope)
     match = resolve_within(middleware, scope)
-    if outer is None and await deny_anonymous(middleware, match, scope, receive, send, deny_with):
+    may_be_kept = outer is None and not (registry is not None and registry.is_draining)
+    if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send, deny_with):
         return
     await _enter(Target.of(middleware, match, scope), outer, scope, receive, send, deny_with)
 

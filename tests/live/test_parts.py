@@ -148,6 +148,7 @@ async def test_a_drained_process_closes_its_sockets_in_time_and_denies_new_ones(
     assert not registry.is_draining
     registry.handle({"kind": "drain", "host": registry.host, "seconds": 0.1})
     assert [await each.close() for each in sockets] == [(1012, "")] * 5
-    late = Opened(application)
-    await late.end()
-    assert (late.server.answer.status, late.server.answer.header("retry-after")) == (503, "5")
+    guarded = DenyMiddlewareStack(AsyncWebsocketConsumer.as_asgi())  # whose denial of anonymous clients is kept
+    for late in (Opened(application), Opened(guarded)):
+        await late.end()
+        assert (late.server.answer.status, late.server.answer.header("retry-after")) == (503, "5")
