@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: The code of the denial of a socket whose session, or user, is not there any more.
 SESSION_ENDED = "session_ended"
+#: Seconds that a policy has to end once it is cancelled.
+_GRACE = 1.0
 
 
 class Grant:
@@ -185,10 +187,19 @@ async def ask_again(
     They are asked in a copy of `context`, the contextvars that they were first asked in. Users are kept in `users`, so
     that the sockets of one session share one user, and its permissions. Policies that count only `once` are left out.
 
-    Raises what says that a database or other service cannot be reached, within ``POLICY_TIMEOUT``.
+    Raises what says that a database or other service cannot be reached; and `TimeoutError` for a policy that runs past
+    ``POLICY_TIMEOUT``, also if it swallows its cancellation: other sockets are not to wait for it.
     """
-    asking = _ask_grants(grants, {} if users is None else users)
-    return await asyncio.create_task(asking, context=context.copy())
+    asking = asyncio.create_task(_ask_grants(grants, {} if users is None else users), context=context.copy())
+    try:
+        await asyncio.wait({asking}, timeout=conf.POLICY_TIMEOUT * len(grants) + _GRACE)
+        if not asking.done():
+            raise TimeoutError(
+                "A policy of an open socket ran past POLICY_TIMEOUT, and does not let itself be cancelled."
+            )
+        return asking.result()
+    finally:
+        asking.cancel()
 
 
 async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denial | None:

@@ -328,7 +328,7 @@ async def _enter_stream(
         denial = error
     finally:
         socket.drop_part(stream)
-    await send(await _closing(context, denial))
+    await stream.send(await _closing(context, denial))  # It may be closed already.
 
 
 async def _lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
@@ -949,7 +949,13 @@ class WebSocketHandler(AppHandler):
             grant = Grant(part.request, part.policies)
             denial = await ask_again((grant,), self.app_context, users)
             if denial is not None and self.drop_part(name) is not None:
-                await part.lose(denial)
+                try:
+                    async with asyncio.timeout(conf.POLICY_TIMEOUT):  # Other sockets wait to be asked.
+                        await part.lose(denial)
+                except BaseException:  # The channel layer has not taken it out of the group: that is tried again.
+                    if self.app_context is not None and name not in (self.parts or {}):
+                        self.add_part(name, part)
+                    raise
 
     async def join(self, context: RequestContext, group: str, policy: Policy, channel: str | None) -> None:
         """Join a group of the channel layer, see `RequestContext.join`."""

@@ -152,3 +152,48 @@ async def test_a_drained_process_closes_its_sockets_in_time_and_denies_new_ones(
     for late in (Opened(application), Opened(guarded)):
         await late.end()
         assert (late.server.answer.status, late.server.answer.header("retry-after")) == (503, "5")
+
+
+async def test_a_stream_that_was_closed_is_not_closed_again_by_what_it_raises_then(users, headers_of, change):
+    policy, sent, ended = Switch(), [], []
+
+    @require(policy)
+    class Child(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            ended.append(code)
+            raise Deny(402)
+
+    alice = await Opened(demultiplexer(Child.as_asgi(), sent), headers=headers_of("alice")).accepted()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+    policy.answer = False
+    await change(update(first_name="Alice"))
+    await until(lambda: ended)
+    await alice.stays()
+    assert [message.get("code") for message in sent] == [None, 4403]
+
+
+@pytest.mark.parametrize("is_hanging", [True, False])
+async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
+    is_hanging, users, headers_of, change, monkeypatch, settings
+):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2}
+    policy, layer, tries = Switch(), get_channel_layer(), []
+    consumer = login_required(type("Consumer", (Joining,), {"policy": policy}))
+    alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    discard = layer.group_discard
+
+    async def fail_once(group, channel):
+        tries.append(group)
+        if len(tries) == 1:
+            await (asyncio.sleep(3600) if is_hanging else asyncio.sleep(0))
+            raise ConnectionError
+        await discard(group, channel)
+
+    monkeypatch.setattr(layer, "group_discard", fail_once)
+    policy.answer = False
+    await change(update(first_name="Alice"))
+    await until(lambda: tries)
+    await change(update(first_name="Bob"))
+    await until(lambda: not layer.groups.get("room"))
+    await alice.stays()

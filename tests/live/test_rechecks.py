@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -13,6 +14,7 @@ from django.http import Http404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import permission_required, require
+from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
@@ -391,3 +393,31 @@ async def test_nothing_is_closed_where_live_is_off(world, headers_of, change, se
     await change(update(is_staff=False))
     await asyncio.sleep(0.1)
     await alice.stays()
+
+
+async def test_a_policy_that_swallows_its_cancellation_keeps_no_other_socket_open(
+    world, headers_of, change, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(recheck, "_GRACE", 0.05)
+    asked, let_go = [], asyncio.Event()
+
+    class Swallowing(Policy):
+        async def acheck(self, request):
+            asked.append(request)
+            while len(asked) > 1 and not let_go.is_set():
+                with suppress(asyncio.CancelledError):
+                    await let_go.wait()
+            return True
+
+    hung = await Opened(consumer(Swallowing()), headers=headers_of("alice")).accepted()
+    staff = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    await change(update(first_name="Alice"))
+    await until(lambda: len(asked) == 2)
+    await change(update(is_staff=False))
+    try:
+        async with asyncio.timeout(3):
+            assert await staff.close() == (4403, "permission_denied")
+    finally:
+        let_go.set()
+    await hung.stays()
