@@ -147,9 +147,11 @@ def give_up_turn() -> None:
 
 #: Attributes that Django's own connections have; the last ones are set as they connect.
 _DJANGOS = frozenset(vars(DummyWrapper({})).keys() | {"init_commands", "isolation_level", "transaction_mode"})
-#: SQL that sets a variable of the session, or changes its database, but for what Django does when it connects.
+#: SQL that sets a variable of the session, or changes its database, but for what Django does when it connects: at the
+#: beginning of a statement, after comments.
 _SETS = re.compile(
-    r"\s*(?:set\s+(?!sql_auto_is_null|session\s+transaction)|use\s|reset\s)|.*\bset_config\s*\(",
+    r"(?:\A|;)(?:\s|--[^\n]*\n|/\*(?:(?!\*/).)*\*/)*(?:set\s+(?!sql_auto_is_null|session\s+transaction)|use\s|reset\s)"
+    r"|\bset_config\s*\(",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -189,7 +191,7 @@ def noting_changes() -> Iterator[None]:
 
 
 def _note_setting(setting: set[Any], execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
-    if isinstance(sql, str) and _SETS.match(sql):
+    if not isinstance(sql, str) or _SETS.search(sql):  # What a driver composes cannot be read here.
         setting.add(context["connection"])
     return execute(sql, params, many, context)
 

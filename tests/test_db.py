@@ -325,20 +325,27 @@ def test_a_connection_that_was_lost_costs_a_handshake_at_most(checks, statuses, 
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("state", ["attribute", "sql", "function", "nothing"])
+@pytest.mark.parametrize("state", ["attribute", "sql", "commented", "second", "composed", "function", "nothing"])
 def test_the_tenant_that_a_middleware_sets_on_a_connection_holds_for_its_own_handshake_alone(state, run, postgresql):
     """Policies see it. The next handshake in the thread has another connection; one without a tenant keeps it."""
     found = run(
         f"""
         import sys, types
         from django.utils.deprecation import MiddlewareMixin
+        from psycopg.sql import SQL, Identifier
         settings.CHANNELS_WSDENY["POOL_SIZE"] = 1
+        STATEMENTS = {{
+            "sql": "SET search_path TO tenant",
+            "commented": "/* a */ -- b\\nSET search_path TO tenant",
+            "second": "SELECT 1; SET search_path TO tenant",
+            "composed": SQL("SET search_path TO {{}}").format(Identifier("tenant")),
+        }}
         state, seen, choosing = {state!r}, [], [True]
 
         def choose(request):
             with connection.cursor() as cursor:
-                if state == "sql" and choosing:
-                    cursor.execute("SET search_path TO tenant")
+                if state in STATEMENTS and choosing:
+                    cursor.execute(STATEMENTS[state])
                 elif state == "function" and choosing:
                     cursor.execute("SELECT set_config('app.tenant', 'tenant', false)")
                 elif state == "attribute" and choosing:
