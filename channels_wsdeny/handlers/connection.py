@@ -66,8 +66,8 @@ class Connection:
         self._subprotocol: str | None = None
         #: The code of a close from outside.
         self.close_code: int | None = None
-        #: The task that waits for the next event of an accepted socket; how often it was being cancelled when it began
-        #: to; and whether a close from outside has woken it.
+        #: The task that waits for the next event of an accepted socket, the last of several; how often it was being
+        #: cancelled when it began to; and whether a close from outside has woken it.
         self._reader: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._is_woken = False
@@ -106,16 +106,21 @@ class Connection:
 
     async def next_event(self) -> Message:
         """The next event of an accepted socket; a disconnect once that is closed from outside."""
+        if self.close_code is not None:
+            return await self.receive()
         self._reader = reader = asyncio.current_task()
         if reader is not None:
             self._cancelling = reader.cancelling()
         try:
-            return await (self.receive() if self.listener.pending is None else self.listener.last())
+            event = await (self.receive() if self.listener.pending is None else self.listener.last())
+            if self.close_code is None:  # else a task that was not woken, for another one reads, too
+                return event
         except asyncio.CancelledError:
-            if not self._was_woken():
+            if not self._was_woken(reader):
                 raise
         finally:
-            self._reader = None
+            if self._reader is reader:
+                self._reader = None
         return await self.receive()
 
     async def pass_on(self, message: Message) -> None:
@@ -156,12 +161,12 @@ class Connection:
             self._is_woken = True
             self._reader.cancel()
 
-    def _was_woken(self) -> bool:
-        """Whether the cancellation of the current task is that of `_wake` alone."""
-        if not self._is_woken or self._reader is None:
+    def _was_woken(self, reader: asyncio.Task[Any] | None) -> bool:
+        """Whether the cancellation of `reader`, the current task, is that of `_wake` alone."""
+        if reader is None or self._reader is not reader or not self._is_woken:
             return False
         self._is_woken = False
-        return self._reader.uncancel() <= self._cancelling
+        return reader.uncancel() <= self._cancelling
 
     async def _receive_disconnect(self) -> Message:
         self.receive = _receive_cancelled

@@ -212,3 +212,48 @@ async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(codes):
 def test_a_revocation_of_all_or_with_a_status_of_none_is_refused(arguments):
     with pytest.raises((TypeError, ValueError), match="revoke"):
         async_to_sync(arevoke)(**arguments)
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_of_two_tasks_that_read_at_once_neither_gets_a_message_after_the_close(is_cancelled, codes):
+    """One is told of the close; the cancellation of the other stays its own."""
+    readers = []
+
+    @public
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        readers.extend(asyncio.ensure_future(receive()) for _ in range(2))
+        await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+
+    opened = await Opened(application).accepted()
+    (socket,) = registry.sockets()
+    closing = asyncio.ensure_future(socket.handler.close(4403, ""))
+    await asyncio.sleep(0)
+    if is_cancelled:
+        readers[0].cancel()
+    else:
+        opened.server.events.put_nowait({"type": "websocket.receive", "text": "a command"})
+    await closing
+    await opened.end()
+    await asyncio.wait(readers)
+    results = [reader.result() for reader in readers if not reader.cancelled()]
+    assert results == [{"type": "websocket.disconnect", "code": 4403}]
+    assert readers[0].cancelled() or not is_cancelled
+
+
+async def test_a_task_that_reads_after_another_has_is_still_told_of_the_close(codes):
+    @public
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        first, second = [asyncio.ensure_future(receive()) for _ in range(2)]
+        await first
+        codes.append((await second)["code"])
+
+    opened = await Opened(application).accepted()
+    opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+    await asyncio.sleep(0.01)
+    await arevoke(path="/room/")
+    await opened.end()
+    assert codes == [4403]
