@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import threading
+from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -18,6 +19,7 @@ from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
+from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated, IsStaff
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
@@ -107,6 +109,29 @@ async def test_a_policy_that_hangs_holds_nobody_up_for_longer_than_the_time_limi
         let_go.set()
     assert answer.status == 101
     assert reports() == [(503, "unavailable", repr(policy)), (403, "permission_denied", "IsStaff()")]
+
+
+@pytest.mark.parametrize("fetching", [False, True])
+async def test_a_policy_that_swallows_its_cancellation_decides_nothing_either(fetching, settings, reports, monkeypatch):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(base, "_GRACE", 0.05)
+    let_go = asyncio.Event()
+
+    async def swallow(request):
+        while not let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    policy = AsyncCheck(swallow)
+    try:
+        async with asyncio.timeout(5):
+            if fetching:
+                assert (await fetch(report(policy)(public(type("Own", (Answers,), {}))).as_asgi(), "/")).status == 200
+            else:
+                assert (await knock(stack(consumer(report(policy)).as_asgi()), "/", user=alice)).status == 101
+    finally:
+        let_go.set()
+    assert reports() == [(503, "unavailable", repr(policy))]
 
 
 # It is no policy otherwise.
