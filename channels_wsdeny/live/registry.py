@@ -165,7 +165,7 @@ class Registry:
             keeper = socket.keeper
             keeper.forget(socket)
         if keeper is not None and handler.parts:
-            keeper.leave([part for name, part in handler.parts.items() if isinstance(name, str)])
+            keeper.leave([part for name, part in handler.parts.items() if isinstance(name, tuple)])
 
     def _index(self, socket: Socket) -> None:
         for index, names in ((self._by_user, socket.users), (self._by_session, socket.sessions)):
@@ -202,17 +202,20 @@ class Registry:
 
         request: Any = context.request
         # Noted before the policy is asked, so that what happens meanwhile is not missed.
-        part = Part(request, (policy,), leave)
-        handler.add_part(group, part)
+        part, name = Part(request, (policy,), leave), (group, channel)
+        before = (handler.parts or {}).get(name)
+        handler.add_part(name, part)
         try:
             denial = await ask_again((Grant(request, (policy,)),), handler.app_context or contextvars.copy_context())
         except BaseException:
-            handler.drop_part(group)
+            handler.drop_part(name)
+            if before is not None:  # It is in the group already.
+                handler.add_part(name, before)
             raise
-        if denial is None and (handler.parts or {}).get(group) is part:
+        if denial is None and (handler.parts or {}).get(name) is part:
             await layer.group_add(group, channel)
-        if denial is not None or (handler.parts or {}).get(group) is not part:
-            handler.drop_part(group)
+        if denial is not None or (handler.parts or {}).get(name) is not part:
+            handler.drop_part(name)
             await leave()
             raise denial if isinstance(denial, Deny) else Deny(403)
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
+from django.db import OperationalError
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
@@ -195,5 +196,41 @@ async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
     await change(update(first_name="Alice"))
     await until(lambda: tries)
     await change(update(first_name="Bob"))
+    await until(lambda: not layer.groups.get("room"))
+    await alice.stays()
+
+
+async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, headers_of, change):
+    lost, kept, layer = Switch(), Switch(), get_channel_layer()
+
+    @login_required
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.scope["wsdeny"].join("room", lost, "lost")
+            await self.scope["wsdeny"].join("room", kept, "kept")
+            await self.accept()
+
+    alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    lost.answer = False
+    await change(update(first_name="Alice"))
+    await until(lambda: set(layer.groups["room"]) == {"kept"})
+    await alice.stays()
+    await until(lambda: not layer.groups.get("room"))
+
+
+async def test_a_group_is_still_left_after_another_try_to_join_that_failed(users, headers_of, change):
+    policy, layer = Switch(), get_channel_layer()
+
+    @login_required
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.scope["wsdeny"].join("room", policy)
+            with pytest.raises(OperationalError):
+                await self.scope["wsdeny"].join("room", Switch(OperationalError()))
+            await self.accept()
+
+    alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    policy.answer = False
+    await change(update(first_name="Alice"))
     await until(lambda: not layer.groups.get("room"))
     await alice.stays()
