@@ -157,7 +157,9 @@ async def enter_middleware(
     may_be_kept = outer is None and not (registry is not None and registry.is_draining)
     if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send, deny_with):
         return
-    await _enter(Target.of(middleware, match, scope), outer, scope, receive, send, deny_with)
+    entering = _enter(Target.of(middleware, match, scope), outer, scope, receive, send, deny_with)
+    del match  # An open socket keeps nothing of it.
+    await entering
 
 
 async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
@@ -176,7 +178,9 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
         outer = context_within(outer, scope)
         scope = {**scope, "wsdeny": outer}
     target = Target(app, guards.policies, guards.reported, ((), guards.hooks), app, consumer, owes_default=False)
-    await _enter(target, outer, scope, receive, send)
+    entering = _enter(target, outer, scope, receive, send)
+    del target  # as above
+    await entering
 
 
 async def _enter(
@@ -189,6 +193,7 @@ async def _enter(
 ) -> None:
     if outer is None:
         running = WebSocketHandler(scope, receive, send, deny_with).run_outermost(target)
+        del target  # An open socket keeps nothing of it.
         # granian keeps a denied connection for as long as any frame holds its callables.
         await (asyncio.create_task(running) if is_granian(send) else running)
         return
@@ -516,7 +521,9 @@ class WebSocketHandler(AppHandler):
             raise
         token = _handshake.set(self)
         try:
-            await self.run(target, runner)
+            running = self.run(target, runner)
+            del target, runner  # as above
+            await running
             await self._end_beside()
             await self._connection.finish()
         finally:
@@ -560,7 +567,9 @@ class WebSocketHandler(AppHandler):
         found: dict[str, Any] | Denial | _Raised
         try:
             if runner is not None and runner.has_around:
-                await self._run_around(target, runner)
+                surrounded = self._run_around(target, runner)
+                del target, runner  # An open socket keeps nothing of them.
+                await surrounded
                 return
             found = await self.admit(target, *([], []) if runner is None else runner.checks())
         except ClientLeft:
@@ -573,7 +582,7 @@ class WebSocketHandler(AppHandler):
                 raise
             found = _Raised(error)
         if isinstance(found, dict):
-            app, target, runner = target.app, None, None  # type: ignore[assignment] # an open socket keeps nothing of them
+            app, target, runner = target.app, None, None  # type: ignore[assignment] # as above
             await self.run_app(app, found)
         else:
             await self._answer(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import pytest
@@ -12,8 +13,10 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, with_hooks
 from channels_wsdeny.handlers import websocket
+from channels_wsdeny.handlers.base import Target
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
+from channels_wsdeny.routing.match import EndpointMatch
 from tests.support.opened import Opened, until
 from tests.support.sockets import disconnect
 
@@ -257,3 +260,11 @@ async def test_a_task_that_reads_after_another_has_is_still_told_of_the_close(co
     await arevoke(path="/room/")
     await opened.end()
     assert codes == [4403]
+
+
+@pytest.mark.parametrize("kind", ["stack", "around", "async"])
+async def test_an_open_socket_keeps_nothing_of_what_its_endpoint_was_found_by(kind, codes):
+    opened = await Opened(consumers(codes)[kind]).accepted()
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, (Target, EndpointMatch))]
+    await opened.leave()
