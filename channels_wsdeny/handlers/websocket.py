@@ -106,6 +106,9 @@ class Registry(Protocol):
     def ended(self, handler: WebSocketHandler) -> None:
         """The handshake was denied, or the socket has ended."""
 
+    def stream_changed(self, handler: WebSocketHandler, request: HandshakeRequest) -> None:
+        """A stream of an accepted socket has opened or ended."""
+
     async def join(
         self, handler: WebSocketHandler, context: RequestContext, group: str, policy: Policy, channel: str | None
     ) -> None:
@@ -324,6 +327,8 @@ async def _enter_stream(
             context.consumer = target.consumer or True
             context.mark_passed(policies, are_guards=target.are_guards)
             app_scope = scope_for_application(context, {**scope, **target.url})
+            if registry is not None:
+                registry.stream_changed(socket, request)
             if stream.close_code is None:
                 await target.app(app_scope, stream.next_event, stream.pass_on)
             return
@@ -333,6 +338,8 @@ async def _enter_stream(
         denial = error
     finally:
         socket.drop_part(stream)
+        if registry is not None:
+            registry.stream_changed(socket, request)
     await stream.send(await _closing(context, denial))  # It may be closed already.
 
 

@@ -23,7 +23,7 @@ from channels.layers import get_channel_layer
 
 from ..conf import conf
 from ..exceptions import Deny
-from ..handlers.recheck import Grant, Part, ask_again
+from ..handlers.recheck import Grant, Part, ask_again, user_id
 from ..log import request_path
 from .keeper import Keeper
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..handlers.websocket import WebSocketHandler
     from ..http.context import RequestContext
+    from ..http.request import HandshakeRequest
     from ..policies import Policy
     from ..policies.base import Denial
 
@@ -70,11 +71,19 @@ class Socket:
     def __init__(self, handler: WebSocketHandler, keeper: Keeper) -> None:
         self.handler, self.keeper = handler, keeper
         self.since = time.time()
-        self.users = tuple({grant.user_id for grant in handler.grants if grant.user_id is not None})
+        #: The users of its grants, and of its streams, which may have credentials of their own.
+        self.users: tuple[str, ...] = ()
+        self.find_users()
         self.sessions: tuple[str, ...] = ()
         self.find_sessions()
         #: When its session or credentials expire, in seconds since the epoch; None if that is not known.
         self.expires: float | None = None
+
+    def find_users(self) -> None:
+        """Note the users that its grants and streams have now."""
+        found = [grant.user_id for grant in self.handler.grants]
+        found += [user_id(vars(part.request).get("user")) for part in (self.handler.parts or {}).values()]
+        self.users = tuple(dict.fromkeys(name for name in found if name is not None))
 
     def find_sessions(self) -> None:
         """Note the sessions that its grants name now."""
@@ -166,6 +175,22 @@ class Registry:
             keeper.forget(socket)
         if keeper is not None and handler.parts:
             keeper.leave([part for name, part in handler.parts.items() if isinstance(name, tuple)])
+
+    def stream_changed(self, handler: WebSocketHandler, request: HandshakeRequest) -> None:
+        """A stream of the socket, that of `request`, has opened or ended: its user may not be that of the socket."""
+        name = user_id(vars(request).get("user"))
+        if name is None or any(grant.user_id == name for grant in handler.grants):
+            return
+        with self._lock:
+            socket = self.by_handler.get(handler)
+            if socket is None:
+                return
+            before = socket.users
+            self._unindex(socket)
+            socket.find_users()
+            self._index(socket)
+        if name not in before:  # What has happened to this user meanwhile was not about the socket.
+            socket.keeper.ask([socket])
 
     def _index(self, socket: Socket) -> None:
         for index, names in ((self._by_user, socket.users), (self._by_session, socket.sessions)):

@@ -7,9 +7,11 @@ import asyncio
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
+from django.contrib.auth import get_user_model
 from django.db import OperationalError
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.live.registry import registry
 from tests.live.test_rechecks import Switch, update
@@ -233,4 +235,26 @@ async def test_a_group_is_still_left_after_another_try_to_join_that_failed(users
     policy.answer = False
     await change(update(first_name="Alice"))
     await until(lambda: not layer.groups.get("room"))
+    await alice.stays()
+
+
+async def test_a_stream_ends_with_the_user_whom_it_was_opened_for_by_a_token_of_its_own(users, headers_of, change):
+    sent = []
+    bearer = BearerAuthentication(lambda token: get_user_model().objects.filter(username=token, is_active=True).first())
+    consumer = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    application = demultiplexer(DenyMiddlewareStack(consumer, authentication=[bearer]), sent)
+    headers = [*headers_of("alice"), (b"authorization", b"Bearer bob")]
+    alice = await Opened(application, headers=headers).accepted()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+
+    def deactivate():
+        bob = get_user_model().objects.get(username="bob")
+        bob.is_active = False
+        bob.save()
+
+    await change(deactivate)
+    await until(lambda: len(sent) == 2)
+    assert sent[1]["code"] == 4401
+    assert [socket["user"] for socket in registry.describe()] == [str(users["alice"].pk)]
     await alice.stays()
