@@ -924,6 +924,13 @@ class WebSocketHandler(AppHandler):
         self._end_app_in(_CLOSED_GRACE)
         return await self._connection.close(code, reason)
 
+    async def close_for(self, context: RequestContext, code: int, reason: str) -> None:
+        """Close the socket for its application; before the accept that is a denial, as its own close is."""
+        if self.state is State.CONNECTING:
+            await context.handler.send({"type": "websocket.close", "code": code, "reason": reason})
+        else:
+            await self.close(code, reason)
+
     async def recheck(self, context: RequestContext) -> None:
         """Ask what let the socket in again, for its application. Raises `Deny` if something denies now.
 

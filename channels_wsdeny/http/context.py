@@ -192,8 +192,11 @@ class RequestContext:
         await self._socket().recheck(self)
 
     async def close(self, status: int = 403, detail: str = "") -> None:
-        """Close this socket with 4000 + `status` and the detail as reason; its consumer gets its disconnect."""
-        await self._socket().close(4000 + status, detail)
+        """Close this socket with 4000 + `status` and the detail as reason; its consumer gets its disconnect.
+
+        Before the accept, the handshake is denied with `status` and the detail.
+        """
+        await self._socket().close_for(self, 4000 + status, detail)
 
     async def join(self, group: str, policy: Policy, channel: str | None = None) -> None:
         """Add this socket to a group of the channel layer, for as long as `policy` allows it: then it leaves the group.

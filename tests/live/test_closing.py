@@ -268,3 +268,17 @@ async def test_an_open_socket_keeps_nothing_of_what_its_endpoint_was_found_by(ki
     gc.collect()
     assert not [each for each in gc.get_objects() if isinstance(each, (Target, EndpointMatch))]
     await opened.leave()
+
+
+@pytest.mark.parametrize("kind", ["stack", "around within"])
+async def test_a_consumer_that_closes_before_it_accepts_denies(kind, codes):
+    class Closing(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.scope["wsdeny"].close(409, "That was too much.")
+            await self.accept()
+
+    endpoint = public(Closing) if kind == "stack" else with_hooks(around)(public(Closing))
+    opened = Opened(DenyMiddlewareStack(endpoint.as_asgi()))
+    await opened.end()
+    assert opened.server.answer.status == 409
+    assert b"That was too much." in opened.server.answer.body
