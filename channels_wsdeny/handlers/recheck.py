@@ -197,6 +197,8 @@ async def ask_again(
             raise TimeoutError(
                 "A policy of an open socket ran past POLICY_TIMEOUT, and does not let itself be cancelled."
             )
+        if asking.cancelled():  # by a policy of its own
+            return Deny(500)
         return asking.result()
     finally:
         asking.cancel()

@@ -260,6 +260,7 @@ class Registry:
         - ``drain``: all are closed. ``host`` (None: any), ``seconds``.
         """
         with self._lock:
+            self._apply(event, None)  # It raises for what it cannot understand, which is not kept then.
             self._handled += 1
             if self._connecting:
                 self._events.append(event)
@@ -268,7 +269,6 @@ class Registry:
                     self._events.popleft()
             else:
                 self._events.clear()
-            self._apply(event, None)
 
     def drain(self, seconds: float) -> None:
         """Deny new handshakes with a 503, and close all sockets with 1012 (RFC 6455) within so many seconds."""

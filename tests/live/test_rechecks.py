@@ -421,3 +421,32 @@ async def test_a_policy_that_swallows_its_cancellation_keeps_no_other_socket_ope
     finally:
         let_go.set()
     await hung.stays()
+
+
+async def test_a_policy_that_cancels_its_task_closes_its_socket_and_keeps_no_other_open(world, headers_of, change):
+    asked = []
+
+    class Cancelling(Policy):
+        async def acheck(self, request):
+            asked.append(request)
+            if len(asked) > 1:
+                asyncio.current_task().cancel()
+                await asyncio.sleep(0)
+            return True
+
+    headers = headers_of("alice")
+    sockets = [await Opened(consumer(policy), headers=headers).accepted() for policy in (Cancelling(), IsStaff())]
+    async with asyncio.timeout(5):
+        await change(update(is_staff=False))
+        assert [await each.close() for each in sockets] == [(4500, "server_error"), (4403, "permission_denied")]
+
+
+async def test_an_event_that_cannot_be_understood_keeps_no_handshake_from_its_accept(world, headers_of):
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            with pytest.raises(KeyError):
+                registry.handle({"kind": "users"})  # as a process with another version may send
+            await self.accept()
+
+    opened = await Opened(require(AllowAny())(Consumer).as_asgi()).accepted()
+    await opened.stays()
