@@ -16,6 +16,7 @@ import functools
 import os
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,18 @@ def get_layer() -> Any:
         warn_once("live.layer", f"The channel layer cannot be used ({type(error).__name__}).")
         return None
     return None if isinstance(layer, InMemoryChannelLayer) else layer
+
+
+class _Here(ThreadPoolExecutor):
+    """Runs what it is given in the caller's thread, such as the look-up of a host's address."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:  # the caller gets it
+            future.set_exception(error)
+        return future
 
 
 class Sender:
@@ -132,9 +145,17 @@ class Sender:
                 async_to_sync(self.send_now)({})
 
     def flush_at_exit(self) -> None:
-        """Send what waits as the process ends."""
-        if self._waiting:
-            self._flush_blocking()
+        """Send what waits as the process ends, when no executor takes work any more."""
+        if not self._waiting:
+            return
+        loop = asyncio.new_event_loop()
+        loop.set_default_executor(_Here())
+        try:
+            loop.run_until_complete(self.flush())
+        except Exception as error:  # There is no later.
+            _log_unsent(error)
+        finally:
+            loop.close()
 
     async def flush(self) -> None:
         """Send what waits. Raises what the layer raises; then it waits on."""

@@ -15,6 +15,7 @@ from channels_wsdeny.live.registry import registry
 from tests.live.test_rechecks import Switch
 from tests.support.layers import FakeLayer
 from tests.support.opened import Opened, until
+from tests.support.processes import run_python
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 OTHER = "another:1:abc"
@@ -208,10 +209,36 @@ def test_a_process_whose_layer_is_away_goes_on_and_sends_later(layer, caplog):
     assert layer.sent[0]["events"] == [{"kind": "all"}]
 
 
-def test_what_waits_is_sent_as_the_process_ends(layer):
+_COMMAND = """
+import asyncio, sys, types
+
+class Layer:
+    async def group_send(self, group, message):
+        await asyncio.get_running_loop().getaddrinfo("localhost", 6379)  # as a client of Redis does
+        print(*(event["kind"] for event in message["events"]))
+
+sys.modules["site_layer"] = types.SimpleNamespace(Layer=Layer)
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["channels_wsdeny"], CHANNEL_LAYERS={"default": {"BACKEND": "site_layer.Layer"}})
+django.setup()
+from channels_wsdeny.live import channel
+for kind in ("first", "second", "third"):
+    channel.publish({"kind": kind})
+"""
+
+
+@pytest.mark.servers
+def test_what_waits_is_sent_as_the_process_ends():
+    """By then no thread can be started for it."""
+    assert run_python(_COMMAND) == ("first\nsecond third", "")
+
+
+def test_what_cannot_be_sent_as_the_process_ends_is_logged(layer, caplog):
+    layer.mode = "fails"
     channel.sender._waiting.append({"kind": "all"})
     channel.sender.flush_at_exit()
-    assert layer.sent[0]["events"] == [{"kind": "all"}]
+    assert "cannot be told" in caplog.text
 
 
 def test_revoke_and_sockets_are_for_synchronous_code_too(layer):
