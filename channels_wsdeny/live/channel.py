@@ -124,6 +124,8 @@ class Sender:
             await self.flush()
         except Exception as error:  # The next heartbeat tries again.
             _log_unsent(error)
+            if current_subscription() is None:  # There are none.
+                self._flush_later(conf.HEARTBEAT)
 
     def _flush_later(self, seconds: float) -> None:
         """Send what waits then; if nothing does, tell how much was sent: this process sends no heartbeats."""

@@ -209,6 +209,15 @@ def test_a_process_whose_layer_is_away_goes_on_and_sends_later(layer, caplog):
     assert layer.sent[0]["events"] == [{"kind": "all"}]
 
 
+async def test_a_process_with_an_event_loop_and_no_sockets_sends_later_what_it_could_not(layer, caplog):
+    layer.mode = "fails"
+    channel.publish({"kind": "all"})
+    await until(lambda: "cannot be told" in caplog.text)
+    layer.mode = None
+    await until(lambda: layer.sent)
+    assert layer.sent[0]["events"] == [{"kind": "all"}]
+
+
 _COMMAND = """
 import asyncio, sys, types
 
