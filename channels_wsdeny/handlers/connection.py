@@ -138,19 +138,18 @@ class Connection:
             return False
         self.close_code = code
         send, self.send, self.receive = self.send, _drop, self._receive_disconnect
-        closing = asyncio.ensure_future(send({"type": "websocket.close", "code": code, "reason": reason}))
-        # Most servers send it without waiting. One that waits for a client that does not read must not keep the
-        # application from its end.
+        message = {"type": "websocket.close", "code": code, "reason": reason}
+        closing = asyncio.get_running_loop().create_task(_send(send, message))
+        # Most servers send it without waiting; granian drops it if its application ends before. One that waits for a
+        # client that does not read must not keep the application from its end.
         try:
-            await asyncio.sleep(0)
+            await (asyncio.wait({closing}, timeout=_CLOSING) if is_granian(send) else asyncio.sleep(0))
         finally:
             self._wake()
         try:
             async with asyncio.timeout(_CLOSING):
                 await closing
-        except (
-            Exception
-        ) as error:  # The client has left, or the application has closed; servers differ in what they raise.
+        except Exception as error:  # The client has left, or the application has closed: servers differ.
             logger.debug("The close of %s was not sent: %r", self.scope["path"], error)
         return True
 
@@ -252,6 +251,10 @@ class Connection:
         """Let go of the server: granian keeps a connection for as long as anything holds its callables."""
         self.listener.close()
         self.receive, self.send = receive_nothing, send_nothing
+
+
+async def _send(send: Send, message: Message) -> None:
+    await send(message)
 
 
 async def _drop(message: Message) -> None:
