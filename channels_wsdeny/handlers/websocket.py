@@ -547,8 +547,10 @@ class WebSocketHandler(AppHandler):
         Raises what denies.
         """
         authentication = target.authentication or authentication_of_site()
-        request.scope, request.subprotocol_tokens = self.take_tokens(self._connection.scope, authentication)
-        self._connection.scope = request.scope
+        scope, tokens = self.take_tokens(self._connection.scope, authentication)
+        if tokens:
+            request.scope = self._connection.scope = scope
+            request.subprotocol_tokens = tokens
         request.check_host()
         request.begin()
         authenticate_by(request, authentication)

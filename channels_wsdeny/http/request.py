@@ -7,7 +7,7 @@ import functools
 import logging
 from functools import partial
 from io import BytesIO
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
@@ -54,13 +54,14 @@ class ScopeRequest(ASGIRequest):
     when something first asks for what it sets: most denials need neither ``META`` nor cookies.
     """
 
+    #: The credentials that an authentication class has found, once the user is loaded.
+    auth: Any = None
+    #: The tokens that the client sent as subprotocols, each by the subprotocol before it.
+    subprotocol_tokens: Mapping[str, str] = MappingProxyType({})
+
     def __init__(self, scope: Scope, stream: Any) -> None:
         self.scope = scope
         self._unread_stream = stream
-        #: The credentials that an authentication class has found, once the user is loaded.
-        self.auth: Any = None
-        #: The tokens that the client sent as subprotocols, each by the subprotocol before it.
-        self.subprotocol_tokens: Mapping[str, str] = {}
         #: ``url_route`` of Channels, which is kept in step with `resolver_match`.
         self.url_route: Any = None
         if scope.get("session") is not None:
@@ -224,7 +225,8 @@ class ScopeRequest(ASGIRequest):
         make: Callable[[Scope], Self] = type(self)
         sibling = make(copy_scope(scope))
         sibling.ctx = self.ctx
-        sibling.subprotocol_tokens = self.subprotocol_tokens
+        if self.subprotocol_tokens:
+            sibling.subprotocol_tokens = self.subprotocol_tokens
         if scope.get("url_route") is not None:
             sibling._route_by(scope)
         return sibling
