@@ -269,9 +269,10 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
         if known is not None and known.is_authenticated:
             return
         may_find = authentication.may_find_credentials(request.scope) or bool(request.subprotocol_tokens)
-        if not may_find and (known is not None or not request.may_have_session_user):
-            if known is None:
-                own["user"] = anonymous_user()
+        if not may_find and known is not None:
+            return
+        if not may_find and given is None and not request.may_have_session_user:
+            own["user"] = anonymous_user()
             return
     own["_wsdeny_session_user"] = given
     own.setdefault("auth", None)

@@ -315,7 +315,7 @@ class _Steps:
             if process is not None:
                 try:
                     response = _checked(member.path, "process_response()", process(request, response))
-                except Exception as error:  # as above: those around see the response
+                except Exception as error:  # the middleware around it see the response
                     response = make_denial(get_context(request), error, strict=True)
         return response
 
@@ -430,7 +430,7 @@ def _view_hook(process: Callable[..., Any]) -> Callable[..., Any]:
     async def async_hook(request: HttpRequest) -> Any:
         try:
             return await process(*arguments(request)) or None
-        except Exception as error:  # as above
+        except Exception as error:  # as Django, which does not ask process_exception() about it
             return denial_of(error)
 
     return async_hook if iscoroutinefunction(process) else hook

@@ -182,7 +182,7 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
         scope = {**scope, "wsdeny": outer}
     target = Target(app, guards.policies, guards.reported, ((), guards.hooks), app, consumer, owes_default=False)
     entering = _enter(target, outer, scope, receive, send)
-    del target  # as above
+    del target  # An open socket keeps nothing of it.
     await entering
 
 
@@ -529,7 +529,7 @@ class WebSocketHandler(AppHandler):
         token = _handshake.set(self)
         try:
             running = self.run(target, runner)
-            del target, runner  # as above
+            del target, runner  # An open socket keeps nothing of them.
             await running
             await self._end_beside()
             await self._connection.finish()
@@ -591,7 +591,7 @@ class WebSocketHandler(AppHandler):
                 raise
             found = _Raised(error)
         if isinstance(found, dict):
-            app, target, runner = target.app, None, None  # type: ignore[assignment] # as above
+            app, target, runner = target.app, None, None  # type: ignore[assignment] # keep nothing
             await self.run_app(app, found)
         else:
             await self._answer(found)

@@ -13,6 +13,7 @@ from channels.middleware import BaseMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
+from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
@@ -201,6 +202,14 @@ async def test_a_user_in_the_scope_stays_unless_it_is_anonymous(users):
     app = AuthMiddlewareStack(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]))
     assert await ask(app, x_name="alice") == "alice"
     assert (await ask(app)).status == 401
+
+
+async def test_a_user_that_a_wrapper_has_not_loaded_yet_stays_where_there_are_no_credentials(users):
+    classes = [BearerAuthentication(lambda token: None)]
+    for user, expected in [(users["bob"], "bob"), (AnonymousUser(), None)]:
+        lazy = SimpleLazyObject(lambda user=user: user)
+        answer = await ask(with_user(lazy)(DenyMiddlewareStack(Consumer.as_asgi(), authentication=classes)))
+        assert answer == expected if expected else answer.status == 401
 
 
 async def test_the_session_of_an_anonymous_user_in_the_scope_is_not_asked_again(headers_of):
