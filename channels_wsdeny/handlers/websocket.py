@@ -1036,8 +1036,13 @@ class WebSocketHandler(AppHandler):
 
     # What the application calls
 
-    async def receive(self) -> Message:
-        """The application's ``receive``."""
+    def receive(self) -> Awaitable[Message]:
+        """The application's ``receive``. An idle socket waits in the `Connection` alone, without frames of ours."""
+        if self.state is State.ACCEPTED and self._connect_taken and self.around is None and not self._late:
+            return self._connection.next_event()
+        return self._receive()
+
+    async def _receive(self) -> Message:
         if self._late and not self._is_open():
             await self._ask_late()
         if self.around is not None and self._opens:
