@@ -22,7 +22,7 @@ from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.context import RequestContext, expression_of
 from ..http.exception_handler import denial_of, forget_frames, translate
-from ..http.messages import Closed, EncodedDenial, encode_headers
+from ..http.messages import Closed, EncodedDenial, close_message, encode_headers
 from ..http.origins import check_origin
 from ..http.request import ScopeRequest, authentication_of, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ..policies.checks import Check, Watcher
     from ..routing.match import Match
     from ..routing.middleware import ASGIMiddleware
-    from ..types import ASGIApp, Scope
+    from ..types import ASGIApp, Message, Scope
 
     #: The site's own page for a denial; None without one.
     PageFor = Callable[[Deny], HttpResponseBase | None]
@@ -253,6 +253,12 @@ def check_page(request: Any, target: Target) -> None:
     check_origin(request, target.origins, reads_cookies=reads_cookies)
 
 
+def check_page_again(context: RequestContext, target: Target) -> None:
+    """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
+    if target.authentication is not None or target.origins is not None:
+        check_page(context.request, target)
+
+
 def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, Any]:
     """The scope of the application, as under Channels' `AuthMiddlewareStack`."""
     request: Any = context.request
@@ -286,6 +292,15 @@ def due_default(context: RequestContext, target: Target) -> Policy | None:
     if context.pending_default is None:
         context.pending_default = default_policy()
     return context.pending_default
+
+
+def due_policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+    """The policies to ask before `target`, and those to ask when it first calls ``receive`` or accepts."""
+    policies = target.policies
+    default = due_default(context, target) if target.owes_default else None
+    if default is None:
+        return policies, ()
+    return (policies, (default,)) if target.is_late else ((*policies, default), ())
 
 
 def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
@@ -504,6 +519,20 @@ def finalize_error(context: RequestContext, error: Exception) -> EncodedDenial:
 def _logged(context: RequestContext, denial: EncodedDenial) -> EncodedDenial:
     log_denial(context, denial.response.status_code, denial.code)
     return denial
+
+
+async def respond(context: RequestContext, denial: Denial | Exception) -> HttpResponseBase:
+    """As `make_denial` for a socket, in a thread where that may block."""
+    if denial_blocks(denial):
+        return await run_in_threadpool(lambda: make_denial(context, denial, strict=True))
+    return make_denial(context, denial, strict=True)
+
+
+async def closing_message(context: RequestContext, denial: Denial | Exception) -> Message:
+    """The close that stands for a denial of an open socket or stream; its reason is the detail, if there is one."""
+    response = await respond(context, denial)
+    reason = str(denial.detail) if isinstance(denial, Deny) else ""
+    return close_message(await finalize_response(context, response), reason)
 
 
 async def save_session(context: RequestContext, response: HttpResponseBase) -> None:

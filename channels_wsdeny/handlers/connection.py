@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a client has to answer the close of ``DENY_WITH = "close"``, before its socket is dropped.
 _CLOSING = 1.0
+#: Seconds that the application of a socket that was closed from outside has to end by itself.
+CLOSED_GRACE = 5.0
 #: Bytes of a body above which a server may have to wait for the client to read.
 _LARGE_BODY = 16 * 1024
 
@@ -48,6 +50,7 @@ class Connection:
         "_signalling",
         "_subprotocol",
         "_unsent",
+        "app_limit",
         "close_code",
         "deny_with",
         "has_left",
@@ -64,6 +67,8 @@ class Connection:
         self.has_left = False
         #: The subprotocol that the client has sent before a token: it is selected where the application selects none.
         self._subprotocol: str | None = None
+        #: Ends the application once it was denied, or its socket closed from outside.
+        self.app_limit: asyncio.Timeout | None = None
         #: The code of a close from outside.
         self.close_code: int | None = None
         #: The task that waits for the next event of an accepted socket, the last of several; how often it was being
@@ -132,11 +137,13 @@ class Connection:
     async def close(self, code: int, reason: str) -> bool:
         """Close the accepted socket: the client gets the close, and the application a disconnect with `code`.
 
-        What the application sends from now on is dropped. False if the socket is closed already.
+        What the application sends from now on is dropped; if it has not ended 5 s later, it is cancelled. False if the
+        socket is closed already.
         """
         if self.close_code is not None or self.receive is receive_nothing:
             return False
         self.close_code = code
+        self.end_app_in(CLOSED_GRACE)
         send, self.send, self.receive = self.send, _drop, self._receive_disconnect
         message = {"type": "websocket.close", "code": code, "reason": reason}
         closing = asyncio.get_running_loop().create_task(_send(send, message))
@@ -152,6 +159,16 @@ class Connection:
         except Exception as error:  # The client has left, or the application has closed: servers differ.
             logger.debug("The close of %s was not sent: %r", self.scope["path"], error)
         return True
+
+    def end_app_in(self, seconds: float) -> None:
+        """Cancel the application so many seconds from now."""
+        if self.app_limit is not None and not self.app_limit.expired():
+            self.app_limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    @property
+    def has_ended_app(self) -> bool:
+        """Whether the application was cancelled by `end_app_in`."""
+        return self.app_limit is not None and self.app_limit.expired()
 
     def _wake(self) -> None:
         """Have the task that waits for an event stop, without one of its own for each message."""

@@ -13,8 +13,9 @@ import asyncio
 import contextvars
 import enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
@@ -23,11 +24,11 @@ from django.urls.exceptions import Resolver404
 from .. import signals
 from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import take_tokens
-from ..concurrency import adopt_context, is_being_cancelled, run_in_threadpool
+from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied, HookError
 from ..headers import check_headers
-from ..hooks.registry import ordered_hooks, site_hooks
+from ..hooks.registry import site_hooks
 from ..hooks.runner import make_runner
 from ..http.context import RequestContext, RequestState
 from ..http.exception_handler import means_denial
@@ -36,13 +37,12 @@ from ..http.messages import (
     DenialFromApplication,
     EncodedDenial,
     accept_headers,
-    close_message,
     is_connect,
 )
 from ..http.request import HandshakeRequest, authentication_of
 from ..http.servers import is_granian
 from ..log import log_denial, log_failure, logger
-from ..policies.checks import ClientLeft, LoadUser
+from ..policies.checks import ClientLeft
 from ..routing.resolver import resolve_within
 from .base import (
     LEAST_SECONDS,
@@ -52,10 +52,11 @@ from .base import (
     Target,
     authorize,
     check_page,
+    check_page_again,
     checks_before,
+    closing_message,
     context_within,
-    denial_blocks,
-    due_default,
+    due_policies,
     end_request,
     finalize_error,
     finalize_response,
@@ -63,17 +64,18 @@ from .base import (
     make_denial,
     policy_checks,
     report,
-    request_within,
+    respond,
     scope_for_application,
     set_route,
 )
-from .connection import Connection
+from .connection import CLOSED_GRACE, Connection
 from .django_middleware import middleware_hooks
 from .fast_denial import deny_anonymous, encoded_denial
-from .recheck import Grant, Part, ask_again, grants_of
+from .open_socket import OpenSocket, is_draining
+from .stream import enter_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from ..authentication.base import Authenticators
     from ..hooks import Hooks
@@ -87,36 +89,7 @@ if TYPE_CHECKING:
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.
 _GRACE = 1.0
-#: Seconds that the application of a socket that was closed from outside has to end by itself.
-_CLOSED_GRACE = 5.0
 
-
-class Registry(Protocol):
-    """What keeps the sockets of this process, to close them from outside: that of `channels_wsdeny.live`."""
-
-    #: Whether the process is to end, and every handshake is denied with a 503.
-    is_draining: bool
-
-    def begin(self, handler: WebSocketHandler) -> Awaitable[None] | None:
-        """A handshake begins; what is returned is awaited. Raises `Deny` if there are to be no more."""
-
-    def accepted(self, handler: WebSocketHandler) -> None:
-        """The handshake was accepted."""
-
-    def ended(self, handler: WebSocketHandler) -> None:
-        """The handshake was denied, or the socket has ended."""
-
-    def stream_changed(self, handler: WebSocketHandler, request: HandshakeRequest) -> None:
-        """A stream of an accepted socket has opened or ended."""
-
-    async def join(
-        self, handler: WebSocketHandler, context: RequestContext, group: str, policy: Policy, channel: str | None
-    ) -> None:
-        """Join a group of the channel layer as long as `policy` allows it. Raises `Deny` if it does not."""
-
-
-#: Set by the app once Django is ready: this module does not import what is above it.
-registry: Registry | None = None
 
 #: The handler of the layer whose policies have allowed the code that runs now: they count for it and those around it.
 _decided: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_decided", default=None)
@@ -157,7 +130,7 @@ async def enter_middleware(
     """
     outer = _context_of(scope)
     match = resolve_within(middleware, scope)
-    may_be_kept = outer is None and not (registry is not None and registry.is_draining)
+    may_be_kept = outer is None and not is_draining()
     if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send, deny_with):
         return
     entering = _enter(Target.of(middleware, match, scope), outer, scope, receive, send, deny_with)
@@ -204,7 +177,7 @@ async def _enter(
     if outer.consumer is not None or state is State.ACCEPTED:
         stream = RequestState()
         try:
-            await _enter_stream(target, outer, stream, scope, receive, send)
+            await enter_stream(target, outer, stream, scope, receive, send)
         finally:
             await end_request(RequestContext(outer.request, stream))
     elif state is State.CONNECTING:
@@ -230,14 +203,14 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
     try:
-        _check_page_again(context, target)
+        check_page_again(context, target)
         # Those of a stack that only a wrapper leads to, so that they did not run around that.
         middleware = await middleware_hooks(target.middleware) if target.middleware else ()
         runner = make_runner(handler, (*middleware, *target.hooks), "websocket", around.innermost_runner)
     except (Deny, HookError, ImproperlyConfigured, TimeoutError) as error:
         await around.deny_from_within(_Raised(error), context)
         return
-    policies, late = _policies(context, target)
+    policies, late = due_policies(context, target)
     if runner is None and not late:
         await _run_within(target, context, policies, scope, receive, send)
         return
@@ -246,12 +219,6 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
         await handler.run(target, runner)
     finally:
         handler.release()
-
-
-def _check_page_again(context: RequestContext, target: Target) -> None:
-    """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
-    if target.authentication is not None or target.origins is not None:
-        check_page(context.request, target)
 
 
 async def _run_within(
@@ -270,7 +237,7 @@ async def _run_within(
         denial = await around.authorize(context, checks_before(context, target, [], [], policies))
         if denial is None and not policies:
             # Guards outside were asked about a user whom route hooks may have changed.
-            policies, _ = _policies(context, target)
+            policies, _ = due_policies(context, target)
             denial = await around.authorize(context, policy_checks(policies))
         if denial is None:
             await around.report(context, target.reported)
@@ -283,7 +250,7 @@ async def _run_within(
         context.consumer = target.consumer
         if around.outermost.state is not State.CONNECTING:
             return
-        around.outermost.app_context = contextvars.copy_context()
+        around.socket.app_context = contextvars.copy_context()
         token = _decided.set(around) if policies else None
         try:
             await target.app(app_scope, receive, send)
@@ -296,89 +263,6 @@ async def _run_within(
         if around.outermost.state is State.ACCEPTED:
             raise _past_routers(error) from error
         await around.deny_from_within(_Raised(error), context)
-
-
-async def _enter_stream(
-    target: Target, outer: RequestContext, state: RequestState, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
-    around: Any = outer.request
-    tokens: dict[str, str] = {}
-    if target.authentication is not None:
-        scope, tokens = take_tokens(scope, target.authentication)
-    request = request_within(around, {**scope, **target.url}, target, tokens)
-    context = RequestContext(request, state, outer)
-    context.handler, context.guarded = outer.handler, None
-    set_route(context, target)
-    denial: Denial | Exception | None
-    socket: WebSocketHandler = outer.handler.outermost
-    stream, request = Connection(scope, receive, send, None), cast("HandshakeRequest", context.request)
-    try:
-        if target.error is not None:
-            raise target.error
-        _check_page_again(context, target)
-        policies, late = _policies(context, target)
-        hooks = _stream_hooks(target, outer)
-        # Noted before the policies are asked, so that what happens meanwhile is not missed.
-        socket.add_part(stream, Part(request, (*policies, *late), partial(_lose_stream, stream, context)))
-        denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
-        if denial is None:
-            await report(context, target.reported)
-            context.consumer = target.consumer or True
-            context.mark_passed(policies, are_guards=target.are_guards)
-            app_scope = scope_for_application(context, {**scope, **target.url})
-            if registry is not None:
-                registry.stream_changed(socket, request)
-            if stream.close_code is None:
-                await target.app(app_scope, stream.next_event, stream.pass_on)
-            return
-    except Exception as error:
-        if context.consumer is not None and not means_denial(error):
-            raise
-        denial = error
-    finally:
-        socket.drop_part(stream)
-        if registry is not None:
-            registry.stream_changed(socket, request)
-    await stream.send(await _closing(context, denial))  # It may be closed already.
-
-
-async def _lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
-    closing = await _closing(context, denial)
-    await stream.close(closing["code"], closing["reason"])
-
-
-def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
-    """The request hooks and route hooks of a stream; it has no response of its own for the others."""
-    over = outer.state.hooks_begun | outer.state.hooks_run
-    layers = [ordered_hooks(registries, "websocket").without(over) for registries in target.hooks if registries]
-    yield from (hook for layer in layers for hook in layer.request)
-    yield from (hook for layer in layers for hook in layer.route)
-
-
-# What the layers share
-
-
-def _policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
-    """The policies to ask before `target`, and those to ask when it first calls ``receive`` or accepts."""
-    policies = target.policies
-    default = due_default(context, target) if target.owes_default else None
-    if default is None:
-        return policies, ()
-    return (policies, (default,)) if target.is_late else ((*policies, default), ())
-
-
-async def _closing(context: RequestContext, denial: Denial | Exception) -> Message:
-    """The close that stands for a denial of an open socket or stream; its reason is the detail, if there is one."""
-    response = await _respond(context, denial)
-    reason = str(denial.detail) if isinstance(denial, Deny) else ""
-    return close_message(await finalize_response(context, response), reason)
-
-
-async def _respond(context: RequestContext, denial: Denial | Exception) -> HttpResponseBase:
-    if denial_blocks(denial):
-        return await run_in_threadpool(lambda: make_denial(context, denial, strict=True))
-    return make_denial(context, denial, strict=True)
 
 
 class _PastRouters(Http404):
@@ -399,7 +283,6 @@ class WebSocketHandler(AppHandler):
         "_accept",
         "_answered",
         "_app_denial",
-        "_app_limit",
         "_beside",
         "_connect_taken",
         "_connection",
@@ -414,12 +297,10 @@ class WebSocketHandler(AppHandler):
         "_sender",
         "_silence",
         "accepting",
-        "app_context",
         "around",
         "entered",
-        "grants",
         "outermost",
-        "parts",
+        "socket",
         "state",
     )
 
@@ -437,6 +318,8 @@ class WebSocketHandler(AppHandler):
         self._connection = Connection(scope, receive, send, deny_with)
         self.around = around
         self.outermost: WebSocketHandler = self if around is None else around.outermost
+        #: The socket, for the registry of open sockets.
+        self.socket: OpenSocket = OpenSocket(self._connection) if around is None else around.socket
         self.state = State.CONNECTING
         #: The registries of the endpoint whose hooks run here.
         self.entered: tuple[Hooks, ...] = ()
@@ -450,8 +333,6 @@ class WebSocketHandler(AppHandler):
         #: Whether the first answer is on its way; set by an event once it is out, if a caller waits for that.
         self._is_answering = False
         self._answered: asyncio.Event | None = None
-        #: Ends an application that was denied.
-        self._app_limit: asyncio.Timeout | None = None
         #: Answers for an application that does not, and what answers so, or for a policy or hook that does not end.
         self._silence: tuple[asyncio.TimerHandle, contextvars.Context] | None = None
         self._beside: tuple[asyncio.Task[None], ...] = ()
@@ -464,11 +345,16 @@ class WebSocketHandler(AppHandler):
         #: Undoes that hooks see that context.
         self._give_back: Callable[[], None] | None = None
         self._connect_taken = self._disconnect_taken = False
-        #: Of an accepted socket: what let it in, and the contextvars that this was asked in.
-        self.grants: tuple[Grant, ...] = ()
-        self.app_context: contextvars.Context | None = None
-        #: The streams and groups of the socket that have policies of their own, by what stands for each.
-        self.parts: dict[Any, Part] | None = None
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether the handshake has no answer yet."""
+        return self.state is State.CONNECTING
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the handshake was accepted."""
+        return self.state is State.ACCEPTED
 
     def _is_in(self, state: State) -> bool:
         """Whether the handshake is in `state` now, perhaps other than before the last await."""
@@ -513,9 +399,9 @@ class WebSocketHandler(AppHandler):
         request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
         context.handler = self
-        request.wsdeny = context
+        request.wsdeny = self.socket.context = context
         try:
-            await self._register()
+            await self.socket.register()
             runner = await self._begin(request, target)
         except Exception as error:  # malformed, or what might have denied cannot be used
             try:
@@ -564,12 +450,6 @@ class WebSocketHandler(AppHandler):
         layers = (*middleware, (*hooks, *target.hooks[0]), target.hooks[1])
         return make_runner(self, layers, "websocket", last=SaveSession(self.context)) if any(layers) else None
 
-    async def _register(self) -> None:
-        """Tell the registry that the handshake begins, before its policies are asked. Raises `Deny` while draining."""
-        is_dry_run = self.context.trace is not None and self.context.trace.is_dry_run
-        if registry is not None and not is_dry_run and (waiting := registry.begin(self)) is not None:
-            await waiting
-
     async def run(self, target: Target, runner: HookRunner | None) -> None:
         """Admit the request and run the application, or deny."""
         self.entered, self._runner = target.hooks[1], runner
@@ -604,12 +484,12 @@ class WebSocketHandler(AppHandler):
         context = self.context
         policies: tuple[Policy, ...] = ()
         if target.error is None:
-            policies, self._late = _policies(context, target)
+            policies, self._late = due_policies(context, target)
         checks = checks_before(context, target, request_hooks, route_hooks, policies)
         denial = await self.authorize(context, checks)
         if denial is None and target.error is None and not (policies or self._late):
             # Guards outside were asked about a user whom hooks may have changed.
-            policies, self._late = _policies(context, target)
+            policies, self._late = due_policies(context, target)
             denial = await self.authorize(context, policy_checks(policies))
         if denial is not None:
             return denial
@@ -624,7 +504,7 @@ class WebSocketHandler(AppHandler):
         context.mark_passed(policies, are_guards=target.are_guards)
         context.consumer = target.consumer
         self._endpoint = target.endpoint or target.app
-        self.outermost.app_context = contextvars.copy_context()
+        self.socket.app_context = contextvars.copy_context()
         self._opens = bool(policies) and not self._late
         return scope
 
@@ -634,12 +514,12 @@ class WebSocketHandler(AppHandler):
         answer: Exception | None = None
         self._expect_answer()
         try:
-            async with asyncio.timeout(None) as self._app_limit:
+            async with asyncio.timeout(None) as self._connection.app_limit:
                 await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             # A task group of Python 3.11 may leave a count of cancellations behind, so that `timeout` takes its own for
             # one of the server's.
-            is_ours = self._app_limit is not None and self._app_limit.expired()
+            is_ours = self._connection.has_ended_app
             if self._connection.close_code is not None and (is_ours or not is_being_cancelled()):
                 return  # It was closed from outside, and there is nothing more to receive.
             if self.state is State.ACCEPTED or (is_being_cancelled() and not is_ours):
@@ -656,8 +536,8 @@ class WebSocketHandler(AppHandler):
             answer = error
         finally:
             if self._has_overstayed():
-                logger.warning("%r did not end within %s s of its socket's close.", self._endpoint, _CLOSED_GRACE)
-            self._app_limit = None
+                logger.warning("%r did not end within %s s of its socket's close.", self._endpoint, CLOSED_GRACE)
+            self._connection.app_limit = None
             if token is not None:
                 _decided.reset(token)
         await self._app_ended(answer)
@@ -678,7 +558,7 @@ class WebSocketHandler(AppHandler):
 
     def _has_overstayed(self) -> bool:
         """Whether the application was cancelled, as it did not end after a close from outside."""
-        return self._connection.close_code is not None and self._app_limit is not None and self._app_limit.expired()
+        return self._connection.close_code is not None and self._connection.has_ended_app
 
     def _no_answer(self, what: str) -> Exception:
         return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
@@ -702,7 +582,7 @@ class WebSocketHandler(AppHandler):
     def _break_silence(self) -> None:
         """Answer for an application that does not; it is ended as any that was denied."""
         if self._connection.has_left:
-            self._end_app_in(0)
+            self._connection.end_app_in(0)
         elif self.state is State.CONNECTING and not self._is_answering and self._silence is not None:
             error = self._no_answer(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
             answering = self._answer(_Raised(error))
@@ -727,7 +607,7 @@ class WebSocketHandler(AppHandler):
         """Close an accepted socket with a denial that its application raised."""
         if self.around is not None:
             raise _past_routers(error) from error
-        await self._connection.send(await _closing(self.context, error))
+        await self._connection.send(await closing_message(self.context, error))
 
     async def _end_beside(self) -> None:
         """Wait for what answers beside; raises its error, which is the server's."""
@@ -772,14 +652,14 @@ class WebSocketHandler(AppHandler):
         response = await self._as_response(answer)
         if self._runner is not None:
             return await self._runner.finish(response)
-        return await _respond(self.context, response) if isinstance(response, Exception) else response
+        return await respond(self.context, response) if isinstance(response, Exception) else response
 
     async def _as_response(self, answer: HttpResponse | Denial | _Raised) -> HttpResponseBase | Exception:
         if isinstance(answer, _Raised):
             return answer.error
         if isinstance(answer, HttpResponseBase) and answer is self.accepting:
             return answer
-        return await _respond(self.context, answer)
+        return await respond(self.context, answer)
 
     async def _decide(
         self, making: Awaitable[HttpResponseBase], seconds: float
@@ -828,16 +708,12 @@ class WebSocketHandler(AppHandler):
 
     def _end_denied_app(self) -> None:
         self._connection.listener.end()  # The application gets its disconnect.
-        self._end_app_in(_GRACE)
+        self._connection.end_app_in(_GRACE)
 
     def _forget_answer(self) -> None:
         self._wake()
         self.accepting = self._first = None
         self._accept = {}
-
-    def _end_app_in(self, seconds: float | None) -> None:
-        if self._app_limit is not None and not self._app_limit.expired():
-            self._app_limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     async def _send_accept(self, response: HttpResponseBase, headers: RawHeaders) -> None:
         self.state = State.ACCEPTED
@@ -853,10 +729,7 @@ class WebSocketHandler(AppHandler):
                 _decided.reset(token)
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
-            self.grants = grants_of(self.context)
-            self.context.forget_decisions()
-            if registry is not None:
-                registry.accepted(self)
+            self.socket.accepted()
 
     async def _deny_fast(self, deny: Deny) -> bool:
         """Deny by a kept denial, if nothing else can change the answer; returns whether it was sent."""
@@ -909,84 +782,8 @@ class WebSocketHandler(AppHandler):
             self.state = State.DENIED
         self._wake()
         self._connection.release()
-        if registry is not None and self.around is None:
-            registry.ended(self)
-        self.grants, self.parts, self.app_context = (), None, None
-
-    # An open socket
-
-    async def close(self, code: int, reason: str) -> bool:
-        """Close the accepted socket from outside, with a code and reason for the client.
-
-        The application gets a ``websocket.disconnect`` with the code; if it has not ended 5 s later it is cancelled.
-        False if the socket is not open.
-        """
-        if self.state is not State.ACCEPTED or self.around is not None:
-            return False
-        self._end_app_in(_CLOSED_GRACE)
-        return await self._connection.close(code, reason)
-
-    async def close_for(self, context: RequestContext, code: int, reason: str) -> None:
-        """Close the socket for its application; before the accept that is a denial, as its own close is."""
-        if self.state is State.CONNECTING:
-            await context.handler.send({"type": "websocket.close", "code": code, "reason": reason})
-        else:
-            await self.close(code, reason)
-
-    async def recheck(self, context: RequestContext) -> None:
-        """Ask what let the socket in again, for its application. Raises `Deny` if something denies now.
-
-        A database or other service that cannot be reached denies nothing: that is logged.
-        """
-        if self.state is not State.ACCEPTED:
-            raise HandshakeDenied("recheck() is for an accepted socket.")
-        request: Any = context.request
-        own = [part for part in (self.parts or {}).values() if part.request is request]
-        grants = (*self.grants, *(Grant(part.request, part.policies) for part in own))
-        try:
-            denial = None if self.app_context is None else await ask_again(grants, self.app_context)
-        except Exception as error:  # the service may be back in a moment
-            log_failure(context, error, 503)
-            return
-        if denial is not None:
-            raise denial if isinstance(denial, Deny) else Deny(response=denial)
-        context.obj = next((grant.obj for grant in grants if grant.request is request), context.obj)
-
-    async def ask_again(self, users: dict[Any, Any] | None = None) -> Denial | None:
-        """Ask the policies that let the socket in again, see `recheck.ask_again`; None once it has ended."""
-        if self.app_context is None:
-            return None
-        return await ask_again(self.grants, self.app_context, users)
-
-    def add_part(self, name: Any, part: Part) -> None:
-        """Note that the socket enters a stream or joins a group by policies of its own."""
-        self.parts = {**(self.parts or {}), name: part}
-
-    def drop_part(self, name: Any) -> Part | None:
-        """Forget a stream or group; returns it if it was known."""
-        return None if self.parts is None else self.parts.pop(name, None)
-
-    async def ask_parts(self, users: dict[Any, Any] | None = None) -> None:
-        """Ask the policies of its streams and groups again, too; those that are denied are lost."""
-        for name, part in list((self.parts or {}).items()):
-            if self.app_context is None:
-                return
-            grant = Grant(part.request, part.policies)
-            denial = await ask_again((grant,), self.app_context, users)
-            if denial is not None and self.drop_part(name) is not None:
-                try:
-                    async with asyncio.timeout(conf.POLICY_TIMEOUT):  # Other sockets wait to be asked.
-                        await part.lose(denial)
-                except BaseException:  # The channel layer has not taken it out of the group: that is tried again.
-                    if self.app_context is not None and name not in (self.parts or {}):
-                        self.add_part(name, part)
-                    raise
-
-    async def join(self, context: RequestContext, group: str, policy: Policy, channel: str | None) -> None:
-        """Join a group of the channel layer, see `RequestContext.join`."""
-        if registry is None or self.app_context is None:
-            raise TypeError("join() is for a socket that is open, or being accepted.")
-        await registry.join(self, context, group, policy, channel)
+        if self.around is None:
+            self.socket.release()
 
     # With around hooks, which await the first answer of the application
 
@@ -1034,8 +831,9 @@ class WebSocketHandler(AppHandler):
             self._sender = None
         return await self._as_response(answer)
 
-    # What the application calls
+    # What the application calls. Marked for `async_to_sync`, by which synchronous consumers send.
 
+    @markcoroutinefunction
     def receive(self) -> Awaitable[Message]:
         """The application's ``receive``. An idle socket waits in the `Connection` alone, without frames of ours."""
         if self.state is State.ACCEPTED and self._connect_taken and self.around is None and not self._late:
@@ -1074,8 +872,14 @@ class WebSocketHandler(AppHandler):
             return {"type": "websocket.disconnect", "code": self.outermost._connection.close_code or 1006}
         raise asyncio.CancelledError  # A plain exception would leave other tasks of the consumer pending.
 
-    async def send(self, message: Message) -> None:
-        """The application's ``send``."""
+    @markcoroutinefunction
+    def send(self, message: Message) -> Awaitable[None]:
+        """The application's ``send``. What an accepted socket sends passes no frame of ours."""
+        if self.state is State.ACCEPTED and not self._late and message.get("type") != "websocket.accept":
+            return self._connection.send(message)
+        return self._send(message)
+
+    async def _send(self, message: Message) -> None:
         kind = message.get("type")
         is_data = self.state is State.ACCEPTED and kind != "websocket.close"
         if self._late and not self._is_open() and (kind == "websocket.accept" or is_data):
@@ -1153,7 +957,7 @@ class WebSocketHandler(AppHandler):
             return
         if self.state is State.ACCEPTED:
             reason = denial.error if isinstance(denial, _Raised) else denial
-            await self._connection.send(await _closing(context, reason))
+            await self._connection.send(await closing_message(context, reason))
         else:
             await self.deny_from_within(denial, context)
         raise asyncio.CancelledError

@@ -208,11 +208,11 @@ class RequestContext:
         await self._socket().join(self, group, policy, channel)
 
     def _socket(self) -> Any:
-        """The handler of the whole handshake. Raises `TypeError` for a request that is no handshake."""
-        handler = getattr(self.handler, "outermost", None)
-        if handler is None:
+        """The socket of the handshake. Raises `TypeError` for a request that is no handshake."""
+        socket = getattr(self.handler, "socket", None)
+        if socket is None:
             raise TypeError("recheck(), close() and join() are for sockets.")
-        return handler
+        return socket
 
     def subject(self) -> Subject:
         """The subject of the request now; a wrapper or a route hook may change it."""

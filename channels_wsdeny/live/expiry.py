@@ -25,7 +25,7 @@ _AT_ONCE = 500
 
 async def find(sockets: list[Socket]) -> dict[Socket, float]:
     """When the first of their sessions and credentials expires, in seconds since the epoch, as far as that is known."""
-    keys = {grant.session_key for socket in sockets for grant in socket.handler.grants if grant.session_key}
+    keys = {grant.session_key for socket in sockets for grant in socket.opened.grants if grant.session_key}
     try:
         known = await run_in_background(lambda: _session_expiries(keys)) if keys else {}
     except Exception as error:  # The sockets stay; they are asked again by an event or an interval.
@@ -33,7 +33,7 @@ async def find(sockets: list[Socket]) -> dict[Socket, float]:
         known = {}
     found: dict[Socket, float] = {}
     for socket in sockets:
-        times = [known[grant.session_key] for grant in socket.handler.grants if grant.session_key in known]
+        times = [known[grant.session_key] for grant in socket.opened.grants if grant.session_key in known]
         credentials = _credentials_expiry_of(socket)
         times += [] if credentials is None else [credentials]
         if times:
@@ -68,12 +68,12 @@ async def gone(sockets: Iterable[Socket]) -> list[Socket]:
 def _gone(sockets: Iterable[Socket]) -> list[Socket]:
     known: dict[str, bool] = {}
     for socket in sockets:
-        for grant in socket.handler.grants:
+        for grant in socket.opened.grants:
             if grant.session_key is not None and grant.session_key not in known:
                 session = sessions.open_session(grant.session_key)
                 session.get(auth.SESSION_KEY)
                 known[grant.session_key] = session.session_key is None
-    return [socket for socket in sockets if any(known.get(grant.session_key or "") for grant in socket.handler.grants)]
+    return [socket for socket in sockets if any(known.get(grant.session_key or "") for grant in socket.opened.grants)]
 
 
 def has_expired_credentials(socket: Socket) -> bool:
@@ -83,7 +83,7 @@ def has_expired_credentials(socket: Socket) -> bool:
 
 
 def _credentials_expiry_of(socket: Socket) -> float | None:
-    grants = socket.handler.grants
+    grants = socket.opened.grants
     times = [credentials_expiry(vars(grant.request).get("auth")) for grant in grants]
     return min((when for when in times if when is not None), default=None)
 

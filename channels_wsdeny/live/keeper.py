@@ -117,9 +117,9 @@ class Keeper:
 
     async def _ask(self, socket: Socket, *, is_confirmed: bool) -> None:
         try:
-            denial = await socket.handler.ask_again(self._users)
+            denial = await socket.opened.ask_again(self._users)
         except Exception as error:  # A database that cannot be reached closes no socket: it is asked again.
-            log_failure(socket.handler.context, error, 503)
+            log_failure(socket.opened.context, error, 503)
             self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
             return
         if denial is None:
@@ -141,9 +141,9 @@ class Keeper:
     async def _ask_parts(self, socket: Socket) -> None:
         """Ask the policies of its streams and groups."""
         try:
-            await socket.handler.ask_parts(self._users)
+            await socket.opened.ask_parts(self._users)
         except Exception as error:  # As in `_ask`.
-            log_failure(socket.handler.context, error, 503)
+            log_failure(socket.opened.context, error, 503)
             self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
 
     async def _ask_group(self, group: Any, sockets: list[Socket]) -> None:
@@ -206,7 +206,7 @@ class Keeper:
         self._set_timer()
 
     def _expire_at(self, when: float, socket: Socket) -> None:
-        if socket.handler in self._registry.by_handler:
+        if socket.opened in self._registry.by_socket:
             socket.expires = when
             heapq.heappush(self._expiring, (when, next(self._numbers), socket))
 
@@ -241,14 +241,14 @@ class Keeper:
         try:
             gone = set(await expiry.gone(others))
         except Exception as error:  # A storage that cannot be reached closes no socket.
-            log_failure(others[0].handler.context, error, 503)
+            log_failure(others[0].opened.context, error, 503)
             for socket in others:
                 self._expire_at(time.time() + conf.HEARTBEAT, socket)
             self._set_timer()
             return
         self.close(gone, 4401, "session_expired")
         self._unknown += [
-            socket for socket in others if socket not in gone and socket.handler in self._registry.by_handler
+            socket for socket in others if socket not in gone and socket.opened in self._registry.by_socket
         ]
         self._start_looking()
 
@@ -298,9 +298,9 @@ class Keeper:
 
 
 async def _close(socket: Socket, code: int, reason: str) -> None:
-    handler = socket.handler
-    context = handler.context
-    if await handler.close(code, reason) and code != 1012:
+    opened = socket.opened
+    context = opened.context
+    if await opened.close(code, reason) and code != 1012:
         logger.info("Closed %s: %d %s", escape(socket.path), code, escape(reason))
         if signals.socket_revoked.receivers:
             sender = context.state.consumer_class

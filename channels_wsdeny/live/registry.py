@@ -30,7 +30,7 @@ from .keeper import Keeper
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from ..handlers.websocket import WebSocketHandler
+    from ..handlers.open_socket import OpenSocket
     from ..http.context import RequestContext
     from ..http.request import HandshakeRequest
     from ..policies import Policy
@@ -66,10 +66,10 @@ def _xor(data: bytes, old_key: str) -> bytes:
 class Socket:
     """An accepted socket."""
 
-    __slots__ = ("expires", "handler", "keeper", "sessions", "since", "users")
+    __slots__ = ("expires", "keeper", "opened", "sessions", "since", "users")
 
-    def __init__(self, handler: WebSocketHandler, keeper: Keeper) -> None:
-        self.handler, self.keeper = handler, keeper
+    def __init__(self, opened: OpenSocket, keeper: Keeper) -> None:
+        self.opened, self.keeper = opened, keeper
         self.since = time.time()
         #: The users of its grants, and of its streams, which may have credentials of their own.
         self.users: tuple[str, ...] = ()
@@ -81,22 +81,22 @@ class Socket:
 
     def find_users(self) -> None:
         """Note the users that its grants and streams have now."""
-        found = [grant.user_id for grant in self.handler.grants]
-        found += [user_id(vars(part.request).get("user")) for part in (self.handler.parts or {}).values()]
+        found = [grant.user_id for grant in self.opened.grants]
+        found += [user_id(vars(part.request).get("user")) for part in (self.opened.parts or {}).values()]
         self.users = tuple(dict.fromkeys(name for name in found if name is not None))
 
     def find_sessions(self) -> None:
         """Note the sessions that its grants name now."""
-        self.sessions = tuple({hash_key(grant.session_key) for grant in self.handler.grants if grant.session_key})
+        self.sessions = tuple({hash_key(grant.session_key) for grant in self.opened.grants if grant.session_key})
 
     @property
     def path(self) -> str:
         """The path that its handshake was for, without the query string."""
-        return request_path(self.handler.context.request)
+        return request_path(self.opened.context.request)
 
     def describe(self, process: str) -> dict[str, Any]:
         """What `sockets()` tells of it; `process` is the name of this process."""
-        consumer = self.handler.context.state.consumer_class
+        consumer = self.opened.context.state.consumer_class
         name = None if consumer is None else f"{consumer.__module__}.{consumer.__qualname__}"
         user = self.users[0] if self.users else None
         return {"path": self.path, "user": user, "consumer": name, "since": self.since, "process": process}
@@ -116,20 +116,20 @@ class Registry:
         #: The name of this process: where it runs, and what tells it from one that had its number before.
         self.host = system.gethostname()
         self.process = f"{self.host}:{os.getpid()}:{secrets.token_hex(3)}"
-        self.by_handler: dict[WebSocketHandler, Socket] = {}
+        self.by_socket: dict[OpenSocket, Socket] = {}
         self._by_user: dict[str, set[Socket]] = {}
         self._by_session: dict[str, set[Socket]] = {}
         self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
         #: The handshakes that are not answered, the oldest first, with the number of events before each; and the
         #: events since the oldest began: those are looked at again once it is accepted.
-        self._connecting: dict[WebSocketHandler, int] = {}
+        self._connecting: dict[OpenSocket, int] = {}
         self._events: deque[Event] = deque()
         self._handled = 0
         self.is_draining = False
 
     # What the handler calls
 
-    def begin(self, handler: WebSocketHandler) -> Awaitable[None] | None:
+    def begin(self, opened: OpenSocket) -> Awaitable[None] | None:
         """Note a handshake before its policies are asked, so that no event is lost between that and the accept.
 
         Raises `Deny` (a 503) while the process is drained.
@@ -139,17 +139,17 @@ class Registry:
         if not conf.LIVE:
             return None
         with self._lock:
-            self._connecting[handler] = self._handled
+            self._connecting[opened] = self._handled
         return None if self.on_begin is None else self.on_begin()
 
-    def accepted(self, handler: WebSocketHandler) -> None:
+    def accepted(self, opened: OpenSocket) -> None:
         """Keep the socket, and apply to it what has happened since its handshake began."""
         with self._lock:
-            began = self._connecting.pop(handler, None)
+            began = self._connecting.pop(opened, None)
             if began is None:
                 return
             keeper = self._keeper()
-            socket = self.by_handler[handler] = Socket(handler, keeper)
+            socket = self.by_socket[opened] = Socket(opened, keeper)
             self._index(socket)
             missed = self._handled - began
             events = list(self._events)[-missed:] if missed else []
@@ -162,27 +162,27 @@ class Registry:
                 keeper.close([socket], 1012, "")
         keeper.watch(socket)
 
-    def ended(self, handler: WebSocketHandler) -> None:
+    def ended(self, opened: OpenSocket) -> None:
         """Let go of the handshake, or of the socket."""
         with self._lock:
-            self._connecting.pop(handler, None)
-            socket = self.by_handler.pop(handler, None)
+            self._connecting.pop(opened, None)
+            socket = self.by_socket.pop(opened, None)
             if socket is not None:
                 self._unindex(socket)
-            keeper = self._keeper() if handler.parts and socket is None else None
+            keeper = self._keeper() if opened.parts and socket is None else None
         if socket is not None:
             keeper = socket.keeper
             keeper.forget(socket)
-        if keeper is not None and handler.parts:
-            keeper.leave([part for name, part in handler.parts.items() if isinstance(name, tuple)])
+        if keeper is not None and opened.parts:
+            keeper.leave([part for name, part in opened.parts.items() if isinstance(name, tuple)])
 
-    def stream_changed(self, handler: WebSocketHandler, request: HandshakeRequest) -> None:
+    def stream_changed(self, opened: OpenSocket, request: HandshakeRequest) -> None:
         """A stream of the socket, that of `request`, has opened or ended: its user may not be that of the socket."""
         name = user_id(vars(request).get("user"))
-        if name is None or any(grant.user_id == name for grant in handler.grants):
+        if name is None or any(grant.user_id == name for grant in opened.grants):
             return
         with self._lock:
-            socket = self.by_handler.get(handler)
+            socket = self.by_socket.get(opened)
             if socket is None:
                 return
             before = socket.users
@@ -214,7 +214,7 @@ class Registry:
         return self._keepers[loop]
 
     async def join(
-        self, handler: WebSocketHandler, context: RequestContext, group: str, policy: Policy, channel: str | None
+        self, opened: OpenSocket, context: RequestContext, group: str, policy: Policy, channel: str | None
     ) -> None:
         """Add a socket to a group of the channel layer as long as `policy` allows it. Raises `Deny` if it does not."""
         channel = channel or getattr(context.consumer, "channel_name", None)
@@ -228,19 +228,19 @@ class Registry:
         request: Any = context.request
         # Noted before the policy is asked, so that what happens meanwhile is not missed.
         part, name = Part(request, (policy,), leave), (group, channel)
-        before = (handler.parts or {}).get(name)
-        handler.add_part(name, part)
+        before = (opened.parts or {}).get(name)
+        opened.add_part(name, part)
         try:
-            denial = await ask_again((Grant(request, (policy,)),), handler.app_context or contextvars.copy_context())
+            denial = await ask_again((Grant(request, (policy,)),), opened.app_context or contextvars.copy_context())
         except BaseException:
-            handler.drop_part(name)
+            opened.drop_part(name)
             if before is not None:  # It is in the group already.
-                handler.add_part(name, before)
+                opened.add_part(name, before)
             raise
-        if denial is None and (handler.parts or {}).get(name) is part:
+        if denial is None and (opened.parts or {}).get(name) is part:
             await layer.group_add(group, channel)
-        if denial is not None or (handler.parts or {}).get(name) is not part:
-            handler.drop_part(name)
+        if denial is not None or (opened.parts or {}).get(name) is not part:
+            opened.drop_part(name)
             await leave()
             raise denial if isinstance(denial, Deny) else Deny(403)
 
@@ -274,7 +274,7 @@ class Registry:
         """Deny new handshakes with a 503, and close all sockets with 1012 (RFC 6455) within so many seconds."""
         with self._lock:
             self.is_draining = True
-            keepers = {socket.keeper for socket in self.by_handler.values()}
+            keepers = {socket.keeper for socket in self.by_socket.values()}
         for keeper in keepers:
             keeper.call({"kind": "drain", "seconds": seconds}, self.sockets())
 
@@ -302,7 +302,7 @@ class Registry:
         if kind == "users":
             return set().union(*(self._by_user.get(name, ()) for name in event["users"]))
         if kind in {"all", "group"}:
-            return set(self.by_handler.values())
+            return set(self.by_socket.values())
         if kind != "revoke":
             return set()
         narrowed: list[Iterable[Socket]] = []
@@ -310,14 +310,14 @@ class Registry:
             narrowed.append(self._by_user.get(event["user"], ()))
         if event.get("session") is not None:
             narrowed.append(self._by_session.get(event["session"], ()))
-        found = set(self.by_handler.values()) if not narrowed else set(narrowed[0]).intersection(*narrowed[1:])
+        found = set(self.by_socket.values()) if not narrowed else set(narrowed[0]).intersection(*narrowed[1:])
         path = event.get("path")
         return found if path is None else {socket for socket in found if socket.path == path}
 
     def _move(self, socket: Socket, event: Event) -> None:
         """The session of `socket` goes on under another key."""
         self._unindex(socket)
-        for grant in socket.handler.grants:
+        for grant in socket.opened.grants:
             if grant.session_key and hash_key(grant.session_key) in event["sessions"]:
                 with suppress(ValueError):
                     grant.session_key = unmask(event["masked"], grant.session_key)
@@ -327,7 +327,7 @@ class Registry:
     def sockets(self) -> list[Socket]:
         """The open sockets of this process."""
         with self._lock:
-            return list(self.by_handler.values())
+            return list(self.by_socket.values())
 
     def describe(self) -> list[dict[str, Any]]:
         """The open sockets of this process, as `sockets()` tells of them."""

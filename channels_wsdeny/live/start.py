@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..handlers import websocket
+from ..handlers import open_socket
 from . import receivers
 from .channel import subscribe
 from .drain import Sigterm
@@ -24,5 +24,5 @@ def _begin() -> Awaitable[None] | None:
 def start() -> None:
     """Have the handlers of handshakes tell the registry, and the signals of Django and its sessions, too."""
     registry.on_begin = _begin
-    websocket.registry = registry
+    open_socket.registry = registry
     receivers.connect()

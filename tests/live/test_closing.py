@@ -12,7 +12,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, with_hooks
-from channels_wsdeny.handlers import websocket
+from channels_wsdeny.handlers import connection, websocket
 from channels_wsdeny.handlers.base import Target
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
@@ -146,7 +146,8 @@ async def swallow(*args):
 @pytest.mark.parametrize("hanging", [hang, swallow])
 @pytest.mark.parametrize("is_around", [True, False])
 async def test_an_application_that_hangs_is_cancelled_and_the_log_names_it(hanging, is_around, monkeypatch, caplog):
-    monkeypatch.setattr(websocket, "_CLOSED_GRACE", 0.05)
+    for module in (connection, websocket):
+        monkeypatch.setattr(module, "CLOSED_GRACE", 0.05)
 
     @public
     class Hanging(AsyncWebsocketConsumer):
@@ -169,7 +170,7 @@ async def test_a_client_that_does_not_read_cannot_keep_its_socket(codes):
         await asyncio.sleep(3600)
 
     (socket,) = registry.sockets()
-    socket.handler._connection.send = blocked
+    socket.opened._connection.send = blocked
     await arevoke(path="/room/")
     await opened.end()
     assert codes == [4403]
@@ -178,7 +179,7 @@ async def test_a_client_that_does_not_read_cannot_keep_its_socket(codes):
 async def test_a_server_that_cancels_a_socket_while_it_is_closed_has_it_cancelled(codes):
     opened = await Opened(consumers(codes)["raw"]).accepted()
     (socket,) = registry.sockets()
-    closing = asyncio.ensure_future(socket.handler.close(4403, ""))
+    closing = asyncio.ensure_future(socket.opened.close(4403, ""))
     await asyncio.sleep(0)
     opened.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -231,7 +232,7 @@ async def test_of_two_tasks_that_read_at_once_neither_gets_a_message_after_the_c
 
     opened = await Opened(application).accepted()
     (socket,) = registry.sockets()
-    closing = asyncio.ensure_future(socket.handler.close(4403, ""))
+    closing = asyncio.ensure_future(socket.opened.close(4403, ""))
     await asyncio.sleep(0)
     if is_cancelled:
         readers[0].cancel()

@@ -364,7 +364,7 @@ async def test_nothing_is_kept_of_handshakes_and_events_that_are_over(world, hea
     assert not registry._events
     assert not registry._by_user
     assert not registry._by_session
-    assert not registry.by_handler
+    assert not registry.by_socket
 
 
 async def test_the_sockets_of_one_session_share_one_fresh_user(world, headers_of, change, monkeypatch):

@@ -82,9 +82,9 @@ async def test_a_ticket_is_not_used_twice_and_ends_with_its_session(application,
     opened = await Opened(application, f"/room/?ticket={ticket}").accepted()
     await change(update(first_name="Alice"))
     (socket,) = registry.sockets()
-    assert await socket.handler.ask_again() is None
+    assert await socket.opened.ask_again() is None
     await change(lambda: request.session.cycle_key())
     await change(lambda: request.session.save())
-    assert await socket.handler.ask_again() is None
+    assert await socket.opened.ask_again() is None
     await change(lambda: request.session.flush())
     assert await opened.close() == (4401, "session_ended")

@@ -1,0 +1,92 @@
+"""Streams: endpoints that an accepted consumer runs inside its own socket, such as those of a demultiplexer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from ..authentication.bearer import take_tokens
+from ..hooks.registry import ordered_hooks
+from ..http.context import RequestContext
+from ..http.exception_handler import means_denial
+from ..policies.checks import LoadUser
+from .base import (
+    authorize,
+    check_page_again,
+    closing_message,
+    due_policies,
+    policy_checks,
+    report,
+    request_within,
+    scope_for_application,
+    set_route,
+)
+from .connection import Connection
+from .recheck import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..http.context import RequestState
+    from ..http.request import HandshakeRequest
+    from ..policies.base import Denial
+    from ..policies.checks import Check
+    from ..types import Receive, Scope, Send
+    from .base import Target
+    from .open_socket import OpenSocket
+
+
+async def enter_stream(
+    target: Target, outer: RequestContext, state: RequestState, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
+    around: Any = outer.request
+    tokens: dict[str, str] = {}
+    if target.authentication is not None:
+        scope, tokens = take_tokens(scope, target.authentication)
+    request = request_within(around, {**scope, **target.url}, target, tokens)
+    context = RequestContext(request, state, outer)
+    context.handler, context.guarded = outer.handler, None
+    set_route(context, target)
+    denial: Denial | Exception | None
+    socket: OpenSocket = outer.handler.socket
+    stream, request = Connection(scope, receive, send, None), cast("HandshakeRequest", context.request)
+    try:
+        if target.error is not None:
+            raise target.error
+        check_page_again(context, target)
+        policies, late = due_policies(context, target)
+        hooks = _stream_hooks(target, outer)
+        # Noted before the policies are asked, so that what happens meanwhile is not missed.
+        socket.add_part(stream, Part(request, (*policies, *late), partial(_lose_stream, stream, context)))
+        denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
+        if denial is None:
+            await report(context, target.reported)
+            context.consumer = target.consumer or True
+            context.mark_passed(policies, are_guards=target.are_guards)
+            app_scope = scope_for_application(context, {**scope, **target.url})
+            socket.stream_changed(request)
+            if stream.close_code is None:
+                await target.app(app_scope, stream.next_event, stream.pass_on)
+            return
+    except Exception as error:
+        if context.consumer is not None and not means_denial(error):
+            raise
+        denial = error
+    finally:
+        socket.drop_part(stream)
+        socket.stream_changed(request)
+    await stream.send(await closing_message(context, denial))  # It may be closed already.
+
+
+async def _lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
+    closing = await closing_message(context, denial)
+    await stream.close(closing["code"], closing["reason"])
+
+
+def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
+    """The request hooks and route hooks of a stream; it has no response of its own for the others."""
+    over = outer.state.hooks_begun | outer.state.hooks_run
+    layers = [ordered_hooks(registries, "websocket").without(over) for registries in target.hooks if registries]
+    yield from (hook for layer in layers for hook in layer.request)
+    yield from (hook for layer in layers for hook in layer.route)
