@@ -95,7 +95,7 @@ class Settings:
         """The dict as the site wrote it; an empty one if it is missing or no dict."""
         # `getattr(settings, name, None)` raises and catches an exception where the name is missing, which
         # takes a third of the time of a denial.
-        wrapped = vars(settings)["_wrapped"]
+        wrapped = object.__getattribute__(settings, "_wrapped")
         if type(wrapped) is DjangoSettings:
             given = vars(wrapped).get("CHANNELS_WSDENY")
         else:

@@ -87,21 +87,22 @@ async def deny_anonymous(
 
     Returns whether it was answered. `deny_with` is that of the stack.
     """
+    site = _site()
     if (
         "user" in scope
         or scope.get("session") is not None
-        or _may_have_credentials(scope)
+        or _may_have_credentials(scope, site)
         or is_nested(scope)
         or is_recorded()
         or not has_allowed_host(scope)
         or not scope.get("query_string", b"").isascii()
     ):
         return False
-    policy, denial = _denial(middleware, match)
+    policy, denial = _denial(middleware, match, site)
     if denial is None:
         return False
     given = match.authentication if isinstance(match, EndpointMatch) else middleware.authentication
-    authentication = given or _site().authentication
+    authentication = given or site.authentication
     if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
     found = encoded_denial(denial, scope, send, deny_with, authentication, is_anonymous=True)
@@ -119,17 +120,17 @@ async def deny_anonymous(
     return True
 
 
-def _may_have_credentials(scope: Scope) -> bool:
+def _may_have_credentials(scope: Scope, site: _Site) -> bool:
     """Whether there may be a session, or what the origin has to be checked for."""
-    cookie = _site().session_cookie
-    return any(
-        name == b"authorization" or (name == b"cookie" and cookie in value) for name, value in scope.get("headers", ())
-    )
+    for name, value in scope.get("headers", ()):
+        if name == b"authorization" or (name == b"cookie" and site.session_cookie in value):
+            return True
+    return False
 
 
-def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Policy | None, Deny | None]:
+def _denial(middleware: ASGIMiddleware, match: Match | Exception, site: _Site) -> tuple[Policy | None, Deny | None]:
     if isinstance(match, EndpointMatch):
-        if match.is_late or _has_middleware(match) or _has_hooks((*match.hooks, *match.guards.hooks)):
+        if match.is_late or _has_middleware(match, site) or _has_hooks((*match.hooks, *match.guards.hooks)):
             return None, None
         policies = match.guards.policies
         if match.default_policy is not None:
@@ -141,13 +142,13 @@ def _denial(middleware: ASGIMiddleware, match: Match | Exception) -> tuple[Polic
         except Exception:  # what a policy of the site's raises is answered where it is asked
             return None, None
         return policy, denial if isinstance(denial, Deny) else None
-    if match is not NOT_FOUND or _has_middleware(middleware):
+    if match is not NOT_FOUND or _has_middleware(middleware, site):
         return None, None
     return None, None if _has_hooks((*middleware.hooks, *middleware.guards.hooks)) else _NOT_FOUND
 
 
-def _has_middleware(within: EndpointMatch | ASGIMiddleware) -> bool:
-    return _site().has_middleware if within.middleware is None else bool(within.middleware)
+def _has_middleware(within: EndpointMatch | ASGIMiddleware, site: _Site) -> bool:
+    return site.has_middleware if within.middleware is None else bool(within.middleware)
 
 
 def _has_hooks(registries: tuple[Hooks, ...]) -> bool:
@@ -213,7 +214,8 @@ def encoded_denial(
 
 
 def _site() -> _Site:
-    wrapped = settings._wrapped  # type: ignore[misc] # the object of these settings; it changes when they do
+    # The object of these settings, which changes when they do. A `LazyObject` looks up its attributes in Python.
+    wrapped = object.__getattribute__(settings, "_wrapped")
     site = _sites.get(wrapped)
     if site is None:
         _sites.clear()
