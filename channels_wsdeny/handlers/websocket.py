@@ -210,59 +210,11 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     except (Deny, HookError, ImproperlyConfigured, TimeoutError) as error:
         await around.deny_from_within(_Raised(error), context)
         return
-    policies, late = due_policies(context, target)
-    if runner is None and not late:
-        await _run_within(target, context, policies, scope, receive, send)
-        return
     context.handler = handler
     try:
         await handler.run(target, runner)
     finally:
         handler.release()
-
-
-async def _run_within(
-    target: Target,
-    context: RequestContext,
-    policies: tuple[Policy, ...],
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-) -> None:
-    """As `WebSocketHandler.run`, for a layer without hooks: it needs no handler of its own."""
-    around: WebSocketHandler = context.handler
-    try:
-        if target.error is not None:
-            raise target.error
-        denial = await around.authorize(context, checks_before(context, target, [], [], policies))
-        if denial is None and not policies:
-            # Guards outside were asked about a user whom route hooks may have changed.
-            policies, _ = due_policies(context, target)
-            denial = await around.authorize(context, policy_checks(policies))
-        if denial is None:
-            await around.report(context, target.reported)
-        around.context.policy = context.policy
-        if denial is not None:
-            await around.deny_from_within(denial, context)
-            return
-        app_scope = scope_for_application(context, {**scope, **target.url})
-        context.mark_passed(policies, are_guards=target.are_guards)
-        context.consumer = target.consumer
-        if around.outermost.state is not State.CONNECTING:
-            return
-        around.socket.app_context = contextvars.copy_context()
-        token = _decided.set(around) if policies else None
-        try:
-            await target.app(app_scope, receive, send)
-        finally:
-            if token is not None:
-                _decided.reset(token)
-    except HandshakeDenied:
-        raise
-    except Exception as error:  # before the accept it is a denial; after it, it is the server's
-        if around.outermost.state is State.ACCEPTED:
-            raise _past_routers(error) from error
-        await around.deny_from_within(_Raised(error), context)
 
 
 class _PastRouters(Http404):
@@ -836,12 +788,13 @@ class WebSocketHandler(AppHandler):
     @markcoroutinefunction
     def receive(self) -> Awaitable[Message]:
         """The application's ``receive``. An idle socket waits in the `Connection` alone, without frames of ours."""
-        if self.state is State.ACCEPTED and self._connect_taken and self.around is None and not self._late:
+        is_outermost = self.around is None and self._connect_taken
+        if is_outermost and self.state is State.ACCEPTED and not self._is_late():
             return self._connection.next_event()
         return self._receive()
 
     async def _receive(self) -> Message:
-        if self._late and not self._is_open():
+        if self._is_late():
             await self._ask_late()
         if self.around is not None and self._opens:
             token = _decided.set(self)
@@ -875,14 +828,14 @@ class WebSocketHandler(AppHandler):
     @markcoroutinefunction
     def send(self, message: Message) -> Awaitable[None]:
         """The application's ``send``. What an accepted socket sends passes no frame of ours."""
-        if self.state is State.ACCEPTED and not self._late and message.get("type") != "websocket.accept":
+        if self.state is State.ACCEPTED and message.get("type") != "websocket.accept" and not self._is_late():
             return self._connection.send(message)
         return self._send(message)
 
     async def _send(self, message: Message) -> None:
         kind = message.get("type")
         is_data = self.state is State.ACCEPTED and kind != "websocket.close"
-        if self._late and not self._is_open() and (kind == "websocket.accept" or is_data):
+        if self._is_late() and (kind == "websocket.accept" or is_data):
             await self._ask_late()
         if self._is_answering and self.state is State.CONNECTING:
             await self._until_answered()
@@ -929,6 +882,10 @@ class WebSocketHandler(AppHandler):
             f"Found the message {kind!r} before the handshake was answered. Send 'websocket.accept' or "
             "'websocket.close' first."
         )
+
+    def _is_late(self) -> bool:
+        """Whether policies are still to be asked about the code that runs now."""
+        return bool(self._late) and not self._is_open()
 
     def _is_open(self) -> bool:
         """Whether policies of this layer, or of one inside it, have allowed the code that runs now."""
