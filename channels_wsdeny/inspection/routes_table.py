@@ -1,10 +1,8 @@
-"""The report of ``manage.py wsdeny routes``: a row for every endpoint of the site, and the table of them."""
+"""The report of ``manage.py wsdeny routes``: a row for every endpoint of the site."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -26,13 +24,6 @@ if TYPE_CHECKING:
     from ..types import Protocol
     from .endpoints import AsgiEndpoint, View
     from .protections import Protection
-
-_COLUMNS = ("PROTOCOL", "PATH", "ENDPOINT", "POLICY", "SOURCE")
-#: The space between columns, and before the lines below a row.
-_GAP = "  "
-_INDENT = 4 * " "
-#: Where cells are broken, the best places first: words, and in longer ones policies, then names and paths.
-_BREAKS = (r"(?<=[ ,])", r"(?<=\()", r"(?<=[./])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,58 +188,20 @@ def folded(rows: Iterable[ReportRow]) -> list[ReportRow]:
     ]
 
 
-def table(rows: Sequence[ReportRow], width: int) -> list[str]:
-    """`rows` as lines of text of at most `width` characters, each with its name, hooks and notes below."""
-    known = [(row.protocol, row.path, row.endpoint, row.policy or "-", row.source) for row in rows]
-    heading, *cells = _in_columns([_COLUMNS, *known], width)
-    lines = heading
-    for row, own in zip(rows, cells, strict=True):
-        hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in row.hooks))
-        below = [f"name {row.name}" if row.name else "", f"hooks {hooks}" if hooks else "", *row.notes]
-        text = escape("; ".join(filter(None, below)))
-        lines += own
-        lines += [_INDENT + line for line in _wrapped(text, width - len(_INDENT))] if text else []
-    return lines
+def row_lines(row: ReportRow) -> list[str]:
+    """`row` as lines of text: its endpoint, and below that what protects it, its name, its hooks and its notes."""
+    hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in row.hooks))
+    below = [
+        f"{row.policy} ({row.source})" if row.policy else "no policy",
+        "; ".join(filter(None, [f"name {row.name}" if row.name else "", f"hooks {hooks}" if hooks else ""])),
+        *row.notes,
+    ]
+    first = f"{row.protocol:<9}  {row.path}  {row.endpoint}"
+    return [escape(first), *(f"    {escape(line)}" for line in below if line)]
 
 
-def aligned(rows: Iterable[Sequence[str]], width: int | None = None) -> list[str]:
-    """`rows` as lines of text whose columns are aligned; control characters are escaped.
-
-    With `width`, lines are not longer than that: a row may have several.
-    """
-    return [line for lines in _in_columns(rows, width) for line in lines]
-
-
-def _in_columns(rows: Iterable[Sequence[str]], width: int | None) -> list[list[str]]:
-    """The lines of each of `rows`."""
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """`rows` as lines of text whose columns are aligned; control characters are escaped."""
     escaped = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
-    while width is not None and sum(widths) > max(width - len(_GAP) * (len(widths) - 1), len(widths)):
-        widths[widths.index(max(widths))] -= 1
-    found = []
-    for row in escaped:
-        cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
-        lines = zip_longest(*cells, fillvalue="")
-        found.append([_GAP.join(map(str.ljust, line, widths)).rstrip() for line in lines])
-    return found
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` characters, broken after spaces and commas where that is possible."""
-    lines = [""]
-    for piece in _pieces(text, width, *_BREAKS):
-        if len(lines[-1]) + len(piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return [line.rstrip() for line in lines]
-
-
-def _pieces(text: str, width: int, at: str, *finer: str) -> Iterator[str]:
-    """The pieces of `text` between the places `at` which it may be broken; a longer one is broken at `finer` places."""
-    for piece in re.split(at, text):
-        if len(piece.rstrip()) <= width:
-            yield piece
-        elif finer:
-            yield from _pieces(piece, width, *finer)
-        else:
-            yield from (piece[start : start + width] for start in range(0, len(piece), width))
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in escaped]

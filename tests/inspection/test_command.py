@@ -27,7 +27,7 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.inspection.explain import time_limit
 from channels_wsdeny.management.commands.wsdeny import Command
-from channels_wsdeny.policies import HasPermission, InGroup, IsStaff
+from channels_wsdeny.policies import IsStaff
 
 ROOT = Path(testproject.__file__).parents[1]
 
@@ -63,9 +63,8 @@ class Plain(AsyncWebsocketConsumer): ...
 # routes
 
 
-def test_routes_lists_every_endpoint_of_the_test_project_in_aligned_columns():
-    heading, *lines = run("routes").splitlines()
-    assert heading.split() == ["PROTOCOL", "PATH", "ENDPOINT", "POLICY", "SOURCE"]
+def test_routes_lists_every_endpoint_of_the_test_project():
+    lines = run("routes").splitlines()
     rows = [line for line in lines if line.startswith(("websocket", "http"))]
     assert [line.split()[1] for line in rows[:5]] == [
         "/ws/rooms/<slug:slug>/",
@@ -74,49 +73,19 @@ def test_routes_lists_every_endpoint_of_the_test_project_in_aligned_columns():
         "/ws/knock/",
         "/login/",
     ]
-    start = heading.index("ENDPOINT")
-    assert {line[start - 2 : start + 1] for line in rows} <= {"  t", "  d", "  c"}
     assert lines[-1] == "12 endpoints: 7 guarded, 5 public, 0 open, 0 perhaps open."
 
 
-def test_the_name_the_hooks_and_the_notes_are_below_a_row(site):
-    site(None, path("cached/", cache_page(60)(require(IsStaff())(view)), name="cached"))
-    assert "    name cached; cannot tell whether IsStaff() is asked, and denies anybody\n" in run("routes")
-
-
-class Terminal(StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("columns", [40, 80, 100, 300])
-def test_no_line_is_longer_than_the_terminal(columns, site, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    policies = require(InGroup("editors", "authors", "a" * 90) | HasPermission("chat.view_room"))
-    given = cache_page(60)(policies(view))
-    site(None, path("open/", view), path(f"{'path/' * 20}", given, name="name"), path("b" * 90, given))
-    out = Terminal()
-    with pytest.raises(CommandError) as caught:
-        call_command("wsdeny", "routes", "--fail-on-open", stdout=out)
-    faults = str(caught.value).partition("ASGI_APPLICATION")[0]
-    *lines, _, summary = out.getvalue().splitlines()
-    assert len(summary) < 80
-    assert max(map(len, [*lines, *faults.splitlines()])) <= columns
-
-
-def test_without_a_terminal_a_line_has_100_characters_at_most(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    assert 80 < max(map(len, run("routes").splitlines())) <= 100
-
-
-def test_a_long_cell_is_broken_after_commas_and_spaces(site):
-    groups = [f"a group called {number}" for number in range(9)]
-    site(None, path("a/", require(InGroup(*groups))(view)))
-    _, *lines = run("routes").splitlines()
-    start = lines[0].index("InGroup(")
-    cell = [line[start:].removesuffix("decorator").rstrip() for line in lines[: lines.index("")]]
-    assert len(cell) > 2
-    assert " ".join(cell) == repr(InGroup(*groups))
+def test_what_protects_an_endpoint_its_name_and_its_notes_are_below_it(site):
+    site(None, path("cached/", cache_page(60)(require(IsStaff())(view)), name="cached"), path("open/", view))
+    assert run("routes").splitlines()[:6] == [
+        f"http       /cached/  {__name__}.view",
+        "    IsStaff() (decorator)",
+        "    name cached",
+        "    cannot tell whether IsStaff() is asked, and denies anybody",
+        f"http       /open/  {__name__}.view",
+        "    no policy",
+    ]
 
 
 def admin_of(site_class=AdminSite):
@@ -129,7 +98,7 @@ def test_the_views_of_an_admin_are_one_row_unless_all_are_wanted(site):
     site(ProtocolTypeRouter({}), path("a/", admin_of().urls), path("b/", admin_of().urls), path("c/", view))
     count = len(json.loads(run("routes", "--json")))
     rows = [line.split() for line in run("routes").splitlines() if line.startswith("http")]
-    views = f"admin, {count // 2 - 1} views AdminSite.has_permission admin".split()
+    views = f"admin, {count // 2 - 1} views".split()
     assert [row[1] for row in rows] == ["/a/", "/a/login/", "/b/", "/b/login/", "/c/"]
     assert [row[2:] for row in rows if row[1] in {"/a/", "/b/"}] == [views, views]
     lines = run("routes", "--all").splitlines()

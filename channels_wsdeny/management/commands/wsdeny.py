@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
 from ...inspection.explain import explain, time_limit
-from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, table
+from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines
 from ...live.channel import get_layer
 from ...live.revoke import drain, revoke, sockets
-from ...log import escape
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-
-#: Characters of a line where the output is no terminal.
-_WIDTH = 100
 
 
 class Command(BaseCommand):
@@ -113,17 +108,17 @@ class Command(BaseCommand):
         rows = [row for row in report_rows() if not row.path.startswith(tuple(options["ignore"]))]
         rows = [row for row in rows if protocol in {None, row.protocol}]
         shown = rows if options["all_views"] else folded(rows)
-        width = shutil.get_terminal_size((_WIDTH, 0)).columns if self.stdout.isatty() else _WIDTH
         if options["as_json"]:
             self._print(json.dumps([row.as_dict() for row in rows], indent=2))
         else:
-            self._print("\n".join([*table(shown, width), "", _summary(rows)]))
-        faults = _list("Open", [row for row in shown if row.is_open], width)
-        faults += _list("Perhaps open, see the notes", [row for row in shown if row.is_open is None], width)
+            lines = [line for row in shown for line in row_lines(row)]
+            self._print("\n".join([*lines, "", _summary(rows)]))
+        faults = _list("Open", [row for row in shown if row.is_open])
+        faults += _list("Perhaps open, see the notes", [row for row in shown if row.is_open is None])
         if protocol != "http" and site_application() is None:
             faults += "ASGI_APPLICATION is not set, so no socket was looked at. Without any: --protocol http\n"
         if options["fail_on_default"]:
-            faults += _list("Behind nothing but a default policy", [row for row in shown if row.is_on_default], width)
+            faults += _list("Behind nothing but a default policy", [row for row in shown if row.is_on_default])
         if faults and (options["fail_on_open"] or options["fail_on_default"]):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
 
@@ -136,10 +131,8 @@ class Command(BaseCommand):
         rows = [("PATH", "USER", "CONSUMER", "SINCE", "PROCESS")]
         for one in found:
             since = datetime.fromtimestamp(one["since"], UTC).isoformat(" ", "seconds")
-            rows.append((escape(one["path"]), one["user"] or "-", one["consumer"] or "-", since, one["process"]))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-        self._print("\n".join([*lines, "", f"{len(found)} sockets."]))
+            rows.append((one["path"], one["user"] or "-", one["consumer"] or "-", since, one["process"]))
+        self._print("\n".join([*aligned(rows), "", f"{len(found)} sockets."]))
 
     def _revoke(self, options: dict[str, Any]) -> None:
         """Close sockets."""
@@ -175,6 +168,6 @@ def _summary(rows: list[ReportRow]) -> str:
     return f"{len(rows)} endpoints: {guarded} guarded, {public} public, {is_open} open, {perhaps} perhaps open."
 
 
-def _list(fault: str, rows: list[ReportRow], width: int) -> str:
-    lines = aligned([(row.protocol, row.path, row.endpoint) for row in rows], width - 2)
+def _list(fault: str, rows: list[ReportRow]) -> str:
+    lines = aligned([(row.protocol, row.path, row.endpoint) for row in rows])
     return "".join(f"{line}\n" for line in [f"{fault}:", *(f"  {line}" for line in lines)]) if rows else ""
