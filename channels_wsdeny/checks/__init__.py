@@ -27,8 +27,6 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "E011": asgi.check_mixins,
     "E012": asgi.check_origin_validators,
     "E013": caches.check_counting,
-    "E014": project.check_middleware,
-    "E015": project.check_refused_middleware,
     "E020": project.check_origins,
     "W001": project.check_order_of_apps,
     "W002": asgi.check_stack,

@@ -27,56 +27,50 @@ if TYPE_CHECKING:
     from ..policies import Policy
 
 
-_COUNTING = (Throttle, MaxConnections)
-
-
 def check_counting() -> Iterator[tuple[str, str]]:
     """The caches that policies count on exist, and store something."""
-    for alias, policy in _counting():
+    for policy in _counting():
         try:
-            is_dummy = isinstance(_cache(alias), DummyCache)
+            is_dummy = isinstance(caches[policy.cache], DummyCache)
         except Exception as error:  # a backend of the site's may raise anything
             yield (
-                f"{policy!r} counts on the cache {alias!r}, which cannot be used: {error}",
+                f"{policy!r} counts on the cache {policy.cache!r}, which cannot be used: {error}",
                 "Name a cache of CACHES, or leave the argument out for the default one.",
             )
             continue
         if is_dummy:
             yield (
-                f"{policy!r} counts on the cache {alias!r}, a DummyCache, which stores nothing: it denies everything.",
+                f"{policy!r} counts on the cache {policy.cache!r}, a DummyCache, which stores nothing: it denies "
+                "everything.",
                 "Use Redis or memcached; LocMemCache for one process.",
             )
 
 
 def check_exactness() -> Iterator[tuple[str, str]]:
     """The caches that policies count on are exact when requests come at the same time."""
-    for alias, policy in _counting():
-        kind = _kind(alias, (DatabaseCache, FileBasedCache))
-        if kind is not None:
-            yield (
-                f"{policy!r} counts on the cache {alias!r}, a {kind}: it loses counts of requests that come at the "
-                "same time, so more are allowed.",
-                "Use Redis or memcached.",
-            )
+    for found in _counting_on(DatabaseCache, FileBasedCache):
+        yield (
+            f"{found}: it loses counts of requests that come at the same time, so more are allowed.",
+            "Use Redis or memcached.",
+        )
 
 
 def check_processes() -> Iterator[tuple[str, str]]:
     """The caches that policies count on are shared by all processes."""
-    for alias, policy in _counting():
-        kind = _kind(alias, (LocMemCache,))
-        if kind is not None:
-            yield (
-                f"{policy!r} counts on the cache {alias!r}, a {kind}: each process counts for itself, and forgets "
-                "counts beyond its MAX_ENTRIES (300).",
-                "Use Redis or memcached. Silence this for development, or a site of one process.",
-            )
+    for found in _counting_on(LocMemCache):
+        yield (
+            f"{found}: each process counts for itself, and forgets counts beyond its MAX_ENTRIES (300).",
+            "Use Redis or memcached. Silence this for development, or a site of one process.",
+        )
 
 
 def check_addresses() -> Iterator[tuple[str, str]]:
     """Policies that count for addresses get that of the client, not of a proxy."""
     has_proxy = settings.SECURE_PROXY_SSL_HEADER is not None or settings.USE_X_FORWARDED_HOST
-    counting = [each for policy in _policies() for each in policies_within(policy) if isinstance(each, _COUNTING)]
-    by_address = next((each for each in counting if isinstance(each.key, str)), None)
+    counting = (each for policy in _policies() for each in policies_within(policy))
+    by_address = next(
+        (each for each in counting if isinstance(each, (Throttle, MaxConnections)) and isinstance(each.key, str)), None
+    )
     if has_proxy and by_address is not None:
         yield (
             f"{by_address!r} counts for REMOTE_ADDR (with key='user' for anonymous users), and the site is behind a "
@@ -86,14 +80,23 @@ def check_addresses() -> Iterator[tuple[str, str]]:
         )
 
 
-def _counting() -> Iterator[tuple[str, Policy]]:
-    """The caches that the policies of the site count on, each with the first policy that does."""
-    found: dict[str, Policy] = {}
+def _counting() -> list[Throttle | MaxConnections]:
+    """For each cache that policies of the site count on, the first that does."""
+    found: dict[str, Throttle | MaxConnections] = {}
     for policy in _policies():
         for each in policies_within(policy):
-            if isinstance(each, _COUNTING):
+            if isinstance(each, (Throttle, MaxConnections)):
                 found.setdefault(each.cache, each)
-    yield from found.items()
+    return [*found.values()]
+
+
+def _counting_on(*kinds: type[BaseCache]) -> Iterator[str]:
+    """What counts on caches of these kinds, in words."""
+    for policy in _counting():
+        with suppress(Exception):  # which is E013
+            if isinstance(caches[policy.cache], kinds):
+                kind = type(caches[policy.cache]).__name__
+                yield f"{policy!r} counts on the cache {policy.cache!r}, a {kind}"
 
 
 def _policies() -> Iterator[Policy]:
@@ -105,14 +108,3 @@ def _policies() -> Iterator[Policy]:
     with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
         for view in views():
             yield from guards_on(view.callback).policies
-
-
-def _cache(alias: str) -> BaseCache:
-    return caches[alias]
-
-
-def _kind(alias: str, kinds: tuple[type, ...]) -> str | None:
-    with suppress(Exception):  # which is E013
-        if isinstance(_cache(alias), kinds):
-            return type(_cache(alias)).__name__
-    return None

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from ..authentication.base import as_authenticators
 from ..conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE, conf, is_mirrored, middleware_index
-from ..handlers.django_middleware import load_middleware, make_hooks, refused_base
+from ..handlers.django_middleware import make_hooks
 from ..hooks.registry import hooks_at, site_hooks
 from ..http.origins import is_pattern
 from ..live.channel import get_layer
@@ -28,6 +28,7 @@ _DOTTED_PATHS: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("DEFAULT_POLICY", as_policy, "a Policy, or of a Policy class that takes no arguments"),
     ("AUTHENTICATION", lambda path: as_authenticators([path]), "an authentication class that takes no arguments"),
     ("HOOKS", hooks_at, "Hooks"),
+    ("MIDDLEWARE", lambda path: make_hooks((path,)), "a Django middleware that has a place on a handshake"),
 )
 
 
@@ -81,43 +82,6 @@ def check_dotted_paths() -> Iterator[tuple[str, str]]:
             except Exception as error:  # importing a site's module can raise anything
                 found = f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}"
                 yield found, f"Give the dotted path of {right}."
-
-
-def _middleware() -> list[str]:
-    """The dotted paths of ``MIDDLEWARE``; those that are none are E003."""
-    paths = conf.given().get("MIDDLEWARE")
-    return [path for path in paths if isinstance(path, str)] if isinstance(paths, (list, tuple)) else []
-
-
-def check_middleware() -> Iterator[tuple[str, str]]:
-    """Every Django middleware for handshakes can be imported and made."""
-    usable: list[str] = []
-    for path in _middleware():
-        try:
-            if refused_base(path) is None:
-                load_middleware(path)
-                usable.append(path)
-        except Exception as error:  # importing a site's module can raise anything
-            yield f"CHANNELS_WSDENY['MIDDLEWARE'] cannot be used: {error}", _REMEDY
-    try:
-        make_hooks(tuple(usable))
-    except Exception as error:  # and so can making it
-        yield f"CHANNELS_WSDENY['MIDDLEWARE'] cannot be used: {error}", _REMEDY
-
-
-_REMEDY = "Until it is corrected, every handshake gets a 500. Give dotted paths as in Django's MIDDLEWARE."
-
-
-def check_refused_middleware() -> Iterator[tuple[str, str]]:
-    """No middleware runs around handshakes that does what is done for them already."""
-    for path in _middleware():
-        refused = refused_base(path)
-        if refused is not None:
-            yield (
-                f"CHANNELS_WSDENY['MIDDLEWARE'] has {path!r}, which is {refused.rpartition('.')[2]}: a handshake has "
-                "its session, user and hooks already. Until it is removed, every handshake gets a 500.",
-                "Leave it out there. In Django's own MIDDLEWARE it stays.",
-            )
 
 
 def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:

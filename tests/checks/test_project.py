@@ -194,14 +194,14 @@ def broken_middleware(get_response):
     return None
 
 
-MINE = type("Mine", (SessionMiddleware,), {})
+class Mine(SessionMiddleware): ...
 
 
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        *((path, ["E014"]) for path in ("", "nowhere.Middleware", "builtins.x", f"{__name__}.broken_middleware")),
-        *((path, ["E015"]) for path in (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR, f"{__name__}.MINE")),
+        *((path, ["E004"]) for path in ("", "nowhere.Middleware", "builtins.x", f"{__name__}.broken_middleware")),
+        *((path, ["E004"]) for path in (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR, f"{__name__}.Mine")),
         ("django.middleware.security.SecurityMiddleware", []),
     ],
 )
