@@ -42,8 +42,6 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
     with protected():
         extra = {"policy": context.expression, "user": context.user_pk, "client": _client(context.request)}
         if context.trace is not None:
-            if context.trace.is_dry_run:
-                return
             extra["trace"] = context.trace.as_dict()
         _log(request_path(context.request), status, code, context.state.started, extra)
 
@@ -54,7 +52,7 @@ def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpR
     `policy` is its expression, and `code` that of the denial. The record has the extras of `log_denial`, and
     ``report_only``, which is True; that of a failure has its traceback.
     """
-    if not logger.isEnabledFor(logging.WARNING) or (context.trace is not None and context.trace.is_dry_run):
+    if not logger.isEnabledFor(logging.WARNING):
         return
     either: Any = denial
     status = either.status if isinstance(denial, Exception) else either.status_code

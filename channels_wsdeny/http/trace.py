@@ -6,10 +6,9 @@ parameters and literals. It holds neither cookies nor session keys, and the text
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -107,9 +106,10 @@ class Trace:
 
     @contextmanager
     def watching_queries(self) -> Iterator[None]:
-        """Note the queries of this thread, unless it runs an event loop; nested use notes each once."""
-        watched = [] if _is_event_loop() else _connections()
-        watched = [each for each in watched if self._query not in each.execute_wrappers]
+        """Note the queries of this thread; nested use notes each once."""
+        watched: list[Any] = []
+        with suppress(Exception):  # Unusable DATABASES must not fail requests that make no query.
+            watched = [each for each in connections.all() if self._query not in each.execute_wrappers]
         for connection in watched:
             connection.execute_wrappers.append(self._query)
         try:
@@ -198,18 +198,3 @@ def describe(answer: object) -> str:
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
-
-
-def _connections() -> list[Any]:
-    try:
-        return list(connections.all())
-    except Exception:  # unusable DATABASES must not fail requests that make no query
-        return []
-
-
-def _is_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -53,16 +53,21 @@ if TYPE_CHECKING:
 #: The key of a session that begins in a dry run.
 _NEW_SESSION_KEY = "dryrunbeginsthissession000000000"
 #: Loggers that a denial or an error is logged to.
-_LOGGERS = ("channels_wsdeny", "django.request", "django.security.DisallowedHost")
+_LOGGERS = (
+    "channels_wsdeny",
+    "django.request",
+    "django.security.DisallowedHost",
+    "django.security.DisallowedOrigin",
+)
 #: The columns of a query, which are seldom of interest.
 _COLUMNS = re.compile(r"^SELECT (?:(?! FROM ).){60,}(?= FROM )")
 _COOKIE_VALUE = re.compile(r"=[^;]*")
 #: Seconds for a dry run beyond ``POLICY_TIMEOUT``, and for what is cancelled after that to end.
 _PATIENCE = 10.0
 _PARTING = 1.0
-#: Tasks that did not end. They are kept: asyncio complains of one that is destroyed while it waits.
 #: Policies that are not asked again while a socket is open.
 _ONCE = ("AllowAny(", "AllowedOrigin(", "MaxConnections(", "Throttle(")
+#: Tasks that did not end. They are kept: asyncio complains of one that is destroyed while it waits.
 _given_up: list[asyncio.Task[Any]] = []
 
 
@@ -149,7 +154,7 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
         logins[key] = _login(user)
         headers = [*headers, f"Cookie: {settings.SESSION_COOKIE_NAME}={key}"]
     (scope, assumed), store = _scope(path, protocol, headers), _unsaved_sessions(logins)
-    cookies = parse_cookie(dict(scope["headers"]).get(b"cookie", b"").decode())
+    cookies = parse_cookie("; ".join(value.decode() for name, value in scope["headers"] if name == b"cookie"))
     scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
     trace = Trace(is_dry_run=True)
     messages, hanging = _dry_run(application, scope, trace, store)
@@ -190,7 +195,7 @@ def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> tuple[Scope
         defaults["origin"] = f"{scheme}://{host}"
         scope = {"scheme": "wss" if is_secure else "ws", "subprotocols": [], "extensions": {EXTENSION: {}}}
     given = _headers(headers)
-    assumed = {name: value for name, value in defaults.items() if name not in given}
+    assumed = {name: value for name, value in defaults.items() if name not in dict(given)}
     scope.update(
         {
             "type": protocol,
@@ -199,7 +204,7 @@ def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> tuple[Scope
             "path": unquote(url.path),
             "raw_path": url.path.encode(),
             "query_string": url.query.encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in {**assumed, **given}.items() if value],
+            "headers": [(name.encode(), value.encode()) for name, value in [*assumed.items(), *given] if value],
             "client": ["127.0.0.1", 50000],
             "server": ["127.0.0.1", 443 if is_secure else 80],
         }
@@ -207,17 +212,15 @@ def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> tuple[Scope
     return scope, assumed
 
 
-def _headers(lines: Sequence[str]) -> dict[str, str]:
-    """The headers in `lines`, in lower case; one that is given several times is joined to one value."""
-    found: dict[str, str] = {}
+def _headers(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """The headers in `lines`, their names in lower case."""
+    found = []
     for line in lines:
         name, colon, value = line.partition(":")
         name, value = name.strip().lower(), value.strip()
         if not colon or not is_sendable(name.encode(), value.encode()):
             raise CommandError(f"A header is 'Name: value' in one line, found {line!r}.")
-        if found.get(name):
-            value = f"{found[name]}{'; ' if name == 'cookie' else ', '}{value}"
-        found[name] = value
+        found.append((name, value))
     return found
 
 
