@@ -1,4 +1,4 @@
-"""The headers of ASGI messages, checked before they reach the wire."""
+"""What reaches the wire: the headers of ASGI messages, and what a close frame may carry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: A field value has none of these, which would end its line (RFC 9110 section 5.5).
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
+#: Statuses that end with their headers (RFC 9110 sections 6.4.1 and 8.6).
+BODILESS = frozenset({204, 304})
+#: Close codes that an endpoint may send, by RFC 6455 section 7.4 and IANA's list. 1004 has no meaning; 1005, 1006 and
+#: 1015 are never sent.
+CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+#: Bytes of a close reason: what a control frame has left beside the code (RFC 6455 section 5.5).
+_LONGEST_REASON = 123
+
+
+def cut_reason(reason: str) -> str:
+    """As much of a close reason as a frame has room for, cut at a character."""
+    return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
 
 
 def is_sendable(name: bytes, value: bytes) -> bool:

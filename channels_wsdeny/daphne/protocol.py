@@ -17,7 +17,7 @@ from autobahn.websocket.types import ConnectionDeny
 from daphne.ws_protocol import WebSocketProtocol as DaphneWebSocketProtocol
 from twisted.internet.interfaces import ISSLTransport
 
-from ..headers import check_headers
+from ..headers import BODILESS, CLOSE_CODES, check_headers, cut_reason
 from ..status import phrase
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ logger = logging.getLogger(__name__)
 Accept: TypeAlias = tuple[str | None, dict[str, list[str]]]
 
 _DENIAL = frozenset({"websocket.http.response.start", "websocket.http.response.body"})
-#: Close codes below 3000 that an endpoint may send, by RFC 6455 section 7.4.1 and IANA's list. 1004 has no
-#: meaning; 1005, 1006 and 1015 are never sent.
-_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-#: Bytes of a close reason: what a control frame has left beside the code (RFC 6455 section 5.5).
-_LONGEST_REASON = 123
-#: Statuses that end with their headers (RFC 9110 sections 6.4.1 and 8.6).
-_BODILESS = frozenset({204, 304})
 #: Headers of a body, which a 101 does not have (RFC 9110 section 8.6, RFC 9112 section 6.1).
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 #: Headers of a denial that the server sets itself (RFC 9112 sections 6 and 9).
@@ -61,7 +54,7 @@ class Response:
     phrase: str = ""
 
     def __post_init__(self) -> None:
-        if self.status in _BODILESS:
+        if self.status in BODILESS:
             self.body = b""
 
     def encode(self, server_name: str) -> bytes:
@@ -72,7 +65,7 @@ class Response:
             headers.insert(0, (b"date", formatdate(usegmt=True).encode()))
         if server_name and b"server" not in given:
             headers.insert(0, (b"server", server_name.encode()))
-        if self.status not in _BODILESS:
+        if self.status not in BODILESS:
             headers.append((b"content-length", str(len(self.body)).encode()))
         # A 426 must name its Upgrade header here (RFC 9110 section 7.8).
         headers.append((b"connection", b"upgrade, close" if b"upgrade" in given else b"close"))
@@ -330,10 +323,10 @@ def close_payload(message: Message) -> tuple[int, bytes | None]:
     code, reason = message.get("code"), message.get("reason")
     if code is None:
         code = 1000
-    if type(code) is not int or not (code in _CLOSE_CODES or 3000 <= code <= 4999):
+    if type(code) is not int or code not in CLOSE_CODES:
         raise ValueError(f"websocket.close has the code {code!r}: give 1000-1003, 1007-1014 or 3000-4999.")
     if not reason:
         return code, None
     if not isinstance(reason, str):
         raise TypeError(f"websocket.close has a reason of {type(reason).__name__}: give a string.")
-    return code, reason.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()
+    return code, cut_reason(reason).encode()

@@ -14,7 +14,7 @@ from django.http import HttpResponse
 from .. import status as statuses
 from ..concurrency import run_in_threadpool
 from ..exceptions import Deny, HandshakeDenied
-from ..headers import check_headers, is_sendable
+from ..headers import BODILESS, CLOSE_CODES, check_headers, cut_reason, is_sendable
 from .responses import check_size
 from .servers import accept_headers_for, denial_headers_for, warn_of_missing_extension
 
@@ -26,15 +26,9 @@ if TYPE_CHECKING:
     from ..types import Message, RawHeaders, Receive, Scope, Send
 
 EXTENSION = "websocket.http.response"
-#: Statuses without a body, and so without its length (RFC 9110 section 8.6).
-_BODILESS = {204, 304}
 #: Headers of the connection, not of the response (RFC 9110 section 7.6.1).
 _CONNECTION = {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"}
 _FRAMING = {b"transfer-encoding", b"keep-alive", b"content-length"}
-#: Codes that a close frame may carry (RFC 6455 section 7.4).
-_CLOSE_CODES = {*range(1000, 1015), *range(3000, 5000)} - {1004, 1005, 1006}
-#: Bytes of a reason in a close frame (RFC 6455 section 5.5).
-_LONGEST_REASON = 123
 
 
 class EncodedDenial(NamedTuple):
@@ -86,9 +80,9 @@ def accept_headers(response: HttpResponseBase) -> RawHeaders:
 def denial_messages(denial: EncodedDenial, scope: Scope, send: Send) -> tuple[Message, Message]:
     """The two messages of a denial of `scope`, for this server."""
     status = denial.response.status_code
-    body = b"" if status in _BODILESS else denial.response.content
+    body = b"" if status in BODILESS else denial.response.content
     headers = [pair for pair in denial.headers if pair[0] not in _FRAMING]
-    if status not in _BODILESS:
+    if status not in BODILESS:
         headers.append((b"content-length", b"%d" % len(body)))
     prefix = "http"
     if scope["type"] == "websocket":
@@ -145,8 +139,8 @@ def close_message(denial: EncodedDenial, reason: str = "") -> Message:
     code, own = getattr(denial.response, "wsdeny_close", (None, ""))
     retry = denial.response.get("Retry-After", "")
     coded = f"{denial.code};retry={retry}" if retry.isdecimal() else denial.code
-    cut = (reason or own or coded).encode()[:_LONGEST_REASON].decode(errors="ignore")
-    return {"type": "websocket.close", "code": code or 4000 + denial.response.status_code, "reason": cut}
+    status = 4000 + denial.response.status_code
+    return {"type": "websocket.close", "code": code or status, "reason": cut_reason(reason or own or coded)}
 
 
 async def send_response(denial: EncodedDenial, scope: Scope, send: Send) -> None:
@@ -262,7 +256,7 @@ class Closed(Deny):
         code: Any = message.get("code")
         is_status = isinstance(code, int) and 4400 <= code <= 4599
         super().__init__(code - 4000 if is_status else 403, message.get("reason") or "")
-        self.close_code: int | None = code if code in _CLOSE_CODES and not is_status else None
+        self.close_code: int | None = code if code in CLOSE_CODES and not is_status else None
 
 
 async def receive_nothing() -> Message:

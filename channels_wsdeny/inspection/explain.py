@@ -151,7 +151,7 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
     logins = {}
     if user is not None:
         key = secrets.token_hex(16)
-        logins[key] = _login(user)
+        logins[key] = _login(user_named(user))
         headers = [*headers, f"Cookie: {settings.SESSION_COOKIE_NAME}={key}"]
     (scope, assumed), store = _scope(path, protocol, headers), _unsaved_sessions(logins)
     cookies = parse_cookie("; ".join(value.decode() for name, value in scope["headers"] if name == b"cookie"))
@@ -168,14 +168,18 @@ def time_limit() -> float:
     return conf.POLICY_TIMEOUT + _PATIENCE
 
 
-def _login(name: str) -> dict[str, Any]:
-    """The content of a session of the user of this name."""
+def user_named(name: str) -> Any:
+    """The user of this name. Raises `CommandError` if there is none."""
     model = auth.get_user_model()
     try:
-        user: Any = model._default_manager.get_by_natural_key(name)
+        return model._default_manager.get_by_natural_key(name)
     except model.DoesNotExist as error:
         raise CommandError(f"There is no user {name!r}.") from error
-    login = {auth.SESSION_KEY: model._meta.pk.value_to_string(user)}
+
+
+def _login(user: Any) -> dict[str, Any]:
+    """The content of a session of `user`."""
+    login = {auth.SESSION_KEY: user._meta.pk.value_to_string(user)}
     if hasattr(user, "get_session_auth_hash"):
         login[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
     backends = [path for path in settings.AUTHENTICATION_BACKENDS if hasattr(auth.load_backend(path), "get_user")]

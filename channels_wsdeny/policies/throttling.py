@@ -18,7 +18,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -65,8 +64,12 @@ class _Limit(Policy):
     status = 429
     once = True
     _arguments = frozenset({"cache", "key", "on_outage", "scope"})
+    #: What a count belongs to besides its scope and whom it is for.
+    _identity: tuple[object, ...]
 
-    def __init__(self, key: Key, scope: str | None, cache: str, on_outage: Literal["deny", "allow"]) -> None:
+    def __init__(
+        self, limit: object, key: Key, scope: str | None, cache: str, on_outage: Literal["deny", "allow"]
+    ) -> None:
         name = type(self).__name__
         if key not in ("user", "ip") and (not callable(key) or iscoroutinefunction(key)):
             raise TypeError(
@@ -79,7 +82,7 @@ class _Limit(Policy):
             raise TypeError(f'{name}(cache=...) takes an alias of CACHES, such as "default", found {cache!r}.')
         if on_outage not in {"deny", "allow"}:
             raise ValueError(f'{name}(on_outage=...) is "deny" or "allow", found {on_outage!r}.')
-        self.key, self.scope, self.cache, self.on_outage = key, scope, cache, on_outage
+        self._limit, self.key, self.scope, self.cache, self.on_outage = limit, key, scope, cache, on_outage
         self.needs_user = key != "ip"
 
     def check(self, request: HttpRequest) -> Answer:
@@ -116,17 +119,13 @@ class _Limit(Policy):
         """The answer to a request that is not counted, a dry run."""
         raise NotImplementedError
 
-    def _identity(self) -> tuple[object, ...]:
-        """What a count belongs to besides its scope and whom it is for."""
-        raise NotImplementedError
-
     def _deny(self, seconds: float) -> Deny:
         return Deny(self.status, self.detail, code=self.code, headers={"Retry-After": str(math.ceil(seconds))})
 
     def _hash(self, request: HttpRequest, context: RequestContext) -> str:
         """The name of the count for `request`."""
         scope = _scope_of(request, context) if self.scope is None else self.scope
-        counted = [*self._identity(), self.cache, scope, *self._subject(request)]
+        counted = [*self._identity, self.cache, scope, *self._subject(request)]
         return hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:40]
 
     def _subject(self, request: HttpRequest) -> tuple[str, ...]:
@@ -163,8 +162,9 @@ class _Limit(Policy):
             return str(address.ipv4_mapped)
         return str(address)
 
-    def _describe(self, first: object) -> str:
-        arguments = [repr(first), f"key={self.key!r}" if isinstance(self.key, str) else f"key={dotted_name(self.key)}"]
+    def __repr__(self) -> str:
+        key = repr(self.key) if isinstance(self.key, str) else dotted_name(self.key)
+        arguments = [repr(self._limit), f"key={key}"]
         arguments += [] if self.scope is None else [f"scope={self.scope!r}"]
         arguments += [] if self.cache == "default" else [f"cache={self.cache!r}"]
         arguments += [] if self.on_outage == "deny" else [f"on_outage={self.on_outage!r}"]
@@ -209,7 +209,7 @@ class Throttle(_Limit):
         cache: str = "default",
         on_outage: Literal["deny", "allow"] = "deny",
     ) -> None:
-        super().__init__(key, scope, cache, on_outage)
+        super().__init__(rate, key, scope, cache, on_outage)
         if not isinstance(rate, str):
             raise TypeError(f'A rate is a string such as "20/min", found {rate!r}.')
         matched = _RATE.fullmatch(rate.replace(" ", ""))
@@ -219,6 +219,7 @@ class Throttle(_Limit):
                 f"{rate!r}."
             )
         self.rate, self.number, self.seconds = rate, int(matched[1]), _PERIODS[matched[2].lower()]
+        self._identity = "throttle", self.number, self.seconds
 
     def _count(self, cache: BaseCache, count: str, context: RequestContext) -> Deny | None:
         name, seconds = self._window(count)
@@ -234,12 +235,6 @@ class Throttle(_Limit):
         offset = int(count[:8], 16) / 16**8 * self.seconds
         window, passed = divmod(time.time() + offset, self.seconds)
         return f"wsdeny.throttle.{count}.{int(window)}", self.seconds - passed
-
-    def _identity(self) -> tuple[object, ...]:
-        return "throttle", self.number, self.seconds
-
-    def __repr__(self) -> str:
-        return self._describe(self.rate)
 
 
 def _increment(cache: BaseCache, name: str, timeout: int) -> int:
@@ -270,6 +265,7 @@ class MaxConnections(_Limit):
     """
 
     code = "too_many_connections"
+    _identity = ("connections",)
     _arguments = _Limit._arguments | {"number"}
 
     def __init__(
@@ -281,7 +277,7 @@ class MaxConnections(_Limit):
         cache: str = "default",
         on_outage: Literal["deny", "allow"] = "deny",
     ) -> None:
-        super().__init__(key, scope, cache, on_outage)
+        super().__init__(number, key, scope, cache, on_outage)
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST:
             raise TypeError(f"MaxConnections() takes a whole number from 1 to {_MOST}, found {number!r}.")
         self.number = number
@@ -303,7 +299,7 @@ class MaxConnections(_Limit):
             slot = _slots.take(cache, self.cache, free)
         if slot is None:
             return self._deny(conf.RETRY_AFTER)
-        context.on_end(partial(_release, slot))
+        context.on_end(lambda: _slots.release(slot))
         return None
 
     def _look(self, cache: BaseCache, count: str) -> Answer:
@@ -311,12 +307,6 @@ class MaxConnections(_Limit):
 
     def _slots(self, count: str) -> list[str]:
         return [f"wsdeny.connection.{count}.{number}" for number in range(self.number)]
-
-    def _identity(self) -> tuple[object, ...]:
-        return ("connections",)
-
-    def __repr__(self) -> str:
-        return self._describe(self.number)
 
 
 class _Slots:
@@ -415,10 +405,6 @@ def _time_to_live() -> int:
 
 
 _slots = _Slots()
-
-
-def _release(name: str) -> None:
-    _slots.release(name)
 
 
 def _forget_slots() -> None:

@@ -8,11 +8,10 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
-from ...inspection.explain import explain, time_limit
+from ...inspection.explain import explain, time_limit, user_named
 from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines
 from ...live.channel import get_layer
 from ...live.revoke import drain, revoke, sockets
@@ -136,15 +135,10 @@ class Command(BaseCommand):
 
     def _revoke(self, options: dict[str, Any]) -> None:
         """Close sockets."""
-        user, session_key, path = options["user"], options["session_key"], options["path"]
+        session_key, path = options["session_key"], options["path"]
+        user = None if options["user"] is None else user_named(options["user"])
         if user is None and session_key is None and path is None:
             raise CommandError("Give --user, --session-key or --path.")
-        if user is not None:
-            model = get_user_model()
-            try:
-                user = model._default_manager.get_by_natural_key(user)
-            except model.DoesNotExist as error:
-                raise CommandError(f"There is no user {user!r}.") from error
         revoke(user=user, session_key=session_key, path=path, reason=options["reason"])
 
     def _drain(self, options: dict[str, Any]) -> None:
