@@ -19,8 +19,16 @@ from .handlers import http, websocket
 from .handlers.view import guard_view
 from .hooks.registry import as_registries
 from .policies import AllowAny, HasPermission, IsAuthenticated, Policy, UserPassesTest
-from .routing.guards import NO_GUARDS, Guards, add_guards, bound_functions, guards_of, is_asgi_app
-from .routing.middleware import ASGIMiddleware, transparent
+from .routing.guards import (
+    NO_GUARDS,
+    ASGIMiddleware,
+    Guards,
+    add_guards,
+    bound_functions,
+    guards_of,
+    is_asgi_app,
+    transparent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

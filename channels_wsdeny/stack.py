@@ -16,8 +16,7 @@ from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
-from .routing.guards import NO_GUARDS
-from .routing.middleware import ASGIMiddleware, transparent
+from .routing.guards import NO_GUARDS, ASGIMiddleware, transparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -38,7 +38,7 @@ from ..policies.checks import (
     run_checks_sync,
     run_ready_checks,
 )
-from ..routing.match import NOT_FOUND, EndpointMatch
+from ..routing.resolver import NOT_FOUND, EndpointMatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check, Watcher
-    from ..routing.match import Match
-    from ..routing.middleware import ASGIMiddleware
+    from ..routing.guards import ASGIMiddleware
+    from ..routing.resolver import Match
     from ..types import ASGIApp, Message, Scope
 
     #: The site's own page for a denial; None without one.

@@ -33,8 +33,7 @@ from ..http.trace import is_recorded
 from ..log import log_scope
 from ..policies.base import first_anonymous_denial
 from ..policies.builtin import default_policy
-from ..routing.match import NOT_FOUND, EndpointMatch
-from ..routing.resolver import is_nested
+from ..routing.resolver import NOT_FOUND, EndpointMatch, is_nested
 from .base import code_of, make_denial
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
     from ..authentication.base import Authenticators
     from ..hooks import Hooks
     from ..policies import Policy
-    from ..routing.match import Match
-    from ..routing.middleware import ASGIMiddleware
+    from ..routing.guards import ASGIMiddleware
+    from ..routing.resolver import Match
     from ..types import Message, RawHeaders, Receive, Scope, Send
 
 #: Denials that are kept, and bytes of a body at most.

@@ -45,8 +45,7 @@ from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
 from ..policies.builtin import default_policy
 from ..policies.checks import ClientLeft
-from ..routing.match import UNRESOLVABLE, EndpointMatch
-from ..routing.resolver import consumer_class_of, leads_to_django, resolve, resolve_within
+from ..routing.resolver import UNRESOLVABLE, EndpointMatch, consumer_class_of, leads_to_django, resolve, resolve_within
 from .base import (
     LEAST_SECONDS,
     AppHandler,
@@ -73,9 +72,8 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check
-    from ..routing.guards import Guards
-    from ..routing.match import Match
-    from ..routing.middleware import ASGIMiddleware
+    from ..routing.guards import ASGIMiddleware, Guards
+    from ..routing.resolver import Match
     from ..types import ASGIApp, Message, Receive, Scope, Send
 
 #: Seconds that an application has to end once its request was denied.

@@ -83,8 +83,7 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.checks import Check
-    from ..routing.guards import Guards
-    from ..routing.middleware import ASGIMiddleware
+    from ..routing.guards import ASGIMiddleware, Guards
     from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.

@@ -17,8 +17,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from ..routing.guards import NO_GUARDS, Guards, guards_of
-from ..routing.middleware import ASGIMiddleware
+from ..routing.guards import NO_GUARDS, ASGIMiddleware, Guards, guards_of
 from ..routing.resolver import consumer_class_of, inner_name, is_known
 
 if TYPE_CHECKING:

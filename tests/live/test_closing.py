@@ -16,7 +16,7 @@ from channels_wsdeny.handlers import connection, websocket
 from channels_wsdeny.handlers.base import Target
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
-from channels_wsdeny.routing.match import EndpointMatch
+from channels_wsdeny.routing.resolver import EndpointMatch
 from tests.support.opened import Opened, until
 from tests.support.sockets import disconnect
 

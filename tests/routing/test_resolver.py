@@ -20,8 +20,7 @@ from django.urls.exceptions import Resolver404
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, IsStaff
-from channels_wsdeny.routing.match import NOT_FOUND, UNRESOLVABLE
-from channels_wsdeny.routing.resolver import resolve
+from channels_wsdeny.routing.resolver import NOT_FOUND, UNRESOLVABLE, resolve
 from tests.support.clients import knock, websocket_scope
 from tests.support.policies import AsyncCheck
 from tests.support.policies import accept as accept_all
