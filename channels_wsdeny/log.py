@@ -115,10 +115,10 @@ def log_failure(context: RequestContext, error: BaseException, status: int = 500
     if trace is not None and trace.is_dry_run:
         trace.note_failure(error)
         return
-    counted = _count_outage(error) if status == 503 else 0
-    if counted is None:
-        return
     with protected():
+        counted = _count_outage(error) if status == 503 else 0
+        if counted is None:
+            return
         request_logger.error(
             "%s: %s%s",
             "Service Unavailable" if status == 503 else "Internal Server Error",
@@ -138,7 +138,7 @@ _outages_lock = threading.Lock()
 
 def _count_outage(error: BaseException) -> int | None:
     """How often `error` came since it was last logged, if it is to be logged now; None if it is only counted."""
-    key, now = (type(error), exception_text(error)), time.monotonic()
+    key, now = (type(error), str(error)[:200]), time.monotonic()
     with _outages_lock:
         logged, count = _outages.pop(key, (None, 0))
         is_news = logged is None or now - logged > _OUTAGE
@@ -207,11 +207,3 @@ def source_location(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[::-1]
     own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
     return next((f"{frame.filename}:{frame.lineno}" for frame in own or frames), "?")
-
-
-def exception_text(error: BaseException) -> str:
-    """The message of `error`, its first 200 characters."""
-    try:
-        return str(error)[:200]
-    except Exception:  # the __str__ of a site's exception can raise anything
-        return "?"

@@ -219,7 +219,10 @@ async def test_a_denial_of_an_origin_validator_says_that_it_is_about_the_origin(
         if status == 403:
             assert answer.problem["code"] == "origin_not_allowed"
             assert ("debug" in answer.problem) is debug
-    (told,) = [each.getMessage() for each in caplog.records if each.name == "django.security.DisallowedOrigin"]
+    told, unparseable = [
+        each.getMessage() for each in caplog.records if each.name == "django.security.DisallowedOrigin"
+    ]
+    assert "http://[bad" in unparseable
     for expected in ("'https://evil.example'", "'testserver'", "['https://example.com']", "ALLOWED_HOSTS"):
         assert expected in told
 

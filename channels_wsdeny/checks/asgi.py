@@ -6,7 +6,6 @@ import difflib
 import inspect
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from channels.auth import AuthMiddleware
@@ -48,12 +47,11 @@ def ways(*protocols: Protocol) -> list[AsgiEndpoint]:
 
 
 def place_of(code: Any) -> str:
-    """The file and line of a class or function, from the working directory if it is inside; else its dotted name."""
+    """The file and line of a class or function; its dotted name if it was defined in a shell."""
     try:
-        path, line = Path(inspect.getsourcefile(code) or ""), inspect.getsourcelines(code)[1]
-    except (OSError, TypeError):  # defined in a shell, or no longer in its file
+        return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
+    except (OSError, TypeError):
         return dotted_name(code)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
 
 
 def check_application() -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from django.db import connections
 from django.http.response import HttpResponseBase
 
 from ..exceptions import Deny
-from ..log import dotted_name, exception_text, source_location
+from ..log import dotted_name, source_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ class Trace:
     def _describe_error(self, error: BaseException) -> str:
         if isinstance(error, Deny):
             return f"raised {describe(error)}"
-        text = f": {exception_text(error)}" if self.is_dry_run else ""  # It may quote what the client sent.
+        text = f": {str(error)[:200]}" if self.is_dry_run else ""  # It may quote what the client sent.
         return f"raised {type(error).__name__}, {source_location(error)}{text}"
 
     @contextmanager

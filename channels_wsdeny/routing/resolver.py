@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import enum
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlparse
 
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
@@ -29,11 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..authentication.base import Authenticators
-    from ..exceptions import Deny
     from ..hooks import Hooks
     from ..http.origins import Origins
     from ..policies import Policy
-    from ..types import ASGIApp, Message, Receive, Scope, Send
+    from ..types import ASGIApp, Receive, Scope, Send
 
 
 class Unmatched(enum.Enum):
@@ -187,17 +188,15 @@ class _Resolver:
                 match.hooks = middleware.hooks + match.hooks
         return match
 
-    def _in_wrapper(self, wrapper: ASGIApp, attribute: str, path: str | None, outer: dict[str, Any] | None) -> Match:
+    def _in_wrapper(self, wrapper: Any, attribute: str, path: str | None, outer: dict[str, Any] | None) -> Match:
         match = self.resolve(getattr(wrapper, attribute), path, outer)
+        checks_origin = type(wrapper) is OriginValidator and self._scope["type"] == "websocket"
         if isinstance(match, EndpointMatch):
             # A copy of the wrapper around the endpoint alone: the routers in between have done their work.
-            if isinstance(wrapper, OriginValidator):
-                match.app = _OriginCheck(wrapper, match.app)
-                return match
-            twin = copy.copy(wrapper)
+            twin: Any = _OriginCheck(wrapper, match.app) if checks_origin else copy.copy(wrapper)
             setattr(twin, attribute, match.app)
             match.app = twin
-        elif match is UNRESOLVABLE and isinstance(wrapper, OriginValidator) and self._guard is not None:
+        elif match is UNRESOLVABLE and checks_origin and self._guard is not None:
             return EndpointMatch(_OriginCheck(wrapper, wrapper.application), endpoint=wrapper, is_late=True)
         return match
 
@@ -249,37 +248,23 @@ class _Resolver:
 
 
 class _OriginCheck:
-    """Channels' `OriginValidator` around an endpoint. Its denial, a close, is told apart from one of the endpoint."""
+    """Channels' `OriginValidator` around an endpoint, on WebSockets: its denial is no close, which says nothing."""
 
     def __init__(self, validator: Any, application: ASGIApp) -> None:
         self._validator, self.application = validator, application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_allowed = False
-        validator = copy.copy(self._validator)
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            nonlocal is_allowed
-            is_allowed = True
-            await self.application(scope, receive, send)
-
-        async def send_unless_denied(message: Message) -> None:
-            if not is_allowed and message["type"] == "websocket.close":
-                raise self._denial(scope)
-            await send(message)
-
-        validator.application = application
-        await validator(scope, receive, send_unless_denied)
-
-    def _denial(self, scope: Scope) -> Deny:
-        named = {
-            name: value.decode("latin1") for name, value in scope.get("headers", ()) if name in {b"origin", b"host"}
-        }
-        return origin_denial(
-            f"The origin {named.get(b'origin')!r} is not one of {self._validator.allowed_origins!r} (the host is "
-            f"{named.get(b'host')!r}).",
-            "Name it in ALLOWED_HOSTS, or to OriginValidator().",
-        )
+        given = {name: value.decode("latin1") for name, value in scope.get("headers", ())}
+        origin, is_allowed = given.get(b"origin"), False
+        with suppress(ValueError):  # One cannot be parsed, such as http://[bad
+            is_allowed = self._validator.valid_origin(None if origin is None else urlparse(origin))
+        if not is_allowed:
+            raise origin_denial(
+                f"The origin {origin!r} is not one of {self._validator.allowed_origins!r} (the host is "
+                f"{given.get(b'host')!r}).",
+                "Name it in ALLOWED_HOSTS, or to OriginValidator().",
+            )
+        await self.application(scope, receive, send)
 
 
 def _url_route(outer: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

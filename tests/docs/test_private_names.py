@@ -410,7 +410,8 @@ async def test_what_no_router_knows_is_a_value_error_of_channels_own():
 
 def test_wrappers_keep_what_they_wrap():
     assert OriginValidator(app, []).application is app
-    assert list(inspect.signature(OriginValidator.validate_origin).parameters) == ["self", "parsed_origin"]
+    for method in (OriginValidator.valid_origin, OriginValidator.validate_origin):
+        assert list(inspect.signature(method).parameters) == ["self", "parsed_origin"]
     for wrapper in (BaseMiddleware, CookieMiddleware, SessionMiddleware, AuthMiddleware):
         assert wrapper(app).inner is app
 
