@@ -143,7 +143,7 @@ class MirrorHandler(DjangoHandler):
     def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
         self._begin(route_hooks)
-        denial = authorize_sync(self.context, request_hooks) if request_hooks else None
+        denial = authorize_sync(self.context, request_hooks)
         if denial is not None:
             return self.deny_sync(denial)
         if not self.is_ready:
@@ -154,7 +154,7 @@ class MirrorHandler(DjangoHandler):
         finally:
             self.is_active = False
         checks = self._checks_after(response)
-        denial = authorize_sync(self.context, checks) if checks else None
+        denial = authorize_sync(self.context, checks)
         if denial is not None:
             return self._withhold(response, denial)
         self._tell_stack(response)
@@ -163,7 +163,7 @@ class MirrorHandler(DjangoHandler):
     async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """As `get_response`, where inner middleware and the view are asynchronous."""
         self._begin(route_hooks)
-        denial = await authorize(self.context, request_hooks) if request_hooks else None
+        denial = await authorize(self.context, request_hooks)
         if denial is not None:
             return await self.deny(denial)
         self.is_active = True
@@ -172,7 +172,7 @@ class MirrorHandler(DjangoHandler):
         finally:
             self.is_active = False
         checks = self._checks_after(response)
-        denial = await authorize(self.context, checks) if checks else None
+        denial = await authorize(self.context, checks)
         if denial is not None:
             late: Denial = denial
             return await run_in_django_thread(lambda: self._withhold(response, late))

@@ -132,10 +132,10 @@ class RestFramework(Policy):
     def _has_allowed(self, request: HttpRequest) -> bool:
         """Whether the policy has allowed this subject, as an operand of another policy: it is not counted twice."""
         context = get_context(request)
-        answer = context.recall(self)
-        if answer is not None:
-            context.obj = answer.obj
-        return answer is not None
+        found = context.recall(self)
+        if found is not None:
+            (context.obj,) = found
+        return found is not None
 
     def __repr__(self) -> str:
         return self._repr
@@ -186,13 +186,6 @@ class _UserOfRequest:
         authentication = authentication_of(request._request)
         challenge = None if authentication is None else authentication.challenge(request._request)
         return challenge or conf.CHALLENGE
-
-
-class _Allowed:
-    """The answer of a policy that has allowed a request, with the object of the context."""
-
-    def __init__(self, obj: Any) -> None:
-        self.obj = obj
 
 
 class _Question:
@@ -252,7 +245,7 @@ class _Question:
 
     def allow(self) -> bool:
         """True; the policy is not asked about this subject again."""
-        self._context.remember(self._policy, _Allowed(self._context.obj))
+        self._context.remember(self._policy, (self._context.obj,))
         return True
 
     def deny(self, error: Exception) -> Deny:

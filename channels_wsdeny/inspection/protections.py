@@ -36,6 +36,8 @@ Effect: TypeAlias = Literal["denies", "public", "allows", "unknown"]
 
 #: Policies that keep no user out, though perhaps for a while.
 _OPEN = (AllowAny, Throttle, MaxConnections)
+#: Policies whose answer is known, or follows from that of others.
+_KNOWN = (*_OPEN, DenyAll, Not, And, Or)
 #: Decorators on a view that are looked under; more of them wrap one another in a circle.
 _MAX_DECORATORS = 50
 #: Where functions are written that are known to call what they wrap, and what they call that.
@@ -133,17 +135,16 @@ def _allows(policy: Policy, others: bool) -> bool | None:
     as to a superuser: ``IsStaff() | ~IsStaff()`` denies neither.
     """
     kind = type(policy)
-    if isinstance(policy, (*_OPEN, DenyAll)):
-        # A subclass may answer otherwise than its base, or for every request the same.
-        return kind is not DenyAll if kind in {*_OPEN, DenyAll} else None
+    if isinstance(policy, _KNOWN) and kind not in _KNOWN:
+        return None  # A subclass may answer otherwise than its base, or for every request the same.
+    if kind in {*_OPEN, DenyAll}:
+        return kind is not DenyAll
     if isinstance(policy, Not):
         answer = _allows(policy.policy, others)
-        return None if kind is not Not or answer is None else not answer
+        return None if answer is None else not answer
     if isinstance(policy, (And, Or)):
-        decisive = isinstance(policy, Or)
+        decisive = kind is Or
         answers = {_allows(each, others) for each in policy.policies}
-        if kind not in {And, Or}:
-            return None
         return decisive if decisive in answers else None if None in answers else not decisive
     return True if policy.allows_all else others
 

@@ -11,7 +11,6 @@ A `Deny` raised in a route becomes its response there, with `MirrorMiddleware` o
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 import inspect
@@ -125,8 +124,7 @@ class Route:
 
         @functools.wraps(view)
         def call_view(*args: Any, **kwargs: Any) -> Any:
-            is_awaited = (is_async or self._is_async) and _is_in_event_loop()
-            if is_async == is_awaited:
+            if is_async == self._is_async:
                 return view(*args, **kwargs)
             return (async_to_sync if is_async else sync_to_async)(view)(*args, **kwargs)
 
@@ -253,14 +251,6 @@ def _mark_like(handler: Callable[..., Any], function: Any) -> None:
         vars(function).pop(mark, None)
     if iscoroutinefunction(handler):
         markcoroutinefunction(function)
-
-
-def _is_in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _observe(view: Callable[[], Any], note: Callable[[Any], None]) -> Any:
