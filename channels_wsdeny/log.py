@@ -111,10 +111,6 @@ def log_failure(context: RequestContext, error: BaseException, status: int = 500
 
     While a service cannot be reached, the same error is logged once a minute, and counted in between.
     """
-    trace = context.trace
-    if trace is not None and trace.is_dry_run:
-        trace.note_failure(error)
-        return
     with protected():
         counted = _count_outage(error) if status == 503 else 0
         if counted is None:

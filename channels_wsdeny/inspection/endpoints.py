@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -79,10 +79,10 @@ class AsgiEndpoint:
     @property
     def guards(self) -> Guards:
         """The guards of decorators, on the layers and on the consumer class."""
-        guards = NO_GUARDS
-        for layer in self.layers:
-            guards = guards.around(layer.guards)
-        return guards if self.consumer_class is None else guards.around(guards_of(self.consumer_class))
+        found = [layer.guards for layer in self.layers]
+        if self.consumer_class is not None:
+            found.append(guards_of(self.consumer_class))
+        return reduce(Guards.around, found, NO_GUARDS)
 
     @property
     def default_policy(self) -> Policy | None:

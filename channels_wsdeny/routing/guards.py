@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -76,21 +77,12 @@ def guards_of(cls: type) -> Guards:
     """The guards of `cls`, each once: its own, then those of its bases in the method resolution order."""
     known = _found.get(cls)
     if known is None:
-        known = _found[cls] = _collect(cls)
+        own = (vars(base).get(_ATTRIBUTE, NO_GUARDS) for base in cls.__mro__)
+        known = _found[cls] = reduce(Guards.around, own, NO_GUARDS).once()
     return known
 
 
 _found: WeakKeyDictionary[type, Guards] = WeakKeyDictionary()
-
-
-def _collect(cls: type) -> Guards:
-    found = NO_GUARDS
-    for base in cls.__mro__:
-        if _ATTRIBUTE in vars(base):
-            found = found.around(vars(base)[_ATTRIBUTE])
-    return found.once()
-
-
 #: The functions with which decorators make classes of consumers and views ask their guards. By identity: an
 #: attribute would travel with functools.wraps() to functions that check nothing.
 bound_functions: WeakSet[Callable[..., Any]] = WeakSet()
