@@ -35,6 +35,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "W006": project.check_order_of_middleware,
     "W007": asgi.check_needless_auth,
     "W008": asgi.check_wrappers,
+    "W009": asgi.check_outer_origin_validators,
     "W010": asgi.check_permissions,
     "W011": project.check_name_of_dict,
     "W012": caches.check_exactness,

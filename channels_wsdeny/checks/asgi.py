@@ -187,6 +187,19 @@ def check_origin_validators() -> Iterator[tuple[str, str]]:
             return
 
 
+def check_outer_origin_validators() -> Iterator[tuple[str, str]]:
+    """No `OriginValidator` of Channels denies before a `DenyMiddlewareStack` can."""
+    for way in ways("websocket"):
+        stack = next((index for index, app in enumerate(way.apps) if app in way.layers and app.is_stack), 0)
+        if any(isinstance(app, OriginValidator) for app in way.apps[:stack]):
+            yield (
+                f"An OriginValidator (or AllowedHostsOriginValidator) is around the DenyMiddlewareStack of {way.path!r}"
+                ". It closes handshakes by itself: the client gets a 403 without a body, and no log line says why.",
+                "Leave it out, for the stack checks origins itself (ORIGINS); or move it inside the stack.",
+            )
+            return
+
+
 def check_needless_auth() -> Iterator[tuple[str, str]]:
     """Channels' `AuthMiddleware` is not used beside a `DenyMiddlewareStack`."""
     for way in ways("websocket"):

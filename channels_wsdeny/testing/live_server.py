@@ -34,8 +34,18 @@ _GRACE = 2
 class LiveServer:
     """The address of a running server: `url` for HTTP and `ws_url` for WebSockets, without a slash at the end."""
 
-    url: str
-    ws_url: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address for HTTP."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """The address for WebSockets."""
+        return f"ws://{self.host}:{self.port}"
 
 
 @contextmanager
@@ -86,8 +96,7 @@ def live_server(
                 thread.join(0.01)
             if not server.started:
                 raise RuntimeError("The live server did not start: its log says why.")
-            address = f"{host}:{listener.getsockname()[1]}"
-            yield LiveServer(f"http://{address}", f"ws://{address}")
+            yield LiveServer(host, listener.getsockname()[1])
         finally:
             server.should_exit = True
             thread.join()

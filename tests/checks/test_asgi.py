@@ -81,7 +81,6 @@ def test_only_the_consumers_outside_of_the_stack_are_named(messages):
     "application",
     [
         DenyMiddlewareStack(bare),
-        ProtocolTypeRouter({"websocket": OriginValidator(DenyMiddlewareStack(consumer), ["*"])}),
         CookieMiddleware(DenyMiddlewareStack(bare)),
         DenyMiddlewareStack(consumer),
         DenyMiddlewareStack(require(DenyAll())(bare)),
@@ -180,6 +179,13 @@ def test_channels_auth_is_needed_neither_inside_nor_around_a_stack(ids):
     assert ids(OwnAuth(DenyMiddlewareStack(bare))) == []
 
 
+def test_an_origin_validator_around_a_stack_is_reported(ids):
+    stack = DenyMiddlewareStack(URLRouter([path("", consumer)]))
+    assert ids(ProtocolTypeRouter({"websocket": OriginValidator(stack, ["*"])})) == ["W009"]
+    inside = OriginValidator(URLRouter([path("", consumer)]), ["*"])
+    assert ids(DenyMiddlewareStack(ProtocolTypeRouter({"websocket": inside}))) == []
+
+
 @pytest.mark.parametrize("mixin", [LoginRequiredMixin, PermissionRequiredMixin])
 def test_a_mixin_for_views_on_a_consumer_is_an_error(mixin, messages):
     cls = type("Mixed", (mixin, AsyncWebsocketConsumer), {})
@@ -221,6 +227,6 @@ def test_a_message_about_a_consumer_begins_with_its_file_and_line(cls, messages)
 
 def test_an_origin_validator_around_http_is_an_error(ids):
     routes = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": consumer})
-    assert ids(OriginValidator(DenyMiddlewareStack(routes), ["*"])) == ["E012"]
+    assert ids(OriginValidator(DenyMiddlewareStack(routes), ["*"])) == ["E012", "W009"]
     inside = {"http": get_asgi_application(), "websocket": OriginValidator(consumer, ["*"])}
     assert ids(DenyMiddlewareStack(ProtocolTypeRouter(inside))) == []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from urllib.parse import urlsplit
 
 import pytest
 from channels.security.websocket import AllowedHostsOriginValidator
@@ -45,7 +44,7 @@ def test_a_server_accepts_denies_and_stops(settings):
     settings.ALLOWED_HOSTS = []
     with live_server() as server, live_server(deny) as denying:
         assert settings.ALLOWED_HOSTS[0] == "127.0.0.1"
-        assert server.ws_url == server.url.replace("http", "ws") == f"ws://127.0.0.1:{urlsplit(server.url).port}"
+        assert server.ws_url == server.url.replace("http", "ws") == f"ws://127.0.0.1:{server.port}"
         with connect(f"{server.ws_url}/ws/") as client:
             client.send("hello")
             assert client.recv(timeout=30) == "hello"
@@ -55,7 +54,7 @@ def test_a_server_accepts_denies_and_stops(settings):
         assert (response.status_code, response.headers["x-a"], response.body) == (403, "1", b"no")
     assert settings.ALLOWED_HOSTS == []
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=5)
+        socket.create_connection(("127.0.0.1", server.port), timeout=5)
 
 
 def test_a_server_stops_while_sockets_are_open():
@@ -98,4 +97,4 @@ def test_its_own_origin_is_accepted_while_it_runs(settings):
         assert not is_open_to("http://evil.example", server)
         assert not is_open_to(None, server)
     with live_server(application, host="localhost") as server:
-        assert not is_open_to(f"http://127.0.0.1:{urlsplit(server.url).port}", server)
+        assert not is_open_to(f"http://127.0.0.1:{server.port}", server)
