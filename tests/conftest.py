@@ -13,6 +13,7 @@ from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.http import responses
 from channels_wsdeny.live import keeper as live_keeper
 from tests.support.clients import cookie_header
+from tests.support.live import Redis
 from tests.support.site import Site
 from tests.support.transports import DJANGO
 
@@ -119,6 +120,16 @@ def headers_of(sessions, settings):
         return cookie_header(**{settings.SESSION_COOKIE_NAME: sessions[name].session_key})
 
     return headers
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A Redis of the test's own."""
+    redis = Redis(tmp_path)
+    redis.start()
+    yield redis
+    redis.go_on()
+    redis.stop()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
@@ -16,15 +15,6 @@ from benchmarks import items, plots, servers
 from benchmarks.answers import ACCEPTED, CLOSED, answer_of, denied
 from benchmarks.cases import Case
 from benchmarks.contenders import (
-    BARE,
-    BY_HAND,
-    FASTAPI,
-    FLOOR,
-    LITESTAR,
-    OURS,
-    PEERS,
-    QUART,
-    STARLETTE,
     Contender,
 )
 from benchmarks.figures import Figure, compare, figure_of
@@ -56,50 +46,9 @@ def plan(database):
 
 # The items. Peers that are not installed are the only ones that may be missing.
 
-needs_peers = pytest.mark.skipif(
-    any(find_spec(peer.needs[0]) is None for peer in PEERS if peer.needs),
-    reason="the other frameworks are not installed: they come with the extra [bench]",
-)
-needs_wrk = pytest.mark.skipif(servers.shutil.which("wrk") is None, reason="wrk is not installed")
-BOTH = {OURS.name, BY_HAND.name}
-ALL = {each.name for each in (OURS, BY_HAND, STARLETTE, FASTAPI, QUART, LITESTAR, BARE)}
-GROWTH = {"10 routes", "1,000 routes", "50 leaves", "20 hooks", "5 open sockets"}
-
-#: The number of an item, and rows of its tables, by the beginning of their titles.
-ITEMS = [
-    pytest.param(1, {"1a.": ALL, "1b.": {*BOTH, FLOOR.name}}, marks=needs_peers),
-    pytest.param(2, {"2.": {each.name for each in PEERS}}, marks=needs_peers),
-    pytest.param(3, {"3.": {f"{each.name}, uvicorn" for each in (OURS, BY_HAND, BARE)}}, marks=needs_wrk),
-    (4, {"4a.": {OURS.name}, "4b.": BOTH, "4c.": {"POOL_SIZE=8"}}),
-    (5, {"5.": set()}),
-    (6, {"6a.": {*BOTH, BARE.name}, "6b.": {"5 denials (401)", "5 denials (403)"}}),
-    (7, {"7.": {*BOTH, "Django's own request"}}),
-    (8, {"8.": GROWTH}),
-    (9, {"9a.": {"1.2 x", "3.0 x"}, "9b.": {OURS.name}}),
-    (10, {"10.": {"session", "bearer token", "ticket", "session and throttle"}}),
-]
-
 
 def cells_of(table):
     return [str(cell) for _, cells in table.rows for cell in cells]
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize(("item", "expected"), ITEMS)
-def test_every_row_of_an_item_is_measured(plan, item, expected, monkeypatch):
-    monkeypatch.setattr(items.wire, "SERVERS", {"uvicorn": servers.SERVERS["uvicorn"]})
-    monkeypatch.setattr(items.crowds, "_MANY", 3)
-    monkeypatch.setattr(items.memory, "_QUICK_SOCKETS", 5)
-    monkeypatch.setattr(items.memory, "_QUICK_DENIALS", {"nobody": 5, "guest": 5})
-    monkeypatch.setattr(items.growth, "_SOCKETS", (0, 5))
-    monkeypatch.setattr(items.overload, "_QUICK_SECONDS", 0.2)
-    tables = {table.title.split()[0]: table for table in items.ITEMS[item](plan).tables}
-    assert plan.failures == []
-    for title, names in expected.items():
-        assert names <= {name for name, _ in tables[title].rows}
-    for table in tables.values():
-        assert table.rows
-        assert {"FAILED", "not available"}.isdisjoint(cells_of(table)), table
 
 
 @pytest.mark.servers

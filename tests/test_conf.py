@@ -134,16 +134,6 @@ async def test_the_default_policy_is_a_policy_or_the_path_of_a_class_or_instance
     assert (await knock(DenyMiddlewareStack(Consumer.as_asgi()), "/")).status == status
 
 
-@pytest.mark.parametrize(
-    ("given", "sent"),
-    [('Bearer realm="chat"', 'Bearer realm="chat"'), ("Session\r\nSet-Cookie: a=b", "Session")],
-)
-async def test_a_401_has_the_sites_challenge_but_never_a_line_break(given, sent, settings):
-    settings.CHANNELS_WSDENY = {"CHALLENGE": given}
-    answer = await knock(guarded(IsAuthenticated()), "/")
-    assert (answer.header("www-authenticate"), answer.header("set-cookie")) == (sent, None)
-
-
 # MIDDLEWARE.
 
 

@@ -354,19 +354,6 @@ def test_reading_the_session_and_the_user_costs_nothing_more_and_changing_it_one
     assert count(DenyMiddlewareStack(public(change)))[:2] == (101, 1)
 
 
-def test_an_object_is_resolved_once_for_each_handshake(alice, headers_of):
-    for resolver in (Resolver(), AsyncResolver()):
-        policies = [HasPermission("auth.x", obj=resolver) | AllowAny() for _ in range(2)]
-        app = site(*policies, app=Wrapper(require(policies[0])(accept)))
-        for calls in (1, 2):
-            assert (count(app, headers=headers_of("alice"))[0], resolver.calls) == (101, calls)
-
-
-class AsyncResolver(Resolver):
-    async def __call__(self, request):
-        return await self.on_loop(request)
-
-
 urlpatterns = [
     path("members/", login_required(lambda request: HttpResponse())),
     path("viewers/", permission_required(VIEW)(lambda request: HttpResponse())),

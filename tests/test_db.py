@@ -7,7 +7,6 @@ import json
 import os
 import textwrap
 import time
-import unittest
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -15,7 +14,6 @@ from channels.generic.websocket import WebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import IntegrityError, connection, connections, transaction
-from django.test import Client, TestCase, TransactionTestCase
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.concurrency import run_in_threadpool as hop
@@ -38,12 +36,6 @@ def site(policy, app=accept):
 def handshake(policy, app=accept, **scope):
     """The status of a handshake in a synchronous test."""
     return async_to_sync(knock)(site(policy, app), "/", **scope).status
-
-
-def headers_of_a_log_in(user):
-    client = Client()
-    client.force_login(user)
-    return cookie_header(**{name: morsel.value for name, morsel in client.cookies.items()})
 
 
 def create(name):
@@ -133,27 +125,6 @@ def test_handshakes_at_the_same_time_do_not_mix_users_and_sessions(users, header
 async def test_a_test_without_a_database_gets_none_through_a_handshake():
     assert (await knock(site(Check(lambda request: True)), "/")).status == 101
     assert (await knock(site(Check(count_users)), "/")).status == 500
-
-
-# Under Django's own test cases.
-
-
-class SeesTheData:
-    def setUp(self):
-        self.headers = headers_of_a_log_in(create("carol"))
-
-    def test_a_handshake_sees_the_data(self):
-        assert handshake(IsAuthenticated(), headers=self.headers) == 101
-
-    async def test_a_handshake_of_a_coroutine_sees_the_data(self):
-        assert (await knock(site(IsAuthenticated()), "/", headers=self.headers)).status == 101
-
-
-@unittest.skipUnless(HAS_SQLITE, "handshakes share an in-memory SQLite database only")
-class InATestCase(SeesTheData, TestCase): ...
-
-
-class InATransactionTestCase(SeesTheData, TransactionTestCase): ...
 
 
 # Outside of tests: a process with a database of its own.

@@ -11,7 +11,6 @@ from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.core.asgi import get_asgi_application
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import include, path
@@ -116,14 +115,6 @@ async def test_each_policy_is_asked_once_the_outermost_first(ran):
 class Hello(AsyncHttpConsumer):
     async def handle(self, body):
         await self.send_response(200, b"hello " + body)
-
-
-async def test_applications_that_speak_http_are_guarded():
-    guarded = staff_only(type("Consumer", (Hello,), {})).as_asgi()
-    router = staff_only(URLRouter([path("", Hello.as_asgi())]))
-    for app in (guarded, Wrapper(guarded), URLRouter([path("", guarded)]), router):
-        assert await statuses(app, fetch) == VIEWED
-    assert await statuses(staff_only(get_asgi_application()), fetch) == [401, 403, 404]
 
 
 async def test_a_decorated_router_leaves_the_next_route_its_turn_and_the_route_its_arguments(ran):

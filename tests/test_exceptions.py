@@ -9,12 +9,10 @@ from http import HTTPStatus
 import pytest
 from django.http import HttpResponse
 from django.utils import translation
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from channels_wsdeny import Deny
 from channels_wsdeny.exceptions import HandshakeDenied, HookError, PolicyError
-from channels_wsdeny.status import code_for, detail_for
 
 DENIALS = {
     "default": (Deny(), (403, "permission_denied", "")),
@@ -86,8 +84,3 @@ def test_the_kinds_of_exceptions_are_those_that_callers_expect():
     assert issubclass(HandshakeDenied, OSError)  # as the ASGI specification asks of a closed connection
     assert issubclass(PolicyError, TypeError)
     assert issubclass(HookError, TypeError)
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
-def test_default_details_are_translated_when_they_are_used(status):
-    assert isinstance(detail_for(code_for(status), status), Promise)

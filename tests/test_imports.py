@@ -61,26 +61,6 @@ def test_the_package_exports_what_it_says():
         _ = channels_wsdeny.nothing
 
 
-@pytest.mark.parametrize(
-    ("module", "names"),
-    [
-        ("channels_wsdeny", "DenyMiddlewareStack Deny Hooks"),
-        (
-            "channels_wsdeny.policies",
-            "Policy UserPolicy AllowAny DenyAll IsAuthenticated IsStaff IsSuperuser InGroup HasPermission "
-            "UserPassesTest",
-        ),
-        (
-            "channels_wsdeny.decorators",
-            "login_required permission_required user_passes_test require public with_hooks",
-        ),
-    ],
-)
-def test_the_names_of_the_contract_can_be_imported(module, names):
-    imported = __import__(module, fromlist=["x"])
-    assert [name for name in names.split() if not hasattr(imported, name)] == []
-
-
 @pytest.mark.servers
 def test_a_site_without_users_and_sessions_needs_neither_where_no_policy_asks_for_them():
     printed, errors = run_python(WITHOUT_AUTH)

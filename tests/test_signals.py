@@ -30,6 +30,7 @@ from tests.support.cases import CASES
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.sockets import CONNECT, Server, consumer, disconnect, open_to_all
+from tests.support.threads import until
 from tests.support.wrappers import Wrapper
 
 pytestmark = pytest.mark.django_db
@@ -73,12 +74,6 @@ def failures(caplog):
 
 def sent(heard):
     return [(kwargs["signal"], kwargs["response"].status_code) for kwargs in heard]
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 # What is sent.

@@ -11,7 +11,8 @@ from django.contrib.auth.models import Group
 from channels_wsdeny.conf import conf
 from channels_wsdeny.live.channel import get_layer
 from tests.docs.pages import run
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
+from tests.support.threads import until
 
 page = run("live.md")
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]

@@ -14,7 +14,6 @@ import threading
 
 import pytest
 from channels.routing import URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.contrib.auth.models import AnonymousUser
 from django.core.checks import run_checks
 from django.test import RequestFactory
@@ -90,17 +89,6 @@ async def test_the_applications_answer_as_their_comments_say(headers_of, caplog)
             assert secret not in answer.body
         assert not any("token" in each.getMessage() for each in caplog.records if each.name == "channels_wsdeny")
         assert (await knock(getattr(security, name), "/", headers=headers_of("alice"))).status == alice, name
-
-
-async def test_the_validator_of_channels_compares_origins_within_the_stack(headers_of):
-    application = DenyMiddlewareStack(AllowedHostsOriginValidator(security.Undecorated.as_asgi()))
-    for origin, status in [
-        (b"http://testserver", 101),
-        (b"https://elsewhere.example", 403),
-        (b"http://[bad", 403),
-    ]:
-        headers = [*headers_of("alice"), (b"host", b"testserver"), (b"origin", origin)]
-        assert (await knock(application, "/", headers=headers)).status == status, origin
 
 
 async def test_what_a_hook_sets_in_its_thread_is_seen_by_the_next_step_and_not_beyond_an_asynchronous_one():

@@ -20,7 +20,8 @@ from channels_wsdeny.live import arevoke
 from channels_wsdeny.signals import handshake_accepted, handshake_denied, socket_revoked
 from tests.docs.pages import DOCS, run
 from tests.support.clients import knock
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
+from tests.support.threads import until
 
 TEXT = (DOCS / "signals.md").read_text()
 pytestmark = pytest.mark.django_db

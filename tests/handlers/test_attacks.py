@@ -10,7 +10,6 @@ from channels.consumer import AsyncConsumer
 from channels.generic.http import AsyncHttpConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
-from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
 from django.urls import path
@@ -20,20 +19,16 @@ from channels_wsdeny.decorators import login_required, public, require, with_hoo
 from channels_wsdeny.policies import (
     AllowAny,
     DenyAll,
-    HasPermission,
     IsAuthenticated,
     IsStaff,
     IsSuperuser,
-    UserPassesTest,
 )
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
-from tests.support.policies import Check
+from tests.support.policies import Check, alice, boss
 from tests.support.policies import accept as listening
+from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db  # Channels' consumers close old connections.
-
-alice = get_user_model()(pk=1, username="alice")
-boss = get_user_model()(pk=2, username="boss", is_staff=True, is_superuser=True)
 
 
 async def accepting(scope, receive, send):
@@ -53,81 +48,6 @@ def consumer(*decorators):
     for decorator in decorators:
         cls = decorator(cls)
     return cls
-
-
-class Change(BaseMiddleware):
-    """Passes on a scope that differs by `values`."""
-
-    def __init__(self, inner, **values):
-        super().__init__(inner)
-        self.values = values
-
-    async def __call__(self, scope, receive, send):
-        await self.inner({**scope, **self.values}, receive, send)
-
-
-async def turns(number):
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-class Retry(BaseMiddleware):
-    """Gives up what it wraps after some turns of the loop, and tries again."""
-
-    async def __call__(self, scope, receive, send):
-        for _ in range(3):
-            attempt = asyncio.create_task(self.inner(scope, receive, send))
-            await turns(20)
-            attempt.cancel()
-            await asyncio.wait({attempt})
-
-
-class AtOnce(BaseMiddleware):
-    """Runs what it wraps in two tasks."""
-
-    async def __call__(self, scope, receive, send):
-        first = asyncio.create_task(self.inner(scope, receive, send))
-        await turns(20)
-        await asyncio.gather(first, self.inner(scope, receive, send), return_exceptions=True)
-
-
-# Policies
-
-
-class Denying:
-    def check(self, request):
-        return False
-
-
-class AsyncDenying:
-    async def acheck(self, request):
-        return False
-
-
-async def room_of(request):
-    return "room"
-
-
-async def always(user):
-    return True
-
-
-@pytest.mark.parametrize("around", [lambda policy: policy, lambda policy: Check(lambda request: True) & policy])
-@pytest.mark.parametrize(
-    ("mixin", "base", "arguments"),
-    [
-        (Denying, HasPermission, {"permission": "a.b", "obj": room_of}),
-        (Denying, UserPassesTest, {"test": always}),
-        (AsyncDenying, HasPermission, {"permission": "a.b"}),
-        (AsyncDenying, UserPassesTest, {"test": lambda user: True}),
-        (AsyncDenying, IsStaff, {}),
-        (AsyncDenying, AllowAny, {}),
-    ],
-)
-async def test_a_mixin_that_overrides_the_other_check_of_a_policy_is_asked(mixin, base, arguments, around):
-    policy = type("Mixed", (mixin, base), {})(**arguments)
-    stack = DenyMiddlewareStack(consumer(require(around(policy))).as_asgi())
-    assert (await knock(stack, "/", user=boss)).status == 403
 
 
 # Applications that are not known
@@ -189,7 +109,7 @@ async def test_a_policy_sees_what_a_wrapper_changed_in_the_scope(policy, values)
     seen = Hooks()
     seen.on_request(lambda request: request.META and None)  # The request is built before the wrapper runs.
     assert (await knock(DenyMiddlewareStack(endpoint), **given)).status == 101
-    for app in (Change(endpoint, **values), require(policy)(Change(endpoint, **values))):
+    for app in (Middleware(endpoint, **values), require(policy)(Middleware(endpoint, **values))):
         for stack in (DenyMiddlewareStack(app), DenyMiddlewareStack(app, hooks=seen)):
             assert (await knock(stack, **given)).status == 403
 
@@ -221,8 +141,8 @@ async def test_what_a_route_hook_writes_for_one_client_is_not_seen_by_the_next()
     route = {"args": (), "kwargs": {}}
     inner = public(room)
     for app in (
-        DenyMiddlewareStack(Change(inner, url_route=route), hooks=hooks),
-        Change(DenyMiddlewareStack(inner, hooks=hooks), url_route=route),
+        DenyMiddlewareStack(Middleware(inner, url_route=route), hooks=hooks),
+        Middleware(DenyMiddlewareStack(inner, hooks=hooks), url_route=route),
     ):
         assert (await knock(app, "/", user=alice)).header("x-room") == "secret"
         assert (await knock(app, "/")).header("x-room") == "none"
@@ -251,7 +171,7 @@ async def test_the_context_of_another_handshake_is_not_taken_for_ones_own():
     while not held:
         await asyncio.sleep(0)
     for endpoint in endpoints:
-        replaying = Change(DenyMiddlewareStack(endpoint), wsdeny=held[0])
+        replaying = Middleware(DenyMiddlewareStack(endpoint), wsdeny=held[0])
         assert (await knock(replaying, "/")).status == 401
     await other.communicator.send_input({"type": "websocket.disconnect", "code": 1001})
     await other.end()
@@ -274,24 +194,6 @@ async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one():
 
 
 # Hooks
-
-
-@pytest.mark.parametrize("wrapper", [Retry, AtOnce])
-@pytest.mark.parametrize("of", ["the stack", "the endpoint"])
-@pytest.mark.parametrize("kind", ["request", "route", "response", "around"])
-async def test_no_second_try_passes_without_the_hooks_of_the_first(kind, of, wrapper):
-    hooks = Hooks()
-
-    async def deny(request, *more):
-        await turns(100)
-        return Deny(403)
-
-    hooks.register(deny, kind)
-    if of == "the stack":
-        app = DenyMiddlewareStack(URLRouter([path("", wrapper(consumer(public).as_asgi()))]), hooks=hooks)
-    else:
-        app = DenyMiddlewareStack(wrapper(with_hooks(hooks)(consumer(public).as_asgi())))
-    assert (await knock(app, "/")).status in {403, 500}
 
 
 @pytest.mark.parametrize("kind", ["user", "route"])
@@ -360,7 +262,7 @@ async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(
     hooks = Hooks()
     hooks.register(lambda request: setattr(request, "user", AnonymousUser()), kind)
     endpoint = with_hooks(hooks)(consumer() if protocol == "websocket" else http_consumer())
-    app = login_required(DenyMiddlewareStack(Change(endpoint.as_asgi())))
+    app = login_required(DenyMiddlewareStack(Middleware(endpoint.as_asgi())))
     ask = knock if protocol == "websocket" else fetch
     assert (await ask(app, "/", user=alice)).status == 401
 
@@ -375,9 +277,9 @@ async def test_a_user_that_middleware_inside_a_guard_sets_is_one_for_the_default
     inner = decorated(endpoint.as_asgi())
     ask, allowed = (knock, 101) if protocol == "websocket" else (fetch, 200)
     for user, status in ((alice, 403), (boss, allowed)):
-        app = DenyMiddlewareStack(require(AllowAny())(Change(inner, user=user)), default_policy=IsStaff())
+        app = DenyMiddlewareStack(require(AllowAny())(Middleware(inner, user=user)), default_policy=IsStaff())
         assert (await ask(app, "/", user=boss)).status == status
-    app = DenyMiddlewareStack(login_required(Change(inner, user=AnonymousUser())), default_policy=AllowAny())
+    app = DenyMiddlewareStack(login_required(Middleware(inner, user=AnonymousUser())), default_policy=AllowAny())
     assert (await ask(app, "/", user=alice)).status == allowed
 
 
@@ -409,6 +311,6 @@ async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kin
 
     assert (await fetch(DenyMiddlewareStack(public(keeping), hooks=hooks), "/", user=alice)).status == 200
     stack = DenyMiddlewareStack(app, hooks=hooks)
-    replaying = Change(stack, wsdeny=kept[0])
+    replaying = Middleware(stack, wsdeny=kept[0])
     again = replaying if place == "outside" else DenyMiddlewareStack(replaying)
     assert (await fetch(again, "/")).status == 403

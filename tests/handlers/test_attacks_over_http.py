@@ -11,16 +11,13 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.asgi import get_asgi_application
-from django.core.cache import cache
-from django.http import HttpResponse, JsonResponse
-from django.urls import path, re_path, resolve
+from django.http import HttpResponse
+from django.urls import path
 from django.utils.functional import SimpleLazyObject
-from django.views.decorators.cache import cache_page
-from django.views.decorators.csrf import csrf_exempt
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
-from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsStaff
+from channels_wsdeny.policies import AllowAny, HasPermission, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import HOST, START, Server, body, made
 from tests.support.policies import AsyncCheck, Check
@@ -36,45 +33,6 @@ def site(request, settings):
 
 
 # A view that calls others with its own request.
-
-may_read = require(Check(lambda request: request.method == "GET" or request.user.is_staff))
-is_lobby = require(Check(lambda request: request.resolver_match.url_name == "lobby"))
-is_first = require(Check(lambda request: request.resolver_match.args == ("1",)))
-
-
-def other_method(request):
-    statuses = []
-    for request.method in ("GET", "DELETE"):
-        statuses.append(may_read(hello)(request).status_code)
-    return statuses
-
-
-def other_view(request):
-    statuses = []
-    for url in ("/lobby/", "/payroll/"):
-        request.path = request.path_info = url
-        request.resolver_match = resolve(url)
-        statuses.append(request.resolver_match.func(request).status_code)
-    return statuses
-
-
-def other_arguments(request):
-    statuses = []
-    for url in ("/rooms/1/", "/rooms/2/"):
-        request.resolver_match = match = resolve(url)
-        statuses.append(match.func(request, *match.args).status_code)
-    return statuses
-
-
-@pytest.mark.parametrize("batch", [other_method, other_view, other_arguments])
-def test_what_was_decided_about_one_view_says_nothing_about_the_next(batch, site, users):
-    site.serve(
-        path("", lambda request: JsonResponse(batch(request), safe=False)),
-        path("lobby/", is_lobby(hello), name="lobby"),
-        path("payroll/", is_lobby(hello), name="payroll"),
-        re_path(r"^rooms/(\d+)/$", is_first(lambda request, number: hello(request))),
-    ).log_in(users["alice"])
-    assert site.ask().body == b"[200, 403]"
 
 
 @require(Check(lambda request: request.method == "GET" or request.user.is_staff))
@@ -219,31 +177,6 @@ def test_a_second_try_of_middleware_does_not_undo_what_a_route_hook_has_changed(
     assert (site.ask("/vault/").status, seen) == (200, ["lobby", "lobby"])
 
 
-class Hedge(Middleware):
-    """Asks for the response a second time if the first is slow."""
-
-    async def _acall(self, request):
-        first = asyncio.ensure_future(self.get_response(request))
-        await asyncio.sleep(0.02)
-        second = asyncio.ensure_future(self.get_response(request))
-        done, pending = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        return done.pop().result()
-
-
-@pytest.mark.parametrize("kind", ["request", "route", "response", "around"])
-def test_a_second_try_beside_the_first_passes_no_hook(kind, settings):
-    async def slow(request, *arguments):
-        await asyncio.sleep(0.1)
-        return Deny(403)
-
-    site = Site(settings, DJANGO["asgi"]())
-    site.serve(path("", hello), hooks=made(kind, slow), outside=[f"{__name__}.Hedge"], inside=[])
-    assert site.ask().status in {403, 500}
-
-
 class FallsBack(Middleware):
     """Serves a page where there is no route, as flatpages do."""
 
@@ -254,15 +187,6 @@ class FallsBack(Middleware):
 def test_what_inner_middleware_serves_where_there_is_no_route_is_locked(site):
     site.serve(path("x/", hello), inside=[f"{__name__}.FallsBack"], MIRROR_DEFAULT_POLICY=True)
     assert (site.ask("/x/").status, site.ask("/secret/").status) == (401, 401)
-
-
-def test_a_cached_page_is_not_served_past_an_inner_guard(site, settings):
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    cache.clear()
-    is_boss = require(Check(lambda request: request.headers.get("X-Boss") == "1"))
-    view = cache_page(60)(require(AllowAny())(csrf_exempt(is_boss(hello))))
-    site.serve(path("", view), MIRROR_DEFAULT_POLICY=True, DEFAULT_POLICY=DenyAll())
-    assert [site.ask(X_Boss="1").status, site.ask().status] == [200, 403]
 
 
 # Wrappers around Django and other applications.

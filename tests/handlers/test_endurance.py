@@ -1,4 +1,4 @@
-"""What a handshake waits for, and what it leaves behind."""
+"""What a handshake waits for, and what it leaves behind: the callables of a server are freed with it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,9 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.policies import AllowAny, Policy
 from tests.support.clients import GUARD, websocket_scope
 from tests.support.scripted import accept
+from tests.support.sockets import Server
 
 pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
-
-
-class Server:
-    """The callables of a server; they are freed with it."""
-
-    def __init__(self):
-        self.events = asyncio.Queue()
-        self.events.put_nowait({"type": "websocket.connect"})
-        self.sent = []
-
-    async def receive(self):
-        return await self.events.get()
-
-    async def send(self, message):
-        self.sent.append(message)
-
-    @property
-    def status(self):
-        return self.sent[0].get("status", self.sent[0]["type"])
 
 
 ALLOW = AllowAny()
@@ -115,7 +97,7 @@ async def freed(app, *, cancelled=False):
         task.cancel()
     await asyncio.wait({task}, timeout=GUARD)
     assert task.done()
-    status = "nothing" if cancelled else server.status
+    status = "nothing" if cancelled else server.answer.status
     if not task.cancelled() and task.exception() is not None:
         status = "raised"
     del task, server
@@ -175,5 +157,5 @@ async def test_a_hook_may_use_the_thread_of_a_synchronous_consumer_that_denies(s
 
     server = Server()
     await stack(consumer.as_asgi(), around=around)(websocket_scope("/"), server.receive, server.send)
-    assert server.status == status
+    assert server.answer.status == status
     assert (b"x-thread", b"7") in server.sent[0]["headers"]

@@ -22,7 +22,7 @@ from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken
-from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
@@ -217,21 +217,6 @@ async def test_a_header_that_cannot_be_sent_is_a_500():
         assert (answer.status, answer.header("set-cookie"), b"secret" in answer.body) == (500, None, False)
 
 
-async def test_start_and_body_may_come_from_two_tasks(hooks):
-    @hooks.on_response
-    async def slow(request, response):
-        await asyncio.sleep(0.02)
-
-    @public
-    async def app(scope, receive, send):
-        starting = asyncio.create_task(send(START))
-        await asyncio.sleep(0)
-        await asyncio.gather(starting, send(body(b"a")))
-
-    server = Server(DenyMiddlewareStack(app, hooks=hooks))
-    assert (await server.end(), server.sent) == (None, [START, body(b"a")])
-
-
 async def test_an_exception_before_the_response_is_a_denial_and_after_it_the_servers():
     async def late(scope, receive, send):
         await send(START)
@@ -333,21 +318,6 @@ async def test_a_server_that_cancels_leaves_nothing(turns, ran):
 # Hooks
 
 
-async def test_hooks_enclose_an_application_and_run_once_in_every_nesting(ran):
-    hooks = noting(ran, "it")
-    for app in (
-        DenyMiddlewareStack(public(plain), hooks=hooks),
-        DenyMiddlewareStack(Wrapper(DenyMiddlewareStack(with_hooks(hooks)(public(plain)), hooks=hooks)), hooks=hooks),
-        DenyMiddlewareStack(BaseMiddleware(with_hooks(hooks)(consumer())), hooks=hooks),
-        URLRouter([path("", with_hooks(hooks)(with_hooks(hooks)(consumer())))]),
-    ):
-        ran.clear()
-        assert (await fetch(app, "/")).status == 200
-        kinds = [name.removeprefix("it ") for name in ran]
-        assert sorted(kinds) == ["in", "out", "request", "response", "route"]
-        assert (kinds[0], kinds[-1]) == ("in", "out")
-
-
 async def test_response_hooks_change_status_headers_and_cookies_and_see_no_body(hooks):
     @hooks.on_response
     def change(request, response):
@@ -416,19 +386,6 @@ async def test_a_denied_response_of_django_is_closed_by_it(ran, settings):
     assert ((await fetch(app, "/page/", headers=HOST)).status, ran) == (403, ["finished"])
 
 
-async def test_exception_hooks_answer_what_an_application_raises(ran):
-    hooks = made(
-        "exception",
-        lambda request, error: HttpResponse(type(error).__name__, status=418),
-        types=(LookupError,),
-    )
-    own = made("exception", lambda request, error: ran.append("own"))
-    app = with_hooks(own)(public(raising_app(KeyError)))
-    answer = await fetch(DenyMiddlewareStack(app, hooks=hooks), "/")
-    assert (answer.status, answer.body, ran) == (418, b"KeyError", ["own"])
-    assert (await fetch(DenyMiddlewareStack(Wrapper(app), hooks=hooks), "/")).body == b"KeyError"
-
-
 def raising_app(error):
     async def app(scope, receive, send):
         raise error
@@ -486,27 +443,6 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
     assert await server.end() is None
     assert (len(server.sent), server.sent[0]["status"], b"secret" in server.body) == (2, 503, False)
     assert "was cancelled, and goes on" in caplog.text
-
-
-async def test_an_around_hook_that_gives_up_cancels_the_application(ran):
-    async def limit(request, call_next):
-        try:
-            async with asyncio.timeout(0.05):
-                return await call_next(request)
-        except TimeoutError:
-            return HttpResponse("late", status=503)
-
-    async def app(scope, receive, send):
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            ran.append("cancelled")
-            await send(START)
-            raise
-
-    server = Server(DenyMiddlewareStack(public(app), hooks=made("around", limit)))
-    await server.end()
-    assert (server.body, ran) == (b"late", ["cancelled"])
 
 
 async def test_a_stream_of_a_hook_ends_when_the_client_leaves_and_is_closed(tmp_path, ran):

@@ -19,17 +19,14 @@ from channels_wsdeny.decorators import login_required, permission_required, publ
 from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.support.caches import cache_settings
 from tests.support.clients import Handshake, knock, websocket_scope
-from tests.support.policies import AsyncCheck, Check, raising
+from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, text
-from tests.support.sockets import consumer, guarded, no_task_left, open_to_all
+from tests.support.sockets import consumer, no_task_left, open_to_all
 from tests.support.wrappers import Middleware, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
-
-alice = get_user_model()(pk=1, username="alice")
-boss = get_user_model()(pk=2, username="boss", is_staff=True)
 
 
 def staff_only(wrap=lambda app: app):
@@ -54,11 +51,6 @@ async def test_the_nearest_default_policy_counts(between, wrap):
         assert await status(DenyMiddlewareStack(between(open_to_all(wrap(accept_all))))) == 101
     for policy in (AllowAny(), IsAuthenticated()):  # A policy outside does not switch it off.
         assert await status(require(policy)(between(staff_only(wrap))), alice) == 403
-
-
-async def test_a_stack_may_be_mounted_on_a_path():
-    inner = open_to_all(URLRouter([path("<slug>/", accept_all)]))
-    assert (await knock(DenyMiddlewareStack(URLRouter([path("rooms/", inner)])), "/rooms/lobby/")).status == 101
 
 
 # Users and routes that wrappers bring.
@@ -305,13 +297,3 @@ async def test_a_stream_that_is_opened_again_is_asked_again_and_each_time_once(w
     happened = await streams(stream, {"path": "/a"}, {"path": "/b"})
     assert [message.split()[0] for message in happened] == ["websocket.accept", "websocket.close"]
     assert asked == ["/a", "/b"]
-
-
-async def test_a_policy_is_asked_once_by_all_layers_about_one_subject():
-    asked = []
-    policy = AsyncCheck(lambda request: asked.append(request.path) is None)
-    guarded_ = require(policy)(consumer()).as_asgi()
-    for site in (guarded_, DenyMiddlewareStack(guarded_), guarded(policy, Wrapper(guarded_))):
-        asked.clear()
-        assert (await knock(site, "/")).status == 101
-        assert asked == ["/"]

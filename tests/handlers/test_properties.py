@@ -217,7 +217,8 @@ class Asks(Policy):
         return self.rule.how == "thread"
 
     def check(self, request):
-        request.session["seen"] = self.rule.turns == 3
+        if hasattr(request, "session"):
+            request.session["seen"] = self.rule.turns == 3
         return True if self.rule.allows(*subject_of(request)) else answers(self.rule.no)
 
     async def acheck(self, request):
@@ -226,8 +227,9 @@ class Asks(Policy):
         return self.check(request)
 
 
-def hooks_of(node):
-    kind, rule = node.hook
+def hooks_of(hook):
+    """Hooks of one kind that deny those whom a rule does not allow, with a 410."""
+    kind, rule = hook
     hooks = Hooks()
 
     def deny(request):
@@ -341,11 +343,11 @@ class Running:
 
     def around(self, node, app):
         if node.kind == "stack":
-            hooks = hooks_of(node) if node.hook else None
+            hooks = hooks_of(node.hook) if node.hook else None
             return DenyMiddlewareStack(app, default_policy=node.rule and Asks(node.rule), hooks=hooks)
         if node.kind == "guards":
             app = require(Asks(node.rule))(app) if node.rule else app
-            return with_hooks(hooks_of(node))(app) if node.hook else app
+            return with_hooks(hooks_of(node.hook))(app) if node.hook else app
         if node.kind in {"router", "own router"}:
             routes = [re_path(r"" if node.room is None else rf"^(?P<room>{node.room})/", app)]
             before, after = node.decoys

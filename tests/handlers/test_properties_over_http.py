@@ -9,7 +9,6 @@ An ASGI application is never reached against a guard or a hook, and every client
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -17,22 +16,20 @@ import pytest
 from channels.generic.http import AsyncHttpConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.test import override_settings
 from django.urls import path, re_path
 from django.views import View
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection.explain import explain
-from channels_wsdeny.policies import Policy
+from tests.handlers.test_properties import EVERYONE, EXAMPLES, USERS, Asks, Rule, hooks_of, unhurried, users
 from tests.support import wrappers
 from tests.support.clients import GUARD
 from tests.support.mirror import START, Server, body
@@ -40,12 +37,6 @@ from tests.support.transports import DJANGO, Middleware, Stack
 
 pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
 
-USERS = {
-    "": AnonymousUser(),
-    "alice": get_user_model()(pk=1, username="alice"),
-    "boss": get_user_model()(pk=2, username="boss"),
-}
-EVERYONE = frozenset(USERS)
 #: How a policy may deny, and the status of that.
 NO = {"False": 403, "None": 500, "Deny": 402, "response": 409, "raises": 403, "breaks": 500}
 #: What an endpoint may answer, and the status of that.
@@ -53,78 +44,14 @@ OUTCOMES = {"ok": 200, "own 403": 403, "denies": 402, "forbids": 403, "misses": 
 ERRORS = {"denies": lambda: Deny(402), "forbids": PermissionDenied, "misses": Http404, "breaks": KeyError}
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Which users a policy or hook allows, and how it denies the others."""
-
-    users: frozenset = EVERYONE
-    how: str = "ready"
-    no: str = "False"
-
-
-def answer_no(no):
-    if no == "raises":
-        raise PermissionDenied
-    if no == "breaks":
-        raise ZeroDivisionError
-    return {"False": False, "None": None, "Deny": Deny(402), "response": HttpResponse(status=409)}[no]
-
-
-class Asks(Policy):
-    """A policy that follows a rule."""
-
-    def __init__(self, rule):
-        self.rule = rule
-
-    def needs_loop(self):
-        return self.rule.how == "loop"
-
-    def blocks(self, request):
-        return self.rule.how == "thread"
-
-    def check(self, request):
-        return request.user.get_username() in self.rule.users or answer_no(self.rule.no)
-
-    async def acheck(self, request):
-        await asyncio.sleep(0)
-        return self.check(request)
-
-
-def hooks_of(hook):
-    """Hooks of one kind that deny those whom a rule does not allow, with a 410."""
-    kind, rule = hook
-    hooks = Hooks()
-
-    def deny(request, response=None):
-        return None if request.user.get_username() in rule.users else Deny(410)
-
-    async def adeny(request, response=None):
-        await asyncio.sleep(0)
-        return deny(request)
-
-    async def around(request, call_next):
-        if kind == "around before" and (denial := deny(request)):
-            return denial
-        response = await call_next(request)
-        return deny(request) or response
-
-    if kind.startswith("around"):
-        hooks.register(around, "around")
-    else:
-        hooks.register(adeny if rule.how == "loop" else deny, kind)
-    return hooks
-
-
 rules = st.builds(
     Rule,
     st.just(EVERYONE) | st.frozensets(st.sampled_from(sorted(USERS))),
-    st.sampled_from(["ready", "thread", "loop"]),
-    st.sampled_from(sorted(NO)),
+    how=st.sampled_from(["ready", "thread", "loop"]),
+    turns=st.just(1),
+    no=st.sampled_from(sorted(NO)),
 )
 hooks = st.tuples(st.sampled_from(["request", "route", "response", "around before", "around after"]), rules)
-users = st.sampled_from(sorted(USERS))
-EXAMPLES = os.environ.get("EXAMPLES")
-unhurried = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 few = settings(unhurried, max_examples=120, derandomize=True)
 many = settings(unhurried, max_examples=int(EXAMPLES or 10000), derandomize=EXAMPLES is None)
 amounts = pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.random)], ids=["few", "many"])

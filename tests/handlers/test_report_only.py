@@ -24,6 +24,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthent
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
 from tests.support.site import hello, hello_async
+from tests.support.wrappers import Wrapper
 
 pytestmark = pytest.mark.django_db
 
@@ -147,16 +148,6 @@ ENDPOINTS = {
 }
 
 
-class Wrapper:
-    """An application of which nothing is known."""
-
-    def __init__(self, app):
-        self._app = app
-
-    async def __call__(self, scope, receive, send):
-        await self._app(scope, receive, send)
-
-
 @pytest.mark.parametrize("make", ENDPOINTS.values(), ids=ENDPOINTS)
 @pytest.mark.parametrize("policy", [AllowAny(), DenyAll()], ids=repr)
 async def test_an_endpoint_is_as_open_as_without_it(make, policy):
@@ -204,18 +195,6 @@ async def test_an_endpoint_within_any_layers_is_as_open_as_without_it(protocol, 
         for asked in ({}, {"user": alice}):
             expected = (await ask(plain, "/", **asked)).status
             assert (await ask(report(DenyAll())(reported), "/", **asked)).status == expected, seed
-
-
-@pytest.mark.parametrize("wrap", [DenyMiddlewareStack, require(IsAuthenticated())])
-async def test_a_stack_or_policy_inside_or_outside_still_decides(wrap, reports):
-    app = consumer().as_asgi()
-    for guarded in (
-        report(AllowAny())(wrap(app)),
-        wrap(report(AllowAny())(app)),
-        report(DenyAll())(Wrapper(wrap(app))),
-    ):
-        assert (await knock(guarded, "/")).status == 401
-        assert (await knock(guarded, "/", user=alice)).status == 101
 
 
 @pytest.mark.parametrize("decorate", [lambda c: report(DenyAll())(public(c)), lambda c: public(report(DenyAll())(c))])
@@ -294,22 +273,6 @@ def test_a_view_can_still_read_the_body_that_the_policy_has_read(site, users, re
     page = site.post(b"text=yes", Content_Type="application/x-www-form-urlencoded")
     assert page.body == b"yes alice"
     assert len(reports()) == 1
-
-
-OVER_HTTP = {
-    "an application": lambda decorate: decorate(Answers.as_asgi()),
-    "a consumer": lambda decorate: decorate(type("Consumer", (Answers,), {})).as_asgi(),
-    "in a stack": lambda decorate: stack(decorate(type("Consumer", (Answers,), {})).as_asgi()),
-}
-
-
-@pytest.mark.parametrize("make", OVER_HTTP.values(), ids=OVER_HTTP)
-@pytest.mark.parametrize("mirrored", [False, True])
-async def test_an_application_over_http_is_as_open_as_without_it(make, mirrored, settings, reports):
-    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": mirrored}
-    expected = (await fetch(make(lambda endpoint: endpoint), "/")).status
-    assert (await fetch(make(report(IsStaff())), "/")).status == expected
-    assert reports() == [(401, "not_authenticated", "IsStaff()")] * (expected == 200)
 
 
 async def test_other_protocols_pass():

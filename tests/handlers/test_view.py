@@ -24,7 +24,7 @@ from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
 from channels_wsdeny.policies import DenyAll, IsStaff
 from tests.support.policies import AsyncCheck, Check, raising
-from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, page, tell
+from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, tell
 from tests.support.transports import DJANGO
 
 pytestmark = pytest.mark.django_db
@@ -96,12 +96,6 @@ def test_every_method_is_guarded(site):
     assert {site.ask(method=method).status for method in methods} == {403}
 
 
-def test_a_subclass_is_bound_by_its_base_and_itself(users):
-    view = require(IsStaff())(type("Own", (Guarded,), {})).as_view()
-    statuses = [ask(view, user).status_code for user in (None, users["alice"], users["staff"])]
-    assert statuses == [401, 403, 200]
-
-
 def test_policies_are_asked_from_the_outermost_decorator_to_the_first_denial(ran):
     def noting_policy(name, answer):
         return Check(lambda request: ran.append(name) or answer)
@@ -128,17 +122,6 @@ def test_what_a_policy_has_allowed_one_user_says_nothing_about_another(users):
 
     guarded = require(IsStaff())(hello)
     assert ask(require(IsStaff())(switching), users["staff"]).status_code == 403
-
-
-def test_a_denial_may_be_asked_about_again(ran):
-    answers = iter([False, True])
-    guarded = require(Check(lambda request: next(answers)))(hello)
-
-    @public
-    def view(request):
-        return guarded(request) if guarded(request).status_code == 403 else HttpResponse("never")
-
-    assert ask(view).content == b"hello world"
 
 
 # Policies and views of the other kind
@@ -241,21 +224,6 @@ def test_a_response_of_the_site_is_sent_as_it_is_and_may_deny_many_requests(site
         {"Content-Type": "text/html; charset=utf-8", "X-Mine": "1"},
         0,
     )
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Deny(403, headers={"X A": "1"}),
-        lambda: Deny(403, headers={"X-A": "a\0b"}),
-        lambda: Deny(403, response=page("{{ x.y.z|add }}")),
-        lambda: "yes",
-        lambda: None,
-        lambda: HttpResponse("welcome"),
-    ],
-)
-def test_a_denial_that_cannot_be_sent_and_an_answer_that_is_none_are_a_500(make):
-    assert ask(require(Check(lambda request: make()))(hello)).status_code == 500
 
 
 # What a view raises
@@ -369,15 +337,6 @@ def test_the_object_follows_from_the_url_and_reaches_the_view(site, users):
 # Hooks of one view
 
 
-def test_hooks_of_a_view_come_before_its_policies_and_see_its_denial(hooks):
-    hooks.on_request(lambda request: setattr(request.ctx, "is_open", "key" in request.GET))
-    hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
-    policy = Check(lambda request: request.ctx.is_open)
-    for view in (with_hooks(hooks)(require(policy)(hello)), require(policy)(with_hooks(hooks)(hello))):
-        answers = [ask(view, url=url) for url in ("/", "/?key=1")]
-        assert [(answer.status_code, answer["X-Saw"]) for answer in answers] == [(403, "403"), (200, "200")]
-
-
 def test_a_route_hook_of_a_view_may_change_its_arguments(site, hooks):
     hooks.on_route(lambda request: request.resolver_match.kwargs.update(name="other"))
     views = [path(f"{index}/<name>/", with_hooks(hooks)(view)) for index, view in enumerate(VIEWS.values())]
@@ -385,49 +344,12 @@ def test_a_route_hook_of_a_view_may_change_its_arguments(site, hooks):
     assert {site.ask(f"/{index}/you/").body for index in range(len(VIEWS))} == {b"hello other"}
 
 
-def test_exception_hooks_of_a_view_answer_what_it_raises(site, hooks):
-    @hooks.on_exception(LookupError)
-    async def name(request, error):
-        return HttpResponse(type(error).__name__, status=418)
-
-    async def failing_async(request):
-        raise KeyError
-
-    def failing_template(request):
-        return TemplateResponse(request, "no-such-template.html")
-
-    hooks.on_exception(lambda request, error: HttpResponse("any"))
+def test_exception_hooks_of_a_view_answer_what_its_template_raises(site, hooks):
+    hooks.on_exception(lambda request, error: HttpResponse("any", status=418))
     hooks.on_response(tell("X-Saw", lambda request, response: response.status_code))
-    site.serve(
-        path("sync/", with_hooks(hooks)(raising(KeyError))),
-        path("async/", with_hooks(hooks)(failing_async)),
-        path("template/", with_hooks(hooks)(failing_template)),
-    )
-    answers = [site.ask(url) for url in ("/sync/", "/async/", "/template/")]
-    assert [answer.body for answer in answers] == [b"KeyError", b"KeyError", b"any"]
-    assert [answer.headers["x-saw"] for answer in answers] == ["418", "418", "200"]
-
-
-def test_a_hook_that_fails_lets_nothing_through(site, caplog):
-    def fail(*arguments):
-        raise ZeroDivisionError("secret")
-
-    async def around(request, call_next):
-        await call_next(request)
-        raise ZeroDivisionError("secret")
-
-    for kind in ("request", "route", "response", "exception", "around"):
-        hooks = Hooks()
-        hooks.register(around if kind == "around" else fail, kind)
-        view = with_hooks(hooks)(raising(KeyError) if kind == "exception" else hello)
-        answer = site.serve(view).ask()
-        assert (answer.code, b"hello" in answer.body, b"secret" in answer.body) == (
-            "server_error",
-            False,
-            False,
-        )
-    logged = [record for record in caplog.records if record.exc_info and record.name == "django.request"]
-    assert [record.exc_info[0] for record in logged] == [ZeroDivisionError] * 5
+    view = with_hooks(hooks)(lambda request: TemplateResponse(request, "no-such-template.html"))
+    answer = site.serve(view).ask()
+    assert (answer.body, answer.headers["x-saw"]) == (b"any", "418")
 
 
 def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-import tracemalloc
 from unittest.mock import ANY
 
 import pytest
@@ -247,26 +245,6 @@ def test_a_deny_keeps_the_cause_that_its_author_gave_and_forgets_where_it_was_ra
     except Deny as caught:
         denial_of(caught)
     assert (deny.__traceback__, deny.__context__, deny.__cause__) == (None, None, cause)
-
-
-def test_a_shared_deny_that_is_raised_ten_thousand_times_takes_no_memory():
-    shared = Deny(402)
-
-    def deny_often(times):
-        for _ in range(times):
-            try:
-                raise shared
-            except Deny as deny:
-                denial_of(deny)
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
-
-    tracemalloc.start()
-    try:
-        before = deny_often(100)
-        assert deny_often(10_000) - before < 20_000
-    finally:
-        tracemalloc.stop()
 
 
 # Channels raises ValueError where nothing matches, or an Origin cannot be parsed.

@@ -15,12 +15,11 @@ from django.http import HttpResponse, UnreadablePostError
 from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404
 from django.template import engines
-from django.test import Client
 from django.urls import ResolverMatch, path, reverse
 
 from channels_wsdeny.decorators import public
 from channels_wsdeny.http.request import AppRequest, HandshakeRequest
-from channels_wsdeny.policies import AllowAny, IsAuthenticated
+from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.policies import accept as accept_all
@@ -29,7 +28,6 @@ from tests.support.sockets import guarded
 pytestmark = pytest.mark.urls(__name__)
 
 ask = async_to_sync(knock)
-MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 def handshake(path="/ws/room/", headers=(), **scope):
@@ -137,23 +135,6 @@ def test_a_missing_attribute_raises_as_on_any_object_and_each_time():
             request.nothing  # noqa: B018
 
 
-def test_its_namespace_is_its_own_and_reaches_the_consumer(db):
-    found = []
-
-    async def note(request):
-        found.append(hasattr(request.ctx, "tenant"))
-        request.ctx.tenant = "acme"
-        return True
-
-    async def app(scope, receive, send):
-        found.append(scope["wsdeny"].request.ctx.tenant)
-        await accept_all(scope, receive, send)
-
-    for _ in range(2):
-        ask(guarded(AsyncCheck(note), app), "/")
-    assert found == [False, "acme"] * 2
-
-
 # Malformed handshakes.
 
 
@@ -213,30 +194,6 @@ def test_cookies_that_cannot_be_parsed_name_no_user(cookie):
 # What a view can do with a request, a policy can.
 
 
-def client_with(answer, settings):
-    """A client that got the session cookie of an answer."""
-    name, _, value = answer.header("set-cookie").partition(";")[0].partition("=")
-    assert name == settings.SESSION_COOKIE_NAME
-    client = Client()
-    client.cookies[name] = value
-    return client
-
-
-def log_in(users, name):
-    return lambda request: auth.login(request, users[name], backend=MODEL_BACKEND) is None
-
-
-@pytest.mark.parametrize(("client", "allows"), [(None, True), (None, False), ("alice", True)])
-def test_a_policy_may_log_a_user_in(client, allows, users, headers_of, sessions, settings):
-    def check(request):
-        return log_in(users, "bob")(request) and request.user == users["bob"] and allows
-
-    answer = ask(guarded(Check(check), accept_all), "/", headers=headers_of(client))
-    assert answer.status == (101 if allows else 403)
-    assert client_with(answer, settings).get("/whoami/").content == b"bob"
-    assert sessions["alice"].session_key not in answer.header("set-cookie")  # The key is cycled.
-
-
 def test_a_policy_may_render_templates_call_views_and_find_objects(users, headers_of):
     found = []
 
@@ -291,9 +248,3 @@ def test_an_attribute_error_inside_the_user_says_what_is_missing(sessions, setti
     headers = cookie_header(**{settings.SESSION_COOKIE_NAME: session.session_key})
     assert ask(guarded(IsAuthenticated(), accept_all), "/", headers=headers).status == 500
     assert "'Stumbling' object has no attribute 'nothing'" in caplog.text
-
-
-def test_a_session_cookie_in_a_header_that_http_2_split_off_is_found(headers_of):
-    headers = [(b"cookie", b"a=1"), *headers_of("alice"), (b"cookie", b"b=2")]
-    assert ask(guarded(IsAuthenticated(), accept_all), "/", headers=headers).status == 101
-    assert ask(guarded(AllowAny(), accept_all), "/", headers=headers).status == 101

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from asgiref.sync import async_to_sync
 from channels.auth import AuthMiddlewareStack
@@ -439,27 +437,6 @@ def test_what_a_consumer_changes_after_the_accept_is_left_to_it(tools):
     before = tools.stored()
     tools.ask(guarded(IsAuthenticated(), consumer(connect).as_asgi()), cookie)
     assert tools.stored() == before
-
-
-@one_engine
-def test_clients_at_the_same_time_share_nothing(tools):
-    names = {}
-
-    def look(request):
-        names[request.headers["X-Name"]] = request.user.get_username()
-        request.session["mine"] = request.headers["X-Name"]
-        return False
-
-    async def all_at_once(site):
-        return await asyncio.gather(*(knock(site, "/", headers=headers[name]) for name in headers))
-
-    key = tools.settings.SESSION_COOKIE_NAME
-    headers = {name: [*cookie_header(**{key: tools.log_in(name)}), (b"x-name", name.encode())] for name in tools.users}
-    answers = async_to_sync(all_at_once)(guarded(Check(look)))
-    assert names == {name: name for name in headers}
-    for name, answer in zip(headers, answers, strict=True):
-        assert tools.client_of(answer).get("/anybody/").content.decode() == name
-        assert tools.client_of(answer).get("/values/").json() == {"mine": name}
 
 
 # What consumers find in their scope, and what wrappers put there.

@@ -14,8 +14,9 @@ from channels_wsdeny.live import arevoke, asockets, channel, revoke, sockets
 from channels_wsdeny.live.registry import registry
 from tests.live.test_rechecks import Switch
 from tests.support.layers import FakeLayer
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
 from tests.support.processes import run_python
+from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 OTHER = "another:1:abc"

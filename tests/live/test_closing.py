@@ -17,8 +17,9 @@ from channels_wsdeny.handlers.base import Target
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.routing.resolver import EndpointMatch
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
 from tests.support.sockets import disconnect
+from tests.support.threads import until
 
 pytestmark = pytest.mark.django_db
 CLOSE = {"type": "websocket.close", "code": 4403, "reason": "spam"}

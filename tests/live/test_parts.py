@@ -15,7 +15,8 @@ from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.live.registry import registry
 from tests.live.test_rechecks import Switch, update
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
+from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 NEXT = {"type": "websocket.receive", "text": "x"}

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.clients import GUARD
-from tests.support.live import GRANIAN, HYPERCORN, Client, Redis, close_of, is_open
+from tests.support.live import GRANIAN, HYPERCORN, Client, close_of, is_open
 from tests.support.processes import run_python
 
 pytestmark = pytest.mark.servers
@@ -37,23 +37,6 @@ def test_a_group_that_loses_a_permission_closes_the_sockets_that_need_it(site):
     assert all(map(is_open, others))
 
 
-def test_a_user_who_leaves_a_group_loses_the_sockets_that_need_it(site):
-    anna, berta = Client(site, "anna"), Client(site, "berta")
-    affected, others = open_all(anna, "editors"), open_all(berta, "editors")
-    anna.do("leave", name="anna")
-    assert {close_of(socket) for socket in affected} == {(4403, "permission_denied")}
-    assert all(map(is_open, others))
-
-
-@pytest.mark.parametrize("what", ["deactivate", "delete"])
-def test_a_user_who_is_gone_loses_all_sockets(site, what):
-    anna, carl = Client(site, "anna"), Client(site, "carl")
-    affected, others = open_all(anna, "members"), open_all(carl, "members")
-    carl.do(what, name="anna")
-    assert {close_of(socket) for socket in affected} == {(4401, "session_ended")}
-    assert all(map(is_open, others))
-
-
 def test_a_new_password_closes_the_sockets_of_other_sessions(site):
     anna, elsewhere = Client(site, "anna"), Client(site, "anna")
     own, affected = open_all(anna, "members"), open_all(elsewhere, "members")
@@ -62,14 +45,6 @@ def test_a_new_password_closes_the_sockets_of_other_sessions(site):
     assert all(map(is_open, own))
     anna.do("logout")  # The session has another key now.
     assert {close_of(socket) for socket in own} == {(4401, "session_ended")}
-
-
-def test_a_session_that_expires_closes_its_sockets_then(site):
-    anna, berta = Client(site, "anna"), Client(site, "berta")
-    anna.do("expiry", seconds=4)
-    affected, others = open_all(anna, "members"), open_all(berta, "members")
-    assert {close_of(socket) for socket in affected} == {(4401, "session_expired")}
-    assert all(map(is_open, others))
 
 
 def test_the_commands_list_sockets_and_close_them(site):
@@ -182,15 +157,6 @@ def test_object_permissions_of_guardian_end_sockets():
 
 
 # A Redis of the test's own
-
-
-@pytest.fixture
-def redis(tmp_path):
-    redis = Redis(tmp_path)
-    redis.start()
-    yield redis
-    redis.go_on()
-    redis.stop()
 
 
 @pytest.mark.parametrize("layer", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])

@@ -13,13 +13,16 @@ from django.db import OperationalError, transaction
 from django.http import Http404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
+from tests.support.policies import AsyncCheck, Check
+from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 
@@ -112,23 +115,31 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     await free.stays()
 
 
-async def test_a_change_that_takes_nothing_away_closes_nothing(world, headers_of, change):
-    alice = await Opened(consumer(EDITOR), headers=headers_of("alice")).accepted()
-    await change(update(first_name="Alice"))
-    await change(lambda: user().user_permissions.clear())
-    await asyncio.sleep(0.1)
-    await alice.stays()
+def rolled_back():
+    with transaction.atomic():
+        user().groups.clear()
+        transaction.set_rollback(True)
 
 
-async def test_what_is_rolled_back_closes_nothing(world, headers_of, change):
-    def fail():
-        with transaction.atomic():
-            user().groups.clear()
-            transaction.set_rollback(True)
+#: Changes after which nothing is closed, whether they have sockets asked again, and settings.
+HARMLESS = {
+    "a name": (update(first_name="Alice"), True, {}),
+    "a permission that is granted twice": (lambda: user().user_permissions.clear(), True, {}),
+    "what is rolled back": (rolled_back, False, {}),
+    "where LIVE is off": (lambda: user().groups.clear(), False, {"LIVE": False}),
+}
 
-    alice = await Opened(consumer(EDITOR), headers=headers_of("alice")).accepted()
-    await change(fail)
-    await asyncio.sleep(0.1)
+
+@pytest.mark.parametrize("name", HARMLESS)
+async def test_a_change_that_takes_nothing_away_closes_nothing(name, world, headers_of, change, settings, monkeypatch):
+    function, is_asked, settings.CHANNELS_WSDENY = HARMLESS[name]
+    policy, events, handle = Switch(), [], registry.handle
+    monkeypatch.setattr(registry, "handle", lambda event: (events.append(event), handle(event)))
+    alice = await Opened(consumer(policy & EDITOR), headers=headers_of("alice")).accepted()
+    await change(function)
+    assert bool(events) is is_asked
+    if is_asked:
+        await until(lambda: policy.asked == 2)
     await alice.stays()
 
 
@@ -149,15 +160,7 @@ class Once(Switch):
     once = True
 
 
-class AsyncSwitch(Policy):
-    def __init__(self):
-        self.answer = True
-
-    async def acheck(self, request):
-        await asyncio.sleep(0)
-        return self.answer
-
-
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
 @pytest.mark.parametrize(
     ("answer", "close"),
     [
@@ -169,20 +172,12 @@ class AsyncSwitch(Policy):
         (None, (4500, "server_error")),
     ],
 )
-async def test_a_denial_closes_with_its_status(answer, close, world, headers_of, change):
+async def test_a_denial_closes_with_its_status(answer, close, kind, world, headers_of, change):
     policy = Switch()
-    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    alice = await Opened(consumer(kind(policy.check)), headers=headers_of("alice")).accepted()
     policy.answer = answer
     await change(update(first_name="Alice"))
     assert await alice.close() == close
-
-
-async def test_asynchronous_policies_are_asked_again(world, headers_of, change):
-    policy = AsyncSwitch()
-    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
-    policy.answer = False
-    await change(update(first_name="Alice"))
-    assert await alice.close() == (4403, "permission_denied")
 
 
 @pytest.mark.parametrize("error", [OperationalError(), ConnectionError(), TimeoutError()])
@@ -262,32 +257,12 @@ async def test_policies_are_asked_in_the_contextvars_of_the_handshake(world, hea
 # A user that does not come from the session
 
 
-def token(application):
-    """A wrapper that puts alice, loaded anew for each handshake, into the scope."""
-
-    async def wrapped(scope, receive, send):
-        alice = await get_user_model().objects.aget(username="alice")
-        await application({**scope, "user": alice}, receive, send)
-
-    return wrapped
-
-
-@pytest.mark.parametrize("is_inside", [True, False])
 @pytest.mark.parametrize("name", ["no staff", "inactive", "deleted"])
-async def test_a_user_of_a_token_is_read_anew(is_inside, name, world, change):
+async def test_a_user_of_a_token_is_read_anew(name, world, change):
     policy, function, code, _ = CHANGES[name]
-    alice = await world_user()
-    scope = {"user": alice}
-    application = DenyMiddlewareStack(consumer(policy))
-    opened = await Opened(application, **scope).accepted()
+    opened = await Opened(DenyMiddlewareStack(consumer(policy)), user=await run_in_threadpool(user)).accepted()
     await change(function)
     assert (await opened.close())[0] == code
-
-
-async def world_user():
-    from channels_wsdeny.concurrency import run_in_threadpool
-
-    return await run_in_threadpool(user)
 
 
 # What the consumer asks for
@@ -385,14 +360,6 @@ async def test_the_interval_asks_again_what_no_signal_tells_of(world, headers_of
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
     await change(lambda: get_user_model().objects.update(is_staff=False))
     assert await alice.close() == (4403, "permission_denied")
-
-
-async def test_nothing_is_closed_where_live_is_off(world, headers_of, change, settings):
-    settings.CHANNELS_WSDENY = {"LIVE": False}
-    alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
-    await change(update(is_staff=False))
-    await asyncio.sleep(0.1)
-    await alice.stays()
 
 
 async def test_a_policy_that_swallows_its_cancellation_keeps_no_other_socket_open(

@@ -22,7 +22,8 @@ from channels_wsdeny.decorators import login_required, public
 from channels_wsdeny.live import arevoke, expiry, keeper
 from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
 from tests.support.clients import cookie_header
-from tests.support.opened import Opened, until
+from tests.support.opened import Opened
+from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]

@@ -64,17 +64,6 @@ async def test_a_token_that_expires_closes_its_socket(given, application, monkey
     assert await opened.close() == (4401, "credentials_expired")
 
 
-async def test_a_user_who_is_deactivated_loses_the_sockets_of_tokens_too(application, tokens, change):
-    opened = await Opened(application, **in_header("one")).accepted()
-
-    def deactivate():
-        update(is_active=False)()
-        tokens.clear()
-
-    await change(deactivate)
-    assert (await opened.close())[0] == 4401
-
-
 async def test_a_ticket_is_not_used_twice_and_ends_with_its_session(application, users, sessions, rf, change):
     request = rf.get("/")
     request.user, request.session = users["alice"], sessions["alice"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC
+from itertools import product
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -16,7 +17,16 @@ from hypothesis import strategies as st
 
 from channels_wsdeny import Deny, policies
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import AllowAny, InGroup, IsAuthenticated, IsStaff, IsSuperuser, Policy
+from channels_wsdeny.policies import (
+    AllowAny,
+    HasPermission,
+    InGroup,
+    IsAuthenticated,
+    IsStaff,
+    IsSuperuser,
+    Policy,
+    UserPassesTest,
+)
 from channels_wsdeny.policies.base import aask, ask
 from tests.support.policies import AsyncCheck, Check, alice, anonymous, boss, raising, root, status
 
@@ -297,8 +307,14 @@ async def test_of_base_classes_the_nearest_with_a_check_is_asked():
         def check(self, request):
             return False
 
-    for bases in [(Denies, Sync), (DeniesSync, Async), (Denies, IsAuthenticated), (DeniesSync, AllowAny)]:
-        assert await status(type("Mine", bases, {})(), root) == 403, bases
+    async def asynchronous(argument):
+        return True
+
+    arguments = {HasPermission: {"permission": "a.b", "obj": asynchronous}, UserPassesTest: {"test": asynchronous}}
+    builtin = (IsAuthenticated, IsStaff, AllowAny, *arguments)
+    for bases in [(Denies, Sync), (DeniesSync, Async), *product((Denies, DeniesSync), builtin)]:
+        policy = type("Mine", bases, {})(**arguments.get(bases[1], {}))
+        assert [await status(each, root) for each in (policy, Open() & policy)] == [403, 403], bases
 
 
 def test_what_a_class_says_of_its_own_check_does_not_count_for_an_override():

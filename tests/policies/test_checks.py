@@ -20,7 +20,7 @@ from django.utils.functional import SimpleLazyObject
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, HasPermission
-from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.clients import knock
 from tests.support.policies import AsyncCheck, Check, accept, alice, anonymous, ask, boss, raising, status
 from tests.support.sockets import Server, disconnect, no_task_left
 from tests.support.wrappers import Middleware, With, Wrapper
@@ -130,28 +130,6 @@ async def test_what_a_route_hook_writes_reaches_no_other_request(wrap):
     stack = DenyMiddlewareStack(wrap(public(accept)), hooks=hooks)
     assert [(await knock(stack, "/")).status for _ in range(3)] == [101] * 3
     assert seen == [seen[0]] * 3
-
-
-@pytest.mark.parametrize("opens", [True, False])
-async def test_an_endpoint_that_an_open_socket_enters_asks_each_time(opens):
-    answers = iter([True, opens])
-    child = require(Check(lambda request: next(answers)))(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
-
-    class Demultiplexer(AsyncWebsocketConsumer):
-        async def receive(self, text_data=None, bytes_data=None):
-            await child({**self.scope, "path": "/child/"}, self.nothing, self.base_send)
-
-        async def nothing(self):
-            return {"type": "websocket.disconnect", "code": 1000}
-
-    handshake = Handshake(DenyMiddlewareStack(public(Demultiplexer).as_asgi()), websocket_scope("/"))
-    assert (await handshake.connect()).status == 101
-    for number in range(2):
-        await handshake.send("enter")
-        if number == 1 and not opens:
-            assert (await handshake.next())["code"] == 4403
-    await handshake.leave()
-    assert next(answers, None) is None
 
 
 # Time.

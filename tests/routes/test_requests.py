@@ -23,13 +23,13 @@ from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.routes import GzipRequest, GzipRoute, MsgpackRoute, Route, RouteRequest
 from channels_wsdeny.routes.requests import adopt, gunzip
+from tests.support.policies import Check
 from tests.support.views import (
     FORM,
     JSON,
     MIRROR,
     MULTIPART,
     WAYS,
-    Check,
     ask,
     echo,
     echo_async,

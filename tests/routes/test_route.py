@@ -27,7 +27,8 @@ from channels_wsdeny import Deny
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll
 from channels_wsdeny.routes import GzipRequest, GzipRoute, LoggedRoute, MsgpackRoute, Route, TimedRoute
-from tests.support.views import MIRROR, WAYS, Check, ask
+from tests.support.policies import Check
+from tests.support.views import MIRROR, WAYS, ask
 
 ROUTES = [Route, GzipRoute, MsgpackRoute, TimedRoute, LoggedRoute]
 

@@ -74,10 +74,3 @@ async def surround(request, call_next):
 def note(signal, request, response, **kwargs):
     Session.objects.count()
     logger.info("%s %s: %s", signal, request.path, response.status_code)
-
-
-@receiver([handshake_accepted, handshake_denied])
-async def hang(request, **kwargs):
-    if "hang" in request.path:
-        await asyncio.sleep(3)  # Less than receivers may take, and more than an application waits for them.
-        logger.info("hung at %s", request.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.contrib.sessions.models import Session
-from django.http import HttpResponse
 from django.utils.decorators import async_only_middleware, sync_only_middleware
 from django.utils.deprecation import MiddlewareMixin
 
@@ -11,11 +10,6 @@ ALL = [f"{__name__}.{name}" for name in ("Split", "synchronous", "asynchronous")
 
 
 class Split(MiddlewareMixin):
-    def process_request(self, request):
-        if "maintenance" in request.GET:
-            return HttpResponse("Back soon.", status=429, headers={"Retry-After": "60"})
-        return None
-
     def process_response(self, request, response):
         response["X-Split"] = str(response.status_code)
         return response

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -91,35 +90,6 @@ def test_a_client_may_leave_while_a_hook_runs(path, where, server, ask, token):
     server.wait_until_gone(token)
 
 
-# Views.
-
-VIEWS = {
-    "/sync/allow-any/": 200,
-    "/async/allow-any/": 200,
-    "/sync/teapot/": 418,
-    "/async/teapot/": 418,
-    "/nowhere/": 404,
-    "/sync/raises-anything/": 500,
-}
-
-
-@PLAINLY
-def test_the_same_hooks_mark_every_answer_of_a_view(server):
-    for url, status in VIEWS.items():
-        log = server.log_from_here()
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-        connection.request("GET", url, headers=WORD)
-        response = connection.getresponse()
-        body = response.read()
-        connection.close()
-        names = ("X-Word", "X-Status", "X-Around", "Content-Length")
-        marks = [response.headers.get_all(name) for name in names]
-        assert marks == [["hello"], [str(status)], ["1"], [str(len(body))]]
-        assert (response.status, response.headers.get_all("Set-Cookie")) == (status, COOKIES)
-        assert b"secret" not in body
-        assert ("ERROR" in log()) == (status == 500)
-
-
 # Receivers of signals.
 
 
@@ -131,16 +101,3 @@ def test_receivers_hear_of_each_handshake(server, token):
             connection.request(path)
             connection.answer()
             server.wait_for(heard.format(path))
-
-
-def test_a_receiver_that_hangs_holds_no_client_up(fleet, token):
-    path = f"/session/hang{token}/close/"
-    servers = [fleet.get(name, HOOKS=[HOOKS]) for name in SERVERS]
-    for server in servers:
-        with server.connect() as connection:
-            connection.request(path)
-            connection.answer()
-            connection.end()
-        assert f"hung at {path}" not in server.log
-    for server in servers:
-        server.wait_for(f"hung at {path}")

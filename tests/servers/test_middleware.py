@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from .client import TEXT
@@ -32,20 +30,3 @@ def test_headers_and_cookies_of_middleware_are_on_the_101_and_on_every_denial(as
         answer = ask(path)
         assert (answer.status, answer.problem["status"]) == (status, status)
         assert marks_of(answer) == ([str(status), "True", route], ["seen=1; Path=/"])
-
-
-def test_a_middleware_answers_in_place_of_the_consumer(ask):
-    answer = ask("/ws/allow-any/?maintenance")
-    assert (answer.status, answer.body, answer.header("retry-after")) == (429, b"Back soon.", "60")
-    assert marks_of(answer) == (["429", None, None], [])
-
-
-def test_many_handshakes_at_once_are_all_answered_by_few_threads(server, cookie_of):
-    def knock(number):
-        with server.connect() as connection:
-            connection.request("/ws/allow-any/", cookie_of("alice"))
-            answer = connection.answer()
-            return answer.status == connection.accepted
-
-    with ThreadPoolExecutor(25) as pool:
-        assert all(pool.map(knock, range(50)))

@@ -108,6 +108,10 @@ async def find_user_async(request: Any) -> Any:
     return object()
 
 
+async def miss_async(request: Any) -> Any:
+    raise Resolver404({"path": SECRET})
+
+
 def find_none(request: Any) -> Any:
     return None
 
@@ -124,6 +128,10 @@ def with_cookies(request: Any = None) -> HttpResponse:
 
 def page(request: Any) -> SimpleTemplateResponse:
     return SimpleTemplateResponse(engines["django"].from_string("Hello {{ who }}"), {"who": "you"}, status=403)
+
+
+def broken_page() -> Deny:
+    return Deny(403, response=SimpleTemplateResponse(engines["django"].from_string("{{ x|add }}"), status=403))
 
 
 def stream(request: Any) -> StreamingHttpResponse:
@@ -166,6 +174,8 @@ CASES = [
     Case("fails-object", HasPermission("auth.x", obj=find_user), 403, user="alice"),
     Case("fails-async-object", HasPermission("auth.x", obj=find_user_async), 403, user="alice"),
     Case("object-not-found", HasPermission("auth.x", obj=raising(lambda: Http404(SECRET))), 404, user="alice"),
+    Case("async-object-not-found", HasPermission("auth.x", obj=miss_async), 404, user="alice"),
+    Case("object-fails", HasPermission("auth.x", obj=raising(lambda: KeyError(SECRET))), 500, user="alice"),
     Case("object-is-none", HasPermission("auth.x", obj=find_none), 500, user="alice"),
     Case("deny-all", DenyAll(), 403),
     Case("allow-any", AllowAny()),
@@ -229,6 +239,7 @@ CASES = [
         body=b"gone",
     ),
     Case("deny-with-response", Check(raising(left)), 410, "left", {"x-a": "1"}, body=b"gone"),
+    Case("template-fails", Check(lambda request: broken_page()), 500),
     Case("template", Check(page), 403, body=b"Hello you"),
     Case("streaming", Check(stream), 403, body=b"abc"),
     Case("file", Check(file), 403, headers={"content-type": "application/pdf"}, body=b"x" * 100_000),

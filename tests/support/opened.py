@@ -6,12 +6,7 @@ import asyncio
 
 from .clients import GUARD
 from .sockets import Server, disconnect
-
-
-async def until(condition):
-    async with asyncio.timeout(GUARD):
-        while not condition():
-            await asyncio.sleep(0.005)
+from .threads import until
 
 
 class Opened:

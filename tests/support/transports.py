@@ -27,6 +27,7 @@ from channels_wsdeny import DenyMiddlewareStack
 
 from . import case_site
 from .clients import GUARD, Answer, answer_of, fetch, http_scope, knock
+from .wrappers import AppWrapper as Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,14 +147,6 @@ class Opaque(Stack):
 
     def application(self) -> Any:
         return Wrapper(super().application())
-
-
-class Wrapper:
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
 
 
 class Endpoint(Transport):

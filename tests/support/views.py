@@ -13,8 +13,6 @@ from django.http import HttpResponse, JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
-from channels_wsdeny.policies import Policy
-
 JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", MULTIPART_CONTENT
 MIRROR = "channels_wsdeny.middleware.MirrorMiddleware"
 #: Django's handlers by its test clients, and its ASGI application by a server: only there the body is a file.
@@ -78,13 +76,3 @@ def form_of(request):
 
 def json_of(request):
     return JsonResponse(request.json(), safe=False)
-
-
-class Check(Policy):
-    """Answers what `function(request)` returns."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def check(self, request):
-        return self.function(request)
