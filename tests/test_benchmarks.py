@@ -14,9 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import items, plots, servers
 from benchmarks.answers import ACCEPTED, CLOSED, answer_of, denied
 from benchmarks.cases import Case
-from benchmarks.contenders import (
-    Contender,
-)
+from benchmarks.contenders import Contender
 from benchmarks.figures import Figure, compare, figure_of
 from benchmarks.plan import Plan, Report
 from benchmarks.processes import ROOT, environment
@@ -195,21 +193,6 @@ def test_targets_stand_beside_what_was_found():
     assert [cells[-1] for _, cells in table.rows] == ["met", "NOT MET", "not measured"]
 
 
-def test_a_table_of_the_documentation_has_its_title_as_the_caption():
-    table = Table("7b. Queries", ("db", "cache"), notes=["One", "two."])
-    table.add("ours", Figure(2, 1, 3), "-")
-    lines = [
-        "*Queries*",
-        "",
-        "|  | db | cache |",
-        "| --- | --: | --: |",
-        f"| ours | {Figure(2, 1, 3)} | - |",
-        "",
-        "One two.",
-    ]
-    assert table.as_markdown().splitlines() == lines
-
-
 def test_the_page_has_the_tables_and_plots_of_its_figures(tmp_path):
     docs = ROOT / "docs"
     page = (docs / "performance.md").read_text()
@@ -261,18 +244,6 @@ def run_command(monkeypatch):
         return command.main()
 
     return run_command
-
-
-@pytest.mark.servers
-def test_the_command_prints_tables_and_writes_json(run_command, tmp_path, capsys):
-    assert run_command("--only", "7", "--json", tmp_path / "figures.json", "--markdown", tmp_path / "tables.md") == 0
-    printed = capsys.readouterr().out
-    assert "7. Queries of a handshake" in printed
-    assert "Targets" in printed
-    written = json.loads((tmp_path / "figures.json").read_text())
-    assert {"date", "processor", "python", "versions", "duration", "failures"} <= set(written)
-    assert [table["title"].split()[0] for table in written["tables"]] == ["7.", "Targets:"]
-    assert (tmp_path / "tables.md").read_text().startswith("*Queries of a handshake")
 
 
 @pytest.mark.servers

@@ -31,10 +31,6 @@ def gate():
     gate.open()
 
 
-def submit(pool, function, *args):
-    return asyncio.wrap_future(pool.submit(function, *args))
-
-
 def allows(request):
     return True
 

@@ -45,11 +45,7 @@ VALUES = {
         [[], ["chat.middleware.Tenants"], ("chat.middleware.Tenants",)],
         [None, "chat.middleware.Tenants", [3], [None], {"chat.middleware.Tenants"}, [object]],
     ),
-    "POLICY_TIMEOUT": (
-        4.0,
-        [4, 0.5, 3600],
-        [0, -1, -0.5, float("nan"), float("inf"), True, "4", None, [4], 4j],
-    ),
+    "POLICY_TIMEOUT": (4.0, [4, 0.5, 3600], [0, -1, -0.5, float("nan"), float("inf"), True, "4", None, [4], 4j]),
     "ACCEPT_TIMEOUT": (10.0, [10, 0.5, None], [0, -1, float("nan"), float("inf"), True, "10", [10]]),
     "POOL_SIZE": (16, [1, 200], [0, -1, True, False, 1.0, "16", None, float("inf"), Fraction(2)]),
     "DENY_WITH": ("response", ["response", "close"], ["Close", "", None, True, 0, b"close", ["close"]]),

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 import pytest
 from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
-from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
-from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -36,7 +34,7 @@ from tests.support.clients import knock
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.wrappers import Wrapper
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+pytestmark = pytest.mark.django_db
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
@@ -352,20 +350,3 @@ def test_reading_the_session_and_the_user_costs_nothing_more_and_changing_it_one
 
     assert count(DenyMiddlewareStack(public(read)), headers=headers_of("alice")) == (101, 1, SESSION)
     assert count(DenyMiddlewareStack(public(change)))[:2] == (101, 1)
-
-
-urlpatterns = [
-    path("members/", login_required(lambda request: HttpResponse())),
-    path("viewers/", permission_required(VIEW)(lambda request: HttpResponse())),
-]
-
-
-@pytest.mark.parametrize(
-    ("policy", "url"), [(IsAuthenticated(), "/members/"), (HasPermission(VIEW), "/viewers/")], ids=str
-)
-def test_a_handshake_takes_the_queries_that_a_view_takes(policy, url, alice, headers_of, sessions, settings):
-    client = Client()
-    client.cookies[settings.SESSION_COOKIE_NAME] = sessions["alice"].session_key
-    with CaptureQueriesContext(connection) as queries:
-        assert client.get(url).status_code == 200
-    assert count(site(policy), headers=headers_of("alice")) == (101, 1, len(queries))

@@ -11,7 +11,7 @@ from django.urls import path
 
 from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, require
-from channels_wsdeny.policies import DenyAll, IsStaff
+from channels_wsdeny.policies import DenyAll
 from tests.support.policies import raising
 from tests.support.site import BROWSER, OUTSIDE, Site, hello, page, tell
 from tests.support.transports import DJANGO, Middleware
@@ -215,13 +215,6 @@ def test_a_view_may_name_a_log_in_page_of_its_own(one):
 
     view.login_url = "/other/"
     assert one.serve(login_required(view)).browse().headers["location"] == "/other/?next=/"
-
-
-def test_with_debug_alone_the_policy_is_named(one, settings):
-    one.serve(require(IsStaff())(hello))
-    assert b"IsStaff" not in one.ask().body
-    settings.DEBUG = True
-    assert "IsStaff()" in one.ask().problem["debug"]
 
 
 # What the site answers by itself

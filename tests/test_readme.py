@@ -84,11 +84,7 @@ def test_the_site_answers_a_denied_client_as_the_readme_shows(tmp_path):
 @pytest.fixture
 def namespace(db):
     """What the remaining snippets define, run one after another as one module."""
-    names = {
-        "AsyncJsonWebsocketConsumer": AsyncJsonWebsocketConsumer,
-        "HttpResponse": HttpResponse,
-        "Room": Room,
-    }
+    names = {"AsyncJsonWebsocketConsumer": AsyncJsonWebsocketConsumer, "HttpResponse": HttpResponse, "Room": Room}
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), names)
     return names

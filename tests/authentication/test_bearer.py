@@ -120,9 +120,7 @@ async def test_the_inner_class_gets_the_scheme_of_its_challenge_and_no_cookies_a
 
 async def test_a_close_in_place_of_a_response_selects_the_subprotocol_before_the_token(verify):
     app = DenyMiddlewareStack(
-        Consumer.as_asgi(),
-        authentication=[SubprotocolToken("bearer", BearerAuthentication(verify))],
-        deny_with="close",
+        Consumer.as_asgi(), authentication=[SubprotocolToken("bearer", BearerAuthentication(verify))], deny_with="close"
     )
     handshake = Handshake(app, websocket_scope("/", subprotocols=["bearer", "wrong"]))
     assert (await handshake.connect()).messages[0]["subprotocol"] == "bearer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import channels
 import pytest
@@ -16,10 +17,10 @@ from channels_wsdeny.decorators import require
 from channels_wsdeny.log import logger
 from channels_wsdeny.management.commands.runserver import _name_policy_and_user
 from channels_wsdeny.policies import IsStaff
-from tests.support.clients import knock
+from tests.support.clients import GUARD, knock
 from tests.support.daphne.apps import not_async, scripted
 from tests.support.daphne.client import ask, body, start, unique
-from tests.support.daphne.servers import GUARD, SCRIPTED, Server, daphne, serving
+from tests.support.daphne.servers import SCRIPTED, daphne, serving
 from tests.support.processes import run_python
 
 pytestmark = [
@@ -37,7 +38,7 @@ def test_every_option_of_daphne_is_taken():
 
 
 def test_port_and_host_are_taken(tmp_path):
-    with serving(tmp_path, ["channels_wsdeny.daphne", "-p", "0", "-b", "127.0.0.1", SCRIPTED]) as server:
+    with serving(tmp_path, ["channels_wsdeny.daphne", "-p", "{port}", "-b", "127.0.0.1", SCRIPTED]) as server:
         assert ask(server, DENIAL).status == 401
 
 
@@ -54,7 +55,7 @@ def test_the_help_says_how_it_was_called():
 @pytest.mark.parametrize("apps", ["daphne", "daphne.apps.DaphneConfig django.contrib.staticfiles"])
 def test_runserver_denies_and_takes_daphnes_options(tmp_path, apps):
     arguments = ["django", "runserver", "--noreload", "--websocket_handshake_timeout", "1"]
-    arguments += ["--settings", SETTINGS, "127.0.0.1:0"]
+    arguments += ["--settings", SETTINGS, "127.0.0.1:{port}"]
     path = unique()
     with serving(tmp_path, arguments, {"TESTS_DAPHNE_APPS": f"channels_wsdeny {apps}"}) as server:
         reply = ask(server, DENIAL, path=path)
@@ -107,10 +108,7 @@ async def test_the_line_of_runserver_names_the_user_and_no_query_string(caplog, 
 
 @pytest.mark.parametrize(
     ("apps", "module"),
-    [
-        ("channels_wsdeny", "django.core"),
-        ("channels_wsdeny django.contrib.staticfiles", "django.contrib.staticfiles"),
-    ],
+    [("channels_wsdeny", "django.core"), ("channels_wsdeny django.contrib.staticfiles", "django.contrib.staticfiles")],
 )
 @pytest.mark.parametrize("without", [[], ["daphne"]])
 def test_runserver_is_djangos_where_daphne_is_no_app_and_needs_no_daphne(apps, module, without):
@@ -154,7 +152,7 @@ def started(load, host="127.0.0.1", **options):
 def started_server(load, **options):
     with started(load, **options) as process:
         assert process.ready.wait(GUARD)
-        yield Server(process.port.value)
+        yield SimpleNamespace(port=process.port.value)
 
 
 def test_the_process_serves_denials_and_takes_the_servers_options():

@@ -60,7 +60,7 @@ def tls_server(tmp_path_factory):
     encoding, pem = serialization.Encoding.PEM, directory / "server.pem"
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     pem.write_bytes(private + certificate.public_bytes(encoding))
-    endpoint = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+    endpoint = f"ssl:{{port}}:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
     with daphne(directory, endpoint=endpoint) as server:
         yield server
 

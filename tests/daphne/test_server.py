@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
+from tests.support.clients import GUARD
 from tests.support.daphne.client import (
     ACCEPT,
     CLOSE,
@@ -26,7 +27,7 @@ from tests.support.daphne.client import (
     switch,
     unique,
 )
-from tests.support.daphne.servers import GUARD, daphne
+from tests.support.daphne.servers import daphne
 
 pytestmark = pytest.mark.servers
 HEARD = "heard {'type': 'websocket.connect'}"
@@ -122,7 +123,7 @@ def test_what_a_client_sends_too_early_is_no_second_request(server):
         connection.sendall(request("/second", [start(402), body(b"twice")]))
         reply = read(connection)
     assert (reply.status, reply.body) == (401, b"once")
-    assert "/second" not in server.access_log.read_text()
+    assert "/second" not in server.access_log
 
 
 # Accepts.
@@ -136,19 +137,6 @@ def test_headers_and_subprotocol_of_the_accept_are_on_the_101(server):
     assert sorted(reply.all("set-cookie")) == ["a=1", "b=2"]
     assert b"x-name: caf\xc3\xa9\r\n" in reply.raw
     assert switch(server, [{**ACCEPT, "headers": [(b"Server", b"mine")]}]).all("server") == ["mine"]
-
-
-def test_an_accepted_socket_speaks_and_is_closed_with_code_and_reason(server):
-    steps = [
-        ACCEPT,
-        {"type": "websocket.send", "text": "hello"},
-        {**CLOSE, "code": 4401, "reason": "expired"},
-    ]
-    with websocket(url(server, *steps)) as client:
-        assert client.recv() == "hello"
-        with pytest.raises(ConnectionClosed) as caught:
-            client.recv()
-    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "expired")
 
 
 def test_an_exception_after_the_accept_closes_with_1011(server):
@@ -200,7 +188,7 @@ def test_an_end_without_an_answer_is_logged_once(server):
     ask(server, [], path=returning)
     assert returning in server.wait_for("returned without answering the handshake of <WebSocketProtocol client=")
     server.wait_for(f"RuntimeError: {crashing} crashed")
-    assert server.log.read_text().count(f"Exception inside application: {crashing} crashed") == 1
+    assert server.log.count(f"Exception inside application: {crashing} crashed") == 1
 
 
 @pytest.mark.parametrize("steps", [[], [start(401), body(more=True)]], ids=repr)
@@ -233,7 +221,7 @@ def test_a_handshake_that_is_pending_at_shutdown_is_a_503(tmp_path):
         server.wait_for(f"{path} heard")
     with connection:
         assert read(connection).is_bare(503)
-    assert "Traceback" not in server.log.read_text()
+    assert "Traceback" not in server.log
 
 
 # Requests that the server refuses by itself.
@@ -284,8 +272,8 @@ def test_a_denied_application_gets_one_disconnect_and_nothing_is_left_of_its_con
     path = unique()
     ask(server, ["hear", *steps, "hear", "hear"], path=path)
     server.wait_for(f"{path} {DISCONNECT}")
-    server.wait_for(f"WSDISCONNECT {path}", server.access_log)
-    assert server.log.read_text().count(f"{path} heard") == 2
+    server.wait_for(f"WSDISCONNECT {path}", lambda: server.access_log)
+    assert server.log.count(f"{path} heard") == 2
     wait_until_gone(server, path)
 
 
@@ -342,9 +330,9 @@ def test_nothing_is_left_when_the_client_leaves_within_a_large_body(server):
 def test_a_denial_is_logged_once_with_its_status_and_size_but_without_its_query(server, steps, logged):
     path = unique()
     ask(server, steps, path=path)
-    server.wait_for(f"WSDISCONNECT {path}", server.access_log)
-    lines = [line for line in server.access_log.read_text().splitlines() if path in line]
+    server.wait_for(f"WSDISCONNECT {path}", lambda: server.access_log)
+    lines = [line for line in server.access_log.splitlines() if path in line]
     assert [line.split('"')[1].split()[0] for line in lines] == ["WSCONNECTING", "GET", "WSDISCONNECT"]
     assert lines[1].startswith("127.0.0.1:")
     assert lines[1].endswith(f'"GET {path}" {logged}')
-    assert "hidden" not in server.access_log.read_text()
+    assert "hidden" not in server.access_log

@@ -70,10 +70,6 @@ async def test_the_first_hooks_name_the_language_on_every_answer(view):
     assert page.CHANNELS_WSDENY == {"HOOKS": ["chat.hooks.hooks"]}
 
 
-def test_the_first_hooks_name_the_language_of_a_view(view):
-    assert view("hooks")["Content-Language"] == "en"
-
-
 async def test_a_consumer_has_hooks_of_its_own_and_the_stacks():
     answer = await knock(page.application, "/ws/rooms/lobby/")
     assert (answer.status, answer.header("content-language")) == (101, "en")
@@ -108,11 +104,6 @@ async def test_a_site_in_maintenance_denies_sockets():
     answer = await socket("early")
     assert (answer.status, answer.header("retry-after")) == (503, "600")
     assert answer.problem["detail"] == "We are back at six."
-
-
-@pytest.mark.usefixtures("maintenance")
-def test_a_site_in_maintenance_denies_views(view):
-    assert view("early").status_code == 503
 
 
 async def test_a_site_that_is_not_in_maintenance_accepts():

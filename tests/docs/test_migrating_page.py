@@ -21,12 +21,7 @@ from tests.support.clients import knock
 before = run_snippets("migrating.md", [titled("migrating.md")["before"]])
 page = run_snippets("migrating.md", blocks("migrating.md")[1:])
 #: Who asks for which room, and the status that the migrated application answers with.
-ASKED = {
-    (None, "lobby"): 401,
-    ("bob", "lobby"): 403,
-    ("alice", "attic"): 404,
-    ("alice", "lobby"): 101,
-}
+ASKED = {(None, "lobby"): 401, ("bob", "lobby"): 403, ("alice", "attic"): 404, ("alice", "lobby"): 101}
 pytestmark = pytest.mark.django_db(transaction=True)
 
 

@@ -15,7 +15,6 @@ from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack, decorators, policies
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import DenyAll, IsStaff
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
 from tests.docs.pages import DOCS, run
@@ -98,13 +97,6 @@ def test_a_view_passes_its_test_and_a_browser_is_sent_to_log_in(users):
     users["bob"].email = "bob@example.org"
     assert [status(users["bob"]), status(users["alice"]), status(AnonymousUser())] == [200, 403, 401]
     assert status(AnonymousUser(), accept="text/html") == 302
-
-
-def test_words_instead_of_operators_raise():
-    with pytest.raises(TypeError):
-        IsStaff() and DenyAll()
-    with pytest.raises(TypeError):
-        not IsStaff()
 
 
 async def test_the_throttles_of_the_page_deny_what_is_too_much(headers_of, rf):

@@ -45,14 +45,7 @@ from django.core.handlers.exception import get_exception_response
 from django.db import connection, connections, transaction
 from django.db.backends.dummy.base import DatabaseWrapper as DummyWrapper
 from django.dispatch import Signal
-from django.http import (
-    Http404,
-    HttpHeaders,
-    HttpRequest,
-    HttpResponse,
-    RawPostDataException,
-    StreamingHttpResponse,
-)
+from django.http import Http404, HttpHeaders, HttpRequest, HttpResponse, RawPostDataException, StreamingHttpResponse
 from django.http.request import split_domain_port, validate_host
 from django.test import RequestFactory, override_settings
 from django.urls import URLResolver, get_callable, get_resolver, include, path
@@ -429,10 +422,7 @@ def test_daphnes_classes_have_what_the_subclasses_override_and_read():
     from daphne.ws_protocol import WebSocketProtocol
 
     for cls, names in [
-        (
-            Server,
-            "create_application handle_reply protocol_disconnected kill_all_applications log_action run",
-        ),
+        (Server, "create_application handle_reply protocol_disconnected kill_all_applications log_action run"),
         (
             WebSocketProtocol,
             "handle_reply handle_exception applicationCreateFailed serverAccept check_timeouts duration "

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -30,6 +28,7 @@ from testproject.chat.consumers import ChatConsumer
 from tests.docs.pages import DOCS, blocks, run
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.processes import ROOT
+from tests.support.processes import run as run_process
 
 index, browsers, security = run("index.md"), run("browsers.md"), run("security.md")
 servers, settings_page, typing_page = run("servers.md"), run("settings.md"), run("typing.md")
@@ -152,12 +151,6 @@ assert asyncio.run(WebsocketClient().handshake("/ws/monitor/")).status_code == 4
 """
 
 
-def python(*arguments, **environment):
-    command = [sys.executable, *arguments]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
 @pytest.mark.servers
 def test_a_denial_is_shown_by_the_setting_of_the_page_and_not_by_djangos_default(tmp_path):
     shown = {"{}": "", repr(servers.LOGGING): "Denied /ws/monitor/: 401 not_authenticated\n"}
@@ -165,7 +158,7 @@ def test_a_denial_is_shown_by_the_setting_of_the_page_and_not_by_djangos_default
         lines = ["from testproject.settings import *", "DEBUG = True", f"LOGGING = {setting}", ""]
         (tmp_path / f"settings{number}.py").write_text("\n".join(lines))
         path = os.pathsep.join([str(tmp_path), str(ROOT)])
-        ran = python("-c", DENIED, DJANGO_SETTINGS_MODULE=f"settings{number}", PYTHONPATH=path)
+        ran = run_process(["-c", DENIED], DJANGO_SETTINGS_MODULE=f"settings{number}", PYTHONPATH=path)
         assert (ran.returncode, ran.stderr) == (0, expected)
 
 
@@ -174,7 +167,7 @@ def test_a_denial_is_shown_by_the_setting_of_the_page_and_not_by_djangos_default
 def test_the_command_lines_have_options_that_exist(line):
     words = shlex.split(line.removeprefix("python -m "))
     command = ["-c", "from granian.cli import entrypoint; entrypoint()"] if words[0] == "granian" else ["-m", words[0]]
-    helped = python(*command, "--help").stdout
+    helped = run_process([*command, "--help"]).stdout
     for option in (word for word in words[1:] if word.startswith("-")):
         assert re.search(rf"(?<![\w-]){option}(?![\w-])", helped), f"{option} is no option of {words[0]}"
 

@@ -17,6 +17,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
 from django.conf import settings as site_settings
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
 from django.http import Http404, HttpResponse
@@ -158,10 +159,6 @@ def endpoints(error, ran):
     return view, public(Consumer).as_asgi()
 
 
-def by(answer):
-    return {name: value for name, value in answer.headers if name.startswith("x-")}
-
-
 async def compare(use, settings, ran, chosen, endpoint):
     """Ask a view and a consumer behind the same middleware; returns what ran and what was answered for each."""
     view, app = endpoints(ENDPOINTS[endpoint], ran)
@@ -196,8 +193,6 @@ async def test_middleware_of_all_kinds_run_in_the_order_of_a_view(use, settings,
 
 
 # What a middleware may answer
-
-let_in = HttpResponse(status=101)
 
 
 @every_kind
@@ -872,24 +867,24 @@ async def test_a_middleware_that_cannot_be_used_denies_every_handshake(broken, u
     assert {type(error) for error in errors(caplog)} == {ImproperlyConfigured}
 
 
-@pytest.mark.parametrize("given", ["a.B", [3], [None]])
-def test_a_stack_takes_a_list_of_dotted_paths(given):
-    with pytest.raises(TypeError, match="list of dotted paths"):
+class Mine(SessionMiddleware):
+    """Refused as its base is."""
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        *((given, TypeError, "list of dotted paths") for given in ("a.B", [3], [None])),
+        *(
+            ([path], ImproperlyConfigured, path.rpartition(".")[2])
+            for path in ("nowhere.Middleware", SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR)
+        ),
+        ([f"{__name__}.Mine"], ImproperlyConfigured, "SessionMiddleware"),
+    ],
+)
+def test_a_stack_refuses_what_cannot_run_around_a_handshake(given, error, message):
+    with pytest.raises(error, match=message):
         DenyMiddlewareStack(accept, middleware=given)
-
-
-@pytest.mark.parametrize("broken", ["nowhere.Middleware", SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR])
-def test_a_stack_refuses_what_cannot_run_around_a_handshake(broken):
-    with pytest.raises(ImproperlyConfigured, match=broken.rpartition(".")[2]):
-        DenyMiddlewareStack(accept, middleware=[broken])
-
-
-def test_subclasses_of_what_is_refused_are_refused(use):
-    from django.contrib.sessions.middleware import SessionMiddleware
-
-    (path,) = use(type("Mine", (SessionMiddleware,), {}))
-    with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
-        DenyMiddlewareStack(accept, middleware=[path])
 
 
 async def test_middleware_are_for_handshakes_alone(use, ran):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.test import RequestFactory
@@ -69,15 +67,6 @@ def test_a_user_that_was_not_loaded_may_turn_out_to_be_another(context):
     assert (context.has_passed(policy), inner.is_guarded) == (False, False)
     context.request.user = SimpleLazyObject(object)
     assert (context.has_passed(policy), inner.is_guarded) == (False, False)
-
-
-def test_a_copy_of_a_request_has_a_context_of_its_own_and_the_same_state():
-    request = RequestFactory().get("/")
-    policy, context = IsStaff(), get_context(request)
-    context.mark_passed((policy,))
-    copied = get_context(copy.copy(request))
-    assert (copied.request is request, copied.state is context.state, copied.has_passed(policy)) == (False, True, False)
-    assert get_context(request) is context
 
 
 def test_a_request_has_one_context_and_a_namespace_of_its_own():

@@ -34,7 +34,6 @@ from channels_wsdeny.http.context import RequestContext
 from channels_wsdeny.http.exception_handler import denial_of, is_unrouted, translate
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import Check, raising
-from tests.support.site import hello
 
 
 def foreign(name, bases=(Exception,), **attributes):
@@ -219,13 +218,6 @@ async def test_what_the_packages_themselves_raise_in_a_policy_is_answered():
     ]
     assert [answer.status for answer in found] == [101, 403]
     assert found[1].problem["detail"] == "Not this key."
-
-
-@pytest.mark.django_db
-def test_they_deny_a_view(site):
-    for error in WHERE:
-        page = site.serve(require(Check(raising(lambda error=error: error)))(hello)).ask()
-        assert (page.status, page.code) == (denial_of(error).status, denial_of(error).code)
 
 
 def test_a_deny_is_its_own_denial_unless_it_has_failed():

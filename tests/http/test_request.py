@@ -17,7 +17,6 @@ from django.shortcuts import get_object_or_404
 from django.template import engines
 from django.urls import ResolverMatch, path, reverse
 
-from channels_wsdeny.decorators import public
 from channels_wsdeny.http.request import AppRequest, HandshakeRequest
 from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
@@ -143,17 +142,6 @@ def test_an_undecodable_query_string_stays_a_bad_request():
     for name in ("META", "GET", "META"):
         with pytest.raises(BadRequest, match="malformed"):
             getattr(request, name)
-
-
-def test_an_undecodable_query_string_is_a_400_before_anything_runs():
-    ran = []
-
-    async def app(scope, receive, send):
-        ran.append(scope)
-
-    for application in (guarded(IsAuthenticated(), app), public(app)):
-        answer = ask(application, "/", query_string=b"a=\xff")
-        assert (answer.status, answer.problem["code"], ran) == (400, "bad_request", [])
 
 
 def test_too_many_parameters_and_wrong_hosts_are_400s(settings):

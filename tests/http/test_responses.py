@@ -348,12 +348,6 @@ def test_a_denial_may_redirect_or_confirm_a_copy():
         assert (answer.status, answer.body, answer.header("content-length")) == (304, b"", None)
 
 
-def test_a_status_that_is_not_registered_becomes_that_of_its_class():
-    for status, sent in {419: 400, 499: 400, 512: 500, 599: 500, 399: 300}.items():
-        answer = ask(lambda status=status: HttpResponse(b"mine", status=status))
-        assert (answer.status, answer.body) == (sent, b"mine")
-
-
 @pytest.mark.parametrize("status", [100, 101, 103, 200, 204, 299, 600])
 def test_a_response_that_cannot_deny_becomes_a_500_without_its_content(status):
     response = HttpResponse(b"welcome", headers={"X-Secret": "1"})

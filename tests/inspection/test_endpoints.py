@@ -90,10 +90,7 @@ ROWS = {
     "decorated": (DenyMiddlewareStack(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", False)]),
     "decorated, no stack": (sockets(a=staff), [("/a/", "IsStaff()", "decorator", False)]),
     "subclass": (sockets(a=InheritsStaff.as_asgi()), [("/a/", "IsStaff()", "decorator", False)]),
-    "site's default": (
-        DenyMiddlewareStack(sockets(a=plain)),
-        [("/a/", "IsAuthenticated()", "default", False)],
-    ),
+    "site's default": (DenyMiddlewareStack(sockets(a=plain)), [("/a/", "IsAuthenticated()", "default", False)]),
     "stack's default": (
         DenyMiddlewareStack(sockets(a=plain), default_policy=IsSuperuser()),
         [("/a/", "IsSuperuser()", "stack", False)],
@@ -148,10 +145,7 @@ ROWS = {
         Switch(sockets(a=staff), closure(plain)),
         [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", True)],
     ),
-    "a list beside the application": (
-        Switch(sockets(a=staff), [plain]),
-        [("/a/", "IsStaff()", "decorator", None)],
-    ),
+    "a list beside the application": (Switch(sockets(a=staff), [plain]), [("/a/", "IsStaff()", "decorator", None)]),
     "router with a fallback": (
         ProtocolTypeRouter({"websocket": Fallback([path("a/", staff)])}),
         [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", None)],
@@ -171,10 +165,7 @@ ROWS = {
         require(IsStaff() | AllowAny())(sockets(a=plain)),
         [("/a/", "IsStaff() | AllowAny()", "decorator", None)],
     ),
-    "any protocol": (
-        DenyMiddlewareStack(URLRouter([path("a/", staff)])),
-        [("/a/", "IsStaff()", "decorator", False)],
-    ),
+    "any protocol": (DenyMiddlewareStack(URLRouter([path("a/", staff)])), [("/a/", "IsStaff()", "decorator", False)]),
     "over HTTP": (
         DenyMiddlewareStack(over_http(a=require(IsStaff())(OverHttp.as_asgi()), b=OverHttp.as_asgi())),
         [("/a/", "IsStaff()", "decorator", False), ("/b/", None, "none", True)],
@@ -239,11 +230,7 @@ def test_nested_routers_have_one_path_and_the_innermost_name(rows_of):
     ("application", "endpoint", "note"),
     [
         (sockets(a=plain), "Plain", None),
-        (
-            DenyMiddlewareStack(Tokens(sockets(a=staff))),
-            "Staff",
-            "behind tests.inspection.test_endpoints.Tokens",
-        ),
+        (DenyMiddlewareStack(Tokens(sockets(a=staff))), "Staff", "behind tests.inspection.test_endpoints.Tokens"),
         (sockets(a=Plain), "Plain", "as_asgi() is missing"),
         (sockets(a=opaque), "opaque", "unknown what it leads to"),
         (sockets(a=closure(plain)), "Plain", f"behind {HERE}.closure.<locals>.application"),
@@ -293,11 +280,7 @@ def view(request):
 def test_views_of_includes_have_one_path_and_their_namespaces(rows_of):
     inner = ([path("b/", view, name="b"), re_path(r"^c/$", view)], "app")
     rows = rows_of(None, path("a/", include(inner, namespace="space")), re_path(r"^ä/(?P<x>\d+)$", view))
-    assert [(row.path, row.name) for row in rows] == [
-        ("/a/b/", "space:b"),
-        ("/a/c/$", None),
-        (r"/ä/(?P<x>\d+)$", None),
-    ]
+    assert [(row.path, row.name) for row in rows] == [("/a/b/", "space:b"), ("/a/c/$", None), (r"/ä/(?P<x>\d+)$", None)]
 
 
 @pytest.mark.parametrize("name", ["ROOT_URLCONF", "ASGI_APPLICATION"])

@@ -180,10 +180,7 @@ def test_the_application_itself_stays_as_it_was(ask):
     router = URLRouter([path("", open_consumer)])
     stack = DenyMiddlewareStack(ProtocolTypeRouter({"websocket": router}))
     ask(stack)
-    assert (stack.inner.application_mapping["websocket"], router.routes[0].callback) == (
-        router,
-        open_consumer,
-    )
+    assert (stack.inner.application_mapping["websocket"], router.routes[0].callback) == (router, open_consumer)
     assert async_to_sync(knock)(stack, "/").status == 101
     assert "call" in RAN
 
@@ -343,10 +340,7 @@ def test_a_session_that_is_changed_is_not_saved(engine, user, settings, tmp_path
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
     settings.SESSION_FILE_PATH = str(tmp_path)
     before = stored()
-    found = [
-        ask(DenyMiddlewareStack(open_consumer, hooks=changing), user=user),
-        fetch("/changing/", user=user),
-    ]
+    found = [ask(DenyMiddlewareStack(open_consumer, hooks=changing), user=user), fetch("/changing/", user=user)]
     assert ["sessionid=…" in each.headers["set-cookie"] for each in found] == [True, True]
     assert (stored(), list(tmp_path.iterdir())) == (before, [])
 

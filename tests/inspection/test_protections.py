@@ -156,10 +156,7 @@ GUARDED = {
     "method": (method_decorator(staff, name="dispatch")(page(View)).as_view(), "IsStaff()"),
     "transaction": (transaction.atomic(login(view)), "user_passes_test"),
     "nested": (require(IsAuthenticated())(csrf_exempt(staff(view))), "IsAuthenticated() & IsStaff()"),
-    "under Django's decorators": (
-        csrf_exempt(never_cache(vary_on_cookie(require_GET(staff(view))))),
-        "IsStaff()",
-    ),
+    "under Django's decorators": (csrf_exempt(never_cache(vary_on_cookie(require_GET(staff(view))))), "IsStaff()"),
     "under hooks": (with_hooks(hooks)(csrf_exempt(staff(view))), "IsStaff()"),
     "route": (TimedRoute(staff(view)), "IsStaff()"),
     "login_required": (login(view), "user_passes_test"),
@@ -167,10 +164,7 @@ GUARDED = {
     "permission_required": (djangos.permission_required("a.b")(view), "user_passes_test"),
     "staff_member_required": (staff_member_required(view), "user_passes_test"),
     "login_required within": (csrf_exempt(login(view)), "user_passes_test"),
-    "login_required on dispatch": (
-        method_decorator(login, name="dispatch")(page(View)).as_view(),
-        "user_passes_test",
-    ),
+    "login_required on dispatch": (method_decorator(login, name="dispatch")(page(View)).as_view(), "user_passes_test"),
     "several on dispatch": (
         method_decorator([never_cache, login], name="dispatch")(page(View)).as_view(),
         "user_passes_test",
@@ -390,11 +384,7 @@ def mirror_default(rows_of, settings):
         (public(view), "AllowAny()", "decorator"),
         (LoginView.as_view(), "login_not_required", "django"),
         (login(view), "IsAuthenticated() & user_passes_test", "default, django"),
-        (
-            passing(staff(view)),
-            "IsStaff()",
-            "decorator",
-        ),  # MirrorMiddleware asks what the decorator left out.
+        (passing(staff(view)), "IsStaff()", "decorator"),  # MirrorMiddleware asks what the decorator left out.
     ],
 )
 def test_the_default_policy_counts_on_views_if_the_site_wants_that(given, policy, source, rows_of, mirror_default):

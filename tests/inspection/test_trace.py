@@ -103,11 +103,7 @@ def test_the_record_of_a_denial_has_the_trace_on_every_transport(kind, trace_of)
     policies = [step for step in trace["steps"] if step["kind"] == "policy"]
     outermost = policies[0]["depth"]
     assert [(step["depth"] - outermost, step["name"], step["answer"]) for step in policies] == [
-        (
-            0,
-            "IsAuthenticated() & (IsStaff() | ~AllowAny()) & IsSuperuser()",
-            "denied: 403 permission_denied",
-        ),
+        (0, "IsAuthenticated() & (IsStaff() | ~AllowAny()) & IsSuperuser()", "denied: 403 permission_denied"),
         (1, "IsAuthenticated()", "allowed"),
         (1, "IsStaff() | ~AllowAny()", "denied: 403 permission_denied"),
         (2, "IsStaff()", "denied: 403 permission_denied"),

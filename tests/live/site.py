@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from django.contrib import admin
 from django.contrib.auth import get_user_model, login, logout, update_session_auth_hash
@@ -27,16 +24,6 @@ class SyncEcho(WebsocketConsumer):
         self.send(text_data=text_data)
 
 
-class Hanging(AsyncWebsocketConsumer):
-    async def disconnect(self, code):
-        await asyncio.sleep(3600)
-
-
-class SyncHanging(WebsocketConsumer):
-    def disconnect(self, code):
-        time.sleep(20)
-
-
 @login_required
 async def raw(scope, receive, send):
     """An application that is no consumer, and uses no channel layer."""
@@ -51,8 +38,6 @@ sockets = {
     "sync": login_required(type("SyncMembers", (SyncEcho,), {})).as_asgi(),
     "editors": permission_required("auth.change_user")(type("Editors", (Echo,), {})).as_asgi(),
     "public": public(type("Public", (Echo,), {})).as_asgi(),
-    "hanging": login_required(Hanging).as_asgi(),
-    "synchanging": login_required(SyncHanging).as_asgi(),
     "raw": raw,
 }
 
@@ -70,19 +55,8 @@ def change(request, what):
         request.user.set_password("another")
         request.user.save()
         update_session_auth_hash(request, request.user)
-    elif what == "deactivate":
-        user.is_active = False
-        user.save()
-    elif what == "delete":
-        user.delete()
-    elif what == "leave":
-        user.groups.clear()
     elif what == "take":
         Group.objects.get(name="editors").permissions.clear()
-    elif what == "expiry":
-        request.session.set_expiry(int(request.GET["seconds"]))
-    elif what == "cycle":
-        request.session.cycle_key()
     return HttpResponse("done")
 
 

@@ -77,8 +77,6 @@ async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(use
             return answer
 
     policy = Slow()
-    policy_class = type("SlowPolicy", (Slow,), {"acheck": Slow.acheck})
-    policy = policy_class()
     child = require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
     alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
     alice.server.events.put_nowait(NEXT)

@@ -59,16 +59,6 @@ def test_the_commands_list_sockets_and_close_them(site):
     assert site.manage("wsdeny", "sockets").count("/ws/members/") == 2
 
 
-@pytest.mark.parametrize("name", ["hanging", "synchanging"])
-def test_a_consumer_that_hangs_in_disconnect_does_not_keep_its_socket(site, name):
-    anna = Client(site, "anna")
-    sockets = open_all(anna, name)
-    anna.do("logout")
-    assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
-    for server in site.servers:
-        server.wait_for("did not end within")
-
-
 def test_sockets_end_on_hypercorn_and_granian_too(start_site):
     site = start_site(servers=(HYPERCORN, GRANIAN))
     anna, berta = Client(site, "anna"), Client(site, "berta")

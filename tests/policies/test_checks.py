@@ -118,8 +118,19 @@ async def test_a_route_hook_between_two_policies_has_the_object_resolved_anew(se
     assert (answer.status, resolved) == (403, ["lobby", "attic"])
 
 
-@pytest.mark.parametrize("wrap", [lambda app: app, lambda app: URLRouter([path("", app, {"extra": "default"})])])
-async def test_what_a_route_hook_writes_reaches_no_other_request(wrap):
+ROUTE = {"args": (), "kwargs": {}}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "around"),
+    [
+        (lambda app: app, lambda app: app),
+        (lambda app: URLRouter([path("", app, {"extra": "default"})]), lambda app: app),
+        (lambda app: With(app, url_route=ROUTE), lambda app: app),
+        (lambda app: app, lambda app: With(app, url_route=ROUTE)),
+    ],
+)
+async def test_what_a_route_hook_writes_reaches_no_other_request(wrap, around):
     hooks, seen = Hooks(), []
 
     @hooks.on_route
@@ -127,9 +138,9 @@ async def test_what_a_route_hook_writes_reaches_no_other_request(wrap):
         seen.append(dict(request.resolver_match.kwargs))
         request.resolver_match.kwargs["room"] = "a"
 
-    stack = DenyMiddlewareStack(wrap(public(accept)), hooks=hooks)
-    assert [(await knock(stack, "/")).status for _ in range(3)] == [101] * 3
-    assert seen == [seen[0]] * 3
+    site = around(DenyMiddlewareStack(wrap(public(accept)), hooks=hooks))
+    assert [(await knock(site, "/")).status for _ in range(3)] == [101] * 3
+    assert (seen, ROUTE["kwargs"]) == ([seen[0]] * 3, {})
 
 
 # Time.

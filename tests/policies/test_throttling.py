@@ -13,7 +13,7 @@ import time
 import uuid
 from getpass import getuser
 from importlib import import_module
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from channels.generic.http import AsyncHttpConsumer
@@ -22,8 +22,7 @@ from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 from django.http import HttpResponse
-from django.test import RequestFactory
-from django.urls import ResolverMatch, path
+from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -427,18 +426,6 @@ async def test_explain_tells_what_would_be_and_does_not_count(policy, settings, 
     assert (await socket.connect()).status == 101
     assert await explained() == ["HTTP 429 Too Many Requests"]
     await socket.leave()
-
-
-def test_explain_counts_no_request_to_a_view(settings):
-    settings.ROOT_URLCONF = ModuleType("urlconf")
-    view = require(Throttle("1/day", key="ip"))(lambda request: HttpResponse())
-    settings.ROOT_URLCONF.urlpatterns = [path("throttled/", view)]
-    for expected in ("HTTP 200 OK", "HTTP 200 OK"):
-        assert expected in [*explain("/throttled/", "http", None, []).lines()]
-    request = RequestFactory().get("/throttled/")
-    request.resolver_match = ResolverMatch(view, (), {}, route="throttled/")
-    assert view(request).status_code == 200
-    assert "HTTP 429 Too Many Requests" in [*explain("/throttled/", "http", None, []).lines()]
 
 
 def test_both_say_that_they_are_asked_once_and_whether_they_need_a_user():

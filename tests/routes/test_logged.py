@@ -202,10 +202,7 @@ def test_a_long_body_is_clipped_and_nothing_of_a_secret_is_shown(record_of):
         pass
 
     for Clipped.clip in range(5, 45):
-        for body, content_type in (
-            (b'{"a": 1, "password": "hunter2"}', JSON),
-            (b"a=1&password=hunter2", FORM),
-        ):
+        for body, content_type in ((b'{"a": 1, "password": "hunter2"}', JSON), (b"a=1&password=hunter2", FORM)):
             logged = record_of(body, content_type, route=Clipped).body
             assert "hun" not in logged
             assert len(logged) <= Clipped.clip + 1

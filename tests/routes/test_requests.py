@@ -24,19 +24,7 @@ from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.routes import GzipRequest, GzipRoute, MsgpackRoute, Route, RouteRequest
 from channels_wsdeny.routes.requests import adopt, gunzip
 from tests.support.policies import Check
-from tests.support.views import (
-    FORM,
-    JSON,
-    MIRROR,
-    MULTIPART,
-    WAYS,
-    ask,
-    echo,
-    echo_async,
-    form_of,
-    json_of,
-    multipart,
-)
+from tests.support.views import FORM, JSON, MIRROR, MULTIPART, WAYS, ask, echo, echo_async, form_of, json_of, multipart
 
 LIMIT = 100_000
 MIB = 1024 * 1024
@@ -109,11 +97,7 @@ CASES = {
     "no json": (Route(json_of), {"body": b"{"}, 400),
     "large": (Route(size_of), {"body": NOISE}, b"%d" % len(NOISE)),
     "large, chunked": (Route(size_of), {"body": NOISE, **CHUNKED}, b"%d" % len(NOISE)),
-    "large upload": (
-        GzipRoute(size_of),
-        {"body": BIG_UPLOAD, "content_type": MULTIPART},
-        b"%d" % (LIMIT * 2),
-    ),
+    "large upload": (GzipRoute(size_of), {"body": BIG_UPLOAD, "content_type": MULTIPART}, b"%d" % (LIMIT * 2)),
     "form": (GzipRoute(form_of), {"body": b"name=alice", "content_type": FORM}, form(name="alice")),
     "gzip": (GzipRoute(echo), gzipped(b"hello"), b"hello"),
     "gzip async": (GzipRoute(echo_async), gzipped(b"hello"), b"hello"),

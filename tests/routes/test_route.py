@@ -158,14 +158,7 @@ CONSUMER = AsyncWebsocketConsumer.as_asgi()
 
 @pytest.mark.parametrize(
     "app",
-    [
-        asgi_app,
-        CONSUMER,
-        login_required(CONSUMER),
-        AsyncWebsocketConsumer(),
-        URLRouter([]),
-        AsyncWebsocketConsumer,
-    ],
+    [asgi_app, CONSUMER, login_required(CONSUMER), AsyncWebsocketConsumer(), URLRouter([]), AsyncWebsocketConsumer],
 )
 def test_an_asgi_application_is_an_error_at_import(app):
     for route in ROUTES:
@@ -231,10 +224,7 @@ def test_a_route_looks_like_its_view(settings):
     assert (routed_class.view_class, routed_class.view_initkwargs) == (Hello, {"greeting": "hi"})
     urlpatterns = [path("f/", route, name="greet"), path("c/", routed_class)]
     settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": urlpatterns})
-    assert (resolve("/f/")._func_path, resolve("/c/")._func_path) == (
-        f"{__name__}.hello",
-        f"{__name__}.Hello",
-    )
+    assert (resolve("/f/")._func_path, resolve("/c/")._func_path) == (f"{__name__}.hello", f"{__name__}.Hello")
     assert reverse("greet") == reverse(route) == "/f/"
 
 

@@ -6,11 +6,11 @@ import random
 from contextlib import suppress
 
 import pytest
-from channels.auth import AuthMiddleware, AuthMiddlewareStack
+from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
 from channels.generic.websocket import WebsocketConsumer
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
+from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
 from django.contrib.auth import get_user_model
 from django.urls import path, re_path, register_converter
@@ -286,23 +286,6 @@ async def test_nothing_of_a_site_runs_for_a_client_who_is_denied():
 
 
 # Channels' own wrappers are rebuilt around the endpoint alone.
-
-
-async def test_channels_own_wrappers_on_the_way_still_do_their_work(settings, transactional_db, headers_of):
-    settings.ALLOWED_HOSTS = ["example.com"]
-    names = []
-    who = consumer(lambda self: names.append(self.scope["user"].username) or self.accept())
-    validated = DenyMiddlewareStack(AllowedHostsOriginValidator(URLRouter([path("", public(consumer()).as_asgi())])))
-    for headers, status in (
-        ([(b"origin", b"https://example.com")], 101),
-        ([(b"origin", b"https://example.org")], 403),
-        ([(b"origin", b"http://[bad")], 403),
-        ([], 403),
-    ):
-        assert (await knock(validated, "/", headers=headers)).status == status
-    site = ProtocolTypeRouter({"websocket": AuthMiddlewareStack(URLRouter([path("<slug>/", who.as_asgi())]))})
-    assert (await knock(DenyMiddlewareStack(site), "/a/", headers=headers_of("alice"))).status == 101
-    assert names == ["alice"]
 
 
 # The route, as on any Django request.

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from channels_wsdeny.types import Receive, Scope, Send
 
 logger = logging.getLogger("tests.servers")
-MEGABYTE = 1024 * 1024
 HEADERS = [(b"X-Own", b"yes"), (b"Set-Cookie", b"one=1"), (b"Set-Cookie", b"two=2; Path=/")]
 #: The folders whose code is looked for in tasks that are left.
 OURS = tuple(f"{Path(file).parent}/" for file in (channels.__file__, channels_wsdeny.__file__, __file__))
@@ -180,7 +179,6 @@ ENDPOINTS = {
     "ends-without-answering": public(ends_without_answering),
     "accepts-with-headers": open_to_all(calls("accept", headers=HEADERS)),
     "subprotocol": open_to_all(calls("accept", subprotocol="chat.v2")),
-    "sync-echo": open_to_all(lambda self: self.accept(), SyncEcho),
     "closes-after-accept": open_to_all(
         calls("accept"), receive=calls("close", code=4001, reason="Enough, \u00e9t\u00e9.")
     ),

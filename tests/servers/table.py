@@ -35,9 +35,7 @@ HTTP1 = [name for name in SERVERS if name != "hypercorn-h2"]
 
 #: What a server cannot do by itself, and what its tests expect instead: feature, server, reason.
 DIFFERENCES = {
-    "denial": {
-        "stock-daphne": "knows no denial messages; a close makes it answer a bare 403",
-    },
+    "denial": {"stock-daphne": "knows no denial messages; a close makes it answer a bare 403"},
     "accept-headers": {
         "stock-daphne": "drops headers and cookies of an accept",
         "granian": "drops headers and cookies of an accept, so they are left out, with a warning",
@@ -46,9 +44,7 @@ DIFFERENCES = {
         "stock-daphne": "its 403 is bare",
         "granian": "panics on a repeated header name, so only the first cookie is sent, with a warning",
     },
-    "close-reason": {
-        "stock-daphne": "sends the code of a close without its reason",
-    },
+    "close-reason": {"stock-daphne": "sends the code of a close without its reason"},
 }
 
 

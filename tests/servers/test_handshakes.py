@@ -24,14 +24,6 @@ DENIALS = {
     "/accepts-without-asking/": (401, "not_authenticated", None),
     f"/body/{MEGABYTE + 1}/": (500, "server_error", None),
 }
-#: A path, what the log then has once, and what it has not.
-LOGS = [
-    ("/raises/", "ERROR django.request: Internal Server Error: /raises/\nTraceback", None),
-    ("/ends-without-answering/", "It must accept or close.", None),
-    ("/nowhere/", "WARNING channels_wsdeny: Denied /nowhere/: 404 not_found\n", "Traceback"),
-    ("/undecorated/", "Denied /undecorated/: 401 not_authenticated\n", "connect() ran"),
-    (f"/body/{MEGABYTE + 1}/", "ValueError: The body of a denial has more than", None),
-]
 
 
 def test_what_an_application_does_before_it_accepts_is_a_denial(server, ask):
@@ -55,25 +47,6 @@ def test_a_server_that_closes_after_a_denial_says_so(server, ask):
         assert "close" in answer.header("connection")
     elif server.name == "hypercorn-h2":
         assert answer.all("connection") == []
-
-
-def test_the_log_says_once_what_was_denied_and_why(server, ask):
-    for path, there, absent in LOGS:
-        log = server.log_from_here()
-        ask(path)
-        assert log().count(there) == 1, path
-        assert absent is None or absent not in log(), path
-
-
-def test_a_server_without_denials_warns_once_and_names_the_remedy(fleet):
-    for name in DIFFERENCES["denial"]:
-        server = fleet.get(name)
-        for _ in range(2):
-            with server.connect() as connection:
-                connection.request("/closes/")
-                connection.answer()
-        assert server.log.count("The server cannot send a denial response") == 1
-        assert "python -m channels_wsdeny.daphne" in server.log
 
 
 # The accept.
@@ -106,13 +79,6 @@ def test_a_session_cookie_among_cookie_headers_that_http2_has_split_is_found(ope
 
 
 # After the accept.
-
-
-def test_a_sync_consumer_echoes(opened):
-    connection, _ = opened("/sync-echo/")
-    connection.say(TEXT, b"hello")
-    assert connection.hear() == (TEXT, b"hello")
-    connection.close()
 
 
 def test_a_close_after_the_accept_arrives_with_its_code_and_reason(server, opened):
@@ -205,21 +171,3 @@ def test_our_daphne_waits_for_a_policy_timeout_longer_than_its_own(fleet):
 
 
 # DENY_WITH = "close", per stack.
-
-CLOSES = {
-    "/ws/deny-all/": (4403, "permission_denied"),
-    "/ws/anonymous/": (4401, "not_authenticated"),
-    "/ws/raises-deny/": (4402, "pay"),
-    "/nowhere/": (4404, "not_found"),
-    "/raises/": (4500, "server_error"),
-}
-
-
-def test_a_stack_that_denies_with_close_accepts_and_closes_with_the_status(server, opened):
-    found = {}
-    for path in CLOSES:
-        connection, answer = opened(f"/deny-with-close{path}", {"Sec-WebSocket-Protocol": "chat.v1, chat.v2"})
-        assert answer.header("sec-websocket-protocol") == "chat.v1"
-        found[path] = connection.hear_close()
-    reasons = server.can("close-reason")
-    assert found == {path: (code, reason if reasons else "") for path, (code, reason) in CLOSES.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from .client import PLAIN, TEXT
@@ -60,13 +58,6 @@ def test_a_hook_denies_what_the_consumer_accepted_or_what_takes_too_long(ask, to
     assert (answer.status, answer.body, answer.header("content-length")) == (403, b"replaced", "8")
     answer = ask(f"/hold/{token}/allow/?do=impatient")
     assert (answer.status, answer.body) == (403, b"too slow")
-
-
-def test_each_of_many_requests_at_once_has_a_ctx_of_its_own(ask):
-    words = [str(number) for number in range(40)]
-    with ThreadPoolExecutor(8) as pool:
-        answers = pool.map(lambda word: ask("/ws/anonymous/", {"X-Word": word}), words)
-        assert [answer.header("x-word") for answer in answers] == words
 
 
 @PLAINLY

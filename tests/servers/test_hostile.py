@@ -90,16 +90,6 @@ def test_a_malformed_handshake_gets_a_clean_answer_or_a_clean_end_and_the_server
     assert wrong == {}
 
 
-@pytest.mark.parametrize("path", ["/ws/%0d%0aX-Injected:%20yes/", "/nowhere/?%0d%0aX-Injected:%20yes"])
-def test_line_breaks_in_an_address_break_no_line(server, path):
-    log = server.log_from_here()
-    answer = knock(server, path)
-    assert answer.status == (404 if server.can("denial") else 403)
-    assert answer.header("x-injected") is None
-    assert b"x-injected" not in answer.body.lower()
-    assert "\nX-Injected" not in log()
-
-
 # HTTP/2 has neither other methods (a websocket is always a CONNECT) nor an Upgrade header to lose.
 
 

@@ -1,10 +1,10 @@
-"""Every case of the table on every server, as it is on the wire; and a thin path through each server."""
+"""Every case of the table on every server, as it is on the wire."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.cases import BY_NAME, DENIED, PASSED
+from tests.support.cases import DENIED, PASSED
 
 from .client import BINARY, TEXT
 
@@ -28,26 +28,6 @@ def echo(opened, cookie_of):
 
 
 ECHOED = [(TEXT, "\u00e9t\u00e9".encode()), (BINARY, EVERY_BYTE)]
-
-
-def test_a_denial_is_a_problem_of_six_members(server, ask):
-    answer = ask("/ws/anonymous/")
-    if server.can("denial"):
-        assert BY_NAME["anonymous"].faults(answer) == {}
-        assert answer.problem == {
-            "type": "about:blank",
-            "title": "Unauthorized",
-            "status": 401,
-            "detail": "You need to log in first.",
-            "code": "not_authenticated",
-            "retry": False,
-        }
-    else:
-        assert (answer.status, answer.body) == (403, b"")
-
-
-def test_an_accepted_socket_echoes_and_closes(echo):
-    assert echo(BY_NAME["authenticated"]) == ECHOED
 
 
 @pytest.mark.matrix

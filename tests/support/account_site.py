@@ -70,8 +70,4 @@ def log_out(request):
     return HttpResponse("bye")
 
 
-urlpatterns = [
-    path("whoami/", whoami),
-    path("login/<username>/", log_in),
-    path("logout/", log_out),
-]
+urlpatterns = [path("whoami/", whoami), path("login/<username>/", log_in), path("logout/", log_out)]

@@ -90,10 +90,6 @@ class Page:
             if event.get("sessionId") == self._session and event["method"] == "Runtime.exceptionThrown"
         ]
 
-    def screenshot(self) -> str:
-        """A PNG, in base64."""
-        return self._browser.send("Page.captureScreenshot", self._session)["data"]
-
 
 @contextmanager
 def running(directory: Path) -> Iterator[Chromium]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -16,26 +15,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from .clients import GUARD
-from .processes import ENVIRONMENT, ROOT, Process, start
+from .processes import Process, run, start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UVICORN = ["-m", "uvicorn", "tests.live.asgi:application", "--port", "{port}", "--host", "127.0.0.1"]
-DAPHNE = ["-m", "channels_wsdeny.daphne", "tests.live.asgi:application", "-p", "{port}", "-b", "127.0.0.1"]
-
-HYPERCORN = ["-m", "hypercorn", "tests.live.asgi:application", "--bind", "127.0.0.1:{port}"]
-GRANIAN = [
-    "-m",
-    "granian",
-    "--interface",
-    "asgi",
-    "tests.live.asgi:application",
-    "--port",
-    "{port}",
-    "--host",
-    "127.0.0.1",
-]
+_SITE = "tests.live.asgi:application"
+UVICORN = f"-m uvicorn {_SITE} --port {{port}} --host 127.0.0.1".split()
+DAPHNE = f"-m channels_wsdeny.daphne {_SITE} -p {{port}} -b 127.0.0.1".split()
+HYPERCORN = f"-m hypercorn {_SITE} --bind 127.0.0.1:{{port}}".split()
+GRANIAN = f"-m granian --interface asgi {_SITE} --port {{port}} --host 127.0.0.1".split()
 
 
 class Client:
@@ -125,15 +114,7 @@ class Site:
 
     def manage(self, *arguments, check=True):
         """Run a management command; returns what it printed."""
-        command = [sys.executable, "-m", "django", *arguments]
-        ran = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=GUARD,
-        )
+        ran = run(["-m", "django", *arguments], **self.environment)
         assert not check or ran.returncode == 0, ran.stderr
         return ran.stdout
 

@@ -41,16 +41,21 @@ def run_python(code, *, without=(), settings=None, **environ):
     `settings` is the module of Django's settings.
     """
     environ |= {"DJANGO_SETTINGS_MODULE": settings} if settings else {}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _WITHOUT.format(without=without) + code],
-        cwd=ROOT,
-        env=ENVIRONMENT | environ,
+    ran = run(["-W", "error", "-c", _WITHOUT.format(without=without) + code], **environ)
+    return ran.stdout.strip(), ran.stderr
+
+
+def run(arguments, cwd=ROOT, **environ):
+    """Run Python with these arguments, and `environ` added to the environment of the tests; returns how that ended."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    return ran.stdout.strip(), ran.stderr
 
 
 @dataclass

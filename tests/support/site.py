@@ -21,7 +21,7 @@ from channels_wsdeny import Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public
 
-from .transports import Asgi, Opaque, Stack
+from .transports import Asgi, Stack
 
 if TYPE_CHECKING:
     from .clients import Answer
@@ -74,10 +74,6 @@ class Site:
     @property
     def has_stack(self) -> bool:
         return isinstance(self._transport, Stack)
-
-    @property
-    def is_opaque(self) -> bool:
-        return isinstance(self._transport, Opaque)
 
     @property
     def is_async(self) -> bool:

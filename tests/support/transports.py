@@ -10,13 +10,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import (
-    SyncToAsync,
-    ThreadSensitiveContext,
-    async_to_sync,
-    iscoroutinefunction,
-    markcoroutinefunction,
-)
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, iscoroutinefunction, markcoroutinefunction
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 from django.db import connections

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import run
+
 SITE = {"DJANGO_SETTINGS_MODULE": "tests.support.account_settings"}
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(name="run")
+def _run(tmp_path):
     """Runs pytest on a test file in an environment that has the site's settings alone."""
 
-    def run(tests, *options, ini="", plugins=("pytest_django.plugin", "pytest_asyncio.plugin"), **environment):
+    def run_pytest(tests, *options, ini="", plugins=("pytest_django.plugin", "pytest_asyncio.plugin"), **environment):
         (tmp_path / "pytest.ini").write_text(
             f"[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n{ini}\n"
         )
         (tmp_path / "test_site.py").write_text(textwrap.dedent(tests))
         loaded = [f"-p{plugin}" for plugin in (*plugins, "channels_wsdeny.pytest_plugin")]
-        command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *loaded]
-        result = subprocess.run(
-            [*command, *options, "test_site.py"],
-            cwd=tmp_path,
-            env={
-                **{name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
-                "PYTHONPATH": str(ROOT),
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-                "TESTPROJECT_DATABASE_NAME": "testproject_plugin",
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        result = run(
+            ["-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *loaded, *options, "test_site.py"],
+            tmp_path,
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+            TESTPROJECT_DATABASE_NAME="testproject_plugin",
+            **environment,
         )
         return result.stdout + result.stderr
 
-    return run
+    return run_pytest
 
 
 def test_it_is_declared():

@@ -1,11 +1,12 @@
 """Cases for Django's own test runner, which a test starts as its own process."""
 
+from types import SimpleNamespace
+
 from channels.testing import ChannelsLiveServerTestCase
 
 from channels_wsdeny.daphne.testing import DaphneProcess
 
 from .client import ask, body, start
-from .servers import Server
 
 
 class LiveTests(ChannelsLiveServerTestCase):
@@ -14,4 +15,4 @@ class LiveTests(ChannelsLiveServerTestCase):
     serve_static = False
 
     def test_the_live_server_denies(self):
-        assert ask(Server(self._port), [start(401), body(b"no")]).body == b"no"
+        assert ask(SimpleNamespace(port=self._port), [start(401), body(b"no")]).body == b"no"
