@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
+from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
 from django.utils import translation
@@ -12,10 +15,14 @@ from channels_wsdeny import Hooks, log, signals
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.http import responses
 from channels_wsdeny.live import keeper as live_keeper
+from channels_wsdeny.policies import throttling
 from tests.support.clients import cookie_header
 from tests.support.live import Redis
 from tests.support.site import Site
 from tests.support.transports import DJANGO
+
+# Passwords of tests are no secrets; Django's own hasher takes a quarter of a second for each.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 _is_marked = [True]
 
@@ -137,6 +144,14 @@ def hasty(monkeypatch):
     """What is waited for before sockets are asked again takes no time."""
     monkeypatch.setattr(live_keeper, "_GATHER", 0.0)
     monkeypatch.setattr(live_keeper, "_CONFIRM", 0.05)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that throttles see; the cache sees the real one."""
+    now = SimpleNamespace(time=lambda: now.seconds, sleep=time.sleep, seconds=1e9)
+    monkeypatch.setattr(throttling, "time", now)
+    return now
 
 
 @pytest.fixture

@@ -516,10 +516,11 @@ class Stale(Wrapper):
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack])
-async def test_what_a_wrapper_answers_while_the_policy_is_asked_is_guarded(wrap, settings):
+async def test_what_a_wrapper_answers_while_the_policy_is_asked_is_guarded(wrap, settings, monkeypatch):
+    monkeypatch.setattr("channels_wsdeny.handlers.http._GRACE", 0.05)
     settings.CHANNELS_WSDENY = {
         "MIRROR_DEFAULT_POLICY": True,
-        "DEFAULT_POLICY": AsyncCheck(lambda request: asyncio.sleep(0.2, False)),
+        "DEFAULT_POLICY": AsyncCheck(lambda request: asyncio.sleep(0.05, False)),
     }
     settings.ROOT_URLCONF = (path("", hello),)
     answer = await fetch(DenyMiddlewareStack(Stale(wrap(get_asgi_application()))), "/", headers=HOST)

@@ -19,7 +19,7 @@ from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.urls import path
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
@@ -139,7 +139,7 @@ async def test_a_signal_has_the_request_response_policy_and_duration_of_the_hand
 
     began, policy = time.monotonic(), AsyncCheck(takes_its_time) & DenyAll()
     answer = await knock(DenyMiddlewareStack(require(policy)(accept)), "/a/?b=1", headers=headers_of("alice"))
-    assert 0.02 <= heard[0]["duration"] <= time.monotonic() - began
+    assert 0 < heard[0]["duration"] <= time.monotonic() - began
     assert (heard[0]["request"], heard[0]["response"].content) == (ran[0], answer.body)
     assert (await heard[0]["request"].auser()).get_username() == "alice"
     for site in (open_to_all(Wrapper(accept)), DenyMiddlewareStack(URLRouter([]))):
@@ -358,7 +358,8 @@ async def test_a_receiver_that_hangs_keeps_no_answer_back_and_outlives_a_server_
     await until(lambda: hangs.ended == ["free"])
 
 
-async def test_receivers_that_hang_take_no_thread_from_handshakes_and_hold_up_no_end(hanging, settings):
+async def test_receivers_that_hang_take_no_thread_from_handshakes_and_hold_up_no_end(hanging, settings, monkeypatch):
+    monkeypatch.setattr(signals, "_LAST_SECONDS", 0.05)
     settings.CHANNELS_WSDENY = {"POOL_SIZE": 1}
     with connected(hanging.blocking):
         answers = await asyncio.gather(*(knock(LOCKED, "/") for _ in range(6)))
@@ -441,7 +442,8 @@ async def test_many_handshakes_leave_nothing():
     await until(lambda: leftovers() == [])  # A thread lets go of its last request a moment later.
 
 
-def test_a_loop_that_ends_leaves_no_receiver_behind(hanging, caplog):
+def test_a_loop_that_ends_leaves_no_receiver_behind(hanging, caplog, monkeypatch):
+    monkeypatch.setattr(signals, "_LAST_SECONDS", 0.05)
     caplog.set_level(logging.ERROR, "asyncio")
     with connected(hanging.asynchronous):
         asyncio.run(knock(LOCKED, "/"))

@@ -64,7 +64,7 @@ async def test_a_script_sees_the_close_of_a_denial_and_none_of_an_accept(headers
     assert (await handshake.connect()).messages[0]["subprotocol"] == "chat.v2"
     closed = await handshake.next()
     assert (closed["code"], closed["reason"]) == (4401, "not_authenticated")
-    await handshake.end()
+    await handshake.leave()
     handshake = Handshake(browsers.application, websocket_scope("/", headers=headers_of("alice")))
     assert (await handshake.connect()).status == 101
     assert await handshake.communicator.receive_nothing()

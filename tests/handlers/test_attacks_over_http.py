@@ -17,6 +17,7 @@ from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
+from channels_wsdeny.handlers import http
 from channels_wsdeny.policies import AllowAny, HasPermission, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import HOST, START, Server, body, made
@@ -250,7 +251,10 @@ IN_PLACE = {
 
 
 @pytest.mark.parametrize(("wrapper", "view", "options", "status"), IN_PLACE.values(), ids=IN_PLACE)
-async def test_what_a_wrapper_answers_in_the_place_of_django_is_locked(wrapper, view, options, status, settings):
+async def test_what_a_wrapper_answers_in_the_place_of_django_is_locked(
+    wrapper, view, options, status, settings, monkeypatch
+):
+    monkeypatch.setattr(http, "_GRACE", 0.05)
     url = "x/" if status == 503 else "fragment/"
     Site(settings, DJANGO["asgi"]()).serve(path(url, view), MIRROR_DEFAULT_POLICY=True, **options)
     application = DenyMiddlewareStack(ProtocolTypeRouter({"http": wrapper(get_asgi_application())}))

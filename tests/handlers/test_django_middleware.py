@@ -424,7 +424,7 @@ async def test_a_synchronous_middleware_holds_its_thread_until_the_accept_and_no
     await second.leave()
 
 
-async def test_a_slow_consumer_is_no_thread_that_hangs(use, settings, caplog):
+async def test_a_slow_consumer_is_no_thread_that_hangs(use, settings, caplog, hurry):
     use(middleware("sync"), POOL_SIZE=1)
     connecting, opened = asyncio.Event(), asyncio.Event()
 

@@ -386,6 +386,8 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
 ):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(base, "_GRACE", 0.01)
+    for module in (base, http_handler):
+        monkeypatch.setattr(module, "LEAST_SECONDS", 0.02)
     closing = asyncio.Event()
 
     async def hang(*arguments):

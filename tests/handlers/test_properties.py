@@ -610,7 +610,7 @@ EXAMPLES = os.environ.get("EXAMPLES")
 unhurried = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(unhurried, max_examples=250, derandomize=True)
+@settings(unhurried, max_examples=150, derandomize=True)
 @given(sites())
 def test_nothing_is_accepted_that_the_model_forbids(site):
     hold(site)

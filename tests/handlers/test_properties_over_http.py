@@ -52,7 +52,7 @@ rules = st.builds(
     no=st.sampled_from(sorted(NO)),
 )
 hooks = st.tuples(st.sampled_from(["request", "route", "response", "around before", "around after"]), rules)
-few = settings(unhurried, max_examples=120, derandomize=True)
+few = settings(unhurried, max_examples=80, derandomize=True)
 many = settings(unhurried, max_examples=int(EXAMPLES or 10000), derandomize=EXAMPLES is None)
 amounts = pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.random)], ids=["few", "many"])
 

@@ -258,6 +258,8 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
 ):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(base, "_GRACE", 0.01)
+    for module in (base, websocket):
+        monkeypatch.setattr(module, "LEAST_SECONDS", 0.02)
     closing, hooks, ran = asyncio.Event(), Hooks(), []
 
     async def hang(*arguments):

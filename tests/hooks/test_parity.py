@@ -662,7 +662,7 @@ def hold_to_the_model(layers, endpoint):
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=50, **QUIET)
+@settings(max_examples=30, **QUIET)
 @given(*SITES)
 def test_any_site_of_hooks_runs_them_in_the_order_of_the_model(layers, endpoint):
     hold_to_the_model(layers, endpoint)

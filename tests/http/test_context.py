@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.test import RequestFactory
@@ -40,6 +42,15 @@ CHANGES = {
 }
 #: Guards outside count for another view and other arguments of the URL: those follow from the path.
 FOLLOW_FROM_PATH = {"kwargs", "args", "view", "method"}
+
+
+def test_a_copy_of_a_request_has_a_context_of_its_own_and_the_same_state():
+    request = RequestFactory().get("/")
+    policy, context = IsStaff(), get_context(request)
+    context.mark_passed((policy,))
+    copied = get_context(copy.copy(request))
+    assert (copied.request is request, copied.state is context.state, copied.has_passed(policy)) == (False, True, False)
+    assert get_context(request) is context
 
 
 @pytest.mark.parametrize("change", CHANGES)

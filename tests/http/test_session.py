@@ -61,7 +61,6 @@ KEPT_ON_THE_SERVER = ["db", *(pytest.param(name, marks=pytest.mark.matrix) for n
 def engine(request, settings, tmp_path):
     """The name of the session engine that the site uses; the stores are empty."""
     forget_where_files_are()
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{request.param}"
     settings.SESSION_FILE_PATH = str(tmp_path)
     backend = "django.core.cache.backends.locmem.LocMemCache"

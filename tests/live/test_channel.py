@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -251,7 +252,8 @@ def test_what_cannot_be_sent_as_the_process_ends_is_logged(layer, caplog):
     assert "cannot be told" in caplog.text
 
 
-def test_revoke_and_sockets_are_for_synchronous_code_too(layer):
+def test_revoke_and_sockets_are_for_synchronous_code_too(layer, monkeypatch):
+    monkeypatch.setattr(sys.modules["channels_wsdeny.live.revoke"], "_ANSWERING", 0.05)
     revoke(path="/room/")
     assert layer.sent[0]["events"][0]["path"] == "/room/"
     assert sockets() == []

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import threading
-import time
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -18,11 +17,13 @@ from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.concurrency import get_pool
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, HasPermission
 from tests.support.clients import knock
 from tests.support.policies import AsyncCheck, Check, accept, alice, anonymous, ask, boss, raising, status
 from tests.support.sockets import Server, disconnect, no_task_left
+from tests.support.threads import until
 from tests.support.wrappers import Middleware, With, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -284,13 +285,13 @@ LAYERS = {
 @pytest.mark.parametrize("wrap", LAYERS.values(), ids=LAYERS)
 async def test_a_policy_that_waits_for_a_thread_is_not_asked_once_its_client_has_left(wrap, settings, ran):
     settings.CHANNELS_WSDENY = {"POOL_SIZE": 1}
-    release, server = threading.Event(), Server()
-    first = asyncio.ensure_future(status(Check(lambda request: release.wait(20))))
-    await asyncio.sleep(0.02)
+    asked, release, server = threading.Event(), threading.Event(), Server()
+    first = asyncio.ensure_future(status(Check(lambda request: asked.set() or release.wait(20))))
+    await until(asked.is_set)
     waiting = server.begin(DenyMiddlewareStack(wrap(Check(lambda request: ran.append("asked")))))
+    await until(lambda: get_pool()._waiting)
     server.events.put_nowait(disconnect())
-    time.sleep(0.01)
-    await asyncio.sleep(0.02)
+    await until(server.events.empty)
     release.set()
     await asyncio.gather(first, waiting)
     assert (ran, server.sent) == ([], [])

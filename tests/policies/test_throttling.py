@@ -73,14 +73,6 @@ def own_counts(settings):
     assert throttling._slots._held == {}
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """The time that throttles see; the cache sees the real one."""
-    now = SimpleNamespace(time=lambda: now.seconds, sleep=time.sleep, seconds=1e9)
-    monkeypatch.setattr(throttling, "time", now)
-    return now
-
-
 def routed(app=accept, **policies):
     """A stack with `app`, which accepts, behind a policy at each of two routes."""
     return DenyMiddlewareStack(

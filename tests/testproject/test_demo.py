@@ -22,8 +22,7 @@ def demo(*arguments):
 
 
 @pytest.fixture
-def output(db, settings):
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def output(db):
     return demo()
 
 

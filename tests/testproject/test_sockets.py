@@ -67,7 +67,7 @@ async def test_a_token_and_a_ticket_are_a_member_s_credentials(alice, bob, lobby
         assert (await knock(application, f"{ROOM}?ticket={answer.json()['ticket']}")).status == status
 
 
-async def test_who_knocks_too_often_has_to_wait():
+async def test_who_knocks_too_often_has_to_wait(clock):
     cache.clear()
     answers = [await knock(application, "/ws/knock/") for _ in range(4)]
     assert [answer.status for answer in answers] == [101, 101, 101, 429]
