@@ -14,6 +14,7 @@ from channels.auth import logout as channels_logout
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import alogout, login, logout, update_session_auth_hash
 from django.contrib.sessions.models import Session
+from django.core.cache import cache
 from django.test import RequestFactory
 from django.utils import timezone
 
@@ -181,31 +182,47 @@ def soon(monkeypatch):
     monkeypatch.setattr(keeper, "_LOOKING", 0.01)
 
 
+async def looked_up(request, change, shorten):
+    """A socket whose session is shortened before its expiry is looked up."""
+    opened = await Opened(members, headers=headers(request)).accepted()
+    await change(shorten)
+    registry._keeper()._start_looking()
+    return opened
+
+
+def expire_in(**lasts):
+    Session.objects.update(expire_date=timezone.now() + timedelta(**lasts))
+    cache.clear()
+
+
 @pytest.mark.parametrize("engine", ["cached_db", "file", "signed_cookies"], indirect=True)
-@pytest.mark.usefixtures("soon")
-async def test_a_session_that_expires_closes_its_sockets(engine, request_of, change, settings):
-    settings.SESSION_COOKIE_AGE = 2
+async def test_a_session_that_expires_closes_its_sockets(engine, request_of, change, settings, monkeypatch):
+    monkeypatch.setattr(keeper, "_LOOKING", 60)
     request = await change(request_of)
-    opened = await Opened(members, headers=headers(request)).accepted()
+
+    def shorten():
+        settings.SESSION_COOKIE_AGE = 1
+        expire_in(seconds=0.1)
+
+    opened = await looked_up(request, change, shorten)
     assert await opened.close() == (4401, "session_expired")
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_session_that_was_prolonged_expires_later(request_of, change):
-    request = await change(request_of)
-    key = request.session.session_key
+async def test_a_session_that_was_prolonged_expires_later(request_of, change, monkeypatch):
+    monkeypatch.setattr(keeper, "_LOOKING", 60)
+    gone, found = expiry.gone, []
 
-    def expire_in(seconds):
-        when = timezone.now() + timedelta(seconds=seconds)
-        Session.objects.filter(session_key=key).update(expire_date=when)
+    async def prolong_first(sockets):
+        await change(lambda: expire_in(hours=1))
+        found.append(await gone(sockets))
+        return found[-1]
 
-    await change(lambda: expire_in(0.3))
-    opened = await Opened(members, headers=headers(request)).accepted()
-    await until(lambda: registry._keeper()._expiring)
-    await change(lambda: expire_in(1))
-    await asyncio.sleep(0.5)
-    assert opened.server.kinds == ["websocket.accept"]
-    assert await opened.close() == (4401, "session_expired")
+    monkeypatch.setattr(expiry, "gone", prolong_first)
+    opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
+    await until(lambda: found and registry._keeper()._expiring)
+    ((when, _, _),) = registry._keeper()._expiring
+    assert (list(found[0]), when > time.time() + 3000) == ([], True)
+    await opened.stays()
 
 
 class Token:
@@ -229,7 +246,7 @@ async def test_credentials_that_expire_close_their_socket(make, request_of, chan
 
     @hooks.on_request
     def authenticate(request):
-        request.auth = make(time.time() + 0.3)
+        request.auth = make(time.time() + 0.05)
 
     request = await change(request_of)
     opened = await Opened(DenyMiddlewareStack(members, hooks=hooks), headers=headers(request)).accepted()

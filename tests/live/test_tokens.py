@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 @pytest.fixture
 def tokens(users):
     """Tokens that are valid, and the credentials that each stands for."""
-    return {"one": {}, "two": {}, "short": {"exp": time.time() + 0.5}}
+    return {"one": {}, "two": {}, "short": {"exp": time.time() + 0.05}}
 
 
 @pytest.fixture
