@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,20 @@ class ReportRow:
         """Whether nothing but a default policy protects the endpoint."""
         sources = {each.source for each in self.protections if each.effect in {"denies", "public"}}
         return bool(sources) and sources <= {"default", "stack"}
+
+    @property
+    def access(self) -> str:
+        """Which requests come in, in words: ``guarded``, ``public``, ``open`` or ``perhaps open``."""
+        if self.is_open is None:
+            return "perhaps open"
+        return "open" if self.is_open else "public" if self.is_public else "guarded"
+
+    @property
+    def remarks(self) -> list[str]:
+        """Its name and hooks, and its notes."""
+        hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in self.hooks))
+        named = "; ".join(filter(None, [f"name {self.name}" if self.name else "", f"hooks {hooks}" if hooks else ""]))
+        return [*filter(None, [named, *self.notes])]
 
     def as_dict(self) -> dict[str, Any]:
         """The row in JSON's types."""
@@ -188,16 +203,18 @@ def folded(rows: Iterable[ReportRow]) -> list[ReportRow]:
     ]
 
 
+def summary(rows: Sequence[ReportRow]) -> str:
+    """How many of `rows` there are, and how many are open."""
+    counts = Counter(row.access for row in rows)
+    each = ", ".join(f"{counts[access]} {access}" for access in ("guarded", "public", "open", "perhaps open"))
+    return f"{len(rows)} endpoints: {each}."
+
+
 def row_lines(row: ReportRow) -> list[str]:
-    """`row` as lines of text: its endpoint, and below that what protects it, its name, its hooks and its notes."""
-    hooks = ", ".join(dict.fromkeys(hook.name.rpartition(".")[2] for hook in row.hooks))
-    below = [
-        f"{row.policy} ({row.source})" if row.policy else "no policy",
-        "; ".join(filter(None, [f"name {row.name}" if row.name else "", f"hooks {hooks}" if hooks else ""])),
-        *row.notes,
-    ]
+    """`row` as lines of text: its endpoint, and below that what protects it, and its remarks."""
+    below = [f"{row.policy} ({row.source})" if row.policy else "no policy", *row.remarks]
     first = f"{row.protocol:<9}  {row.path}  {row.endpoint}"
-    return [escape(first), *(f"    {escape(line)}" for line in below if line)]
+    return [escape(first), *(f"    {escape(line)}" for line in below)]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...inspection.endpoints import site_application
 from ...inspection.explain import explain, time_limit, user_named
-from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines
+from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines, summary
 from ...live.channel import get_layer
 from ...live.revoke import drain, revoke, sockets
 
@@ -111,7 +111,7 @@ class Command(BaseCommand):
             self._print(json.dumps([row.as_dict() for row in rows], indent=2))
         else:
             lines = [line for row in shown for line in row_lines(row)]
-            self._print("\n".join([*lines, "", _summary(rows)]))
+            self._print("\n".join([*lines, "", summary(rows)]))
         faults = _list("Open", [row for row in shown if row.is_open])
         faults += _list("Perhaps open, see the notes", [row for row in shown if row.is_open is None])
         if protocol != "http" and site_application() is None:
@@ -153,13 +153,6 @@ class Command(BaseCommand):
         except BrokenPipeError:
             # Python flushes once more as it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
-
-
-def _summary(rows: list[ReportRow]) -> str:
-    public, is_open = sum(row.is_public for row in rows), sum(row.is_open is True for row in rows)
-    perhaps = sum(row.is_open is None for row in rows)
-    guarded = len(rows) - public - is_open - perhaps
-    return f"{len(rows)} endpoints: {guarded} guarded, {public} public, {is_open} open, {perhaps} perhaps open."
 
 
 def _list(fault: str, rows: list[ReportRow]) -> str:
