@@ -78,7 +78,7 @@ class Keeper:
         kind = event["kind"]
         if kind == "session":
             self.close(sockets, 4401, SESSION_ENDED)
-        elif kind == "revoke":
+        elif kind in {"revoke", "each"}:
             self.close(sockets, event["code"], event["reason"])
         elif kind == "drain":
             mine = [socket for socket in sockets if socket.keeper is self]

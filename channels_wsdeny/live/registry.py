@@ -257,6 +257,7 @@ class Registry:
         - ``group``: the same for the users in a group. ``group``, its primary key.
         - ``all``: the same for all users.
         - ``revoke``: the sockets are closed. ``user``, ``session``, ``path`` (None: any); ``code``, ``reason``.
+        - ``each``: so are these. ``sockets``, the process and the beginning of each; ``code``, ``reason``.
         - ``drain``: all are closed. ``host`` (None: any), ``seconds``.
         """
         with self._lock:
@@ -303,6 +304,9 @@ class Registry:
             return set().union(*(self._by_user.get(name, ()) for name in event["users"]))
         if kind in {"all", "group"}:
             return set(self.by_socket.values())
+        if kind == "each":
+            since = {since for process, since in event["sockets"] if process == self.process}
+            return {socket for socket in self.by_socket.values() if socket.since in since}
         if kind != "revoke":
             return set()
         narrowed: list[Iterable[Socket]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.contrib import auth
@@ -14,6 +14,9 @@ from ..conf import conf
 from . import channel
 from .keeper import running_loop
 from .registry import hash_key, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Seconds in which the other processes answer.
 _ANSWERING = 1.0
@@ -30,7 +33,16 @@ def revoke(
     this process are being closed.
     """
     _check_thread("revoke")
-    event = _event(user, session_key, path, reason, status)
+    _apply_everywhere(_event(user, session_key, path, reason, status))
+
+
+def revoke_each(sockets: Iterable[dict[str, Any]]) -> None:
+    """Close these sockets alone, given as `sockets()` tells of them, with 4403. Raises as `revoke`."""
+    each = [[socket["process"], socket["since"]] for socket in sockets]
+    _apply_everywhere({"kind": "each", "sockets": each, "code": 4403, "reason": "revoked"})
+
+
+def _apply_everywhere(event: dict[str, Any]) -> None:
     registry.handle(event)
     async_to_sync(channel.sender.send_now)({"events": [event]})
 
@@ -77,9 +89,7 @@ def drain(seconds: float | None = None, *, everywhere: bool = False) -> None:
     They do so within `seconds`, by default ``DRAIN_SECONDS``, until they end. Raises what the channel layer raises.
     """
     seconds = conf.DRAIN_SECONDS if seconds is None else seconds
-    event = {"kind": "drain", "host": None if everywhere else registry.host, "seconds": seconds}
-    registry.handle(event)
-    async_to_sync(channel.sender.send_now)({"events": [event]})
+    _apply_everywhere({"kind": "drain", "host": None if everywhere else registry.host, "seconds": seconds})
 
 
 def sockets() -> list[dict[str, Any]]:
