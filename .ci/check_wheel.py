@@ -11,7 +11,12 @@ assert Path(channels_wsdeny.__file__).parent.parent.name == "site-packages", cha
 wheel = distribution("channels-wsdeny")
 assert wheel.version == channels_wsdeny.__version__, wheel.version
 files = {str(file) for file in wheel.files}
-for shipped in ("py.typed", "management/commands/runserver.py", "static/channels_wsdeny/wsdeny.js"):
+for shipped in (
+    "py.typed",
+    "contrib/admin/templates/channels_wsdeny/admin/report.html",
+    "management/commands/runserver.py",
+    "static/channels_wsdeny/wsdeny.js",
+):
     assert f"channels_wsdeny/{shipped}" in files, f"{shipped} is not in the wheel"
 strays = {file.split("/")[0] for file in files if file.startswith(("tests/", "testproject/", "benchmarks/"))}
 assert not strays, f"The wheel ships {strays}"

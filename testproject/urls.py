@@ -1,3 +1,4 @@
+from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
@@ -8,6 +9,7 @@ urlpatterns = [
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", public(LogoutView.as_view()), name="logout"),
     path("ticket/", ticket, name="ticket"),
+    path("admin/", admin.site.urls),
     path("", include("testproject.chat.urls")),
 ]
 

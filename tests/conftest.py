@@ -13,6 +13,7 @@ from django.utils import translation
 
 from channels_wsdeny import Hooks, log, signals
 from channels_wsdeny.concurrency import run_in_threadpool
+from channels_wsdeny.contrib.admin import denials
 from channels_wsdeny.http import responses
 from channels_wsdeny.live import keeper as live_keeper
 from channels_wsdeny.policies import throttling
@@ -78,6 +79,13 @@ def _own_receivers(request):
             signal.disconnect(otel.count_handshake)
             if hasattr(request.module, "otel") or request.module.__name__.endswith("test_otel"):
                 signal.connect(otel.count_handshake)
+
+
+@pytest.fixture(autouse=True)
+def _no_notes(request):
+    """The test project has the pages of `contrib.admin`; only the tests that are about them note denials."""
+    if not request.module.__name__.endswith("test_admin_pages"):
+        log.logger.removeFilter(denials.note)
 
 
 @pytest.fixture

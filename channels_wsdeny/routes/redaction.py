@@ -51,6 +51,12 @@ def describe(request: HttpRequest, clip: int, *, is_denied: bool = False) -> tup
     return None if raw_body is None else len(raw_body), shown if len(shown) <= clip else f"{shown[:clip]}…"
 
 
+def without_secrets(path: str) -> str:
+    """`path` up to where a secret may begin, such as a JSON Web Token or what follows ``token/``."""
+    found = _SECRET_BEGINS.search(path)
+    return path if found is None else f"{path[: found.start()]}{_HIDDEN}"
+
+
 def _shown(request: HttpRequest, *, is_read: bool) -> str:
     sensitive = getattr(request, "sensitive_post_parameters", ())
     if sensitive == "__ALL__":

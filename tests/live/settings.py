@@ -3,9 +3,7 @@
 import os
 
 from testproject.settings import *  # noqa: F403
-from testproject.settings import INSTALLED_APPS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "django.contrib.admin"]
 ROOT_URLCONF = "tests.live.site"
 ASGI_APPLICATION = "tests.live.asgi.application"
 DATABASES = {
@@ -15,7 +13,13 @@ DATABASES = {
         "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
     }
 }
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": os.environ["LIVE_REDIS"]}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": os.environ["LIVE_REDIS"],
+        "KEY_PREFIX": os.environ["LIVE_PREFIX"],
+    }
+}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": f"channels_redis.{os.environ['LIVE_LAYER']}",

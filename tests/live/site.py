@@ -61,7 +61,7 @@ def change(request, what):
 
 
 def prepare():
-    """Users: anna and berta are in the group of editors, and carl is not."""
+    """Users: anna and berta are in the group of editors, and carl is not; boss may do everything."""
     for model in (get_user_model(), Group, Session):
         model.objects.all().delete()
     editors = Group.objects.create(name="editors")
@@ -70,6 +70,7 @@ def prepare():
         user = get_user_model().objects.create_user(name, password="old")
         if name != "carl":
             user.groups.add(editors)
+    get_user_model().objects.create_superuser("boss")
 
 
 def end_sessions(name):

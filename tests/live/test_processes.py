@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.support.clients import GUARD
 from tests.support.live import GRANIAN, HYPERCORN, Client, close_of, is_open
@@ -57,6 +59,29 @@ def test_the_commands_list_sockets_and_close_them(site):
     assert {close_of(socket) for socket in affected} == {(4403, "spam")}
     assert all(map(is_open, others))
     assert site.manage("wsdeny", "sockets").count("/ws/members/") == 2
+
+
+@pytest.mark.parametrize("via", [0, 1])
+def test_the_admin_lists_sockets_of_both_servers_and_closes_the_selected_one(site, via):
+    anna, boss = Client(site, "anna"), Client(site, "boss")
+    others, selected = [*open_all(anna, "members"), anna.open("public", via)], anna.open("members", 1 - via)
+    page = boss.admin("opensocket", via)
+    keys = re.findall(r'name="_selected_action" value="(.*?)"', page)
+    assert (len(keys), page.count("/ws/public/</bdi>"), "No channel layer" in page) == (4, 1, False)
+    boss.admin("opensocket", via, _selected_action=keys[:1], post="yes")  # The newest is first.
+    assert close_of(selected) == (4403, "revoked")
+    assert all(map(is_open, others))
+
+
+def test_the_admin_lists_denials_of_both_servers(site):
+    boss, paths = Client(site, "boss"), ["/ws/nowhere/0/", "/ws/nowhere/1/"]
+    for server in (0, 1):
+        with pytest.raises(InvalidStatus):
+            boss.open(f"nowhere/{server}", server)
+    deadline = time.monotonic() + GUARD
+    while not all(path in boss.admin("denial", server) for path in paths for server in (0, 1)):
+        assert time.monotonic() < deadline, "The denials are not listed."
+        time.sleep(0.1)
 
 
 def test_sockets_end_on_hypercorn_and_granian_too(start_site):

@@ -85,7 +85,6 @@ def test_whatever_django_includes_is_included_once_a_path_is_resolved(urls, modu
 
 
 def test_the_admin_is_included(urls, settings):
-    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django.contrib.admin"]
     settings.MIDDLEWARE = [
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -43,6 +44,15 @@ class Client:
             for line in answer.headers.get_all("Set-Cookie") or ():
                 if line.startswith("sessionid="):
                     self.cookie = line.partition(";")[0]
+
+    def admin(self, page, server=0, **form):
+        """A page of the admin of this package, as text; what `form` is posted to it."""
+        url = f"http://127.0.0.1:{self.site.servers[server].port}/admin/channels_wsdeny_admin/{page}/"
+        token = "token" * 6 + "to"
+        data = urlencode({**form, "csrfmiddlewaretoken": token}, doseq=True).encode() if form else None
+        headers = {"Cookie": f"{self.cookie}; csrftoken={token}"}
+        with urlopen(Request(url, data, headers), timeout=GUARD) as answer:
+            return answer.read().decode()
 
     def open(self, name, server=0):
         """An open socket."""

@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth.models import Permission
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.management import BaseCommand, CommandError, call_command
@@ -36,7 +37,7 @@ WELCOME = """
 
   alice  alice-demo   is a member of both rooms, and chats
   bob    bob-demo     is a member of none, and is told why he cannot
-  staff  staff-demo   reads every room, and has a monitor
+  staff  staff-demo   reads every room, has a monitor, and sees sockets and denials in the admin
 
 Three handshakes that are denied.
 401, for nobody is logged in:
@@ -120,6 +121,8 @@ def create_people():
     for name, password, is_staff in PEOPLE:
         if not users.filter(username=name).exists():
             users.create_user(name, password=password, is_staff=is_staff)
+    permissions = Permission.objects.filter(content_type__app_label="channels_wsdeny_admin")
+    users.get(username="staff").user_permissions.add(*permissions)
 
 
 def create_rooms():

@@ -1,20 +1,24 @@
-"""An action for the admin of users: ``actions = [close_sockets]``."""
+"""Pages for Django's admin, with this module in ``INSTALLED_APPS``: routes, open sockets, recent denials.
+
+Without them, an action for the admin of users: ``actions = [close_sockets]``.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin, messages
+from django.contrib import messages
+from django.contrib.admin import action
 from django.utils.translation import gettext_lazy as _
 
-from ..live import revoke
+from ...live import revoke
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
 
 
-@admin.action(description=_("Close the open sockets of the selected users"), permissions=["change"])
+@action(description=_("Close the open sockets of the selected users"), permissions=["change"])
 def close_sockets(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
     """Close the sockets of the selected users in all processes, with 4403. They may connect again."""
     try:
