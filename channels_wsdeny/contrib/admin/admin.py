@@ -116,7 +116,18 @@ class RouteAdmin(ReportAdmin):
         except Exception as error:  # Importing a module of the site can raise anything.
             return [], [_("The routes cannot be read: %s") % type(error).__name__]
         rows: list[Row] = [
-            ({}, (row.protocol, row.path, row.access, row.policy or "", row.source, row.endpoint, "; ".join(row.remarks)))
+            (
+                {},
+                (
+                    row.protocol,
+                    row.path,
+                    row.access,
+                    row.policy or "",
+                    row.source,
+                    row.endpoint,
+                    "; ".join(row.remarks),
+                ),
+            )
             for row in folded(found)
         ]
         return rows, [summary(found)]
