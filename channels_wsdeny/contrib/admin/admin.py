@@ -45,7 +45,7 @@ _MOST = 500
 
 
 class ReportAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # It cannot be subscripted when it runs.
-    """Base of the pages: one view of rows that nobody adds, changes or deletes."""
+    """Base of the pages: one view of rows, which cannot be added, changed or deleted."""
 
     columns: tuple[Any, ...]
 
