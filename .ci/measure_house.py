@@ -32,6 +32,7 @@ LATER = (
     "policies/origin",
     "policies/connections",
     "handlers/django_middleware",
+    "handlers/open_socket",
     "handlers/recheck",
     "http/cors",
     "http/origins",
