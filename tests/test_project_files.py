@@ -104,6 +104,20 @@ def test_what_is_published_was_checked_as_in_the_checks():
     assert "password" not in release
 
 
+def test_the_links_of_the_readme_lead_to_files_and_from_the_package_index_to_the_repository():
+    link = re.compile(r"\]\((?!https://)([^)#]+)")
+    readme = text("README.md")
+    assert "docs/demo.png" in link.findall(readme)
+    for path in link.findall(readme):
+        assert (ROOT / path).is_file(), path
+    release = text(".github/workflows/release.yml")
+    for pattern, replacement in re.findall(r'sed -E -i "s#(.+)#(.+)#g" README.md', release):
+        readme = re.sub(pattern, replacement.replace("$URL", "https://forge.example"), readme)
+    assert "](https://forge.example/raw/$TAG/docs/demo.png)" in readme
+    assert "](https://forge.example/blob/$TAG/docs/live.md)" in readme
+    assert link.findall(readme) == []
+
+
 def test_the_contributors_are_named_alike_and_no_file_has_an_address_of_mail():
     contributors = "The channels-wsdeny contributors"
     assert PROJECT["project"]["authors"] == [{"name": contributors}]
