@@ -25,10 +25,11 @@ application = DenyMiddlewareStack(
         }
     ),
     hooks=hooks,
+    # The session comes last: browsers send its cookie with every handshake, but a token or ticket is meant.
     authentication=[
-        SessionAuthentication(),
         token_authentication,
         SubprotocolToken("bearer", token_authentication),
         TicketAuthentication(),
+        SessionAuthentication(),
     ],
 )

@@ -72,7 +72,13 @@ def _own_language():
 
 @pytest.fixture(autouse=True)
 def _own_receivers(request):
-    """Importing `contrib.otel` connects its receivers; only the tests that are about them keep them."""
+    """Importing `contrib.otel` or the test project connects receivers; only the tests that are about them keep them."""
+    handshakes = sys.modules.get("testproject.chat.handshakes")
+    if handshakes is not None:
+        for signal in (signals.handshake_accepted, signals.handshake_denied, signals.socket_revoked):
+            signal.disconnect(handshakes.tell_monitor)
+            if request.module.__name__.startswith("tests.testproject."):
+                signal.connect(handshakes.tell_monitor)
     otel = sys.modules.get("channels_wsdeny.contrib.otel")
     if otel is not None:
         for signal in (signals.handshake_accepted, signals.handshake_denied):

@@ -11,10 +11,10 @@ from django.utils import timezone
 from channels_wsdeny.decorators import permission_required, public, require
 from channels_wsdeny.policies import IsStaff, Throttle
 from testproject.chat.forms import MessageForm
+from testproject.chat.handshakes import MONITOR_GROUP, history
 from testproject.chat.models import Room
 from testproject.chat.resolvers import room_from_url
 
-MONITOR_GROUP = "monitor"
 HISTORY_LENGTH = 50
 
 
@@ -59,9 +59,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         return self.scope["user"].get_username()
 
     async def tell(self, event):
-        """Send an event to the room, and a copy to the monitor."""
-        for group in (self.room.group_name, MONITOR_GROUP):
-            await self.channel_layer.group_send(group, {"type": "chat.event", "event": event})
+        await self.channel_layer.group_send(self.room.group_name, {"type": "chat.event", "event": event})
 
     async def refuse(self, detail):
         await self.send_json({"type": "error", "detail": detail})
@@ -84,11 +82,15 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
 
 @require(IsStaff())
 class MonitorConsumer(AsyncJsonWebsocketConsumer):
-    """A copy of every event in every room."""
+    """Every handshake of the site: the latest ones, then each as it is answered."""
 
     groups = (MONITOR_GROUP,)
 
-    async def chat_event(self, message):
+    async def connect(self):
+        await self.accept()
+        await self.send_json({"type": "history", "handshakes": list(history)})
+
+    async def monitor_event(self, message):
         await self.send_json(message["event"])
 
 

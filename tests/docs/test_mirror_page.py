@@ -51,7 +51,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.docs.test_mirror_pa
 urlpatterns = [
     path("join/<slug:room>/", page.join),
     path("rooms/<int:pk>/", page.room),
-    path("about/", page.about, name="room_list"),  # The log-in page of the demo links to it.
+    path("about/", page.about, name="room_list"),  # The log-in page of the demo links to these two.
+    path("about/", page.about, name="try_it"),
     path("routes/", include(page.urlpatterns)),
     path("mirrored/", page.mirrored),
     path("guarded-class/", cache_page(60)(staff_only(type("Page", (Page,), {})).as_view())),

@@ -65,7 +65,7 @@ def test_routes_lists_every_endpoint_of_the_test_project():
         "/ws/knock/",
         "/login/",
     ]
-    assert lines[-1] == "38 endpoints: 32 guarded, 6 public, 0 open, 0 perhaps open."
+    assert lines[-1] == "39 endpoints: 32 guarded, 7 public, 0 open, 0 perhaps open."
 
 
 def test_what_protects_an_endpoint_its_name_and_its_notes_are_below_it(site):

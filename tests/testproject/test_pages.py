@@ -1,9 +1,12 @@
 """The pages of the test project, and its permissions on rooms."""
 
+import re
+
 import pytest
 from django.core.management import call_command
 from django.urls import reverse
 
+from testproject.chat.management.commands.demo import TOKEN
 from testproject.chat.models import Room
 
 VIEW, POST = "chat.view_room", "chat.post_room"
@@ -49,12 +52,46 @@ def test_the_monitor_page_opens_for_staff_alone(client_of, staff, alice):
     assert client_of(alice).get(reverse("monitor")).status_code == 403
 
 
+def test_staff_see_who_is_a_member_and_others_do_not(client_of, staff, alice, bob, lobby):
+    content = client_of(staff).get(lobby.get_absolute_url()).content.decode()
+    for button in ("Remove alice", "Add bob"):
+        assert button in content
+    assert "bob" not in client_of(alice).get(lobby.get_absolute_url()).content.decode()
+
+
+def test_staff_alone_add_and_remove_members(client_of, staff, alice, bob, lobby):
+    address = reverse("change_members", args=["lobby"])
+    assert client_of(alice).post(address, {"add": "bob"}).status_code == 403
+    for change, members in [({"add": "bob"}, [alice, bob]), ({"remove": "alice"}, [bob]), ({"add": "nobody"}, [bob])]:
+        assert client_of(staff).post(address, change)["Location"] == lobby.get_absolute_url()
+        assert list(lobby.members.order_by("username")) == members
+
+
+@pytest.mark.django_db
+def test_the_page_to_try_sockets_on_is_for_all_and_has_the_token_of_the_demo(client):
+    assert f'value="{TOKEN}"' in client.get(reverse("try_it")).content.decode()
+
+
+def test_pages_have_no_inline_scripts_or_styles_and_escape_names(client_of, staff, lobby):
+    """A strict Content-Security-Policy would block the former."""
+    staff.username = lobby.name = "<b>"
+    staff.save()
+    lobby.save()
+    for address in ("/", lobby.get_absolute_url(), "/monitor/", "/try/"):
+        content = client_of(staff).get(address).content.decode()
+        assert "<script>" not in content
+        assert re.search(r"<[^>]*\s(on\w+|style)=", content) is None, address
+        assert address == "/monitor/" or "&lt;b&gt;" in content, address
+
+
 @pytest.mark.django_db
 def test_static_files_come_without_a_web_server(client):
     assert client.get("/static/chat/chat.js")["Content-Type"] == "text/javascript"
     assert b"GuardedWebSocket" in client.get("/static/channels_wsdeny/wsdeny.js").content
     assert client.get("/static/chat/chat.css")["Content-Type"] == "text/css"
-    assert client.get("/static/chat/nothing.js").status_code == 404
+    assert client.get("/static/chat/icon.svg")["Content-Type"] == "image/svg+xml"
+    for path in ("chat/nothing.js", "chat"):
+        assert client.get(f"/static/{path}").status_code == 404
 
 
 @pytest.mark.django_db

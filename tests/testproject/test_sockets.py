@@ -9,6 +9,7 @@ from channels.testing import WebsocketCommunicator
 from django.core.cache import cache
 
 from testproject.asgi import application
+from testproject.chat.handshakes import history
 from testproject.chat.models import Message, Token
 from tests.support.clients import fetch, knock
 
@@ -94,14 +95,11 @@ async def test_a_member_first_gets_the_last_fifty_messages(opened, alice, lobby)
     assert [message["text"] for message in history["messages"]] == [str(n) for n in range(1, 51)]
 
 
-async def test_a_message_is_saved_and_reaches_its_writer_the_others_and_the_monitor(
-    conversation, opened, alice, staff, lobby
-):
+async def test_a_message_is_saved_and_reaches_its_writer_and_the_others(conversation, opened, alice, staff, lobby):
     other = await opened(ROOM, staff, events=2)
-    monitor = await opened(MONITOR, staff)
     assert (await conversation.receive_json_from())["type"] == "joined"
     await conversation.send_json_to({"text": " Hello "})
-    for socket in (conversation, other, monitor):
+    for socket in (conversation, other):
         event = await socket.receive_json_from()
         assert (event["type"], event["author"], event["text"]) == ("message", "alice", "Hello")
     assert await Message.objects.filter(room=lobby, author=alice, text="Hello").acount() == 1
@@ -143,6 +141,46 @@ async def test_only_members_may_write(conversation, opened, alice, staff, lobby)
     assert await conversation.receive_json_from() == refused
 
 
+async def test_the_monitor_shows_the_latest_handshakes_and_then_each_that_is_accepted_or_denied(
+    opened, headers_of, alice, bob, staff
+):
+    history.clear()
+
+    async def visit():
+        assert (await knock(application, ROOM, headers=headers_of(bob))).status == 403
+        assert (await knock(application, "/ws/nowhere/", headers=headers_of(None))).status == 404
+        token = (b"authorization", b"Bearer wrong")
+        assert (await knock(application, ROOM, headers=[*headers_of(None), token])).status == 401
+        await opened(ROOM, alice, events=2)
+
+    members = "HasPermission('chat.view_room', obj=room_from_url)"
+    seen = [
+        (403, "Forbidden", ROOM, "bob", members),
+        (404, "Not Found", "/ws/nowhere/", "", ""),
+        (401, "Unauthorized", ROOM, "", members),
+        (101, "Switching Protocols", ROOM, "alice", members),
+    ]
+
+    def row(event):
+        return tuple(event[name] for name in ("status", "text", "path", "user", "policy"))
+
+    await visit()
+    monitor = await opened(MONITOR, staff)
+    assert [row(event) for event in (await monitor.receive_json_from())["handshakes"]] == seen
+    assert row(await monitor.receive_json_from()) == (101, "Switching Protocols", MONITOR, "staff", "IsStaff()")
+    await visit()
+    assert [row(await monitor.receive_json_from()) for _ in seen] == seen
+
+
+async def test_the_monitor_shows_that_access_has_ended(opened, alice, staff, lobby):
+    history.clear()
+    await opened(ROOM, alice, events=2)
+    monitor = await opened(MONITOR, staff, events=2)
+    await sync_to_async(lobby.members.remove)(alice)
+    event = await monitor.receive_json_from(5)
+    assert (event["status"], event["text"], event["user"]) == (4403, "Your access has ended.", "alice")
+
+
 async def test_the_status_answers_a_stranger_and_closes(opened, lobby):
     communicator = await opened(STATUS)
     assert (await communicator.receive_json_from())["rooms"] == 1
@@ -151,7 +189,7 @@ async def test_the_status_answers_a_stranger_and_closes(opened, lobby):
 
 @pytest.mark.parametrize("remove", ["room.members.remove(user)", "user.rooms.remove(room)", "room.members.clear()"])
 async def test_a_member_who_is_removed_loses_the_socket_and_others_keep_theirs(remove, opened, alice, staff, lobby):
-    socket, other = await opened(ROOM, alice, events=2), await opened(MONITOR, staff)
+    socket, other = await opened(ROOM, alice, events=2), await opened(ROOM, staff, events=2)
     await sync_to_async(eval)(remove, {"room": lobby, "user": alice})
     closed = await socket.receive_output(5)
     while closed["type"] != "websocket.close":

@@ -64,6 +64,8 @@ With a ticket that alice's page has asked for, good for one handshake within 30 
 Three times in a minute, and then a 429:
 
   {throttled}
+
+Or in a browser: {origin}/try/
 """
 
 

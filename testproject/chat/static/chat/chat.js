@@ -1,37 +1,15 @@
-// Opens the page's socket, shows what comes through it, and says why when it is denied.
-//
-// A script never sees the status of a handshake: to it, a 403 and a pulled plug look the same. The module asks the
-// address of the socket for the reason, waits, and tries again where that makes sense.
+// A room: its messages as they come, and a form for one's own.
 
-import { GuardedWebSocket } from "../channels_wsdeny/wsdeny.js";
+import { openSocket } from "./socket.js";
 
-const chat = document.getElementById("chat");
-const state = document.getElementById("state");
-const reason = document.getElementById("reason");
-const denial = document.getElementById("denial");
 const log = document.getElementById("log");
 const error = document.getElementById("error");
-const compose = document.getElementById("compose"); // The monitor has none.
+const compose = document.getElementById("compose");
 
-const socket = new GuardedWebSocket(chat.dataset.socket);
-socket.onopen = () => {
-  show("connected");
-  compose?.text.focus();
-};
-socket.onmessage = ({ data }) => receive(JSON.parse(data));
-socket.onretry = ({ problem, delay }) =>
-  show("disconnected", `${problem?.detail ?? "The connection was lost."} Next try in ${Math.ceil(delay)} s.`, problem);
-socket.onclose = ({ problem, code }) =>
-  problem ? show("denied", problem.detail ?? "", problem) : show("closed", `The server has closed it (${code}).`);
-
-function show(name, text = "", problem = undefined) {
-  state.textContent = state.dataset.state = name;
-  reason.textContent = text;
-  for (const control of compose?.elements ?? []) control.disabled = name !== "connected";
-  denial.hidden = !problem;
-  for (const member of denial.querySelectorAll("[data-member]"))
-    member.textContent = problem?.[member.dataset.member] ?? "–";
-}
+const socket = openSocket(receive, (state) => {
+  for (const control of compose.elements) control.disabled = state !== "connected";
+  if (state === "connected") compose.text.focus();
+});
 
 function receive(event) {
   error.textContent = "";
@@ -55,7 +33,7 @@ function addLine(event, text) {
   time.dateTime = date.toISOString();
   time.textContent = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const author = document.createElement("strong");
-  author.textContent = compose ? event.author : `${event.author} @ ${event.room}`;
+  author.textContent = event.author;
   const body = document.createElement("span");
   body.textContent = text;
   line.append(time, author, body);
@@ -64,7 +42,7 @@ function addLine(event, text) {
   return line;
 }
 
-compose?.addEventListener("submit", (event) => {
+compose.addEventListener("submit", (event) => {
   event.preventDefault();
   socket.send(JSON.stringify({ text: compose.text.value }));
   compose.reset();
