@@ -190,18 +190,20 @@ async def test_a_hook_that_gives_up_ends_what_is_inside_it_and_response_hooks_se
     what, end, transport, hooks, ran, caplog
 ):
     (ask, app, _), (do, status) = transport, ENDS[end]
-    outer, inner, statuses = Hooks(), Hooks(), []
+    outer, inner, statuses, limits = Hooks(), Hooks(), [], []
 
     @hooks.around
     async def impatient(request, call_next):
         try:
-            async with asyncio.timeout(0.01):
+            async with asyncio.timeout(None) as limit:
+                limits.append(limit)
                 return await call_next(request)
         except TimeoutError:
             await asyncio.sleep(0.01)
             return do()
 
     async def wait(*args):
+        limits[0].reschedule(0)  # Now that it is waited for, that is too long.
         try:
             await hang()
         finally:
