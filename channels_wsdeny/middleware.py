@@ -14,7 +14,7 @@ from django.urls import Resolver404, get_resolver
 from . import status as statuses
 from .concurrency import run_in_django_thread
 from .conf import conf
-from .exceptions import Deny
+from .exceptions import Deny, HookError
 from .handlers.base import authorize, authorize_sync, policy_checks
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import site_hooks
@@ -55,8 +55,14 @@ class MirrorMiddleware:
     def __call__(self, request: HttpRequest) -> Any:
         """The response of the view, or of hooks and policies in its place; awaitable if asynchronous."""
         context = get_context(request)
-        if context.mirror is not None and context.mirror.is_active:  # The mirror is listed twice.
-            return self.get_response(request)
+        around = context.mirror
+        if around is not None and around.is_active:
+            if around.middleware is self:
+                raise HookError(
+                    "Middleware around MirrorMiddleware called get_response() for a request whose first call has not "
+                    "ended. It may do so once more afterwards."
+                )
+            return self.get_response(request)  # The mirror is listed twice.
         authenticate_view(request)
         given = get_stack_config(request)
         config = given if isinstance(given, StackConfig) else None
@@ -64,7 +70,7 @@ class MirrorMiddleware:
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
         if not (has_hooks or has_default):
             return self.get_response(request)
-        handler = MirrorHandler(request, self.get_response, config, has_default=has_default)
+        handler = MirrorHandler(request, self, config, has_default=has_default)
         return handler.run() if self._is_async else handler.run_sync()
 
     def process_view(
@@ -111,14 +117,14 @@ class MirrorHandler(DjangoHandler):
     def __init__(
         self,
         request: HttpRequest,
-        get_response: Callable[[HttpRequest], Any],
+        middleware: MirrorMiddleware,
         config: StackConfig | None,
         *,
         has_default: bool,
     ) -> None:
-        self._get_response, self._config = get_response, config
-        #: Whether the request is inside now: a second mirror there has nothing to do.
-        self.is_active = False
+        self.middleware, self._get_response, self._config = middleware, middleware.get_response, config
+        #: Whether the request is here now: a second mirror inside has nothing to do.
+        self.is_active = True
         #: Whether nothing has to be asked before the view.
         self.is_ready = False
         #: Whether nothing has to be asked about what inner middleware or a decorator answers.
@@ -140,6 +146,20 @@ class MirrorHandler(DjangoHandler):
         """As of a view; middleware around the mirror has asked for the response before."""
         return self.context.mirror is not None
 
+    def run_sync(self) -> HttpResponseBase:
+        """As of a view."""
+        try:
+            return super().run_sync()
+        finally:
+            self.is_active = False
+
+    async def run(self) -> HttpResponseBase:
+        """As of a view."""
+        try:
+            return await super().run()
+        finally:
+            self.is_active = False
+
     def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
         self._begin(route_hooks)
@@ -148,11 +168,7 @@ class MirrorHandler(DjangoHandler):
             return self.deny_sync(denial)
         if not self.is_ready:
             self.go_on()
-        self.is_active = True
-        try:
-            response: HttpResponseBase = self._get_response(self.context.request)
-        finally:
-            self.is_active = False
+        response: HttpResponseBase = self._get_response(self.context.request)
         checks = self._checks_after(response)
         denial = authorize_sync(self.context, checks)
         if denial is not None:
@@ -166,11 +182,7 @@ class MirrorHandler(DjangoHandler):
         denial = await authorize(self.context, request_hooks)
         if denial is not None:
             return await self.deny(denial)
-        self.is_active = True
-        try:
-            response: HttpResponseBase = await self._get_response(self.context.request)
-        finally:
-            self.is_active = False
+        response: HttpResponseBase = await self._get_response(self.context.request)
         checks = self._checks_after(response)
         denial = await authorize(self.context, checks)
         if denial is not None:

@@ -21,7 +21,7 @@ from django.core.cache import cache
 from django.core.signals import got_request_exception
 from django.http import FileResponse, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.test import AsyncClient
+from django.test import AsyncClient, AsyncRequestFactory
 from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -32,6 +32,7 @@ from django.views.decorators.http import require_POST
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.middleware import MirrorMiddleware
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.support.clients import fetch
@@ -291,6 +292,26 @@ def test_a_subclass_of_the_mirror_and_one_that_a_function_makes_work_as_it_does(
     assert [site.ask(url).body for url in ("/", "/?key=1")] == [b"own check", b"routed"]
     site.serve(hello, hooks=noting(ran, "it"), mirror=[f"{__name__}.make_mirror"]).ask()
     assert [name.removeprefix("it ") for name in ran] == ORDER
+
+
+async def test_middleware_that_asks_the_mirror_again_before_its_answer_gets_past_no_hook(settings):
+    hooks, asked = Hooks(), asyncio.Event()
+
+    @hooks.on_request
+    async def deny(request):
+        await asked.wait()
+        raise Deny(403)
+
+    async def view(request):
+        return HttpResponse("secret")
+
+    settings.CHANNELS_WSDENY = {"HOOKS": [hooks]}
+    mirror, request = MirrorMiddleware(view), AsyncRequestFactory().get("/")
+    first = asyncio.ensure_future(mirror(request))
+    with pytest.raises(HookError, match="whose first call has not ended"):
+        await mirror(request)
+    asked.set()
+    assert ((await first).status_code, (await mirror(request)).status_code) == (403, 403)
 
 
 def test_without_the_mirror_a_stacks_hooks_do_not_reach_views(one, ran):

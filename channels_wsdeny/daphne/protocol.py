@@ -53,6 +53,10 @@ class Response:
     body: bytes = b""
     phrase: str = ""
 
+    def __post_init__(self) -> None:
+        if self.status in BODILESS:
+            self.body = b""
+
     def encode(self, server_name: str) -> bytes:
         """The bytes on the wire (RFC 9112). `server_name` is Daphne's ``--server-name``, perhaps empty."""
         given = {name.lower() for name, _ in self.headers}
@@ -61,16 +65,15 @@ class Response:
             headers.insert(0, (b"date", formatdate(usegmt=True).encode()))
         if server_name and b"server" not in given:
             headers.insert(0, (b"server", server_name.encode()))
-        body = b"" if self.status in BODILESS else self.body
         if self.status not in BODILESS:
-            headers.append((b"content-length", str(len(body)).encode()))
+            headers.append((b"content-length", str(len(self.body)).encode()))
         # A 426 must name its Upgrade header here (RFC 9110 section 7.8).
         headers.append((b"connection", b"upgrade, close" if b"upgrade" in given else b"close"))
         # Some reasons of Autobahn's quote the client's request.
         reason = re.sub(r"[^ -~]", "?", self.phrase or phrase(self.status))
         lines = [f"HTTP/1.1 {self.status} {reason}".encode()]
         lines += [name + b": " + value for name, value in headers]
-        return b"\r\n".join([*lines, b"", body])
+        return b"\r\n".join([*lines, b"", self.body])
 
 
 def accept_headers(message: Message, server_name: str) -> dict[str, list[str]]:

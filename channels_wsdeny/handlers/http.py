@@ -445,7 +445,8 @@ class HttpHandler(AppHandler):
         except asyncio.CancelledError:  # A hook has given up, or the server.
             await self._end_app()
             raise
-        self._reschedule_for_response()
+        finally:
+            self._reschedule_for_response()
         if self._answer.done():
             return self._answer.result()
         endpoint = target.endpoint or target.app

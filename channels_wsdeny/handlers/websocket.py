@@ -772,7 +772,8 @@ class WebSocketHandler(AppHandler):
         except asyncio.CancelledError:  # A hook has given up.
             await _end(tasks)
             raise
-        self._reschedule_for_response()
+        finally:
+            self._reschedule_for_response()
         if self._sender is not None:
             # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which
             # waits for this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.

@@ -240,6 +240,25 @@ async def test_a_hook_that_hangs_is_a_503_and_leaves_no_task(kind, hurry, transp
     assert (answer.status, answer.problem["code"]) == (503, "unavailable")
 
 
+async def test_the_time_limit_counts_again_once_a_hook_has_given_up_on_the_application(hurry, transport, hooks):
+    ask, _, _ = transport
+
+    @hooks.around
+    async def impatient(request, call_next):
+        try:
+            async with asyncio.timeout(0.01):
+                return await call_next(request)
+        except TimeoutError:
+            return Deny(402)
+
+    async def slow(scope, receive, send):
+        await hang()
+
+    hooks.on_response(hang)
+    async with no_task_left():
+        assert (await ask(DenyMiddlewareStack(public(slow), hooks=hooks), "/")).status == 503
+
+
 async def swallow_the_answer(request, call_next):
     with contextlib.suppress(asyncio.CancelledError):
         await call_next(request)
