@@ -54,7 +54,7 @@ class Sigterm:
 
     def _wait(self, until: float, number: int) -> None:
         loop = asyncio.get_running_loop()
-        if registry.sockets() and loop.time() < until:
+        if registry.is_busy and loop.time() < until:
             loop.call_later(_STEP, self._wait, until, number)
         else:
             self._give_on(number)

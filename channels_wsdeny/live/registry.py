@@ -127,6 +127,11 @@ class Registry:
         self._handled = 0
         self.is_draining = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are sockets, or handshakes that are not answered yet."""
+        return bool(self.by_socket or self._connecting)
+
     # What the handler calls
 
     def begin(self, opened: OpenSocket) -> Awaitable[None] | None:

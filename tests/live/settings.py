@@ -34,6 +34,7 @@ SESSION_FILE_PATH = os.environ.get("LIVE_FILES")
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CHANNELS_WSDENY = {"HEARTBEAT": 1.0, "RECHECK_INTERVAL": float(os.environ.get("LIVE_INTERVAL", 0))}
 CHANNELS_WSDENY["DRAIN_SECONDS"] = float(os.environ.get("LIVE_DRAIN", 0))
+CHANNELS_WSDENY["POLICY_TIMEOUT"] = float(os.environ.get("LIVE_TIMEOUT", 4))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+from pathlib import Path
+
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from django.contrib import admin
 from django.contrib.auth import get_user_model, login, logout, update_session_auth_hash
@@ -11,7 +16,8 @@ from django.contrib.sessions.models import Session
 from django.http import HttpResponse
 from django.urls import path
 
-from channels_wsdeny.decorators import login_required, permission_required, public
+from channels_wsdeny.decorators import login_required, permission_required, public, require
+from tests.support.policies import AsyncCheck
 
 
 class Echo(AsyncWebsocketConsumer):
@@ -33,12 +39,20 @@ async def raw(scope, receive, send):
         await send({"type": "websocket.send", "text": event["text"]})
 
 
+async def wait_for_file(request):
+    logging.getLogger("tests.live").info("The policy waits.")
+    while not Path(os.environ["LIVE_FILES"], "go").exists():
+        await asyncio.sleep(0.02)
+    return True
+
+
 sockets = {
     "members": login_required(type("Members", (Echo,), {})).as_asgi(),
     "sync": login_required(type("SyncMembers", (SyncEcho,), {})).as_asgi(),
     "editors": permission_required("auth.change_user")(type("Editors", (Echo,), {})).as_asgi(),
     "public": public(type("Public", (Echo,), {})).as_asgi(),
     "raw": raw,
+    "waiting": require(AsyncCheck(wait_for_file))(type("Waiting", (Echo,), {})).as_asgi(),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -230,3 +232,27 @@ def test_a_drained_server_closes_its_sockets_in_time_and_denies_new_ones(start_s
     else:
         for server in site.servers:
             server.popen.wait(GUARD)
+
+
+def denial_of(client, server):
+    """The status of a server's denials, once there is one."""
+    while True:
+        try:
+            client.open("members", server).close()
+        except InvalidStatus as denied:
+            return denied.response.status_code
+
+
+def test_a_handshake_under_way_is_answered_before_a_drained_server_ends(start_site):
+    site = start_site(drain=GUARD, timeout=GUARD)
+    anna = Client(site, "anna")
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(anna.open, "waiting", server) for server in (0, 1)]
+        for server in site.servers:
+            server.wait_for("The policy waits.")
+            server.popen.terminate()
+        assert [denial_of(anna, server) for server in (0, 1)] == [503, 503]
+        Path(site.environment["LIVE_FILES"], "go").touch()
+        assert [close_of(each.result(GUARD))[0] for each in waiting] == [1012, 1012]
+    for server in site.servers:
+        server.popen.wait(GUARD)
