@@ -145,6 +145,9 @@ SNIPPET = """(code) => new Promise((done) => {
 })"""
 
 
-@pytest.mark.parametrize("snippet", [each for each in blocks("browsers.md", "js") if " = new " in each])
-def test_the_snippets_of_the_page_on_browsers_work(page, snippet):
+SNIPPETS = [*blocks("browsers.md", "js"), *blocks("cookbook.md", "js")]
+
+
+@pytest.mark.parametrize("snippet", [each for each in SNIPPETS if " = new " in each])
+def test_the_snippets_of_the_documentation_work(page, snippet):
     assert page.run(SNIPPET, snippet) == "Not for you."

@@ -26,7 +26,7 @@ page = run_snippets("permissions.md", [PAGE[title] for title in HERE])
 def test_guardian_tells_who_may_see_a_room(tmp_path):
     code = f"""
 import runpy
-sys.argv[1:] = [{str(tmp_path / "database")!r}]
+sys.argv[1:] = [{str(tmp_path / "database")!r}, "permissions.md"]
 runpy.run_module("tests.support.guardian_site", run_name="__main__")
 """
     printed, errors = run_python(code)

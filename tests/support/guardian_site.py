@@ -1,6 +1,8 @@
 """A site with django-guardian, in a process of its own: it prints the answers to the clients of two rooms, as JSON.
 
-python -m tests.support.guardian_site DATABASE
+python -m tests.support.guardian_site DATABASE PAGE
+
+PAGE is permissions.md, or cookbook.md: then it prints the answers to one who is to be invited, is, and is not any more.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ import secrets
 import sys
 
 import django
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from tests.docs.pages import run_snippets, titled
 from tests.support.clients import knock
 
-PAGE = titled("permissions.md")
+PAGE, RECIPES = titled("permissions.md"), titled("cookbook.md")
+SETTINGS = (PAGE if sys.argv[2] == "permissions.md" else RECIPES)["settings of guardian"]
 chosen = {"INSTALLED_APPS": ["channels_wsdeny", "testproject.chat"]}
 chosen["INSTALLED_APPS"] += [f"django.contrib.{name}" for name in ("auth", "contenttypes", "sessions")]
-exec(PAGE["settings of guardian"], chosen)
+exec(SETTINGS, chosen)
 settings.configure(
     SECRET_KEY=secrets.token_hex(32),
     ALLOWED_HOSTS=["testserver"],
@@ -42,6 +46,7 @@ from guardian.utils import get_anonymous_user  # noqa: E402
 
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
 from testproject.chat.models import Room  # noqa: E402
+from tests.support.opened import Opened  # noqa: E402
 
 page = run_snippets("permissions.md", [PAGE["rooms.py"], PAGE["consumers with guardian"]])
 APP = DenyMiddlewareStack(
@@ -74,5 +79,17 @@ async def main(users):
     return found
 
 
+async def invite(users):
+    page = run_snippets("cookbook.md", [RECIPES[title] for title in ("backends.py", "rooms.py", "guardian")])
+    app = DenyMiddlewareStack(URLRouter([path("<slug:slug>/", page.RoomConsumer.as_asgi())]))
+    bob, room = users["bob"], await Room.objects.aget(slug="lobby")
+    before = await knock(app, "/lobby/", user=bob)
+    await sync_to_async(page.invite)(bob, room)
+    socket = await Opened(app, "/lobby/", user=bob).accepted()
+    await sync_to_async(page.uninvite)(bob, room)
+    return [before.status, await socket.close()]
+
+
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(clients()))))
+    run = main if sys.argv[2] == "permissions.md" else invite
+    print(json.dumps(asyncio.run(run(clients()))))
