@@ -60,7 +60,7 @@ def test_the_language_of_every_snippet_is_known():
     """One that is called "py", say, would escape the tests."""
     snippets = "\n".join(snippet for page in PAGES for snippet in _FENCED.findall((DOCS / page).read_text()))
     languages = re.findall(r"^```(\S+)", snippets, re.MULTILINE)
-    assert set(languages) <= {"python", "console", "sh", "json", "js", "html", "text"}
+    assert set(languages) <= {"python", "console", "sh", "json", "js", "html", "text", "nginx", "ini", "yaml"}
 
 
 def test_no_snippet_is_cut_off_in_a_window_of_1300_pixels():

@@ -51,7 +51,7 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self.host = f"127.0.0.1:{port}"
-        self.socket = socket.create_connection(("127.0.0.1", port), GUARD)
+        self.socket = self._connect(port)
         self._buffer = b""
 
     def __enter__(self) -> Connection:
@@ -130,6 +130,9 @@ class Connection:
         return found
 
     # Bytes.
+
+    def _connect(self, port: int) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port), GUARD)
 
     def _write(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -226,7 +229,7 @@ class Http2Connection(Connection):
                 self.h2.acknowledge_received_data(event.flow_controlled_length, self.stream)
             elif isinstance(event, StreamEnded):
                 self._ended = True
-            elif isinstance(event, StreamReset):
+            elif isinstance(event, StreamReset) and not self._ended:  # else our half was still open
                 raise ConnectionResetError(f"the server reset the stream: {event.error_code!r}")
         self._flush()
 
