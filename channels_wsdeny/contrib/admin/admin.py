@@ -115,21 +115,10 @@ class RouteAdmin(ReportAdmin):
             found = report_rows()
         except Exception as error:  # Importing a module of the site can raise anything.
             return [], [_("The routes cannot be read: %s") % type(error).__name__]
-        rows: list[Row] = [
-            (
-                {},
-                (
-                    row.protocol,
-                    row.path,
-                    row.access,
-                    row.policy or "",
-                    row.source,
-                    row.endpoint,
-                    "; ".join(row.remarks),
-                ),
-            )
-            for row in folded(found)
-        ]
+        rows: list[Row] = []
+        for row in folded(found):
+            guarded_by = row.access, row.policy or "", row.source
+            rows.append(({}, (row.protocol, row.path, *guarded_by, row.endpoint, "; ".join(row.remarks))))
         return rows, [summary(found)]
 
 
