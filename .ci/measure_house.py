@@ -243,16 +243,19 @@ def modules_passed(make_request: Any, *arguments: Any) -> list[str]:
         if event == "call" and frame.f_code.co_filename.startswith(f"{PACKAGE}/"):
             passed.append(frame.f_code.co_filename)
 
-    for _ in range(2):
-        asyncio.run(make_request(*arguments))
-    # Threads that run already are seen from Python 3.12 on.
-    getattr(threading, "setprofile_all_threads", threading.setprofile)(profile)
-    sys.setprofile(profile)
-    try:
-        asyncio.run(make_request(*arguments))
-    finally:
-        sys.setprofile(None)
-        getattr(threading, "setprofile_all_threads", threading.setprofile)(None)
+    async def make_requests() -> None:
+        for _ in range(2):
+            await make_request(*arguments)
+        # Threads that run already are seen from Python 3.12 on.
+        getattr(threading, "setprofile_all_threads", threading.setprofile)(profile)
+        sys.setprofile(profile)
+        try:
+            await make_request(*arguments)
+        finally:
+            sys.setprofile(None)
+            getattr(threading, "setprofile_all_threads", threading.setprofile)(None)
+
+    asyncio.run(make_requests())
     return passed
 
 

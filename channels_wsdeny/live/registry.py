@@ -106,7 +106,8 @@ class Registry:
     """The sockets of this process by user and by session, and the handshakes that are not answered yet."""
 
     def __init__(self) -> None:
-        #: Called for a handshake before its policies are asked; what it returns is awaited.
+        #: Called for the first handshakes of an event loop, before their policies are asked: what it returns is awaited,
+        #: until it returns None.
         self.on_begin: Callable[[], Awaitable[None] | None] | None = None
         self.reset()
 
@@ -125,6 +126,7 @@ class Registry:
         self._connecting: dict[OpenSocket, int] = {}
         self._events: deque[Event] = deque()
         self._handled = 0
+        self._begun: asyncio.AbstractEventLoop | None = None
         self.is_draining = False
 
     @property
@@ -145,7 +147,13 @@ class Registry:
             return None
         with self._lock:
             self._connecting[opened] = self._handled
-        return None if self.on_begin is None else self.on_begin()
+        loop = asyncio.get_running_loop()
+        if self.on_begin is None or self._begun is loop:
+            return None
+        waiting = self.on_begin()
+        if waiting is None:
+            self._begun = loop
+        return waiting
 
     def accepted(self, opened: OpenSocket) -> None:
         """Keep the socket, and apply to it what has happened since its handshake began."""
