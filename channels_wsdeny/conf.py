@@ -124,7 +124,7 @@ class Settings:
     #: The origins of pages that may begin a handshake with the credentials that the browser adds: ``"same"`` (the own
     #: host, and ``CSRF_TRUSTED_ORIGINS``), a list in place of the latter, or ``"*"``.
     ORIGINS: Key[Any] = Key(
-        "same", "'same', '*' or a list of origins such as 'https://example.com'", is_origins, falls_back=False
+        "same", "'same', '*' or a list of origins such as ['https://example.com']", is_origins, falls_back=False
     )
     #: Hooks for all requests of the site.
     HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, falls_back=False)

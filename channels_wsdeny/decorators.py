@@ -126,7 +126,18 @@ def guard(endpoint: E, guards: Guards) -> E:
             f"{guards} cannot guard the method {endpoint.__qualname__}. Decorate the class of the consumer or view; "
             "for one method of a view use django.utils.decorators.method_decorator."
         )
-    elif isinstance(endpoint, AsyncConsumer) or is_asgi_app(endpoint):
+    elif isinstance(endpoint, AsyncConsumer):
+        name = type(endpoint).__name__
+        raise TypeError(
+            f"{guards} cannot guard an instance of {name}, which all connections would share. Decorate the class, and "
+            f"write {name}.as_asgi() in the route."
+        )
+    elif isinstance(endpoint, types.MethodType) and endpoint.__name__ in {"as_asgi", "as_view"}:
+        raise TypeError(
+            f"{guards} cannot guard {endpoint.__qualname__} itself. Decorate the class, or what "
+            f"{endpoint.__qualname__}() returns."
+        )
+    elif is_asgi_app(endpoint):
         guarded = GuardedApp(endpoint, guards)
     elif callable(endpoint):
         guarded = guard_view(endpoint, guards)

@@ -201,5 +201,11 @@ def dotted_name(code: Any) -> str:
 def source_location(error: BaseException) -> str:
     """The file and line that raised `error`: the innermost one of the site's own code, else the innermost."""
     frames = traceback.extract_tb(error.__traceback__)[::-1]
-    own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
-    return next((f"{frame.filename}:{frame.lineno}" for frame in own or frames), "?")
+    return own_location(error) or next((f"{frame.filename}:{frame.lineno}" for frame in frames), "?")
+
+
+def own_location(error: BaseException) -> str | None:
+    """The innermost file and line of the site's own code that raised `error`; None if it has no part in it."""
+    frames = traceback.extract_tb(error.__traceback__)[::-1]
+    own = (frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES))
+    return next((f"{frame.filename}:{frame.lineno}" for frame in own), None)

@@ -14,9 +14,10 @@ from channels.middleware import BaseMiddleware
 from channels.security.websocket import OriginValidator
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 
 from ..inspection.endpoints import site_application, site_endpoints
-from ..log import dotted_name
+from ..log import dotted_name, own_location
 from ..policies import HasPermission
 from ..policies.base import policies_within
 from ..routing.guards import guards_of, is_bound
@@ -54,15 +55,22 @@ def place_of(code: Any) -> str:
         return dotted_name(code)
 
 
-def check_application() -> Iterator[tuple[str, str]]:
+def check_application() -> Iterator[tuple[str, ...]]:
     """``ASGI_APPLICATION`` can be imported."""
     try:
         if can_import():
             site_application()
     except Exception as error:  # importing a site's module can raise anything
+        # Django takes an AttributeError inside the module for a name that the module does not have.
+        found: BaseException = next((each for each in (error, error.__cause__) if each and own_location(each)), error)
+        place = own_location(found)
+        hint = "Correct the dotted path, or the error in that module."
+        if "'function' object has no attribute 'as_asgi'" in str(found):
+            hint = "Django's decorators are for views: on consumers, use those of channels_wsdeny.decorators."
         yield (
-            f"ASGI_APPLICATION = {settings.ASGI_APPLICATION!r} cannot be imported: {error!r}",
-            "Correct the dotted path, or the error in that module.",
+            f"ASGI_APPLICATION = {settings.ASGI_APPLICATION!r} cannot be imported: {found!r}",
+            hint,
+            *(() if place is None else (place,)),
         )
 
 
@@ -98,12 +106,14 @@ def check_wrappers() -> Iterator[tuple[str, str]]:
 
 
 def check_routed_classes() -> Iterator[tuple[str, str, str]]:
-    """Routes name ``Consumer.as_asgi()``, not the class."""
-    found = {(way.path, way.app) for way in ways("websocket", "http") if isinstance(way.app, type)}
-    for path, cls in sorted(found, key=lambda pair: pair[0]):
+    """Routes name ``Consumer.as_asgi()``, not the class or an instance."""
+    found = {(way.path, id(way.app)): way.app for way in ways("websocket", "http")}
+    for (path, _), app in sorted(found.items(), key=lambda item: item[0]):
+        cls, named = (app, "the class") if isinstance(app, type) else (type(app), "an instance of")
         if issubclass(cls, AsyncConsumer):
+            fault = "all requests to it fail" if cls is app else "all connections share it, and each other's user"
             yield (
-                f"The route {path!r} names the class {dotted_name(cls)} itself, so all requests to it fail.",
+                f"The route {path!r} names {named} {dotted_name(cls)} itself, so {fault}.",
                 f"Write {cls.__name__}.as_asgi() in the route.",
                 place_of(cls),
             )
@@ -134,16 +144,24 @@ def check_mixins() -> Iterator[tuple[str, str, str]]:
 
 
 def check_permissions() -> Iterator[tuple[str, ...]]:
-    """Every permission that a decorator names exists, or looks like no other that does."""
+    """Every permission that a decorator names exists, or looks like no other that does; and users can have it."""
     known: set[str] = set()
-    endpoints: dict[str, AsgiEndpoint] = {}
+    endpoints: dict[tuple[str, bool], AsgiEndpoint] = {}
     for way in ways("websocket", "http"):
-        for name in _permissions_of(way):
-            endpoints.setdefault(name, way)
-    for name, way in endpoints.items():
+        for each in _permissions_of(way):
+            endpoints.setdefault(each, way)
+    for (name, is_on_object), way in endpoints.items():
         place = () if way.consumer_class is None else (place_of(way.consumer_class),)
         known = known or _known_permissions()
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if is_on_object and _has_only_backends_of_django():
+            yield (
+                f"The permission {name!r} is asked about an object, and AUTHENTICATION_BACKENDS has Django's own "
+                "backends only, which grant none on an object: no user has it but superusers.",
+                "Add a backend for object permissions, such as guardian.backends.ObjectPermissionBackend, or one of "
+                "your own with has_perm(user_obj, perm, obj).",
+                *place,
+            )
         if "." not in name:
             yield (
                 f"The permission {name!r} has no app label, so no user has it but superusers.",
@@ -158,11 +176,21 @@ def check_permissions() -> Iterator[tuple[str, ...]]:
             )
 
 
-def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[str]:
+def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[tuple[str, bool]]:
+    """The permissions that decorators ask for, and whether that is on an object."""
     for policy in (*endpoint.guards.policies, *endpoint.guards.reported):
         for each in policies_within(policy):
             if isinstance(each, HasPermission):
-                yield from each.permissions
+                yield from ((name, each.obj is not None) for name in each.permissions)
+
+
+def _has_only_backends_of_django() -> bool:
+    """Whether nobody but Django's own backends is asked for the permissions of a user."""
+    if not apps.is_installed("django.contrib.auth"):
+        return False
+    asked = getattr(getattr(get_user_model(), "has_perm", None), "__module__", None)
+    paths = [asked, *settings.AUTHENTICATION_BACKENDS]
+    return all(str(path).startswith("django.contrib.auth.") for path in paths)
 
 
 def _known_permissions() -> set[str]:

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 _DOTTED_PATHS: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("DEFAULT_POLICY", as_policy, "a Policy, or of a Policy class that takes no arguments"),
-    ("AUTHENTICATION", lambda path: as_authenticators([path]), "an authentication class that takes no arguments"),
+    (
+        "AUTHENTICATION",
+        lambda path: as_authenticators([path]),
+        "an authentication class without arguments, or an instance",
+    ),
     ("HOOKS", hooks_at, "Hooks"),
     ("MIDDLEWARE", lambda path: make_hooks((path,)), "a Django middleware that has a place on a handshake"),
 )
@@ -65,9 +69,11 @@ def check_values() -> Iterator[tuple[str, str]]:
     """Every value is valid for its key."""
     for name, value in conf.given().items():
         if name in KEYS and not KEYS[name].is_valid(value):
+            is_unlisted = isinstance(value, str) and "a list of" in KEYS[name].expected
+            remedy = f"Write [{value!r}]. " if is_unlisted else ""
             yield (
                 f"CHANNELS_WSDENY[{name!r}] must be {KEYS[name].expected}, found {value!r}.",
-                f"The default is {KEYS[name].default!r}.",
+                f"{remedy}The default is {KEYS[name].default!r}.",
             )
 
 
@@ -98,7 +104,7 @@ def check_origins() -> Iterator[tuple[str, str]]:
     """``ORIGINS`` has origins, which can match the one of a page."""
     origins = conf.given().get("ORIGINS")
     for origin in origins if isinstance(origins, (list, tuple)) else ():
-        if isinstance(origin, str) and not is_pattern(origin):
+        if isinstance(origin, str) and origin != "*" and not is_pattern(origin):
             yield (
                 f"CHANNELS_WSDENY['ORIGINS']: {origin!r} is no origin, and no page can have it.",
                 "Write scheme, host and perhaps port, such as 'https://example.com' or 'https://*.example.com:8443'.",

@@ -89,8 +89,8 @@ def usable_origins(origins: Any) -> Origins:
     """`origins` if they can be used. Raises `ImproperlyConfigured` with what is right."""
     if not is_origins(origins):
         raise ImproperlyConfigured(
-            f"Origins are 'same', '*', or a list such as ['https://example.com', 'https://*.example.org'], found "
-            f"{origins!r}."
+            "ORIGINS, or the argument `origins`, is 'same', '*', or a list such as ['https://example.com', "
+            f"'https://*.example.org'], found {origins!r}."
         )
     usable: Origins = origins
     return usable

@@ -73,7 +73,7 @@ class Trace:
 
     def note_route(self, match: ResolverMatch | None) -> None:
         """Note the route and the endpoint, the first time that they are known."""
-        if match is not None and self.route is None:
+        if match is not None and match.route is not None and self.route is None:
             self.route, self.endpoint = match.route, dotted_name(match.func)
 
     @contextmanager

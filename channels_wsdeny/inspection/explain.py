@@ -91,7 +91,7 @@ class Explanation:
 
     def lives_by(self) -> list[str]:
         """What closes the socket once it is gone, see `channels_wsdeny.live`; empty for one that is not accepted."""
-        if not (self.messages and self.messages[0]["type"] == "websocket.accept" and conf.LIVE):
+        if not (self._is_accepted() and self._is_guarded() and conf.LIVE):
             return []
         allowed = [noted for noted in self.trace.noted if noted.answer == "allowed"]
         credentials = [noted.name for noted in allowed if noted.kind == "authentication"]
@@ -100,6 +100,13 @@ class Explanation:
             found.append("the session")
         policies = [noted.name for noted in allowed if noted.kind == "policy" and noted.depth == 0]
         return [*found, *(name for name in policies if not name.startswith(_ONCE))]
+
+    def _is_accepted(self) -> bool:
+        return bool(self.messages) and self.messages[0]["type"] == "websocket.accept"
+
+    def _is_guarded(self) -> bool:
+        """Whether a policy was asked, as for every consumer that has a decorator, or is inside a stack."""
+        return any(noted.kind == "policy" for noted in self.trace.noted)
 
     def lines(self) -> Iterator[str]:
         """The explanation as lines of text."""
@@ -113,6 +120,8 @@ class Explanation:
         yield from _response(self.messages) if self.messages else ["No answer."]
         if lives_by := self.lives_by():
             yield from ("", f"It is open as long as these last: {escape(', '.join(lives_by))}.")
+        if self._is_accepted() and not self._is_guarded():
+            yield from ("", "No policy was asked: it is open to everybody. Is it inside a DenyMiddlewareStack?")
         if self.hanging is not None:
             yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(self.hanging)}.")
 
@@ -145,7 +154,10 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
     """
     application = site_application()
     if application is None and protocol == "websocket":
-        raise CommandError("ASGI_APPLICATION is not set, so there are no sockets.")
+        raise CommandError(
+            "ASGI_APPLICATION is not set, so there are no sockets. It is the dotted path of the application, such as "
+            "'mysite.asgi.application'."
+        )
     if protocol == "http" and not site_endpoints("http"):
         application = ASGIHandler()  # Another server has the site's views.
     logins = {}

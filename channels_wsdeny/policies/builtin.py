@@ -175,7 +175,10 @@ class HasPermission(Policy):
         several = isinstance(permission, Iterable) and not isinstance(permission, (str, type))
         permissions: tuple[Any, ...] = tuple(permission) if several else (permission,)
         if not permissions or not all(isinstance(name, str) and name for name in permissions):
-            raise TypeError(f'A permission is "app.codename", or several of them; found {permission!r}.')
+            raise TypeError(
+                'Write HasPermission("app.codename") or @permission_required("app.codename"), or several of them in a '
+                f"list; found {permission!r}."
+            )
         if obj is not None and not callable(obj):
             raise TypeError(f"HasPermission(obj=...) takes a callable on the request, found {obj!r}.")
         self.permissions: tuple[str, ...] = permissions

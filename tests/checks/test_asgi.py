@@ -130,6 +130,14 @@ def test_what_keeps_an_application_from_being_imported_is_named(source, cause, m
     assert (message.id, cause in message.msg) == ("channels_wsdeny.W003", True)
 
 
+def test_a_decorator_of_django_on_a_consumer_is_told_from_a_name_that_the_module_does_not_have(messages, asgi_of):
+    asgi_of("from django.contrib.auth.decorators import login_required\napplication = login_required(dict).as_asgi()")
+    (message,) = messages()
+    assert "cannot be imported: AttributeError(\"'function' object has no attribute 'as_asgi'\")" in message.msg
+    assert message.obj.endswith("asgi_of_this_test.py:2")
+    assert "channels_wsdeny.decorators" in message.hint
+
+
 def test_the_checks_before_tests_look_only_at_an_application_that_was_imported(ids, asgi_of, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["manage.py", "test", "chat"])
     asgi_of("import nowhere")
@@ -143,6 +151,14 @@ def test_a_routed_class_is_named_with_its_route_inside_and_outside_of_a_stack(me
     assert (message.id, "'/ws/'" in message.msg) == ("channels_wsdeny.E006", True)
     assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
     assert [message.id for message in messages(router)] == ["channels_wsdeny.E006", "channels_wsdeny.W002"]
+    beside_http = ProtocolTypeRouter({"websocket": AsyncWebsocketConsumer, "http": get_asgi_application()})
+    assert [message.id for message in messages(DenyMiddlewareStack(beside_http))] == ["channels_wsdeny.E006"]
+
+
+def test_a_routed_instance_is_an_error_for_all_connections_would_share_it(messages):
+    (message,) = messages(DenyMiddlewareStack(URLRouter([path("ws/", AsyncWebsocketConsumer())])))
+    assert (message.id, "names an instance of" in message.msg) == ("channels_wsdeny.E006", True)
+    assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
 
 
 class Mixin:
@@ -208,6 +224,19 @@ def test_a_permission_that_seems_misspelt_is_reported(name, hint, wrap, messages
     found = messages(DenyMiddlewareStack(guarded.as_asgi()))
     expected = [] if hint is None else [("channels_wsdeny.W010", hint)]
     assert [(message.id, message.hint) for message in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("backends", "obj", "found"),
+    [
+        (["django.contrib.auth.backends.ModelBackend"], str, ["W010"]),
+        (["django.contrib.auth.backends.ModelBackend"], None, []),
+        (["django.contrib.auth.backends.ModelBackend", "testproject.chat.backends.RoomBackend"], str, []),
+    ],
+)
+def test_a_permission_on_an_object_needs_a_backend_that_knows_objects(backends, obj, found, ids):
+    guarded = permission_required("chat.view_room", obj=obj)(type("Guarded", (AsyncWebsocketConsumer,), {}))
+    assert ids(DenyMiddlewareStack(guarded.as_asgi()), AUTHENTICATION_BACKENDS=backends) == found
 
 
 @permission_required("auth.add_usr")

@@ -52,6 +52,7 @@ def test_the_mirror_comes_after_sessions_and_users(middleware, found, ids):
         ("AUTHENTICATION", ["channels_wsdeny.authentication.missing", "os.path"], ["E004", "E004"]),
         ("ORIGINS", ["https://example.com", "https://*.example.com:8443", "null", "capacitor://localhost"], []),
         ("ORIGINS", ["example.com", "https://example.com/", "https://*example.com"], ["E020"] * 3),
+        ("ORIGINS", ["*"], ["E003"]),
     ],
 )
 def test_classes_and_origins_can_be_used(key, value, found, ids):
@@ -155,6 +156,8 @@ def test_a_wrong_value_is_shown_with_what_is_expected_and_the_default(messages):
     assert message.id == "channels_wsdeny.E003"
     assert message.msg == "CHANNELS_WSDENY['POOL_SIZE'] must be a whole number of threads above 0, found 'lots'."
     assert message.hint == "The default is 16."
+    (message,) = messages(CHANNELS_WSDENY={"ORIGINS": "https://example.com"})
+    assert message.hint == "Write ['https://example.com']. The default is 'same'."
 
 
 @pytest.mark.parametrize(

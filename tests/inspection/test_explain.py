@@ -144,7 +144,6 @@ def test_it_predicts_what_every_case_gets(folder, case, users, ask, settings):
 NOT_RUN = {
     "public": open_consumer,
     "decorated application": public(Runs.as_asgi()),
-    "instance": public(Runs()),
     "synchronous": public(subclass(RunsSync)).as_asgi(),
     "function": public(runs),
     "in a wrapper": Wrapper(open_consumer),
@@ -476,6 +475,13 @@ def test_what_the_life_of_a_socket_depends_on_is_told(ask, users):
     assert last(token, **bearing) == told
     assert "as long as" not in ask(DenyMiddlewareStack(public(consumer))).text
     assert "as long as" not in ask(DenyMiddlewareStack(consumer)).text
+
+
+def test_a_consumer_that_nothing_guards_is_told_to_be_open(ask, users):
+    lines = ask(URLRouter([path("", AsyncWebsocketConsumer.as_asgi())]), user="alice").text.splitlines()
+    assert "No policy was asked: it is open to everybody." in lines[-1]
+    assert [line for line in lines if "as long as" in line or "unnamed" in line] == []
+    assert "No policy" not in ask(DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi()))).text
 
 
 def test_nothing_secret_is_told_of_the_request(ask):
