@@ -31,8 +31,8 @@ def _warn_if_not_installed() -> None:
     """Say once that the app is not installed: without it there are no checks, commands and translations."""
     if not apps.is_installed("channels_wsdeny"):
         sys.stderr.write(
-            "'channels_wsdeny' is not in INSTALLED_APPS, so its system checks, commands and `runserver` are missing. "
-            "Put it there, before 'daphne'.\n"
+            "'channels_wsdeny' is not in INSTALLED_APPS, so its system checks, commands and `runserver` are missing, "
+            "and a log-out closes no open socket. Put it there, before 'daphne'.\n"
         )
 
 

@@ -32,6 +32,7 @@ _REGISTERED = frozenset(map(int, HTTPStatus))
 _DETAILS: dict[str, Text] = {
     "bad_request": _("The request could not be understood."),
     "not_authenticated": _("You need to log in first."),
+    "invalid_credentials": _("The credentials are wrong, or have expired."),
     "permission_denied": _("You do not have permission to open this."),
     "not_found": _("There is nothing at this address."),
     "throttled": _("There were too many requests. Try again later."),

@@ -173,7 +173,9 @@ def _spread(seconds: float) -> float:
 def _debug(context: RequestContext, deny: Deny) -> str:
     text = f"Policy: {context.expression}\n" if context.policy is not None else ""
     if deny.__cause__ is not None:
-        text += "".join(traceback.format_exception(deny.__cause__))
+        # What is no error needs no traceback, which is mostly of this package.
+        show = traceback.format_exception if deny.status >= 500 else traceback.format_exception_only
+        text += "".join(show(deny.__cause__))
     return text
 
 

@@ -63,7 +63,7 @@ async def test_a_program_is_let_in_by_a_token_and_told_why_not(users, settings):
 
     page = recipe("tokens.py", "client.py")
     settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
-    tokens = {page.signer.sign(users["alice"].pk): "hello alice", "made-up": "401 invalid_credentials: You need to log"}
+    tokens = {page.signer.sign(users["alice"].pk): "hello alice", "made-up": "401 invalid_credentials: The cred"}
     async with uvicorn_with(DenyMiddlewareStack(login_required(Greeter).as_asgi())) as port:
         for token, expected in tokens.items():
             assert (await page.first_message(f"ws://127.0.0.1:{port}/", token)).startswith(expected)

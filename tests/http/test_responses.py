@@ -201,6 +201,13 @@ SECRETS = [
 ]
 
 
+def test_with_debug_an_error_has_its_traceback_and_any_other_denial_its_reason(settings):
+    settings.DEBUG = True
+    policy = Check(raising(lambda: Http404("No such room.")))
+    assert ask(policy).problem["debug"] == f"Policy: {policy!r}\ndjango.http.response.Http404: No such room.\n"
+    assert "Traceback" in ask(Secret()).problem["debug"]
+
+
 @pytest.mark.parametrize("accept", ["*/*", "text/plain", "text/html"])
 def test_nothing_of_the_policy_or_the_exception_is_shown_but_with_debug(accept, settings):
     for policy in SECRETS:
