@@ -7,16 +7,18 @@ import json
 import os
 import re
 import shlex
+import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from django.http import HttpResponse
+from channels.generic.websocket import AsyncWebsocketConsumer
 from django.utils.module_loading import import_string
 
 import channels_wsdeny
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.conf import KEYS
+from channels_wsdeny.decorators import login_required
 from channels_wsdeny.policies import IsAuthenticated
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
@@ -43,15 +45,15 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "readme
     "chat/__init__.py": "",
     "chat/consumers.py": CONSUMERS,
     "chat/routing.py": """
-from django.urls import path
+from django.urls import re_path
 from .consumers import ChatConsumer
-websocket_urlpatterns = [path("ws/chat/", ChatConsumer.as_asgi())]
+websocket_urlpatterns = [re_path(r"ws/chat/(?P<room_name>\\w+)/$", ChatConsumer.as_asgi())]
 """,
 }
 
 
 def test_the_first_forty_lines_show_the_site_and_the_answer_to_a_denied_client():
-    first = "\n".join(README.splitlines()[:40])
+    first = "".join(README.splitlines(keepends=True)[:40])
     assert all(shown in first for shown in (ASGI, CONSUMERS, COMMAND, ANSWER))
 
 
@@ -82,9 +84,11 @@ def test_the_site_answers_a_denied_client_as_the_readme_shows(tmp_path):
 
 
 @pytest.fixture
-def namespace(db):
-    """What the remaining snippets define, run one after another as one module."""
-    names = {"AsyncJsonWebsocketConsumer": AsyncJsonWebsocketConsumer, "HttpResponse": HttpResponse, "Room": Room}
+def namespace(users, monkeypatch):
+    """What the remaining snippets define, run one after another as one module, in a site with an app `chat`."""
+    monkeypatch.setitem(sys.modules, "chat.models", SimpleNamespace(Room=Room))
+    monkeypatch.setitem(sys.modules, "chat.tokens", SimpleNamespace(user_of={"secret": users["alice"]}.get))
+    names = {"DenyMiddlewareStack": DenyMiddlewareStack, "router": login_required(AsyncWebsocketConsumer.as_asgi())}
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), names)
     return names
@@ -104,6 +108,12 @@ async def test_the_consumers_of_the_readme_answer_as_it_says(namespace, headers_
     answer = await ask("CallConsumer", "/?version=1", headers=headers_of("alice"))
     assert (answer.status, answer.problem["code"], answer.header("upgrade")) == (426, "outdated", "websocket")
     assert (await ask("CallConsumer", "/?version=2", headers=headers_of("alice"))).status == 101
+
+
+async def test_a_token_opens_the_sockets_of_the_readme(namespace):
+    for token, status in [(b"secret", 101), (b"other", 401)]:
+        headers = [(b"authorization", b"Bearer " + token)]
+        assert (await knock(namespace["application"], "/", headers=headers)).status == status
 
 
 async def test_the_hooks_of_the_readme_tag_what_goes_out(namespace):
