@@ -106,8 +106,8 @@ class Registry:
     """The sockets of this process by user and by session, and the handshakes that are not answered yet."""
 
     def __init__(self) -> None:
-        #: Called for the first handshakes of an event loop, before their policies are asked: what it returns is awaited,
-        #: until it returns None.
+        #: Called for the first handshakes of an event loop, before their policies are asked, until it returns None.
+        #: What it returns is awaited.
         self.on_begin: Callable[[], Awaitable[None] | None] | None = None
         self.reset()
 

@@ -82,7 +82,7 @@ async def test_the_backend_gives_permission_for_one_room(users, headers_of, sett
     assert found == [101, 403, 404, 401]
 
 
-async def test_the_eleventh_try_of_a_minute_and_the_sixth_socket_are_denied(headers_of):
+async def test_the_eleventh_try_of_a_minute_and_the_sixth_socket_are_denied(headers_of, clock):
     cache.clear()
     app = served(recipe("rate limit").TickerConsumer, "")
     opened = [await Opened(app, "/", headers=headers_of("alice")).accepted() for _ in range(5)]
