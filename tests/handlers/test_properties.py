@@ -569,9 +569,12 @@ def sites(draw):
     script = draw(st.lists(steps, max_size=6))
     if draw(st.booleans()):
         script = [("accept", "plain", 0), *script]
+    endpoints = ["function", "function", "consumer", "sync consumer"]
+    if (outermost, *path)[-1].kind != "guards":  # A decorator refuses an instance.
+        endpoints.append("instance")
     return Site(
         (outermost, *path),
-        draw(st.sampled_from(["function", "function", "consumer", "instance", "sync consumer"])),
+        draw(st.sampled_from(endpoints)),
         draw(st.none() | rules(open_to_all)),
         tuple(script),
         draw(users),
