@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
 from daphne.server import Server as DaphneServer
 from django.conf import settings
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from ..conf import KEYS, conf
 from .protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ..types import Message, Scope
 
 
 #: What limits a handshake, and the seconds beyond for what swallows its cancellation, and for response hooks.
 _LIMITS = ("POLICY_TIMEOUT", "ACCEPT_TIMEOUT")
 _MARGIN = 2.0
+#: Seconds that applications have to end once the server ends.
+_PARTING = 2.0
 
 
 class Server(DaphneServer):
@@ -79,6 +81,9 @@ class Server(DaphneServer):
         # Daphne expects an application of each, but an HTTP request that became a handshake has none.
         for protocol in [each for each in self.connections if "application_instance" not in self.connections[each]]:
             del self.connections[protocol]
+        applications = [each["application_instance"] for each in self.connections.values()]
         ended = super().kill_all_applications()
+        if applications:  # Daphne waits for the first that was cancelled.
+            ended = Deferred.fromFuture(asyncio.ensure_future(asyncio.wait(applications, timeout=_PARTING)))
         # One more turn of the loop writes the answers to the transports.
         return ended.addCallback(lambda _: deferLater(reactor, 0))
