@@ -11,8 +11,9 @@ from django.conf import settings
 from django.contrib import auth
 
 from ..concurrency import run_in_background
+from ..db import is_unreachable
 from ..http import session as sessions
-from ..log import logger
+from ..log import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
 _AT_ONCE = 500
 
 
-async def find(sockets: list[Socket]) -> dict[Socket, float]:
-    """When the first of their sessions and credentials expires, in seconds since the epoch, as far as that is known."""
+async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
+    """When the first of their sessions and credentials expires, in seconds since the epoch, as far as that is known.
+
+    The second value is False if the storage of the sessions cannot be reached.
+    """
+    is_complete = True
     keys = {grant.session_key for socket in sockets for grant in socket.opened.grants if grant.session_key}
     try:
         known = await run_in_background(lambda: _session_expiries(keys)) if keys else {}
-    except Exception as error:  # The sockets stay; they are asked again by an event or an interval.
-        logger.warning("It could not be found out when sessions expire: %s", type(error).__name__)
-        known = {}
+    except Exception as error:  # The sockets stay.
+        log_failure(sockets[0].opened.context, error, 503)
+        known, is_complete = {}, not is_unreachable(error)
     found: dict[Socket, float] = {}
     for socket in sockets:
         times = [known[grant.session_key] for grant in socket.opened.grants if grant.session_key in known]
@@ -38,7 +43,7 @@ async def find(sockets: list[Socket]) -> dict[Socket, float]:
         times += [] if credentials is None else [credentials]
         if times:
             found[socket] = min(times)
-    return found
+    return found, is_complete
 
 
 def _session_expiries(keys: set[str]) -> dict[str, float]:

@@ -197,13 +197,19 @@ class Keeper:
 
     async def _look_for_expiry(self) -> None:
         """Find out when the sessions and credentials of new sockets expire; of many sockets at once."""
+        later: list[Socket] = []
         while self._unknown:
             sockets, self._unknown = self._unknown[:_LOOKED_UP_AT_ONCE], self._unknown[_LOOKED_UP_AT_ONCE:]
-            for socket, when in (await expiry.find(sockets)).items():
+            found, is_complete = await expiry.find(sockets)
+            later += [] if is_complete else sockets
+            for socket, when in found.items():
                 # A session that should have expired and is still there is looked at again a little later.
                 is_over = socket.expires is not None and when <= socket.expires
                 self._expire_at(time.time() + conf.HEARTBEAT if is_over else when, socket)
         self._set_timer()
+        if later:
+            self._unknown = [socket for socket in later if socket.opened in self._registry.by_socket]
+            self._loop.call_later(conf.HEARTBEAT, self._start_looking)
 
     def _expire_at(self, when: float, socket: Socket) -> None:
         if socket.opened in self._registry.by_socket:

@@ -15,6 +15,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import alogout, login, logout, update_session_auth_hash
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
+from django.db import OperationalError
 from django.test import RequestFactory
 from django.utils import timezone
 
@@ -223,6 +224,21 @@ async def test_a_session_that_was_prolonged_expires_later(request_of, change, mo
     ((when, _, _),) = registry._keeper()._expiring
     assert (list(found[0]), when > time.time() + 3000) == ([], True)
     await opened.stays()
+
+
+async def test_when_a_session_expires_is_looked_up_again_after_an_outage(request_of, change, settings, monkeypatch):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    monkeypatch.setattr(keeper, "_LOOKING", 60)
+    look_up, outages = expiry._session_expiries, [OperationalError(), ConnectionError()]
+
+    def fail_at_first(keys):
+        if outages:
+            raise outages.pop()
+        return look_up(keys)
+
+    monkeypatch.setattr(expiry, "_session_expiries", fail_at_first)
+    opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
+    assert await opened.close() == (4401, "session_expired")
 
 
 class Token:
