@@ -15,6 +15,7 @@ DATABASES = {
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CHANNELS_WSDENY = json.loads(os.environ.get("SERVERS_CHANNELS_WSDENY", "{}"))
+globals().update(json.loads(os.environ.get("SERVERS_SETTINGS", "{}")))
 
 # One line a record and its traceback, for `test_logs` to read.
 LOGGING = {

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,11 @@ from django.urls import path  # noqa: E402
 
 import channels_wsdeny  # noqa: E402
 from channels_wsdeny import Deny, DenyMiddlewareStack  # noqa: E402
+from channels_wsdeny.conf import conf  # noqa: E402
 from channels_wsdeny.decorators import login_required, public  # noqa: E402
+from channels_wsdeny.policies import IsAuthenticated, Throttle  # noqa: E402
 from tests.support.case_site import Echo, SyncEcho, guarded, websocket_urlpatterns  # noqa: E402
+from tests.support.clients import GUARD  # noqa: E402
 from tests.support.policies import AsyncCheck, Check  # noqa: E402
 
 if TYPE_CHECKING:
@@ -90,6 +94,8 @@ async def ends_without_answering(scope: Scope, receive: Receive, send: Send) -> 
 
 #: What holds the handshakes that wait at ``/hold/``, by their token.
 HELD: dict[str, asyncio.Event] = {}
+#: Where as many handshakes meet as the pool has threads.
+MEETING = threading.Barrier(conf.POOL_SIZE)
 #: Path and query of the connections that the application runs for.
 RUNNING: list[str] = []
 
@@ -143,6 +149,18 @@ async def hold(request: Any) -> bool:
     return kwargs["then"] == "allow"
 
 
+def hang(request: Any) -> bool:
+    """Keep a thread of the pool."""
+    logger.info("hanging %s", request.resolver_match.kwargs["token"])
+    return threading.Event().wait()
+
+
+def meet(request: Any) -> bool:
+    """Deny once every thread of the pool is here."""
+    MEETING.wait(GUARD)
+    return False
+
+
 async def release(request: Any) -> bool:
     HELD.pop(request.resolver_match.kwargs["token"]).set()
     return False
@@ -192,6 +210,9 @@ ENDPOINTS = {
     "never-answers": open_to_all(never_answer),
     "hold/<token>/<then>": guarded(Echo, AsyncCheck(hold)),
     "release/<token>": guarded(Echo, AsyncCheck(release)),
+    "hang/<token>": guarded(Echo, Check(hang)),
+    "meet": guarded(Echo, IsAuthenticated() & Check(meet)),
+    "throttled": guarded(Echo, Throttle("1000/s", key="ip")),
     "report/<token>": guarded(Echo, AsyncCheck(report)),
 }
 router = URLRouter([*websocket_urlpatterns, *(path(f"{url}/", app) for url, app in ENDPOINTS.items())])

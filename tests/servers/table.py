@@ -28,7 +28,8 @@ COMMANDS = {
     "uvicorn-wsproto": f"{_UVICORN} --ws wsproto",
     "hypercorn": _HYPERCORN,
     "hypercorn-h2": _HYPERCORN,
-    "granian": "granian --interface asgi --workers 1 --loop asyncio --port {port}",
+    # It would wait for ever for handshakes that wait.
+    "granian": "granian --interface asgi --workers 1 --workers-kill-timeout 2 --loop asyncio --port {port}",
 }
 SERVERS = list(COMMANDS)
 HTTP1 = [name for name in SERVERS if name != "hypercorn-h2"]

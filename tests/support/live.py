@@ -134,16 +134,17 @@ class Site:
 
 
 class Redis:
-    """A Redis of a test's own, which it may stop, pause and start again."""
+    """A Redis of a test's own, which it may stop, pause and start again; what it has may outlive that."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *, is_lasting=False):
         self._directory, self._popen = directory, None
+        self._options = ["--appendonly", "yes", "--appendfsync", "always"] if is_lasting else ["--appendonly", "no"]
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self):
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._options]
         self._popen = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + GUARD
         while True:
