@@ -147,11 +147,13 @@ def give_up_turn() -> None:
 
 #: Attributes that Django's own connections have; the last ones are set as they connect.
 _DJANGOS = frozenset(vars(DummyWrapper({})).keys() | {"init_commands", "isolation_level", "transaction_mode"})
-#: SQL that sets a variable of the session, or changes its database, but for what Django does when it connects: at the
-#: beginning of a statement, after comments.
-_SETS = re.compile(
-    r"(?:\A|;)(?:\s|--[^\n]*\n|/\*(?:(?!\*/).)*\*/)*(?:set\s+(?!sql_auto_is_null|session\s+transaction)|use\s|reset\s)"
-    r"|\bset_config\s*\(",
+#: SQL that leaves the variables and the database of a session as they are, after comments; and what Django itself sets
+#: when it connects. Anything else may change them: SET and USE, CALL, a second statement, what MySQL runs in a comment.
+_CHANGES_NOTHING = re.compile(
+    r"(?:[\s(]|--[^\n]*\n|/\*(?!M?!)(?:(?!\*/).)*\*/)*"
+    r"(?:(?:select|insert|update|delete|replace|with|savepoint|release|rollback)\b"
+    r"(?!.*(?:;\s*\S|set_config|:=|\binto\s*@|/\*M?!))"
+    r"|(?:set\s+(?:sql_auto_is_null|session\s+transaction)\s[^;]*(?:;\s*)?)+\Z)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -191,7 +193,7 @@ def noting_changes() -> Iterator[None]:
 
 
 def _note_setting(setting: set[Any], execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
-    if not isinstance(sql, str) or _SETS.search(sql):  # What a driver composes cannot be read here.
+    if not isinstance(sql, str) or _CHANGES_NOTHING.match(sql) is None:  # What a driver composes cannot be read here.
         setting.add(context["connection"])
     return execute(sql, params, many, context)
 

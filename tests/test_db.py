@@ -296,7 +296,9 @@ def test_a_connection_that_was_lost_costs_a_handshake_at_most(checks, statuses, 
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("state", ["attribute", "sql", "commented", "second", "composed", "function", "nothing"])
+@pytest.mark.parametrize(
+    "state", ["attribute", "sql", "commented", "second", "composed", "tight", "block", "function", "nothing"]
+)
 def test_the_tenant_that_a_middleware_sets_on_a_connection_holds_for_its_own_handshake_alone(state, run, postgresql):
     """Policies see it. The next handshake in the thread has another connection; one without a tenant keeps it."""
     found = run(
@@ -309,6 +311,8 @@ def test_the_tenant_that_a_middleware_sets_on_a_connection_holds_for_its_own_han
             "sql": "SET search_path TO tenant",
             "commented": "/* a */ -- b\\nSET search_path TO tenant",
             "second": "SELECT 1; SET search_path TO tenant",
+            "tight": 'SET"search_path"TO tenant',
+            "block": "DO $$ BEGIN SET search_path TO tenant; END $$",
             "composed": SQL("SET search_path TO {{}}").format(Identifier("tenant")),
         }}
         state, seen, choosing = {state!r}, [], [True]
