@@ -210,6 +210,31 @@ def watch_engine(engine: Any) -> None:
 
     engine.delete, engine.adelete = watched_delete, watched_adelete
     engine.cycle_key, engine.acycle_key = watched_cycle_key, watched_acycle_key
+    if hasattr(engine, "_get_session_from_db"):
+        _name_by_stored_key(engine)
+
+
+def _name_by_stored_key(engine: Any) -> None:
+    """Have a session go by the key that its database has for it.
+
+    MySQL also finds it by one that differs in case or accents, by which no log-out would find its sockets.
+    """
+    find, afind = engine._get_session_from_db, engine._aget_session_from_db
+
+    def stored(session: Any, row: Any) -> Any:
+        if row is not None:
+            session._session_key = row.session_key
+        return row
+
+    @functools.wraps(find)
+    def named_find(self: Any) -> Any:
+        return stored(self, find(self))
+
+    @functools.wraps(afind)
+    async def named_afind(self: Any) -> Any:
+        return stored(self, await afind(self))
+
+    engine._get_session_from_db, engine._aget_session_from_db = named_find, named_afind
 
 
 class _Telling:

@@ -35,6 +35,7 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions import middleware as sessions_middleware
 from django.contrib.sessions.backends import cache as cache_sessions
+from django.contrib.sessions.backends import cached_db
 from django.contrib.sessions.backends import db as db_sessions
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
@@ -184,6 +185,16 @@ def test_a_session_loads_by_its_key_and_cleans_up_by_two_methods(db):
     assert (session.modified, session.accessed) == (False, False)
     assert {"create", "delete", "load", "aload"} <= set(dir(session))
     assert db_sessions.SessionStore().key_salt.endswith(db_sessions.SessionStore.__qualname__)
+
+
+@pytest.mark.parametrize("engine", [db_sessions, cached_db])
+async def test_the_database_engines_look_for_a_session_by_one_method(engine, monkeypatch):
+    async def nothing(self):
+        return None
+
+    monkeypatch.setattr(engine.SessionStore, "_get_session_from_db", lambda self: None)
+    monkeypatch.setattr(engine.SessionStore, "_aget_session_from_db", nothing)
+    assert (engine.SessionStore("a" * 32).load(), await engine.SessionStore("a" * 32).aload()) == ({}, {})
 
 
 @pytest.mark.django_db

@@ -107,6 +107,24 @@ async def test_a_session_that_ends_closes_its_sockets_and_no_others(engine, end,
     await elsewhere.stays()
 
 
+@pytest.mark.parametrize("engine", ["db", "cached_db"], indirect=True)
+async def test_a_session_that_the_database_finds_by_its_key_in_capitals_ends_too(
+    engine, request_of, change, monkeypatch
+):
+    """As MySQL does by default."""
+    look = Session.objects.filter
+
+    def get(manager, session_key, **more):
+        return look(session_key__iexact=session_key, **more).get()
+
+    monkeypatch.setattr(type(Session.objects), "get", get)
+    request = await change(request_of)
+    capitals = cookie_header(sessionid=request.session.session_key.upper())
+    opened = await Opened(members, headers=capitals).accepted()
+    await change(lambda: logout(again(request)))
+    assert await opened.close() == (4401, "session_ended")
+
+
 async def test_asynchronous_code_ends_sessions_too(engine, request_of, change):
     request = await change(request_of)
     opened = await Opened(members, headers=headers(request)).accepted()
