@@ -19,7 +19,7 @@ from .handlers.base import authorize, authorize_sync, policy_checks
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
-from .http.request import full_path
+from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
 from .policies.builtin import default_policy
 
@@ -68,7 +68,7 @@ class MirrorMiddleware:
         config = given if isinstance(given, StackConfig) else None
         has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
-        if not (has_hooks or has_default):
+        if not (has_hooks or has_default or is_authentication_due(request)):
             return self.get_response(request)
         handler = MirrorHandler(request, self, config, has_default=has_default)
         return handler.run() if self._is_async else handler.run_sync()
@@ -170,7 +170,7 @@ class MirrorHandler(DjangoHandler):
             self.go_on()
         response: HttpResponseBase = self._get_response(self.context.request)
         checks = self._checks_after(response)
-        denial = authorize_sync(self.context, checks)
+        denial = authorize_sync(self.context, checks) if checks else self._refusal_behind(response)
         if denial is not None:
             return self._withhold(response, denial)
         self._tell_stack(response)
@@ -184,7 +184,7 @@ class MirrorHandler(DjangoHandler):
             return await self.deny(denial)
         response: HttpResponseBase = await self._get_response(self.context.request)
         checks = self._checks_after(response)
-        denial = await authorize(self.context, checks)
+        denial = await authorize(self.context, checks) if checks else self._refusal_behind(response)
         if denial is not None:
             late: Denial = denial
             return await run_in_django_thread(lambda: self._withhold(response, late))
@@ -238,6 +238,13 @@ class MirrorHandler(DjangoHandler):
         policies = (*(own.policies if own else ()), *guards_within(self.view))
         return policy_checks(policies or self._default_policies(self.view))
 
+    def _refusal_behind(self, response: HttpResponseBase) -> Denial | None:
+        """The refusal of wrong credentials that inner middleware has met; Django has made its page for a 403 of it."""
+        if response.status_code < 400:
+            return None
+        refusal: Denial | None = vars(self.context.request).pop("_wsdeny_refusal", None)
+        return refusal
+
     def _default_policies(self, view: Callable[..., Any] | None) -> tuple[Policy, ...]:
         guards = guards_of_view(view)
         has_own = (guards is not None and guards.policies) or guards_within(view)
@@ -274,6 +281,8 @@ def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -
     """The response to an exception of which Django makes a page: a hook's, or that of a `Deny`; else None."""
     context = get_context(request)
     handler: DjangoHandler = context.mirror or DjangoHandler(request)
+    if vars(request).get("_wsdeny_refusal") is error:
+        del vars(request)["_wsdeny_refusal"]  # It is answered here.
     answer = error if handler.runner is None else handler.runner.rescue_sync(error)
     if answer is error and not isinstance(error, Deny):
         return None

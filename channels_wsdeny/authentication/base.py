@@ -15,6 +15,7 @@ from ..concurrency import call_sync
 from ..conf import conf
 from ..exceptions import Deny
 from ..http.context import noting
+from ..http.exception_handler import denial_of, means_denial
 from ..http.request import ScopeRequest, anonymous_user, known_user
 
 if TYPE_CHECKING:
@@ -229,6 +230,20 @@ def _instance(value: Any, where: str) -> Any:
 # What a request is authenticated by
 
 
+class RefusedCredentials(Deny, PermissionDenied):
+    """Wrong credentials of a request to a view: where other middleware looks at the user, Django makes a 403 of them.
+
+    They stay in the request until something has answered them.
+    """
+
+    @classmethod
+    def of(cls, deny: Deny) -> RefusedCredentials:
+        """The same denial."""
+        return cls(
+            deny.status, deny.detail, code=deny.code, headers=deny.headers, response=deny.response, **deny.members
+        )
+
+
 class _Lazy:
     """Authenticates a request when its user is first looked at, once."""
 
@@ -246,6 +261,9 @@ class _Lazy:
             user, request.auth = self._authentication.authenticate(request)
         except Exception as error:
             self._refusal = error
+            if not isinstance(request, ScopeRequest) and means_denial(error):
+                self._refusal = vars(request)["_wsdeny_refusal"] = RefusedCredentials.of(denial_of(error))
+                raise self._refusal from error
             raise
         if user.is_authenticated:  # else a challenge may be asked of what the classes have written into them
             vars(request).pop("_wsdeny_drf_requests", None)

@@ -280,6 +280,10 @@ class ScopeRequest(ASGIRequest):
 
     # The rest
 
+    def __repr__(self) -> str:
+        """As of Django's, without the query string: logs print it, and tickets and tokens stand there."""
+        return f"<{type(self).__name__}: {self.scope.get('method', 'GET')} {self.scope.get('path', '')!r}>"
+
     @cached_property
     def ctx(self) -> SimpleNamespace:
         """A namespace for the site, which lives as long as the connection."""

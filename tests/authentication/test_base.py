@@ -14,6 +14,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
 from django.utils.functional import SimpleLazyObject
+from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
@@ -259,6 +260,41 @@ def test_all_views_under_the_mirror_are_authenticated_with_the_classes_of_the_st
     site.log_in(users["bob"])
     assert site.ask().body == b"bob"
     assert site.ask(x_name="alice").body == b"alice"
+
+
+def looking(get_response):
+    """A middleware that looks at the user, as one that notes who was seen does."""
+
+    def middleware(request):
+        assert request.user.is_anonymous
+        return get_response(request)
+
+    return middleware
+
+
+LOOKING = ["tests.authentication.test_base.looking"]
+LOGIN_REQUIRED = ["django.contrib.auth.middleware.LoginRequiredMiddleware"]
+
+
+@pytest.mark.parametrize("inside", [[], LOOKING, LOGIN_REQUIRED], ids=["view", "middleware", "process_view"])
+@pytest.mark.parametrize(
+    "refusal", [Deny(401), PermissionDenied(), AuthenticationFailed()], ids=["ours", "django", "drf"]
+)
+def test_wrong_credentials_are_a_401_wherever_behind_the_mirror_the_user_is_looked_at(refusal, inside, users, site):
+    named = Named(users)
+    named.refusal = refusal
+    site.serve(lambda request: HttpResponse(request.user.username), inside=inside, AUTHENTICATION=[named])
+    refused = site.ask(x_name="wrong")
+    assert (refused.status, refused.headers["www-authenticate"], named.asked) == (401, "Named", 1)
+
+
+def test_a_view_that_goes_on_with_wrong_credentials_has_answered(users, site):
+    def view(request):
+        with pytest.raises(Deny):
+            request.user.is_authenticated  # noqa: B018 - it is lazy
+        return HttpResponse("done")
+
+    assert site.serve(view, AUTHENTICATION=[Named(users)]).ask(x_name="wrong").body == b"done"
 
 
 def view_of(decorate):

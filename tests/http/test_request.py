@@ -57,7 +57,7 @@ FACTS = {
     "no body of a length": (handshake(headers=[(b"content-length", b"9")]), lambda r: r.body, b""),
     "no body of no length": (handshake(headers=[(b"content-length", b"many")]), lambda r: r.body, b""),
     "no form": (handshake(headers=FORM), lambda r: (dict(r.POST), dict(r.FILES)), ({}, {})),
-    "repr": (handshake("/ws/?a=1"), repr, "<HandshakeRequest: GET '/ws/?a=1'>"),
+    "repr": (handshake("/ws/?a=1"), repr, "<HandshakeRequest: GET '/ws/'>"),
     "ws": (handshake(scheme="ws"), lambda r: (r.scheme, r.is_secure()), ("http", False)),
     "wss": (handshake(scheme="wss"), lambda r: (r.scheme, r.is_secure()), ("https", True)),
     "https": (handshake(scheme="https"), lambda r: r.is_secure(), True),
@@ -236,3 +236,11 @@ def test_an_attribute_error_inside_the_user_says_what_is_missing(sessions, setti
     headers = cookie_header(**{settings.SESSION_COOKIE_NAME: session.session_key})
     assert ask(guarded(IsAuthenticated(), accept_all), "/", headers=headers).status == 500
     assert "'Stumbling' object has no attribute 'nothing'" in caplog.text
+
+
+def test_a_request_prints_no_query_string():
+    """Not even one that cannot be decoded: formatters of log records print whatever is on them."""
+    assert (
+        repr(HandshakeRequest(websocket_scope("/a/", query_string=b"ticket=secret"))) == "<HandshakeRequest: GET '/a/'>"
+    )
+    assert repr(AppRequest(http_scope("/a/", query_string=b"\xff", method="PUT"))) == "<AppRequest: PUT '/a/'>"
