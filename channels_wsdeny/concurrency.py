@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 from asgiref.sync import async_to_sync, sync_to_async
 
 from .conf import conf
-from .db import close_idle_connections, give_up_turn, managed_connections, seconds_until_close
+from .db import carrying, close_idle_connections, give_up_turn, managed_connections, seconds_until_close, state_of
 from .log import logger
 
 if TYPE_CHECKING:
@@ -247,9 +247,13 @@ async def _run(function: Callable[[], T], pool: Any) -> T:
     if _in_pool.get():
         return await run_in_django_thread(function)
 
+    # A thread that the request holds has the state of the request's connections.
+    state = {} if isinstance(pool, HeldThread) else state_of()
+
     def run() -> T:
         _in_pool.set(True)
-        return _contained(function)()
+        with carrying(state):
+            return _contained(function)()
 
     try:
         return await sync_to_async(run, thread_sensitive=False, executor=pool)()

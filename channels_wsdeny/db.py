@@ -15,18 +15,22 @@ import threading
 import time
 import weakref
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import Context, ContextVar
 from functools import lru_cache, partial
 from socket import gaierror
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from django.core.cache import caches
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
 from django.db.backends.dummy.base import DatabaseWrapper as DummyWrapper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from django.core.cache.backends.base import BaseCache
+
+T = TypeVar("T")
 
 #: Seconds between two looks of an idle thread at its connections, at least.
 _LEAST_WAIT = 1.0
@@ -171,25 +175,80 @@ def _attributes(connection: Any) -> dict[str, Any]:
     }
 
 
+#: For each alias, the attributes that middleware has set on the connection.
+State: TypeAlias = "Mapping[str, Mapping[str, Any]]"
+#: That of the request which the code that runs now belongs to: it follows the request from thread to thread.
+_state: ContextVar[State] = ContextVar("wsdeny_connection_state", default=MappingProxyType({}))
+
+
 @contextmanager
-def noting_changes() -> Iterator[None]:
+def noting_changes() -> Iterator[Callable[[], None]]:
     """Note which connections of this thread get another state: they are closed, and dropped, at the end of the job.
 
-    That is attributes that are not Django's own, such as a tenant, and variables of the database's session.
+    That is attributes that are not Django's own, such as a tenant, and variables of the database's session. Yields a
+    function that has the attributes follow the request, see `carrying`.
     """
     before = {connection: _attributes(connection) for connection in connections.all()}
     setting: set[Any] = set()
+
+    def carry() -> None:
+        for connection, known in before.items():
+            changed = {name: value for name, value in _attributes(connection).items() if known.get(name) is not value}
+            if changed:
+                state = _state.get()
+                _state.set({**state, connection.alias: {**state.get(connection.alias, {}), **changed}})
+
     with ExitStack() as stack:
         for connection in before:
             stack.enter_context(connection.execute_wrapper(partial(_note_setting, setting)))
         try:
-            yield
+            yield carry
         finally:
             for connection, known in before.items():
                 now = _attributes(connection)
                 is_same = known.keys() == now.keys() and all(known[name] is now[name] for name in known)
                 if _job.is_managed and (connection in setting or not is_same):
                     _job.changed.setdefault(connection, known)
+
+
+def state_of(context: Context | None = None) -> State:
+    """The state of the connections of the request that runs now, or that `context` is of."""
+    return _state.get() if context is None else context.get(_state, {})
+
+
+def forget_state() -> None:
+    """Begin a request, perhaps in the context of another one."""
+    if _state.get():
+        _state.set({})
+
+
+@contextmanager
+def carrying(state: State) -> Iterator[None]:
+    """Run something with what the middleware of its request has set on the connections, in another thread."""
+    for alias, attributes in state.items():
+        connection = connections[alias]
+        _job.changed.setdefault(connection, _attributes(connection))
+        vars(connection).update(attributes)
+        if not connection.allow_thread_sharing:
+            connection.close()  # The session of the database has yet to follow them.
+    try:
+        yield
+    finally:
+        if state:
+            _undo_changes()
+
+
+def by_state(items: Iterable[T], state_of: Callable[[T], State]) -> list[tuple[State, list[T]]]:
+    """`items` by their state."""
+    groups: list[tuple[State, list[T]]] = []
+    for item in items:
+        state = state_of(item)
+        group = next((members for known, members in groups if known == state), None)
+        if group is None:
+            groups.append((state, [item]))
+        else:
+            group.append(item)
+    return groups
 
 
 def _note_setting(setting: set[Any], execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -286,8 +286,13 @@ class _Steps:
     @staticmethod
     def _hook(function: Callable[..., Any], *, blocking: bool) -> Callable[..., Any]:
         def hook(request: HttpRequest, *response: Any) -> Any:
-            with noting_changes() if blocking else nullcontext():
+            if not blocking:
                 return function(request, *response)
+            with noting_changes() as carry:
+                answer = function(request, *response)
+                if not response:
+                    carry()
+                return answer
 
         return hook
 
@@ -355,9 +360,15 @@ class _Chain:
         return hook
 
     def _call(self, request: HttpRequest, get_response: Callable[..., HttpResponseBase]) -> HttpResponseBase:
-        with self._around(request, get_response), noting_changes():
-            response: HttpResponseBase = self._handler(request)
-            return response
+        with noting_changes() as carry:
+
+            def inside(request: HttpRequest) -> HttpResponseBase:
+                carry()
+                return get_response(request)
+
+            with self._around(request, inside):
+                response: HttpResponseBase = self._handler(request)
+                return response
 
     @contextmanager
     def _around(self, request: HttpRequest, get_response: Callable[..., Any]) -> Iterator[None]:
@@ -422,8 +433,10 @@ def _view_hook(process: Callable[..., Any]) -> Callable[..., Any]:
 
     def hook(request: HttpRequest) -> Any:
         try:
-            with noting_changes():
-                return process(*arguments(request)) or None
+            with noting_changes() as carry:
+                answer = process(*arguments(request)) or None
+                carry()
+                return answer
         except Exception as error:  # as Django, which does not ask process_exception() about it
             return denial_of(error)
 

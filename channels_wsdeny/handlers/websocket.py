@@ -26,6 +26,7 @@ from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import take_tokens
 from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
+from ..db import forget_state
 from ..exceptions import Deny, HandshakeDenied, HookError
 from ..headers import check_headers
 from ..hooks.registry import site_hooks
@@ -347,6 +348,7 @@ class WebSocketHandler(AppHandler):
         """Take the connect event, and take the handshake to its answer and the application to its end."""
         if not is_connect(await self._connection.receive()):
             return
+        forget_state()
         request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
         context.handler = self

@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 from django.contrib import auth
 
 from ..concurrency import run_in_background
-from ..db import is_unreachable
+from ..db import by_state, carrying, is_unreachable, state_of
 from ..http import session as sessions
 from ..log import log_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .registry import Socket
+
+T = TypeVar("T")
 
 #: Keys in one query.
 _AT_ONCE = 500
@@ -30,9 +32,9 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
     The second value is False if the storage of the sessions cannot be reached.
     """
     is_complete = True
-    keys = {grant.session_key for socket in sockets for grant in socket.opened.grants if grant.session_key}
     try:
-        known = await run_in_background(lambda: _session_expiries(keys)) if keys else {}
+        has_sessions = any(grant.session_key for socket in sockets for grant in socket.opened.grants)
+        known = await run_in_background(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
     except Exception as error:  # The sockets stay.
         log_failure(sockets[0].opened.context, error, 503)
         known, is_complete = {}, not is_unreachable(error)
@@ -44,6 +46,17 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
         if times:
             found[socket] = min(times)
     return found, is_complete
+
+
+def _by_key(sockets: Iterable[Socket], look: Callable[[set[str]], dict[str, T]]) -> dict[str, T]:
+    """What `look` finds for the keys of the sessions of `sockets`, on connections as those of their handshakes."""
+    found: dict[str, T] = {}
+    for state, members in by_state(sockets, lambda socket: state_of(socket.opened.app_context)):
+        keys = {grant.session_key for socket in members for grant in socket.opened.grants if grant.session_key}
+        if keys:
+            with carrying(state):
+                found |= look(keys)
+    return found
 
 
 def _session_expiries(keys: set[str]) -> dict[str, float]:
@@ -67,18 +80,17 @@ def _age(key: str) -> float:
 
 async def gone(sockets: Iterable[Socket]) -> list[Socket]:
     """Those of `sockets` whose session is not there any more. Raises what says that its storage cannot be reached."""
-    return await run_in_background(lambda: _gone(sockets))
-
-
-def _gone(sockets: Iterable[Socket]) -> list[Socket]:
-    known: dict[str, bool] = {}
-    for socket in sockets:
-        for grant in socket.opened.grants:
-            if grant.session_key is not None and grant.session_key not in known:
-                session = sessions.open_session(grant.session_key)
-                session.get(auth.SESSION_KEY)
-                known[grant.session_key] = session.session_key is None
+    known = await run_in_background(lambda: _by_key(sockets, _are_gone))
     return [socket for socket in sockets if any(known.get(grant.session_key or "") for grant in socket.opened.grants)]
+
+
+def _are_gone(keys: set[str]) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for key in keys:
+        session = sessions.open_session(key)
+        session.get(auth.SESSION_KEY)
+        found[key] = session.session_key is None
+    return found
 
 
 def has_expired_credentials(socket: Socket) -> bool:

@@ -18,6 +18,7 @@ from django.contrib import auth
 from .. import signals
 from ..concurrency import run_in_background
 from ..conf import conf
+from ..db import by_state, carrying, state_of
 from ..exceptions import Deny
 from ..handlers.base import code_of
 from ..handlers.recheck import SESSION_ENDED
@@ -148,13 +149,12 @@ class Keeper:
 
     async def _ask_group(self, group: Any, sockets: list[Socket]) -> None:
         """Ask the sockets of the users in a group of `django.contrib.auth` again."""
-        names = list({name for socket in sockets for name in socket.users})
         try:
-            found = await run_in_background(lambda: _users_in(group, names))
+            found = await run_in_background(lambda: _in_group(group, sockets))
         except Exception as error:  # It is not known who is in the group: all are asked.
             logger.warning("The users of a group could not be found: %s", type(error).__name__)
-            found = set(names)
-        self.ask([socket for socket in sockets if not found.isdisjoint(socket.users)])
+            found = sockets
+        self.ask(found)
 
     # Expiry and the re-check
 
@@ -317,13 +317,18 @@ def _code(denial: Denial) -> str:
     return denial.code if isinstance(denial, Deny) else code_of(denial)
 
 
-def _users_in(group: str, names: list[str]) -> set[str]:
-    """Those of the users `names` (primary keys) that are in a group; blocks."""
+def _in_group(group: str, sockets: list[Socket]) -> list[Socket]:
+    """The sockets of the users in a group; blocks."""
     users: Any = auth.get_user_model()._base_manager
-    found: set[str] = set()
-    for start in range(0, len(names), 500):
-        rows = users.filter(groups=group, pk__in=names[start : start + 500])
-        found |= {str(key) for key in rows.values_list("pk", flat=True)}
+    found: list[Socket] = []
+    for state, members in by_state(sockets, lambda socket: state_of(socket.opened.app_context)):
+        names = list({name for socket in members for name in socket.users})
+        keys: set[str] = set()
+        with carrying(state):
+            for start in range(0, len(names), 500):
+                rows = users.filter(groups=group, pk__in=names[start : start + 500])
+                keys |= {str(key) for key in rows.values_list("pk", flat=True)}
+        found += [socket for socket in members if not keys.isdisjoint(socket.users)]
     return found
 
 

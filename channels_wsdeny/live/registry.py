@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
+from django.conf import settings
+from django.http.request import split_domain_port
 
 from ..conf import conf
 from ..exceptions import Deny
@@ -93,6 +95,13 @@ class Socket:
     def path(self) -> str:
         """The path that its handshake was for, without the query string."""
         return request_path(self.opened.context.request)
+
+    @property
+    def host(self) -> str:
+        """The host that its handshake was for, without the port."""
+        request: Any = self.opened.context.request
+        host = None if settings.USE_X_FORWARDED_HOST else request.header(b"host")  # `get_host` would build META.
+        return split_domain_port(request.get_host() if host is None else host.decode("latin1"))[0]
 
     def describe(self, process: str) -> dict[str, Any]:
         """What `sockets()` tells of it; `process` is the name of this process."""
@@ -269,7 +278,8 @@ class Registry:
         - ``users``: the policies of their sockets are asked again. ``users``, primary keys as strings.
         - ``group``: the same for the users in a group. ``group``, its primary key.
         - ``all``: the same for all users.
-        - ``revoke``: the sockets are closed. ``user``, ``session``, ``path`` (None: any); ``code``, ``reason``.
+        - ``revoke``: the sockets are closed. ``user``, ``session``, ``path``, ``host`` (None: any); ``code`` and
+          ``reason`` of the close.
         - ``each``: so are these. ``sockets``, the process and the beginning of each; ``code``, ``reason``.
         - ``drain``: all are closed. ``host`` (None: any), ``seconds``.
         """
@@ -328,8 +338,10 @@ class Registry:
         if event.get("session") is not None:
             narrowed.append(self._by_session.get(event["session"], ()))
         found = set(self.by_socket.values()) if not narrowed else set(narrowed[0]).intersection(*narrowed[1:])
-        path = event.get("path")
-        return found if path is None else {socket for socket in found if socket.path == path}
+        for name in ("path", "host"):
+            if event.get(name) is not None:
+                found = {socket for socket in found if getattr(socket, name) == event[name]}
+        return found
 
     def _move(self, socket: Socket, event: Event) -> None:
         """The session of `socket` goes on under another key."""

@@ -23,17 +23,24 @@ _ANSWERING = 1.0
 
 
 def revoke(
-    *, user: Any = None, session_key: str | None = None, path: str | None = None, reason: str = "", status: int = 403
+    *,
+    user: Any = None,
+    session_key: str | None = None,
+    path: str | None = None,
+    host: str | None = None,
+    reason: str = "",
+    status: int = 403,
 ) -> None:
-    """Close the sockets of a user (or a primary key), of a session or of a path, in all processes.
+    """Close the sockets of a user (or a primary key), of a session, of a path or of a host, in all processes.
 
-    With several of them, those that match all. Clients get 4000 + `status`, and the reason (cut at 123 bytes).
+    With several of them, those that match all. `host` is the one that the handshake was for, without a port. Clients
+    get 4000 + `status`, and the reason (cut at 123 bytes).
 
     Raises `TypeError` without any; and if the channel layer cannot be reached what that raises, once the sockets of
     this process are being closed.
     """
     _check_thread("revoke")
-    _apply_everywhere(_event(user, session_key, path, reason, status))
+    _apply_everywhere(_event(user, session_key, path, host, reason, status))
 
 
 def revoke_each(sockets: Iterable[dict[str, Any]]) -> None:
@@ -48,10 +55,16 @@ def _apply_everywhere(event: dict[str, Any]) -> None:
 
 
 async def arevoke(
-    *, user: Any = None, session_key: str | None = None, path: str | None = None, reason: str = "", status: int = 403
+    *,
+    user: Any = None,
+    session_key: str | None = None,
+    path: str | None = None,
+    host: str | None = None,
+    reason: str = "",
+    status: int = 403,
 ) -> None:
     """As `revoke`, for coroutines."""
-    event = _event(user, session_key, path, reason, status)
+    event = _event(user, session_key, path, host, reason, status)
     registry.handle(event)
     await channel.sender.send_now({"events": [event]})
 
@@ -62,15 +75,18 @@ def _check_thread(name: str) -> None:
         raise RuntimeError(f"{name}() blocks, and was called on an event loop. There, await a{name}().")
 
 
-def _event(user: Any, session_key: str | None, path: str | None, reason: str, status: int) -> dict[str, Any]:
-    if user is None and session_key is None and path is None:
-        raise TypeError("revoke() takes a user, a session_key or a path; found none of them.")
+def _event(
+    user: Any, session_key: str | None, path: str | None, host: str | None, reason: str, status: int
+) -> dict[str, Any]:
+    if user is None and session_key is None and path is None and host is None:
+        raise TypeError("revoke() takes a user, a session_key, a path or a host; found none of them.")
     if not 400 <= status <= 599:
         raise ValueError(f"revoke(): the status is 400-599, found {status!r}.")
     cut = (reason or "revoked").encode()[:123].decode(errors="ignore")
     session = None if session_key is None else hash_key(session_key)
     name = None if user is None else _name(user)
-    return {"kind": "revoke", "user": name, "session": session, "path": path, "code": 4000 + status, "reason": cut}
+    about = {"user": name, "session": session, "path": path, "host": None if host is None else host.lower()}
+    return {"kind": "revoke", **about, "code": 4000 + status, "reason": cut}
 
 
 def _name(user: Any) -> str:

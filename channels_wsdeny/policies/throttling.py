@@ -17,8 +17,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction
@@ -26,7 +26,7 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import conf
-from ..db import get_cache, is_unreachable, managed_connections
+from ..db import State, by_state, carrying, get_cache, is_unreachable, managed_connections, state_of
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.request import ScopeRequest, cache_for
@@ -309,12 +309,20 @@ class MaxConnections(_Limit):
         return [f"wsdeny.connection.{count}.{number}" for number in range(self.number)]
 
 
+class _Slot(NamedTuple):
+    """The name of a slot, the alias of its cache, and the connections by which the cache may tell tenants apart."""
+
+    name: str
+    alias: str
+    state: State
+
+
 class _Slots:
     """The slots that this process holds, renewed by one daemon thread for as long as there are any."""
 
     def __init__(self) -> None:
-        #: The alias of the cache and the value, by the name of the slot.
-        self._held: dict[str, tuple[str, str]] = {}
+        #: By what is written into each: it tells slots apart whose names are those of two tenants.
+        self._held: dict[str, _Slot] = {}
         self._lock = threading.Lock()
         #: Held while slots are renewed or released: a renewal must not bring back one that is released meanwhile.
         self._writing = threading.Lock()
@@ -322,7 +330,7 @@ class _Slots:
         self._is_failing = False
 
     def take(self, cache: BaseCache, alias: str, names: list[str]) -> str | None:
-        """Take the first slot of `names` that is free, and keep it until `release`; None if there is none."""
+        """Take the first slot of `names` that is free, and keep it; what `release` takes, or None if there is none."""
         value = secrets.token_hex(8)
         for name in names:
             if cache.add(name, value, _time_to_live()) is True:
@@ -331,17 +339,18 @@ class _Slots:
                         thread = threading.Thread(target=self._run, name="wsdeny-heartbeat", daemon=True)
                         thread.start()
                         self._thread = thread
-                    self._held[name] = alias, value
-                return name
+                    self._held[value] = _Slot(name, alias, state_of())
+                return value
         return None
 
-    def release(self, name: str) -> None:
+    def release(self, value: str) -> None:
         """Free a slot. Raises what the cache raises; then it frees itself in the end."""
         with self._writing:
             with self._lock:
-                held = self._held.pop(name, None)
-            if held is not None:  # else it was lost, or is that of the process that this one was forked from
-                get_cache(held[0]).delete(name)
+                slot = self._held.pop(value, None)
+            if slot is not None:  # else it was lost, or is that of the process that this one was forked from
+                with carrying(slot.state):
+                    get_cache(slot.alias).delete(slot.name)
 
     def release_all(self) -> None:
         """Free all slots, unless the cache hangs. Raises what a cache raises."""
@@ -350,8 +359,9 @@ class _Slots:
         try:
             with self._lock:
                 held, self._held = self._held, {}
-            for alias in {alias for alias, _ in held.values()}:
-                get_cache(alias).delete_many([name for name, (its, _) in held.items() if its == alias])
+            for alias, state, values in _groups(held):
+                with carrying(state):
+                    get_cache(alias).delete_many(values)
         finally:
             self._writing.release()
 
@@ -377,26 +387,30 @@ class _Slots:
             held = list(self._held.items())
         for start in range(0, len(held), _MOST):
             with self._writing:
-                self._renew(held[start : start + _MOST])
+                self._renew(dict(held[start : start + _MOST]))
 
-    def _renew(self, slots: list[tuple[str, tuple[str, str]]]) -> None:
+    def _renew(self, slots: dict[str, _Slot]) -> None:
         """Prolong `slots`; one that was forgotten is taken again, and one that another has by now is given up."""
-        by_alias: dict[str, dict[str, str]] = {}
-        for name, (alias, value) in slots:
-            if name in self._held:
-                by_alias.setdefault(alias, {})[name] = value
-        for alias, values in by_alias.items():
-            cache = get_cache(alias)
-            found = cache.get_many(values)
-            for name, value in values.items():
-                if name not in found:
-                    cache.add(name, value, _time_to_live())
-                elif found[name] != value:
-                    with self._lock:
-                        self._held.pop(name, None)
-            own = {name: value for name, value in values.items() if found.get(name) == value}
-            if own:
-                cache.set_many(own, _time_to_live())
+        for alias, state, values in _groups({value: slot for value, slot in slots.items() if value in self._held}):
+            with carrying(state):
+                cache = get_cache(alias)
+                found = cache.get_many(values)
+                for name, value in values.items():
+                    if name not in found:
+                        cache.add(name, value, _time_to_live())
+                    elif found[name] != value:
+                        with self._lock:
+                            self._held.pop(value, None)
+                own = {name: value for name, value in values.items() if found.get(name) == value}
+                if own:
+                    cache.set_many(own, _time_to_live())
+
+
+def _groups(slots: dict[str, _Slot]) -> Iterator[tuple[str, State, dict[str, str]]]:
+    """The values of slots by their name, those of one cache and state together."""
+    for state, items in by_state(slots.items(), lambda item: item[1].state):
+        for alias in {slot.alias for _, slot in items}:
+            yield alias, state, {slot.name: value for value, slot in items if slot.alias == alias}
 
 
 def _time_to_live() -> int:

@@ -101,8 +101,10 @@ async def test_a_socket_that_its_client_closes_leaves_nothing_behind(kind, codes
 
 async def test_only_the_sockets_that_match_are_closed(codes):
     application = consumers(codes)["raw"]
-    one, other = await Opened(application).accepted(), await Opened(application, "/other/").accepted()
-    await arevoke(path="/room/")
+    host = [(b"host", b"Testserver:8000")]
+    one, other = [await Opened(application, path, headers=host).accepted() for path in ("/room/", "/other/")]
+    await arevoke(path="/room/", host="other.test")
+    await arevoke(path="/room/", host="TESTSERVER")
     await one.end()
     other.server.events.put_nowait(disconnect())
     await other.end()

@@ -9,20 +9,24 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.http import Http404
+from django.utils.deprecation import MiddlewareMixin
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
-from channels_wsdeny.live import arevoke
+from channels_wsdeny.live import arevoke, expiry, keeper
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
+from tests.support.clients import knock
 from tests.support.opened import Opened
 from tests.support.policies import AsyncCheck, Check
+from tests.support.sockets import Server
 from tests.support.threads import until
+from tests.support.transports import SyncOnly
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 
@@ -252,6 +256,79 @@ async def test_policies_are_asked_in_the_contextvars_of_the_handshake(world, hea
     await until(lambda: len(seen) == 2)
     await alice.stays()
     assert seen == ["blue", "blue"]
+
+
+class Tenancy(MiddlewareMixin):
+    """Sets an attribute on the connection, as packages for tenants do."""
+
+    def process_request(self, request):
+        if "x-stranger" not in request.headers:
+            connection.tenant = "blue"
+
+
+class TenancyAround(SyncOnly):
+    """The same, in a thread of its own until the accept."""
+
+    come = Tenancy.process_request
+
+
+@pytest.mark.parametrize("middleware", [Tenancy, TenancyAround])
+async def test_the_tenant_of_a_connection_follows_the_handshake_and_its_socket(
+    middleware, world, headers_of, change, settings
+):
+    seen = []
+
+    def look(request):
+        seen.append(getattr(connection, "tenant", None))
+        return True
+
+    async def leave_the_thread(request):
+        return True
+
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.{middleware.__name__}"]}
+    application = DenyMiddlewareStack(consumer(Check(look) & AsyncCheck(leave_the_thread) & Check(look)))
+    alice = await Opened(application, headers=headers_of("alice")).accepted()
+    assert await run_in_threadpool(lambda: hasattr(connection, "tenant")) is False
+    await change(update(first_name="Alice"))
+    await until(lambda: len(seen) == 4)
+    await alice.stays()
+    assert seen == ["blue"] * 4
+
+
+async def test_a_handshake_that_a_consumer_begins_has_no_tenant_of_its(world, headers_of, settings):
+    seen = []
+    inner = DenyMiddlewareStack(consumer(Check(lambda request: seen.append(hasattr(connection, "tenant")))))
+
+    @require(AllowAny())
+    class Opening(AsyncWebsocketConsumer):
+        async def connect(self):
+            await Server().run(inner, headers=[(b"x-stranger", b"")])
+            await self.accept()
+
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.Tenancy"]}
+    assert (await knock(DenyMiddlewareStack(Opening.as_asgi()), "/", headers=headers_of("alice"))).status == 101
+    assert seen == [False]
+
+
+async def test_sessions_and_groups_are_looked_up_for_the_tenant_of_a_socket(world, headers_of, settings):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.Tenancy"]}
+    alice = await Opened(DenyMiddlewareStack(consumer(AllowAny())), headers=headers_of("alice")).accepted()
+    sockets, seen = registry.sockets(), []
+
+    def note(execute, *arguments):
+        seen.append(connection.tenant)
+        return execute(*arguments)
+
+    def look():
+        key = group().pk
+        with connection.execute_wrapper(note):
+            for look_up in (expiry._session_expiries, expiry._are_gone):
+                expiry._by_key(sockets, look_up)
+            return keeper._in_group(key, sockets)
+
+    assert await run_in_threadpool(look) == sockets
+    assert seen == ["blue"] * 3
+    await alice.stays()
 
 
 # A user that does not come from the session

@@ -20,9 +20,10 @@ from channels.generic.http import AsyncHttpConsumer
 from channels.routing import URLRouter
 from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.urls import path
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -544,7 +545,7 @@ async def slot():
     """The name of the one slot of a policy, taken."""
     socket = Handshake(guarded(MaxConnections(1), accept), websocket_scope("/", user=alice))
     await socket.connect()
-    (name,) = throttling._slots._held
+    ((name, *_),) = throttling._slots._held.values()
     yield name
     await socket.leave()
 
@@ -553,7 +554,7 @@ async def test_a_heartbeat_prolongs_a_slot(settings):
     settings.CACHES = cache_settings("redis")
     socket = Handshake(guarded(MaxConnections(1), accept), websocket_scope("/", user=alice))
     await socket.connect()
-    (name,) = throttling._slots._held
+    ((name, *_),) = throttling._slots._held.values()
     redis = import_module("redis").Redis.from_url(REDIS)
     key = cache.make_key(name)
     redis.expire(key, 5)
@@ -562,6 +563,33 @@ async def test_a_heartbeat_prolongs_a_slot(settings):
     redis.close()
     await socket.leave()
     assert cache.get(name) is None
+
+
+class Tenancy(MiddlewareMixin):
+    """Sets an attribute on the connection, as packages for tenants do."""
+
+    def process_request(self, request):
+        connection.tenant = request.headers["x-tenant"]
+
+
+def key_of_tenant(key, prefix, version):
+    return f"{getattr(connection, 'tenant', 'nobody')}:{key}"
+
+
+async def test_slots_are_kept_and_freed_for_the_tenant_whose_cache_they_are_in(settings):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.Tenancy"]}
+    settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_FUNCTION": key_of_tenant}}
+    application = DenyMiddlewareStack(guarded(MaxConnections(1), accept))
+
+    def come(tenant):
+        return Handshake(application, websocket_scope("/", user=alice, headers=[(b"x-tenant", tenant)]))
+
+    sockets = [come(tenant) for tenant in (b"blue", b"red", b"blue")]
+    assert [(await socket.connect()).status for socket in sockets] == [101, 101, 429]
+    await asyncio.to_thread(throttling._slots.renew)
+    assert {key.partition(":")[0] for key in cache._cache} == {"blue", "red"}
+    await sockets[0].leave()
+    assert [(await socket.connect()).status for socket in (come(b"blue"), come(b"red"))] == [101, 429]
 
 
 async def test_a_slot_that_the_cache_has_forgotten_is_taken_again(slot):
@@ -573,11 +601,11 @@ async def test_a_slot_that_the_cache_has_forgotten_is_taken_again(slot):
 
 async def test_a_slot_that_is_released_while_it_is_renewed_is_free(monkeypatch):
     slots, gate, read = throttling._Slots(), Gate(), LocMemCache.get_many
-    slots.take(cache, "default", ["a"])
+    taken = slots.take(cache, "default", ["a"])
     monkeypatch.setattr(LocMemCache, "get_many", lambda *given: (read(*given), gate())[0])
     renewing = asyncio.create_task(asyncio.to_thread(slots.renew))
     await until(lambda: gate.came)
-    releasing = asyncio.create_task(asyncio.to_thread(slots.release, "a"))
+    releasing = asyncio.create_task(asyncio.to_thread(slots.release, taken))
     await asyncio.wait({releasing}, timeout=0.1)
     gate.open()
     await asyncio.gather(renewing, releasing)
@@ -594,18 +622,17 @@ async def test_a_slot_that_another_has_by_now_is_left_to_it(slot):
 async def test_one_thread_renews_while_there_are_slots_and_ends_with_them(settings):
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.01}
     slots = throttling._Slots()
-    for name in "ab":
-        slots.take(cache, "default", [name])
+    a, b = (slots.take(cache, "default", [name]) for name in "ab")
     (thread,) = [each for each in threading.enumerate() if each is slots._thread]
     assert thread.daemon
     cache.delete("b")
     await until(lambda: cache.get("b") is not None)
-    slots.release("a")
-    slots.release("b")
+    slots.release(a)
+    slots.release(b)
     await until(lambda: not thread.is_alive())
-    slots.take(cache, "default", ["c"])
+    c = slots.take(cache, "default", ["c"])
     assert slots._thread.is_alive()
-    slots.release("c")
+    slots.release(c)
     await until(lambda: slots._thread is None)
 
 

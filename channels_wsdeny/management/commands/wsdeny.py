@@ -72,6 +72,7 @@ class Command(BaseCommand):
         add("--user", metavar="NAME", help="Those of this user.")
         add("--session-key", metavar="KEY", help="Those of this session.")
         add("--path", help="Those of this path, such as /ws/rooms/lobby/.")
+        add("--host", help="Those of this host, such as example.com.")
         add("--reason", default="", help="What clients are told; by default: revoked.")
 
         drain_help = (
@@ -135,11 +136,11 @@ class Command(BaseCommand):
 
     def _revoke(self, options: dict[str, Any]) -> None:
         """Close sockets."""
-        session_key, path = options["session_key"], options["path"]
-        user = None if options["user"] is None else user_named(options["user"])
-        if user is None and session_key is None and path is None:
-            raise CommandError("Give --user, --session-key or --path.")
-        revoke(user=user, session_key=session_key, path=path, reason=options["reason"])
+        about = {name: options[name] for name in ("session_key", "path", "host")}
+        about["user"] = None if options["user"] is None else user_named(options["user"])
+        if all(value is None for value in about.values()):
+            raise CommandError("Give --user, --session-key, --path or --host.")
+        revoke(**about, reason=options["reason"])
 
     def _drain(self, options: dict[str, Any]) -> None:
         """Drain the servers of this machine, or all."""
