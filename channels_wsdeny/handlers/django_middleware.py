@@ -18,10 +18,11 @@ from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed
 from django.core.signals import setting_changed
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
+from .. import status as statuses
 from ..concurrency import run_around, run_in_threadpool
 from ..conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE, conf, index_in
 from ..db import noting_changes
@@ -171,6 +172,7 @@ class _Member:
 
     def __init__(self, path: str, middleware: Any) -> None:
         self.path, self.middleware = path, middleware
+        self.user_setter = _UserSetter(self.method("process_request"))
 
     def method(self, name: str) -> Any:
         """The method of this name; None without one."""
@@ -229,8 +231,8 @@ class _Progress:
     def __init__(self) -> None:
         #: How many of the steps have begun, which see the response.
         self.entered: dict[_Steps, int] = {}
-        #: What the innermost middleware of a chain calls.
-        self.inside: dict[_Chain, Callable[..., Any]] = {}
+        #: What the innermost middleware of a chain calls, and the user before the chain.
+        self.inside: dict[_Chain, tuple[Callable[..., Any], Any]] = {}
 
 
 def _progress(request: HttpRequest) -> _Progress:
@@ -252,6 +254,38 @@ def _checked(path: str, method: str, response: Any) -> HttpResponseBase:
 def _no_response(request: HttpRequest) -> HttpResponseBase:
     """The ``get_response`` of middleware that are split into steps."""
     raise HookError("A middleware of MiddlewareMixin called get_response() from one of its steps.")
+
+
+class _UserSetter:
+    """A check before the policies of an open socket, whose user is loaded anew: what sets the user does so again."""
+
+    def __init__(self, function: Callable[[HttpRequest], Any], *, is_async: bool = False) -> None:
+        self._function, self._is_async = function, is_async
+
+    def needs_loop(self) -> bool:
+        return self._is_async
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return not self._is_async
+
+    def run(self, request: HttpRequest) -> Denial | None:
+        with noting_changes():
+            return self._denial(self._function(request))
+
+    async def arun(self, request: HttpRequest) -> Denial | None:
+        return self._denial(await self._function(request))
+
+    @staticmethod
+    def _denial(response: Any) -> Denial | None:
+        if response is None or response.status_code == 101:
+            return None
+        denial: Denial = response if statuses.is_denial(response.status_code) else Deny(500)
+        return denial
+
+    def note(self, request: Any, before: Any) -> None:
+        """Note for `request` that its user is another than `before`, by what this calls."""
+        if request.user is not before:
+            request.user_setters += (self,)
 
 
 class _Steps:
@@ -301,9 +335,10 @@ class _Steps:
         entered[self] = 0
         answer: Denial | None = None
         for member in self._members:
-            process = member.method("process_request")
+            process, before = member.method("process_request"), request.user
             try:
                 answer = (process(request) or None) if process is not None else None
+                member.user_setter.note(request, before)
                 if answer is not None:
                     _checked(member.path, "process_request()", answer)
                 entered[self] += 1
@@ -330,6 +365,7 @@ class _Chain:
 
     def __init__(self, factories: list[_Factory], *, is_async: bool) -> None:
         self._is_async = is_async
+        self._user_setter = _UserSetter(self._aagain if is_async else self._again, is_async=is_async)
         self._members: list[_Member] = []
         self._handler: Any = self._aget_response if is_async else self._get_response
         for factory in reversed(factories):
@@ -373,7 +409,7 @@ class _Chain:
     @contextmanager
     def _around(self, request: HttpRequest, get_response: Callable[..., Any]) -> Iterator[None]:
         inside = _progress(request).inside
-        inside[self] = get_response
+        inside[self] = get_response, request.user
         try:
             yield
         finally:
@@ -381,12 +417,14 @@ class _Chain:
 
     def _inside(self, request: HttpRequest) -> Callable[..., Any]:
         try:
-            return _progress(request).inside[self]
+            get_response, before = _progress(request).inside[self]
         except KeyError:
             path = self._members[-1].path if self._members else "?"
             raise HookError(
                 f"The middleware {path} called get_response() with another request than its own, or after its answer."
             ) from None
+        self._user_setter.note(request, before)
+        return get_response
 
     def _get_response(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase = self._inside(request)(request)
@@ -395,6 +433,19 @@ class _Chain:
     async def _aget_response(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase = await self._inside(request)(request)
         return response
+
+    def _again(self, request: HttpRequest) -> HttpResponseBase:
+        with self._around(request, lambda request: HttpResponse(status=101)):
+            response: HttpResponseBase = self._handler(request)
+            return response
+
+    async def _aagain(self, request: HttpRequest) -> HttpResponseBase:
+        async def accept(request: HttpRequest) -> HttpResponseBase:
+            return HttpResponse(status=101)
+
+        with self._around(request, accept):
+            response: HttpResponseBase = await self._handler(request)
+            return response
 
 
 def _converted(member: _Member) -> Callable[[HttpRequest], HttpResponseBase]:

@@ -165,7 +165,8 @@ class _IsSameUser:
         if grant.user_id is None:
             return None
         # Users by other credentials are not shared: each socket has its own token, which may be gone.
-        key = (grant.session_key, request.header(b"host")) if grant.is_session_user else grant
+        session = grant.session_key, request.header(b"host"), grant.request.user_setters
+        key = session if grant.is_session_user else grant
         if key not in self._users:
             request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
             self._users[key] = request.user
@@ -208,7 +209,8 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
     for grant in grants:
         request: Any = fresh_request(grant)
         request.wsdeny = context = RequestContext(request)
-        checks: list[Check] = [_IsSameUser(grant, users), *map(PolicyCheck, durable(grant.policies))]
+        policies = map(PolicyCheck, durable(grant.policies))
+        checks: list[Check] = [*grant.request.user_setters, _IsSameUser(grant, users), *policies]
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):
                 denial = await run_checks(Checks(checks), request)

@@ -58,6 +58,8 @@ class ScopeRequest(ASGIRequest):
     auth: Any = None
     #: The tokens that the client sent as subprotocols, each by the subprotocol before it.
     subprotocol_tokens: Mapping[str, str] = MappingProxyType({})
+    #: What has set another user, to be called again when that is loaded anew: checks.
+    user_setters: tuple[Any, ...] = ()
 
     def __init__(self, scope: Scope, stream: Any) -> None:
         self.scope = scope
@@ -227,6 +229,8 @@ class ScopeRequest(ASGIRequest):
         sibling.ctx = self.ctx
         if self.subprotocol_tokens:
             sibling.subprotocol_tokens = self.subprotocol_tokens
+        if self.user_setters and scope.get("user") is own.get("user"):
+            sibling.user_setters = self.user_setters
         if scope.get("url_route") is not None:
             sibling._route_by(scope)
         return sibling

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from copy import copy
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.concurrency import run_in_threadpool
@@ -26,7 +28,7 @@ from tests.support.opened import Opened
 from tests.support.policies import AsyncCheck, Check
 from tests.support.sockets import Server
 from tests.support.threads import until
-from tests.support.transports import SyncOnly
+from tests.support.transports import AsyncOnly, SyncOnly
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 
@@ -329,6 +331,69 @@ async def test_sessions_and_groups_are_looked_up_for_the_tenant_of_a_socket(worl
     assert await run_in_threadpool(look) == sockets
     assert seen == ["blue"] * 3
     await alice.stays()
+
+
+# A user whom a Django middleware has set
+
+
+def verify(request):
+    """As django-otp: the user, with something that is not in the database."""
+    user = request.user
+    request.user = SimpleLazyObject(lambda: _verified(user))
+
+
+def _verified(user):
+    user = copy(user)
+    user.is_verified = user.first_name != "Mallory"
+    return user
+
+
+class SplitVerifier(MiddlewareMixin):
+    def process_request(self, request):
+        verify(request)
+
+
+class Verifier(SyncOnly):
+    come = staticmethod(verify)
+
+
+class AsyncVerifier(AsyncOnly):
+    come = staticmethod(verify)
+
+
+@pytest.mark.parametrize("middleware", [SplitVerifier, Verifier, AsyncVerifier])
+async def test_what_a_middleware_makes_of_the_user_counts_again(middleware, world, headers_of, change, settings):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.{middleware.__name__}"]}
+    guarded = consumer(UserPassesTest(lambda user: user.is_verified))
+    alice = await Opened(DenyMiddlewareStack(guarded), headers=headers_of("alice")).accepted()
+    plain = consumer(UserPassesTest(lambda user: not hasattr(user, "is_verified")))
+    other = await Opened(DenyMiddlewareStack(plain, middleware=[]), headers=headers_of("alice")).accepted()
+    await change(update(first_name="Alice"))
+    await change(update(first_name="Mallory"))
+    assert await alice.close() == (4403, "permission_denied")
+    await other.stays()
+
+
+class Ending(MiddlewareMixin):
+    """Sets the user, until it is over."""
+
+    answer = None
+
+    def process_request(self, request):
+        verify(request)
+        return self.answer
+
+
+async def test_a_middleware_that_sets_the_user_may_deny_an_open_socket(
+    world, headers_of, change, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.Ending"]}
+    for status, closed in ((403, (4403, "permission_denied")), (200, (4500, "server_error"))):
+        monkeypatch.setattr(Ending, "answer", None)
+        alice = await Opened(DenyMiddlewareStack(consumer(IsStaff())), headers=headers_of("alice")).accepted()
+        monkeypatch.setattr(Ending, "answer", HttpResponse(status=status))
+        await change(update(first_name=str(status)))
+        assert await alice.close() == closed
 
 
 # A user that does not come from the session
