@@ -185,7 +185,7 @@ def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[tuple[str, bool]]:
 
 
 def _has_only_backends_of_django() -> bool:
-    """Whether nobody but Django's own backends is asked for the permissions of a user."""
+    """Whether only Django's own backends are asked for the permissions of a user."""
     if not apps.is_installed("django.contrib.auth"):
         return False
     asked = getattr(getattr(get_user_model(), "has_perm", None), "__module__", None)
