@@ -585,6 +585,9 @@ class WebSocketHandler(AppHandler):
             return
         if self.context.state.is_interrupted:
             answer = _Raised(HookError("Response hooks of this request were interrupted."))
+        if self.around is not None and self._runner is None and answer is not self.accepting:
+            await self._emit(answer)  # Without hooks of its own, a layer leaves denials and errors to the one around.
+            return
         if isinstance(answer, Deny) and await self._deny_fast(answer):
             return
         request: Any = self.context.request
@@ -641,7 +644,7 @@ class WebSocketHandler(AppHandler):
             self._limit = None
         return decision
 
-    async def _emit(self, decision: EncodedDenial | HttpResponseBase | _Accept) -> None:
+    async def _emit(self, decision: EncodedDenial | HttpResponseBase | Denial | _Raised | _Accept) -> None:
         """Send an accept or a denial: the handshake is answered, once and for all."""
         self._runner = None
         if self.state is not State.CONNECTING:  # It was given up.

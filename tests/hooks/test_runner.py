@@ -259,6 +259,18 @@ async def test_the_time_limit_counts_again_once_a_hook_has_given_up_on_the_appli
         assert (await ask(DenyMiddlewareStack(public(slow), hooks=hooks), "/")).status == 503
 
 
+async def test_exception_hooks_see_the_error_of_an_endpoint_inside_a_layer_without_hooks(transport, hooks):
+    ask, _, _ = transport
+
+    async def fails(scope, receive, send):
+        raise ZeroDivisionError
+
+    hooks.on_exception(lambda request, error: HttpResponse(type(error).__name__, status=409))
+    inside = public(Wrapper(DenyMiddlewareStack(Wrapper(public(fails)))))
+    answer = await ask(DenyMiddlewareStack(Wrapper(with_hooks(hooks)(inside))), "/")
+    assert (answer.status, answer.body) == (409, b"ZeroDivisionError")
+
+
 async def swallow_the_answer(request, call_next):
     with contextlib.suppress(asyncio.CancelledError):
         await call_next(request)
