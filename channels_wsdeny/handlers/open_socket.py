@@ -123,7 +123,7 @@ class OpenSocket:
 
         A database or other service that cannot be reached denies nothing: that is logged.
         """
-        if not self._is_accepted:
+        if not (self._is_accepted and self.grants):  # else the accept is being sent, or all is over
             raise HandshakeDenied("recheck() is for an accepted socket.")
         request: Any = context.request
         own = [part for part in (self.parts or {}).values() if part.request is request]
