@@ -318,12 +318,9 @@ class WebSocketHandler(AppHandler):
         Before the accept it is noted whether the client leaves; later the events are the application's.
         """
         first = self.outermost
-
-        def give_up() -> None:
-            first.context.policy = context.policy
-            first._give_up()
-
-        return await authorize(context, checks, first._connection if first.state is State.CONNECTING else None, give_up)
+        return await authorize(
+            context, checks, first._connection if first.state is State.CONNECTING else None, first._give_up
+        )
 
     async def report(self, context: RequestContext, policies: tuple[Policy, ...]) -> None:
         """Ask policies that are not enforced, see `base.report`. Raises `ClientLeft` if the client leaves meanwhile."""
@@ -451,7 +448,6 @@ class WebSocketHandler(AppHandler):
             return denial
         if target.error is not None:
             return _Raised(target.error)
-        self.outermost.context.policy = context.policy  # The log names it, whichever layer answers.
         await self.report(context, target.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft
@@ -510,7 +506,7 @@ class WebSocketHandler(AppHandler):
             self.state = State.DENIED
             if self._first is not None and not self._first.done():
                 self._first.set_exception(ClientLeft())
-        elif answer is not None or self.around is None or self._runner is not None:
+        else:
             await self._answer(_Raised(answer or self._no_answer("ended without an answer to")))
 
     def _has_overstayed(self) -> bool:
@@ -657,16 +653,11 @@ class WebSocketHandler(AppHandler):
             if isinstance(decision, _Accept):
                 await self._send_accept(*decision)
                 return
+            self.state = State.DENIED
             if isinstance(decision, EncodedDenial):
-                self.state = State.DENIED
                 await self._connection.deny(decision, self.context)
             elif self.around is not None:
-                try:
-                    await self.around.deny_from_within(decision, self.context)
-                except BaseException:
-                    self._is_answering = self.outermost.state is not State.CONNECTING  # The application may try again.
-                    raise
-                self.state = State.DENIED
+                await self.around.deny_from_within(decision, self.context)
             self._end_denied_app()
         finally:
             self._forget_answer()
@@ -841,9 +832,9 @@ class WebSocketHandler(AppHandler):
 
     @markcoroutinefunction
     def send(self, message: Message) -> Awaitable[None]:
-        """The application's ``send``. What an accepted socket sends passes one frame of ours."""
+        """The application's ``send``. What an accepted socket sends passes no frame of ours."""
         if self.state is State.ACCEPTED and message.get("type") != "websocket.accept" and not self._is_late():
-            return self._connection.pass_on(message)
+            return self._connection.send(message)
         return self._send(message)
 
     async def _send(self, message: Message) -> None:
