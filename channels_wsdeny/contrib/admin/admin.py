@@ -139,7 +139,7 @@ class SocketAdmin(ReportAdmin):
             notes.append(_("No channel layer leads to other processes: these are the sockets of this process."))
         try:
             found = sockets()
-        except Exception as error:  # The layer, as above.
+        except Exception as error:  # The channel layer: which errors it raises is not known.
             found = registry.describe()
             notes.append(_("The sockets of other processes are not known: %s") % type(error).__name__)
         names = _names(each["user"] for each in found)
