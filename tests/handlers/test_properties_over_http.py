@@ -300,7 +300,7 @@ def hold_nest(nest):
         server = Server(nest.application(ran), user=USERS[nest.user], session=SessionStore())
         return server, await server.end()
 
-    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": nest.has_default, "POLICY_TIMEOUT": GUARD}):
+    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": nest.has_default, "POLICY_TIMEOUT": 2 * GUARD}):
         server, raised = asyncio.run(run())
     kinds = [message["type"] for message in server.sent]
     assert (kinds, raised) == (["http.response.start", "http.response.body"], None)

@@ -21,7 +21,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff
-from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
 from tests.support.site import hello, hello_async
 from tests.support.wrappers import Wrapper
@@ -125,7 +125,7 @@ async def test_a_policy_that_swallows_its_cancellation_decides_nothing_either(fe
 
     policy = AsyncCheck(swallow)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD):
             if fetching:
                 assert (await fetch(report(policy)(public(type("Own", (Answers,), {}))).as_asgi(), "/")).status == 200
             else:

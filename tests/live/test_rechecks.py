@@ -23,7 +23,7 @@ from channels_wsdeny.http import session
 from channels_wsdeny.live import arevoke, expiry, keeper
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
-from tests.support.clients import knock
+from tests.support.clients import GUARD, knock
 from tests.support.opened import Opened
 from tests.support.policies import AsyncCheck, Check
 from tests.support.sockets import Server
@@ -525,7 +525,7 @@ async def test_a_policy_that_swallows_its_cancellation_keeps_no_other_socket_ope
     await until(lambda: len(asked) == 2)
     await change(update(is_staff=False))
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(GUARD):
             assert await staff.close() == (4403, "permission_denied")
     finally:
         let_go.set()
@@ -545,7 +545,7 @@ async def test_a_policy_that_cancels_its_task_closes_its_socket_and_keeps_no_oth
 
     headers = headers_of("alice")
     sockets = [await Opened(consumer(policy), headers=headers).accepted() for policy in (Cancelling(), IsStaff())]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(GUARD):
         await change(update(is_staff=False))
         assert [await each.close() for each in sockets] == [(4500, "server_error"), (4403, "permission_denied")]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from channels_wsdeny import Hooks
 
-from .clients import http_scope
+from .clients import GUARD, http_scope
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
@@ -51,13 +51,13 @@ class Server:
 
     async def until(self, count: int) -> None:
         """Wait until so many messages were sent."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD):
             while len(self.sent) < count:
                 await asyncio.sleep(0.001)
 
     async def end(self) -> BaseException | None:
         """Wait for the application, and see that it leaves no task; returns what it raised."""
-        done, _ = await asyncio.wait({self.task}, timeout=5)
+        done, _ = await asyncio.wait({self.task}, timeout=GUARD)
         assert done, "The application does not end."
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return None if self.task.cancelled() else self.task.exception()
