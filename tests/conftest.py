@@ -15,7 +15,7 @@ from channels_wsdeny import Hooks, log, signals
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.contrib.admin import denials
 from channels_wsdeny.http import responses
-from channels_wsdeny.live import keeper as live_keeper
+from channels_wsdeny.live import scheduler as live_scheduler
 from channels_wsdeny.policies import throttling
 from tests.support.clients import cookie_header
 from tests.support.live import Redis
@@ -156,8 +156,8 @@ def redis(tmp_path):
 @pytest.fixture
 def hasty(monkeypatch):
     """What is waited for before sockets are asked again takes no time."""
-    monkeypatch.setattr(live_keeper, "_GATHER", 0.0)
-    monkeypatch.setattr(live_keeper, "_CONFIRM", 0.05)
+    monkeypatch.setattr(live_scheduler, "_GATHER", 0.0)
+    monkeypatch.setattr(live_scheduler, "_CONFIRM", 0.05)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ..conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE, 
 from ..handlers.django_middleware import make_hooks
 from ..hooks.registry import hooks_at, site_hooks
 from ..http.origins import is_pattern
-from ..live.channel import get_layer
+from ..live.channel_layer import get_layer
 from ..policies.builtin import as_policy
 from .asgi import ways
 

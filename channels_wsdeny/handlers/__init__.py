@@ -1,0 +1,1 @@
+"""Handlers of requests: WebSocket handshakes, ASGI applications over HTTP, and Django views."""

@@ -1,4 +1,7 @@
-"""Asking again what let an open socket in, with a fresh request and a fresh user."""
+"""Asking again what let an open socket in, with a fresh request and a fresh user.
+
+This is how it is done. When it is done, the scheduler in `live` says, and the application by ``recheck()``.
+"""
 
 from __future__ import annotations
 

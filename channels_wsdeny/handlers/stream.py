@@ -12,7 +12,7 @@ from ..http.exception_handler import means_denial
 from ..policies.checks import LoadUser
 from .base import (
     authorize,
-    check_page_again,
+    check_origin_again,
     closing_message,
     due_policies,
     policy_checks,
@@ -54,7 +54,7 @@ async def enter_stream(
     try:
         if target.error is not None:
             raise target.error
-        check_page_again(context, target)
+        check_origin_again(context, target)
         policies, late = due_policies(context, target)
         hooks = _stream_hooks(target, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.

@@ -52,8 +52,8 @@ from .base import (
     SaveSession,
     Target,
     authorize,
-    check_page,
-    check_page_again,
+    check_origin_again,
+    check_origin_for,
     checks_before,
     closing_message,
     context_within,
@@ -203,7 +203,7 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     handler = WebSocketHandler(scope, receive, send, None, around)
     handler.context = context
     try:
-        check_page_again(context, target)
+        check_origin_again(context, target)
         # Those of a stack that only a wrapper leads to, so that they did not run around that.
         middleware = await middleware_hooks(target.middleware) if target.middleware else ()
         runner = make_runner(handler, (*middleware, *target.hooks), "websocket", around.innermost_runner)
@@ -393,7 +393,7 @@ class WebSocketHandler(AppHandler):
         request.check_host()
         request.begin()
         authenticate_by(request, authentication)
-        check_page(request, target)
+        check_origin_for(request, target)
         hooks = site_hooks()
         given = conf.MIDDLEWARE if target.middleware is None else target.middleware
         middleware = await middleware_hooks(tuple(given)) if given else ()

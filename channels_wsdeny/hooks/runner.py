@@ -1,5 +1,7 @@
 """The hooks of one layer around a request: around hooks are nested coroutines, and enclose the other hooks.
 
+Request and route hooks are checks: `policies.checks.run_checks` runs them, in one list with the policies.
+
 The same runner serves sockets, views and WSGI. A synchronous caller runs the same coroutines: without around hooks
 nothing in them has to wait there.
 """

@@ -1,0 +1,1 @@
+"""Requests, responses, sessions and ASGI messages, of handshakes and of HTTP."""

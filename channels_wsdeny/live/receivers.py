@@ -1,4 +1,7 @@
-"""What tells of changes: Django's signals, and the session engine.
+"""Notices log-outs and changed permissions: by signals of Django's models, and by the session engine.
+
+A log-out is noticed by the ``delete()`` and ``cycle_key()`` of the engine, for a session may end without
+`user_logged_out`.
 
 Changes in a transaction are told once it is committed.
 """
@@ -17,9 +20,9 @@ from django.db import router, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..conf import conf
-from .channel import publish
-from .keeper import running_loop
+from .channel_layer import publish
 from .registry import hash_key, mask
+from .scheduler import running_loop
 
 if TYPE_CHECKING:
     from .registry import Event

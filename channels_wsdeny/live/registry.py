@@ -1,7 +1,7 @@
 """The open sockets of this process, and which of them an event is about.
 
-Events come from any thread, of this process or by the channel layer. What they ask for is done by the `Keeper` of the
-event loop that a socket is on.
+Events come from any thread, of this process or by the channel layer. What they ask for is done by the `Scheduler` of
+the event loop that a socket is on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..conf import conf
 from ..exceptions import Deny
 from ..handlers.recheck import Grant, Part, ask_again, user_id
 from ..log import request_path
-from .keeper import Keeper
+from .scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -68,10 +68,10 @@ def _xor(data: bytes, old_key: str) -> bytes:
 class Socket:
     """An accepted socket."""
 
-    __slots__ = ("expires", "keeper", "opened", "sessions", "since", "users")
+    __slots__ = ("expires", "opened", "scheduler", "sessions", "since", "users")
 
-    def __init__(self, opened: OpenSocket, keeper: Keeper) -> None:
-        self.opened, self.keeper = opened, keeper
+    def __init__(self, opened: OpenSocket, scheduler: Scheduler) -> None:
+        self.opened, self.scheduler = opened, scheduler
         self.since = time.time()
         #: The users of its grants, and of its streams, which may have credentials of their own.
         self.users: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class Registry:
         self.by_socket: dict[OpenSocket, Socket] = {}
         self._by_user: dict[str, set[Socket]] = {}
         self._by_session: dict[str, set[Socket]] = {}
-        self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
+        self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
         #: The handshakes that are not answered, the oldest first, with the number of events before each; and the
         #: events since the oldest began: those are looked at again once it is accepted.
         self._connecting: dict[OpenSocket, int] = {}
@@ -170,19 +170,19 @@ class Registry:
             began = self._connecting.pop(opened, None)
             if began is None:
                 return
-            keeper = self._keeper()
-            socket = self.by_socket[opened] = Socket(opened, keeper)
+            scheduler = self._scheduler()
+            socket = self.by_socket[opened] = Socket(opened, scheduler)
             self._index(socket)
             missed = self._handled - began
             events = list(self._events)[-missed:] if missed else []
             if missed > len(events):
                 # So many events that not all were kept. The client may try again.
-                keeper.close([socket], 4503, "unavailable")
+                scheduler.close([socket], 4503, "unavailable")
             for event in events:
                 self._apply(event, {socket})
             if self.is_draining:
-                keeper.close([socket], 1012, "")
-        keeper.watch(socket)
+                scheduler.close([socket], 1012, "")
+        scheduler.watch(socket)
 
     def ended(self, opened: OpenSocket) -> None:
         """Let go of the handshake, or of the socket."""
@@ -191,12 +191,12 @@ class Registry:
             socket = self.by_socket.pop(opened, None)
             if socket is not None:
                 self._unindex(socket)
-            keeper = self._keeper() if opened.parts and socket is None else None
+            scheduler = self._scheduler() if opened.parts and socket is None else None
         if socket is not None:
-            keeper = socket.keeper
-            keeper.forget(socket)
-        if keeper is not None and opened.parts:
-            keeper.leave([part for name, part in opened.parts.items() if isinstance(name, tuple)])
+            scheduler = socket.scheduler
+            scheduler.forget(socket)
+        if scheduler is not None and opened.parts:
+            scheduler.leave([part for name, part in opened.parts.items() if isinstance(name, tuple)])
 
     def stream_changed(self, opened: OpenSocket, request: HandshakeRequest) -> None:
         """A stream of the socket, that of `request`, has opened or ended: its user may not be that of the socket."""
@@ -212,7 +212,7 @@ class Registry:
             socket.find_users()
             self._index(socket)
         if name not in before:  # What has happened to this user meanwhile was not about the socket.
-            socket.keeper.ask([socket])
+            socket.scheduler.ask([socket])
 
     def _index(self, socket: Socket) -> None:
         for index, names in ((self._by_user, socket.users), (self._by_session, socket.sessions)):
@@ -227,13 +227,13 @@ class Registry:
                 if not found:
                     index.pop(name, None)
 
-    def _keeper(self) -> Keeper:
+    def _scheduler(self) -> Scheduler:
         loop = asyncio.get_running_loop()
-        if loop not in self._keepers:
-            for other in [other for other in self._keepers if other.is_closed()]:
-                del self._keepers[other]
-            self._keepers[loop] = Keeper(loop, self)
-        return self._keepers[loop]
+        if loop not in self._schedulers:
+            for other in [other for other in self._schedulers if other.is_closed()]:
+                del self._schedulers[other]
+            self._schedulers[loop] = Scheduler(loop, self)
+        return self._schedulers[loop]
 
     async def join(
         self, opened: OpenSocket, context: RequestContext, group: str, policy: Policy, channel: str | None
@@ -298,9 +298,9 @@ class Registry:
         """Deny new handshakes with a 503, and close all sockets with 1012 (RFC 6455) within so many seconds."""
         with self._lock:
             self.is_draining = True
-            keepers = {socket.keeper for socket in self.by_socket.values()}
-        for keeper in keepers:
-            keeper.call({"kind": "drain", "seconds": seconds}, self.sockets())
+            schedulers = {socket.scheduler for socket in self.by_socket.values()}
+        for scheduler in schedulers:
+            scheduler.call({"kind": "drain", "seconds": seconds}, self.sockets())
 
     def _apply(self, event: Event, among: set[Socket] | None) -> None:
         """Apply `event`; `among` narrows it to some sockets."""
@@ -313,11 +313,11 @@ class Registry:
             for socket in found:
                 self._move(socket, event)
             return
-        by_keeper: dict[Keeper, list[Socket]] = {}
+        by_scheduler: dict[Scheduler, list[Socket]] = {}
         for socket in found:
-            by_keeper.setdefault(socket.keeper, []).append(socket)
-        for keeper, sockets in by_keeper.items():
-            keeper.call(event, sockets)
+            by_scheduler.setdefault(socket.scheduler, []).append(socket)
+        for scheduler, sockets in by_scheduler.items():
+            scheduler.call(event, sockets)
 
     def _about(self, event: Event) -> set[Socket]:
         kind = event["kind"]

@@ -11,9 +11,9 @@ from asgiref.sync import async_to_sync
 from django.contrib import auth
 
 from ..conf import conf
-from . import channel
-from .keeper import running_loop
+from . import channel_layer
 from .registry import hash_key, registry
+from .scheduler import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ def revoke_each(sockets: Iterable[dict[str, Any]]) -> None:
 
 def _apply_everywhere(event: dict[str, Any]) -> None:
     registry.handle(event)
-    async_to_sync(channel.sender.send_now)({"events": [event]})
+    async_to_sync(channel_layer.sender.send_now)({"events": [event]})
 
 
 async def arevoke(
@@ -66,7 +66,7 @@ async def arevoke(
     """As `revoke`, for coroutines."""
     event = _event(user, session_key, path, host, reason, status)
     registry.handle(event)
-    await channel.sender.send_now({"events": [event]})
+    await channel_layer.sender.send_now({"events": [event]})
 
 
 def _check_thread(name: str) -> None:
@@ -114,7 +114,7 @@ def sockets() -> list[dict[str, Any]]:
     Other processes have a second to answer.
     """
     _check_thread("sockets")
-    subscription = channel.current_subscription()
+    subscription = channel_layer.current_subscription()
     if subscription is not None:
         return asyncio.run_coroutine_threadsafe(asockets(), subscription.loop).result()
     return async_to_sync(asockets)()
@@ -123,11 +123,11 @@ def sockets() -> list[dict[str, Any]]:
 async def asockets() -> list[dict[str, Any]]:
     """As `sockets`, for coroutines."""
     found = registry.describe()
-    layer = channel.get_layer()
+    layer = channel_layer.get_layer()
     if layer is None:
         return found
     name, replies = uuid.uuid4().hex, asyncio.Queue[Any]()
-    subscription = channel.current_subscription()
+    subscription = channel_layer.current_subscription()
     receiving: asyncio.Task[None] | None = None
     if subscription is not None and subscription.channel is not None:
         subscription.replies[name], reply_channel = replies, subscription.channel
@@ -140,7 +140,7 @@ async def asockets() -> list[dict[str, Any]]:
 
         receiving = asyncio.create_task(receive())
     try:
-        await channel.sender.send_now({"asks": {"channel": reply_channel, "name": name}})
+        await channel_layer.sender.send_now({"asks": {"channel": reply_channel, "name": name}})
         with suppress(TimeoutError):
             async with asyncio.timeout(_ANSWERING):
                 while True:

@@ -1,4 +1,4 @@
-"""What the app starts once Django is ready."""
+"""What `AppConfig.ready` starts: from then on handshakes are registered, and changes are noticed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..handlers import open_socket
 from . import receivers
-from .channel import subscribe
-from .drain import Sigterm
+from .channel_layer import subscribe
 from .registry import registry
+from .sigterm import Sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -1,4 +1,6 @@
-"""Routes: Django views behind a request class of their own, and a handler that subclasses may wrap.
+"""Custom route classes: Django views behind a request class of their own, and a handler that subclasses may wrap.
+
+How the endpoint of a scope is found is in `routing`; hooks of one endpoint are given by `decorators.with_hooks`.
 
     @GzipRoute
     def receive(request): ...                                # request.body is what was compressed

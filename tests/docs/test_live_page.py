@@ -9,7 +9,7 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import Group
 
 from channels_wsdeny.conf import conf
-from channels_wsdeny.live.channel import get_layer
+from channels_wsdeny.live.channel_layer import get_layer
 from tests.docs.pages import run
 from tests.support.opened import Opened
 from tests.support.threads import until

@@ -20,7 +20,7 @@ from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
-from channels_wsdeny.live import arevoke, expiry, keeper
+from channels_wsdeny.live import arevoke, expiry, scheduler
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
 from tests.support.clients import GUARD, knock
@@ -326,7 +326,7 @@ async def test_sessions_and_groups_are_looked_up_for_the_tenant_of_a_socket(worl
         with connection.execute_wrapper(note):
             for look_up in (expiry._session_expiries, expiry._are_gone):
                 expiry._by_key(sockets, look_up)
-            return keeper._in_group(key, sockets)
+            return scheduler._in_group(key, sockets)
 
     assert await run_in_threadpool(look) == sockets
     assert seen == ["blue"] * 3

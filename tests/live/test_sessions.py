@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public
-from channels_wsdeny.live import arevoke, expiry, keeper
+from channels_wsdeny.live import arevoke, expiry, scheduler
 from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
 from tests.support.clients import cookie_header
 from tests.support.opened import Opened
@@ -198,14 +198,14 @@ def test_a_new_key_is_read_by_those_who_know_the_old_one(new):
 
 @pytest.fixture
 def soon(monkeypatch):
-    monkeypatch.setattr(keeper, "_LOOKING", 0.01)
+    monkeypatch.setattr(scheduler, "_LOOKING", 0.01)
 
 
 async def looked_up(request, change, shorten):
     """A socket whose session is shortened before its expiry is looked up."""
     opened = await Opened(members, headers=headers(request)).accepted()
     await change(shorten)
-    registry._keeper()._start_looking()
+    registry._scheduler()._start_looking()
     return opened
 
 
@@ -216,7 +216,7 @@ def expire_in(**lasts):
 
 @pytest.mark.parametrize("engine", ["cached_db", "file", "signed_cookies"], indirect=True)
 async def test_a_session_that_expires_closes_its_sockets(engine, request_of, change, settings, monkeypatch):
-    monkeypatch.setattr(keeper, "_LOOKING", 60)
+    monkeypatch.setattr(scheduler, "_LOOKING", 60)
     request = await change(request_of)
 
     def shorten():
@@ -228,7 +228,7 @@ async def test_a_session_that_expires_closes_its_sockets(engine, request_of, cha
 
 
 async def test_a_session_that_was_prolonged_expires_later(request_of, change, monkeypatch):
-    monkeypatch.setattr(keeper, "_LOOKING", 60)
+    monkeypatch.setattr(scheduler, "_LOOKING", 60)
     gone, found = expiry.gone, []
 
     async def prolong_first(sockets):
@@ -238,15 +238,15 @@ async def test_a_session_that_was_prolonged_expires_later(request_of, change, mo
 
     monkeypatch.setattr(expiry, "gone", prolong_first)
     opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
-    await until(lambda: found and registry._keeper()._expiring)
-    ((when, _, _),) = registry._keeper()._expiring
+    await until(lambda: found and registry._scheduler()._expiring)
+    ((when, _, _),) = registry._scheduler()._expiring
     assert (list(found[0]), when > time.time() + 3000) == ([], True)
     await opened.stays()
 
 
 async def test_when_a_session_expires_is_looked_up_again_after_an_outage(request_of, change, settings, monkeypatch):
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
-    monkeypatch.setattr(keeper, "_LOOKING", 60)
+    monkeypatch.setattr(scheduler, "_LOOKING", 60)
     look_up, outages = expiry._session_expiries, [OperationalError(), ConnectionError()]
 
     def fail_at_first(keys):

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken, TicketAuthentication, issue_ticket
 from channels_wsdeny.decorators import login_required
-from channels_wsdeny.live import keeper
+from channels_wsdeny.live import scheduler
 from channels_wsdeny.live.registry import registry
 from tests.live.test_rechecks import update
 from tests.support.opened import Opened
@@ -59,7 +59,7 @@ async def test_a_token_that_is_gone_closes_its_sockets_and_no_others(given, appl
 
 @pytest.mark.parametrize("given", [in_header, as_subprotocol])
 async def test_a_token_that_expires_closes_its_socket(given, application, monkeypatch):
-    monkeypatch.setattr(keeper, "_LOOKING", 0.01)
+    monkeypatch.setattr(scheduler, "_LOOKING", 0.01)
     opened = await Opened(application, **given("short")).accepted()
     assert await opened.close() == (4401, "credentials_expired")
 

@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ...conf import conf
 from ...inspection.routes_table import folded, report_rows, summary
-from ...live.channel import get_layer
+from ...live.channel_layer import get_layer
 from ...live.registry import registry
 from ...live.revoke import revoke_each, sockets
 from ...log import escape, logger

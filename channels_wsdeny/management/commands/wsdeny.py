@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...inspection.endpoints import site_application
 from ...inspection.explain import explain, time_limit, user_named
 from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines, summary
-from ...live.channel import get_layer
+from ...live.channel_layer import get_layer
 from ...live.revoke import drain, revoke, sockets
 
 if TYPE_CHECKING:

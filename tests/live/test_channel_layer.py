@@ -11,7 +11,7 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channels_wsdeny.decorators import require
-from channels_wsdeny.live import arevoke, asockets, channel, revoke, sockets
+from channels_wsdeny.live import arevoke, asockets, channel_layer, revoke, sockets
 from channels_wsdeny.live.registry import registry
 from tests.live.test_rechecks import Switch
 from tests.support.layers import FakeLayer
@@ -28,17 +28,17 @@ async def layer(monkeypatch, settings):
     """A layer that leads to other processes, whose messages the test makes up."""
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
     layer = FakeLayer()
-    monkeypatch.setattr(channel, "get_layer", lambda: layer)
-    monkeypatch.setattr(channel, "_OVERTAKEN", 0.05)
-    monkeypatch.setattr(channel, "_RETRY", 0.01)
-    monkeypatch.setattr(channel, "_SENDING", 0.1)
-    monkeypatch.setattr(channel, "_SUBSCRIBING", 0.2)
-    channel.sender.reset()
+    monkeypatch.setattr(channel_layer, "get_layer", lambda: layer)
+    monkeypatch.setattr(channel_layer, "_OVERTAKEN", 0.05)
+    monkeypatch.setattr(channel_layer, "_RETRY", 0.01)
+    monkeypatch.setattr(channel_layer, "_SENDING", 0.1)
+    monkeypatch.setattr(channel_layer, "_SUBSCRIBING", 0.2)
+    channel_layer.sender.reset()
     yield layer
-    subscription = channel.sender.subscription
-    if channel.sender._timer is not None:
-        channel.sender._timer.cancel()
-    channel.sender.reset()
+    subscription = channel_layer.sender.subscription
+    if channel_layer.sender._timer is not None:
+        channel_layer.sender._timer.cancel()
+    channel_layer.sender.reset()
     if subscription is not None and subscription.loop is asyncio.get_running_loop():
         tasks = {subscription.task, subscription._beating}
         for task in tasks:
@@ -55,7 +55,7 @@ async def opened_by(policy):
 
 
 async def say(layer, number, *events, **more):
-    await layer.group_send(channel.GROUP, {"process": OTHER, "number": number, "events": events, **more})
+    await layer.group_send(channel_layer.GROUP, {"process": OTHER, "number": number, "events": events, **more})
 
 
 async def test_events_of_other_processes_close_sockets(layer):
@@ -67,7 +67,7 @@ async def test_events_of_other_processes_close_sockets(layer):
 async def test_events_are_sent_once_and_not_applied_twice(layer):
     policy = Switch()
     socket = await opened_by(policy)
-    channel.publish({"kind": "all"})
+    channel_layer.publish({"kind": "all"})
     await until(lambda: any("events" in message for message in layer.sent))
     await asyncio.sleep(0.2)
     assert [message["events"] for message in layer.sent if "events" in message] == [[{"kind": "all"}]]
@@ -114,13 +114,13 @@ async def test_a_receiver_that_fails_subscribes_again(layer):
     policy = Switch()
     socket = await opened_by(policy)
     policy.answer = False
-    layer.queues[channel.sender.subscription.channel].put_nowait(ConnectionError())
+    layer.queues[channel_layer.sender.subscription.channel].put_nowait(ConnectionError())
     assert await socket.close() == (4403, "permission_denied")
 
 
 async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(layer, caplog):
     socket = await opened_by(Switch())
-    await layer.group_send(channel.GROUP, {"type": "of another package"})
+    await layer.group_send(channel_layer.GROUP, {"type": "of another package"})
     await say(
         layer, 1, {"kind": "of a later version"}, {"kind": "revoke", "path": "/room/", "code": 4403, "reason": ""}
     )
@@ -131,14 +131,14 @@ async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(l
 async def test_the_first_handshake_waits_for_a_layer_for_a_moment_only(layer):
     layer.group_add = lambda *args: asyncio.sleep(3600)
     socket = await opened_by(Switch())
-    assert channel.subscribe() is None  # The next one would wait for nothing.
+    assert channel_layer.subscribe() is None  # The next one would wait for nothing.
     await socket.leave()
 
 
 async def test_what_could_not_be_sent_is_sent_later(layer):
     socket = await opened_by(Switch())
     layer.mode = "fails"
-    channel.publish({"kind": "users", "users": ["1"]})
+    channel_layer.publish({"kind": "users", "users": ["1"]})
     await asyncio.sleep(0.1)
     layer.mode = None
     await until(lambda: any("events" in message for message in layer.sent))
@@ -177,10 +177,10 @@ async def test_a_process_tells_another_of_its_sockets(layer):
 async def test_the_channel_of_a_process_that_is_silent_is_taken_out_of_the_group(layer):
     socket = await opened_by(Switch())
     theirs = await layer.new_channel()
-    await layer.group_add(channel.GROUP, theirs)
+    await layer.group_add(channel_layer.GROUP, theirs)
     await say(layer, 1, channel=theirs)
-    await until(lambda: theirs not in layer.groups[channel.GROUP])
-    assert channel.sender.subscription.channel in layer.groups[channel.GROUP]
+    await until(lambda: theirs not in layer.groups[channel_layer.GROUP])
+    assert channel_layer.sender.subscription.channel in layer.groups[channel_layer.GROUP]
     await socket.leave()
 
 
@@ -188,9 +188,9 @@ async def test_the_channel_of_a_process_that_is_silent_is_taken_out_of_the_group
 
 
 def test_a_process_without_sockets_sends_at_once_and_gathers_what_follows(layer, monkeypatch):
-    monkeypatch.setattr(channel, "_GATHERING", 0.1)
+    monkeypatch.setattr(channel_layer, "_GATHERING", 0.1)
     for number in range(100):
-        channel.publish({"kind": "users", "users": [str(number)]})
+        channel_layer.publish({"kind": "users", "users": [str(number)]})
     deadline = time.monotonic() + 30
     while sum(len(message.get("events", ())) for message in layer.sent) < 100:
         assert time.monotonic() < deadline
@@ -201,7 +201,7 @@ def test_a_process_without_sockets_sends_at_once_and_gathers_what_follows(layer,
 
 def test_a_process_whose_layer_is_away_goes_on_and_sends_later(layer, caplog):
     layer.mode = "fails"
-    channel.publish({"kind": "all"})
+    channel_layer.publish({"kind": "all"})
     assert "cannot be told" in caplog.text
     layer.mode = None
     deadline = time.monotonic() + 30
@@ -213,7 +213,7 @@ def test_a_process_whose_layer_is_away_goes_on_and_sends_later(layer, caplog):
 
 async def test_a_process_with_an_event_loop_and_no_sockets_sends_later_what_it_could_not(layer, caplog):
     layer.mode = "fails"
-    channel.publish({"kind": "all"})
+    channel_layer.publish({"kind": "all"})
     await until(lambda: "cannot be told" in caplog.text)
     layer.mode = None
     await until(lambda: layer.sent)
@@ -233,9 +233,9 @@ import django
 from django.conf import settings
 settings.configure(INSTALLED_APPS=["channels_wsdeny"], CHANNEL_LAYERS={"default": {"BACKEND": "site_layer.Layer"}})
 django.setup()
-from channels_wsdeny.live import channel
+from channels_wsdeny.live import channel_layer
 for kind in ("first", "second", "third"):
-    channel.publish({"kind": kind})
+    channel_layer.publish({"kind": kind})
 """
 
 
@@ -247,8 +247,8 @@ def test_what_waits_is_sent_as_the_process_ends():
 
 def test_what_cannot_be_sent_as_the_process_ends_is_logged(layer, caplog):
     layer.mode = "fails"
-    channel.sender._waiting.append({"kind": "all"})
-    channel.sender.flush_at_exit()
+    channel_layer.sender._waiting.append({"kind": "all"})
+    channel_layer.sender.flush_at_exit()
     assert "cannot be told" in caplog.text
 
 

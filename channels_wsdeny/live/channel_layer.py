@@ -25,8 +25,8 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
 from ..log import logger, warn_once
-from .keeper import running_loop
 from .registry import registry
+from .scheduler import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

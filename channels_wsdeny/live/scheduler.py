@@ -1,4 +1,8 @@
-"""Asking the policies of open sockets again, and closing sockets, on their event loop."""
+"""When the policies of open sockets are asked again, and when sockets are closed, on their event loop.
+
+After an event, every ``RECHECK_INTERVAL`` seconds, as a session or credential expires, and over ``DRAIN_SECONDS`` as
+the process ends.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ _CLOSED_AT_ONCE = 20
 _LOOKED_UP_AT_ONCE = 500
 
 
-class Keeper:
+class Scheduler:
     """Asks the policies of the sockets of one event loop again, and closes sockets."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
@@ -82,7 +86,7 @@ class Keeper:
         elif kind in {"revoke", "each"}:
             self.close(sockets, event["code"], event["reason"])
         elif kind == "drain":
-            mine = [socket for socket in sockets if socket.keeper is self]
+            mine = [socket for socket in sockets if socket.scheduler is self]
             self._start("drain", lambda: self._drain(mine, event["seconds"]))
         elif kind == "group":
             self._start("group", lambda: self._ask_group(event["group"], sockets), is_single=False)
@@ -190,7 +194,7 @@ class Keeper:
         if not self._watched or not conf.RECHECK_INTERVAL:
             return
         self._interval_timer = self._loop.call_later(self._interval(), self._recheck_all)
-        self.ask([socket for socket in self._registry.sockets() if socket.keeper is self])
+        self.ask([socket for socket in self._registry.sockets() if socket.scheduler is self])
 
     def _start_looking(self) -> None:
         self._start("looking", self._look_for_expiry)
