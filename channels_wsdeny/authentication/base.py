@@ -257,16 +257,20 @@ class _Lazy:
         request: Any = self._request
         if isinstance(request, ScopeRequest) and self._given is not None and self._given.is_authenticated:
             return self._given  # which a wrapper has put into the scope
+        own = vars(request)
+        lazy, own["user"] = own["user"], session_user(request)  # A class that looks at the user means that one.
         try:
             user, request.auth = self._authentication.authenticate(request)
         except Exception as error:
             self._refusal = error
             if not isinstance(request, ScopeRequest) and means_denial(error):
-                self._refusal = vars(request)["_wsdeny_refusal"] = RefusedCredentials.of(denial_of(error))
+                self._refusal = own["_wsdeny_refusal"] = RefusedCredentials.of(denial_of(error))
                 raise self._refusal from error
             raise
+        finally:
+            own["user"] = lazy
         if user.is_authenticated:  # else a challenge may be asked of what the classes have written into them
-            vars(request).pop("_wsdeny_drf_requests", None)
+            own.pop("_wsdeny_drf_requests", None)
         return user
 
 

@@ -14,6 +14,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
 from django.utils.functional import SimpleLazyObject
+from ninja.security import SessionAuth
 from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -21,7 +22,7 @@ from channels_wsdeny.authentication import Authentication, BearerAuthentication,
 from channels_wsdeny.decorators import login_required, permission_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
 from tests.support.clients import fetch, knock
-from tests.support.site import Site
+from tests.support.site import Site, hello, hello_async
 
 pytestmark = pytest.mark.django_db
 
@@ -260,6 +261,38 @@ def test_all_views_under_the_mirror_are_authenticated_with_the_classes_of_the_st
     site.log_in(users["bob"])
     assert site.ask().body == b"bob"
     assert site.ask(x_name="alice").body == b"alice"
+
+
+class BySessionUser(Authentication):
+    """The user of the session, as Ninja's `SessionAuth` tells it."""
+
+    def authenticate(self, request):
+        return request.user if request.user.is_authenticated else None
+
+
+class AsyncBySessionUser(Authentication):
+    async def aauthenticate(self, request):
+        user = await request.auser()
+        return user if user.is_authenticated else None
+
+
+BY_SESSION_USER = [BySessionUser(), AsyncBySessionUser(), SessionAuth(csrf=False)]
+
+
+@pytest.mark.parametrize("authentication", BY_SESSION_USER)
+async def test_a_class_that_looks_at_the_user_of_a_handshake_finds_that_of_the_session(authentication, headers_of):
+    app = DenyMiddlewareStack(Open.as_asgi(), authentication=[authentication])
+    for name, found in [("alice", "alice"), (None, "")]:
+        answer = await knock(app, "/", headers=headers_of(name))
+        assert (answer.status, answer.header("x-user")) == (101, found)
+
+
+@pytest.mark.parametrize("view", [hello, hello_async])
+@pytest.mark.parametrize("authentication", BY_SESSION_USER)
+def test_a_class_that_looks_at_the_user_of_a_view_finds_that_of_the_session(authentication, view, users, site):
+    site.serve(login_required(view), AUTHENTICATION=[authentication])
+    assert site.ask().status == 401
+    assert site.log_in(users["alice"]).ask().status == 200
 
 
 def looking(get_response):
