@@ -15,7 +15,7 @@ from . import status as statuses
 from .concurrency import run_in_django_thread
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.base import authorize, authorize_sync, policy_checks
+from .handlers.base import authorize_sync, policy_checks
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
@@ -96,7 +96,7 @@ class MirrorMiddleware:
         if handler is None or handler.is_ready:
             return None
         try:
-            denial = await authorize(handler.context, handler.checks_before(view))
+            denial = await handler.authorize(handler.checks_before(view))
         except Exception as error:  # fail closed
             return _seen_by_django(await handler.answer(error))
         if denial is not None:
@@ -179,12 +179,12 @@ class MirrorHandler(DjangoHandler):
     async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """As `get_response`, where inner middleware and the view are asynchronous."""
         self._begin(route_hooks)
-        denial = await authorize(self.context, request_hooks)
+        denial = await self.authorize(request_hooks)
         if denial is not None:
             return await self.deny(denial)
         response: HttpResponseBase = await self._get_response(self.context.request)
         checks = self._checks_after(response)
-        denial = await authorize(self.context, checks) if checks else self._refusal_behind(response)
+        denial = await self.authorize(checks) if checks else self._refusal_behind(response)
         if denial is not None:
             late: Denial = denial
             return await run_in_django_thread(lambda: self._withhold(response, late))

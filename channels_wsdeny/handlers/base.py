@@ -113,11 +113,11 @@ class Limit:
             self._timer = None
 
 
-def late_error(who: str) -> TimeoutError:
+def late_error(who: str, client: str = "the client was answered without it") -> TimeoutError:
     """The error for a policy or hook that does not end, though it was cancelled: a 503."""
     return TimeoutError(
         f"{who} ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s), was cancelled, and goes "
-        "on: the client was answered without it. It must let CancelledError pass."
+        f"on: {client}. It must let CancelledError pass."
     )
 
 

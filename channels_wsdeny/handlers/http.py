@@ -318,6 +318,7 @@ class HttpHandler(AppHandler):
             if self._outer is None:
                 authentication = target.authentication or authentication_of_site()
                 if target.is_socket:
+                    request.check_host()
                     request.subprotocol_tokens = tokens_of_question(self.scope, authentication)
                 authenticate_by(request, authentication)
             request.describes(self.scope, adopting=True)  # the route of a router around the endpoint

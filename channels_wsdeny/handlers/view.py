@@ -34,6 +34,7 @@ from .base import (
     authorize_sync,
     code_of,
     denial_blocks,
+    late_error,
     make_denial,
     policy_checks,
     report,
@@ -197,6 +198,13 @@ class DjangoHandler:
     def _runner_for_errors(self) -> HookRunner:
         return HookRunner(self, outer=self.outer) if self.runner is None else self.runner
 
+    async def authorize(self, checks: list[Check]) -> Denial | None:
+        """As `base.authorize`. A check that swallows its cancellation keeps the client waiting; that is logged."""
+        return await authorize(self.context, checks, give_up=self._report_late)
+
+    def _report_late(self) -> None:
+        log_failure(self.context, late_error(self.context.expression or "A hook", "the client waits until it ends"))
+
     def deny_sync(self, denial: Denial) -> HttpResponseBase:
         """The response that a check denies with; for a caller that tries again the hooks run again."""
         if self.runner is not None:
@@ -291,7 +299,7 @@ class ViewHandler(DjangoHandler):
     async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """As `get_response`, of a view that is a coroutine function."""
         before = self._kwargs_of_route()
-        denial = await authorize(self.context, self._checks(request_hooks, route_hooks))
+        denial = await self.authorize(self._checks(request_hooks, route_hooks))
         if denial is not None:
             return await self.deny(denial)
         await report(self.context, self._reported)

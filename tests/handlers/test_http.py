@@ -628,6 +628,10 @@ async def test_paths_are_those_behind_the_prefix_and_a_malformed_query_is_a_400(
     assert (await get("/open/", query_string=b"\xff")).status == 400
 
 
+async def test_a_host_that_is_not_allowed_is_denied_as_on_a_handshake():
+    assert (await fetch(socket_site(), "/open/", headers=[(b"host", b"elsewhere.example")])).status == 400
+
+
 async def test_a_consumer_for_sockets_alone_is_no_page():
     for wrap in (lambda app: app, lambda app: URLRouter([path("ws/", app)])):
         open_room = public(type("OpenRoom", (Room,), {})).as_asgi()

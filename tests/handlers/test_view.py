@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -21,9 +22,11 @@ from django.views.decorators.csrf import csrf_exempt
 
 from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll, IsStaff
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, tell
+from tests.support.threads import until
 from tests.support.transports import DJANGO
 
 pytestmark = pytest.mark.django_db
@@ -127,6 +130,26 @@ async def test_a_policy_that_hangs_costs_an_asynchronous_view_a_503(settings):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     view = require(AsyncCheck(lambda request: asyncio.sleep(60)))(hello_async)
     assert (await view(request_of())).status_code == 503
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+async def test_the_log_names_a_policy_that_swallows_its_cancellation(mirror, settings, caplog, monkeypatch):
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    let_go = asyncio.Event()
+
+    async def hang(request):
+        while not let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await let_go.wait()
+        return True
+
+    policy, view = AsyncCheck(hang), hello_async if mirror else require(AsyncCheck(hang))(hello_async)
+    site = Site(settings, DJANGO["asgi"]())
+    site.serve(view, POLICY_TIMEOUT=0.05, DEFAULT_POLICY=policy, MIRROR_DEFAULT_POLICY=mirror)
+    task = asyncio.create_task(AsyncClient().get("/"))
+    await until(lambda: "the client waits until it ends. It must let CancelledError pass." in caplog.text)
+    let_go.set()
+    assert (await task).status_code == 503
 
 
 async def test_a_request_that_is_cancelled_while_it_is_decided_calls_no_view_later(settings):
