@@ -138,7 +138,7 @@ PROCESS = """
     from django.core.management import call_command
     from django.db import IntegrityError, connection, connections, transaction
     from django.db.backends.signals import connection_created
-    from django.test import Client
+    from django.test import Client, override_settings
     from channels_wsdeny import DenyMiddlewareStack
     from channels_wsdeny.decorators import require
     from channels_wsdeny.policies import HasPermission, IsAuthenticated
@@ -306,7 +306,6 @@ def test_the_tenant_that_a_middleware_sets_on_a_connection_holds_for_its_own_han
         import sys, types
         from django.utils.deprecation import MiddlewareMixin
         from psycopg.sql import SQL, Identifier
-        settings.CHANNELS_WSDENY["POOL_SIZE"] = 1
         STATEMENTS = {{
             "sql": "SET search_path TO tenant",
             "commented": "/* a */ -- b\\nSET search_path TO tenant",
@@ -347,7 +346,7 @@ def test_the_tenant_that_a_middleware_sets_on_a_connection_holds_for_its_own_han
 
         sys.modules["site_middleware"] = types.SimpleNamespace(Split=Split, around=around)
         for name in ("Split", "around"):
-            settings.CHANNELS_WSDENY["MIDDLEWARE"] = ["site_middleware." + name]
+            override_settings(CHANNELS_WSDENY=dict(POOL_SIZE=1, MIDDLEWARE=["site_middleware." + name])).enable()
             for choosing in ([True], [], []):
                 several(1, Check(look), [])
         print(json.dumps(seen))

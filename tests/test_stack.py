@@ -123,7 +123,8 @@ async def test_the_default_policy_is_that_of_the_stack_else_that_of_the_site(wra
     assert (await knock(DenyMiddlewareStack(wrap(function(ran))), "/", user=boss)).status == 403
     open_to_users = DenyMiddlewareStack(wrap(function([])), default_policy=IsAuthenticated())
     assert (await knock(open_to_users, "/", user=alice)).status == 101
-    for settings.CHANNELS_WSDENY["DEFAULT_POLICY"] in ("no.such.Policy", "channels_wsdeny.policies.conf", None, 42):
+    for default in ("no.such.Policy", "channels_wsdeny.policies.conf", None, 42):
+        settings.CHANNELS_WSDENY = {"DEFAULT_POLICY": default}
         assert (await knock(DenyMiddlewareStack(wrap(function(ran))), "/", user=boss)).status == 500
     assert ran == []
 

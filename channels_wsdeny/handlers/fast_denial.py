@@ -6,6 +6,7 @@ route at all. Nothing has to be loaded or built for them.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,7 +72,6 @@ class _Site(NamedTuple):
 
 
 _encoded: dict[Hashable, tuple[Message, Message]] = {}
-_sites: dict[object, _Site] = {}
 
 
 async def deny_anonymous(
@@ -212,24 +212,19 @@ def encoded_denial(
     return found
 
 
+@functools.cache
 def _site() -> _Site:
-    # The object of these settings, which changes when they do. A `LazyObject` looks up its attributes in Python.
-    wrapped = object.__getattribute__(settings, "_wrapped")
-    site = _sites.get(wrapped)
-    if site is None:
-        _sites.clear()
-        site = _sites[wrapped] = _Site(
-            how=None if settings.DEBUG else conf.DENY_WITH,
-            has_hooks=bool(conf.HOOKS),
-            has_middleware=bool(conf.MIDDLEWARE),
-            varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
-            session_cookie=settings.SESSION_COOKIE_NAME.encode(),
-            authentication=_authentication(),
-            language_cookie=settings.LANGUAGE_COOKIE_NAME.encode(),
-            is_translated=settings.USE_I18N,
-            is_negotiated=is_language_negotiated(),
-        )
-    return site
+    return _Site(
+        how=None if settings.DEBUG else conf.DENY_WITH,
+        has_hooks=bool(conf.HOOKS),
+        has_middleware=bool(conf.MIDDLEWARE),
+        varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
+        session_cookie=settings.SESSION_COOKIE_NAME.encode(),
+        authentication=_authentication(),
+        language_cookie=settings.LANGUAGE_COOKIE_NAME.encode(),
+        is_translated=settings.USE_I18N,
+        is_negotiated=is_language_negotiated(),
+    )
 
 
 def _authentication() -> Authenticators | None:
@@ -265,7 +260,7 @@ def _encode(deny: Deny, request: HandshakeRequest, scope: Scope, send: Send) -> 
 
 def _forget(**kwargs: object) -> None:
     _encoded.clear()
-    _sites.clear()
+    _site.cache_clear()
 
 
 setting_changed.connect(_forget)

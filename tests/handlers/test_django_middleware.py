@@ -435,7 +435,7 @@ async def test_a_slow_consumer_is_no_thread_that_hangs(use, settings, caplog, hu
 
     first = asyncio.create_task(knock(DenyMiddlewareStack(public(consumer(connect).as_asgi())), "/"))
     await connecting.wait()
-    settings.CHANNELS_WSDENY["POLICY_TIMEOUT"] = 0.05
+    settings.CHANNELS_WSDENY = {**settings.CHANNELS_WSDENY, "POLICY_TIMEOUT": 0.05}
     for _ in range(2):  # the second one after more than that time
         assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503  # no thread came free
     opened.set()

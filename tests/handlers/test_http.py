@@ -503,7 +503,7 @@ async def test_the_default_policy_is_for_all_that_a_stack_serves(app, settings):
     ):
         answers = [await fetch(stacked, url) for url in ("/app/", "/")]
         assert status in {answer.status for answer in answers}
-    settings.CHANNELS_WSDENY["DEFAULT_POLICY"] = "no.such.policy"
+    settings.CHANNELS_WSDENY = {**settings.CHANNELS_WSDENY, "DEFAULT_POLICY": "no.such.policy"}
     assert (await fetch(stack(app), "/app/")).status == 500
 
 
