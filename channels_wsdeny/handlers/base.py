@@ -531,8 +531,15 @@ async def respond(context: RequestContext, denial: Denial | Exception) -> HttpRe
 async def closing_message(context: RequestContext, denial: Denial | Exception) -> Message:
     """The close that stands for a denial of an open socket or stream; its reason is the detail, if there is one."""
     response = await respond(context, denial)
-    reason = str(denial.detail) if isinstance(denial, Deny) else ""
-    return close_message(await finalize_response(context, response), reason)
+    return close_message(await finalize_response(context, response), detail_of(denial))
+
+
+def detail_of(denial: Denial | Exception) -> str:
+    """The detail of a denial, if it has one. Never raises: a lazy text may."""
+    try:
+        return str(denial.detail) if isinstance(denial, Deny) else ""
+    except Exception:  # the denial must close its socket all the same
+        return ""
 
 
 async def save_session(context: RequestContext, response: HttpResponseBase) -> None:

@@ -24,7 +24,7 @@ from ..concurrency import run_in_background
 from ..conf import conf
 from ..db import by_state, carrying, state_of
 from ..exceptions import Deny
-from ..handlers.base import code_of
+from ..handlers.base import code_of, detail_of
 from ..handlers.recheck import SESSION_ENDED
 from ..log import escape, log_failure, logger
 from . import expiry
@@ -134,8 +134,7 @@ class Scheduler:
             self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
             return
         status = denial.status if isinstance(denial, Deny) else denial.status_code
-        detail = str(denial.detail) if isinstance(denial, Deny) else ""
-        self.close([socket], 4000 + status, detail or _code(denial))
+        self.close([socket], 4000 + status, detail_of(denial) or _code(denial))
 
     def _ask_later(self, socket: Socket) -> None:
         self.ask([socket], after=0)

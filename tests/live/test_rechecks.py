@@ -13,7 +13,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.http import Http404, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import SimpleLazyObject, lazystr
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.concurrency import run_in_threadpool
@@ -166,6 +166,11 @@ class Once(Switch):
     once = True
 
 
+class Unprintable:
+    def __str__(self):
+        raise LookupError
+
+
 @pytest.mark.parametrize("kind", [Check, AsyncCheck])
 @pytest.mark.parametrize(
     ("answer", "close"),
@@ -173,6 +178,7 @@ class Once(Switch):
         (False, (4403, "permission_denied")),
         (Deny(409, "Too late."), (4409, "Too late.")),
         (Deny(402, code="no_money"), (4402, "no_money")),
+        (Deny(409, lazystr(Unprintable())), (4409, "conflict")),
         (Http404(), (4404, "not_found")),
         (ValueError("a bug"), (4500, "server_error")),
         (None, (4500, "server_error")),
