@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -16,10 +15,10 @@ from ..conf import conf
 from ..exceptions import Deny
 from ..http.context import noting
 from ..http.exception_handler import denial_of, means_denial
-from ..http.request import ScopeRequest, anonymous_user, known_user
+from ..http.request import ScopeRequest, anonymous_user, copy_request, following, known_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from django.http import HttpRequest
 
@@ -78,6 +77,10 @@ _READ_AUTHORIZATION = {
 }
 
 
+#: What an authentication class sets on its copy of the request alone.
+_OF_CLASSES = frozenset({"auser", "auth", "user", "wsdeny"})
+
+
 class _Authenticator:
     """One authentication class, of this package, of REST framework or of Ninja."""
 
@@ -105,7 +108,9 @@ class _Authenticator:
 
     def authenticate(self, request: HttpRequest) -> Any:
         """What the class says; None for "not by me"."""
-        return call_sync(self._ask, self._request_for(request))
+        asked = self._request_for(request)
+        with following(asked._request if self._is_drf else asked, request, but=_OF_CLASSES):
+            return call_sync(self._ask, asked)
 
     def challenge(self, request: HttpRequest) -> str | None:
         """The challenge of the class for a 401."""
@@ -116,22 +121,38 @@ class _Authenticator:
         return None if make is None else make(self._request_for(request))
 
     def _request_for(self, request: HttpRequest) -> Any:
-        """The request as the class expects it: those of REST framework get its `Request` around the one of Django.
+        """The request as the class expects it: a copy whose user is that of the session.
 
-        It is the same for the credentials and for the challenge, for classes write into it. Its user is that of the
-        session.
+        Those of REST framework get its `Request` around that. It is the same for the credentials and for the
+        challenge, for classes write into it.
         """
-        if not self._is_drf:
+        if self.is_session:
             return request
-        from rest_framework.request import Request  # noqa: PLC0415 - an optional dependency
-
-        made = vars(request).setdefault("_wsdeny_drf_requests", {})
+        made = vars(request).setdefault("_wsdeny_asked_with", {})
         if self not in made:
-            django = copy.copy(request)
-            vars(django).pop("_wsdeny_drf_requests")
-            vars(django)["user"] = session_user(request)
-            made[self] = Request(django)
+            user = session_user(request)
+            copied = copy_request(request, user=user)
+            vars(copied).pop("_wsdeny_asked_with")
+            if not isinstance(copied, ScopeRequest):
+                copied.auser = _loading(user)
+            made[self] = _as_drf(copied) if self._is_drf else copied
         return made[self]
+
+
+def _as_drf(request: HttpRequest) -> Any:
+    from rest_framework.request import Request  # noqa: PLC0415 - an optional dependency
+
+    return Request(request)
+
+
+def _loading(user: Any) -> Callable[[], Awaitable[Any]]:
+    """The ``auser`` of a view's request: loads `user`, if it is lazy, in the thread of the request."""
+
+    async def auser() -> Any:
+        await sync_to_async(lambda: user.is_authenticated, thread_sensitive=True)()
+        return user
+
+    return auser
 
 
 class Authenticators:
@@ -258,7 +279,6 @@ class _Lazy:
         if isinstance(request, ScopeRequest) and self._given is not None and self._given.is_authenticated:
             return self._given  # which a wrapper has put into the scope
         own = vars(request)
-        lazy, own["user"] = own["user"], session_user(request)  # A class that looks at the user means that one.
         try:
             user, request.auth = self._authentication.authenticate(request)
         except Exception as error:
@@ -267,10 +287,8 @@ class _Lazy:
                 self._refusal = own["_wsdeny_refusal"] = RefusedCredentials.of(denial_of(error))
                 raise self._refusal from error
             raise
-        finally:
-            own["user"] = lazy
         if user.is_authenticated:  # else a challenge may be asked of what the classes have written into them
-            own.pop("_wsdeny_drf_requests", None)
+            own.pop("_wsdeny_asked_with", None)
         return user
 
 
@@ -300,13 +318,7 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
     own.setdefault("auth", None)
     own["user"] = SimpleLazyObject(_Lazy(request, authentication, given))
     if not isinstance(request, ScopeRequest):
-        load: Callable[[], Any] = lambda: own["user"].is_authenticated  # noqa: E731
-
-        async def auser() -> Any:
-            await sync_to_async(load, thread_sensitive=True)()
-            return own["user"]
-
-        own["auser"] = auser
+        own["auser"] = _loading(own["user"])
 
 
 def session_user(request: HttpRequest) -> Any:

@@ -284,7 +284,7 @@ class RequestContext:
         self.state.objects.clear()
         self.state.reported.clear()
         self.guarded = None
-        for name in ("_wsdeny_drf_requests", "_wsdeny_with_tokens"):
+        for name in ("_wsdeny_asked_with", "_wsdeny_with_tokens"):
             vars(self.request).pop(name, None)
 
     def on_end(self, callback: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from types import MappingProxyType, SimpleNamespace
@@ -25,7 +26,7 @@ from ..db import get_cache
 from . import session as sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     User = AbstractBaseUser | AnonymousUser
 
 T = TypeVar("T")
+R = TypeVar("R", bound=HttpRequest)
 
 #: What this package and Channels put into a scope, which is compared by itself or follows from the rest.
 _PLACED = frozenset({"cookies", "path_remaining", "session", "url_route", "user", "wsdeny"})
@@ -387,6 +389,26 @@ def _is_allowed(host: bytes, allowed: tuple[str, ...], *, is_debug: bool) -> boo
 def copy_scope(scope: Scope) -> dict[str, Any]:
     """A scope of its own for a wrapper, or for the request of one: wrappers may change it and its headers in place."""
     return {**scope, "headers": [*scope.get("headers", ())]}
+
+
+def copy_request(request: R, **own: Any) -> R:
+    """A copy of `request`, which shares its body and session; `own` are attributes of the copy."""
+    # Not copy.copy(): a request's pickling protocol drops its stream and route.
+    copied = object.__new__(type(request))
+    vars(copied).update(vars(request), **own)
+    return copied
+
+
+@contextmanager
+def following(copied: HttpRequest, request: HttpRequest, *, but: frozenset[str]) -> Iterator[None]:
+    """Set on `request` what is set on its copy meanwhile, `but` these attributes: a body, above all, is read once."""
+    before = dict(vars(copied))
+    try:
+        yield
+    finally:
+        for name, value in vars(copied).items():
+            if name not in but and before.get(name, before) is not value:
+                vars(request)[name] = value
 
 
 def full_path(scope: Mapping[str, Any]) -> str:

@@ -15,7 +15,14 @@ from ..concurrency import is_being_cancelled
 from ..exceptions import Deny
 from ..http.context import expression_of, get_context, noting
 from ..http.exception_handler import denial_of
-from ..http.request import ScopeRequest, is_authentication_due, known_user, run_in_thread
+from ..http.request import (
+    ScopeRequest,
+    copy_request,
+    following,
+    is_authentication_due,
+    known_user,
+    run_in_thread,
+)
 from ..log import log_report
 from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user
 
@@ -120,18 +127,14 @@ class ReportCheck:
     @contextmanager
     def _copying(self, request: HttpRequest) -> Iterator[HttpRequest]:
         """A copy of the request; what the policy raises is logged."""
-        copy: HttpRequest = object.__new__(type(request))
-        vars(copy).update(vars(request))
+        copy = copy_request(request)
         get_context(copy).obj = get_context(request).obj
-        try:
-            yield copy
-        except Exception as error:  # the policy denies nothing
-            self._report(request, denial_of(error))
-        finally:
-            if not isinstance(request, ScopeRequest):  # A body can be read once.
-                vars(request).update(
-                    (name, value) for name, value in vars(copy).items() if name not in _SET_BY_POLICIES
-                )
+        is_of_view = not isinstance(request, ScopeRequest)  # whose body is read once
+        with following(copy, request, but=_SET_BY_POLICIES) if is_of_view else nullcontext():
+            try:
+                yield copy
+            except Exception as error:  # the policy denies nothing
+                self._report(request, denial_of(error))
 
     def _is_user_due(self, request: HttpRequest) -> bool:
         return is_authentication_due(request) and depends_on_user(self.policy)

@@ -14,7 +14,9 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
 from django.utils.functional import SimpleLazyObject
+from django.views.decorators.csrf import csrf_exempt
 from ninja.security import SessionAuth
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -274,6 +276,20 @@ class AsyncBySessionUser(Authentication):
     async def aauthenticate(self, request):
         user = await request.auser()
         return user if user.is_authenticated else None
+
+
+class ReadsBody(BaseAuthentication):
+    """Notes the body, as a class for signed requests does."""
+
+    def authenticate(self, request):
+        request._request.signed = request._request.body
+
+
+def test_a_body_that_a_class_of_rest_framework_reads_is_there_for_the_view(site):
+    site.serve(
+        csrf_exempt(public(lambda request: HttpResponse(request.body + request.signed))), AUTHENTICATION=[ReadsBody()]
+    )
+    assert site.post(b"body").body == b"bodybody"
 
 
 BY_SESSION_USER = [BySessionUser(), AsyncBySessionUser(), SessionAuth(csrf=False)]
