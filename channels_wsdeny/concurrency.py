@@ -24,9 +24,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import close_old_connections
 
 from .conf import conf
-from .db import carrying, close_idle_connections, give_up_turn, managed_connections, seconds_until_close, state_of
+from .db import carrying, give_up_turn, managed_connections, seconds_until_close, state_of
 from .log import logger
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ class _Worker(threading.Thread):
         while True:
             try:
                 return self.inbox.get(timeout=seconds_until_close())
-            except Empty:
+            except Empty:  # pragma: no cover - in a process of its own, which has no transaction
                 with suppress(Exception):  # protects the thread from a database that is gone
-                    close_idle_connections()
+                    close_old_connections()
 
     @staticmethod
     def _run(job: _Job) -> Callable[[], None] | None:
@@ -164,7 +165,7 @@ class ThreadPool(Executor):
         worker = _Worker(self)
         try:
             worker.start()
-        except RuntimeError as error:
+        except RuntimeError as error:  # pragma: no cover - in a process of its own, whose memory is bounded
             if not self._busy:
                 self._waiting.clear()
                 raise ConnectionError("The pool cannot start a thread.") from error

@@ -118,11 +118,6 @@ def seconds_until_close() -> float | None:
     return max(_LEAST_WAIT, min(times) - time.monotonic()) if times else None
 
 
-def close_idle_connections() -> None:
-    """Close the connections of this thread that are older than ``CONN_MAX_AGE``."""
-    close_old_connections()
-
-
 @contextmanager
 def lending(connection: Any) -> Iterator[None]:
     """Have jobs use `connection`, which is in a test's transaction."""
@@ -133,7 +128,7 @@ def lending(connection: Any) -> Iterator[None]:
     finally:
         if before is None:
             del _lent[connection.alias]
-        else:
+        else:  # pragma: no cover - two tests at the same time
             _lent[connection.alias] = before
 
 
@@ -253,7 +248,7 @@ def by_state(items: Iterable[T], state_of: Callable[[T], State]) -> list[tuple[S
 
 def _note_setting(setting: set[Any], execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
     if not isinstance(sql, str) or _CHANGES_NOTHING.match(sql) is None:  # What a driver composes cannot be read here.
-        setting.add(context["connection"])
+        setting.add(context["connection"])  # pragma: no cover - on PostgreSQL, in a process of its own
     return execute(sql, params, many, context)
 
 
@@ -313,7 +308,7 @@ def get_cache(alias: str) -> BaseCache:
     return _caches.made[alias]
 
 
-def _forget_caches() -> None:
+def _forget_caches() -> None:  # pragma: no cover - in a forked child
     """Have a forked child make its own: it must not write to the connections of its parent."""
     _caches.made = {}
 

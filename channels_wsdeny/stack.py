@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @functools.cache
 def _warn_if_not_installed() -> None:
     """Say once that the app is not installed: without it there are no checks, commands and translations."""
-    if not apps.is_installed("channels_wsdeny"):
+    if not apps.is_installed("channels_wsdeny"):  # pragma: no cover - that site is a process of its own
         sys.stderr.write(
             "'channels_wsdeny' is not in INSTALLED_APPS, so its system checks, commands and `runserver` are missing, "
             "and a log-out closes no open socket. Put it there, before 'daphne'.\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 if not TYPE_CHECKING:
     HttpRequest = django.http.HttpRequest
-else:
+else:  # pragma: no cover - for type checkers alone
 
     class HttpRequest(django.http.HttpRequest):
         """Django's ``HttpRequest`` with what this package adds: for annotations of hooks, policies and views.

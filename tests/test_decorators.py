@@ -308,6 +308,13 @@ def view_set(cls, actions=None, **initkwargs):
     return lambda request: HttpResponse(str(actions))
 
 
+def made_page_before():
+    base = made("Base", Page)
+    sub = made("Sub", base, as_view=classmethod(view_set))
+    staff_only(base)
+    return sub.as_view()
+
+
 def guarded_page():
     return staff_only(made("Base", Page))
 
@@ -320,6 +327,7 @@ VIEWS = {
     "own dispatch": lambda: made("Sub", guarded_page(), dispatch=lambda self, r: HttpResponse()).as_view(),
     "own as_view": lambda: made("Sub", guarded_page(), as_view=classmethod(view_set)).as_view(),
     "mixin first": lambda: made("Sub", made("Mixin", as_view=classmethod(view_set)), guarded_page()).as_view(),
+    "made before the decorator": made_page_before,
     "policies of both": lambda: or_anonymous(made("Sub", login_required(made("Base", Page)))).as_view(),
     "public": lambda: public(made("Sub", guarded_page())).as_view(),
 }

@@ -9,7 +9,7 @@ from django.db import OperationalError
 from django.http import Http404, HttpResponse
 from django.urls import path
 
-from channels_wsdeny import Deny, Hooks
+from channels_wsdeny import Deny, Hooks, views
 from channels_wsdeny.decorators import login_required, require
 from channels_wsdeny.policies import DenyAll
 from tests.support.policies import raising
@@ -193,7 +193,14 @@ def test_a_browser_gets_a_plain_page_where_the_site_has_none(one):
     assert b"&lt;Already&gt; here." in answer.body
 
 
-@pytest.mark.parametrize("handler", [raising(lambda: ZeroDivisionError("secret")), lambda *_: HttpResponse("welcome")])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        raising(lambda: ZeroDivisionError("secret")),
+        lambda *_: HttpResponse("welcome"),
+        lambda *_: page("{{ secret|add }}"),
+    ],
+)
 def test_a_page_that_fails_or_has_another_status_does_not_change_the_denial(one, handler):
     answer = one.serve(require(DenyAll())(hello), handlers={"handler403": handler}).browse()
     assert (answer.status, b"secret" in answer.body, b"welcome" in answer.body) == (403, False, False)
@@ -228,6 +235,11 @@ class AnswersErrors(Middleware):
 class TakesErrors(Middleware):
     def process_exception(self, request, error):
         return HttpResponse("mine", status=500)
+
+
+def test_an_error_of_another_class_than_its_page_does_not_change_the_status(rf):
+    response = views.bad_request(rf.get("/"), ZeroDivisionError("secret"))
+    assert (response.status_code, b"secret" in response.content) == (400, False)
 
 
 def test_what_views_and_middleware_answer_by_themselves_stays(one):

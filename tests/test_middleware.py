@@ -254,6 +254,11 @@ class Answers(Middleware):
         return HttpResponse("alone")
 
 
+class AnswersWithATemplate(Middleware):
+    def come(self, request):
+        return page("alone")
+
+
 class Copies(Middleware):
     def go(self, request, response):
         response["X-Copy"] = response.get("X-Hook", "none")
@@ -269,8 +274,9 @@ def test_the_mirror_may_stand_anywhere_among_other_middleware(one, ran):
 
 def test_hooks_see_the_answer_of_inner_middleware_and_outer_middleware_sees_theirs(one, hooks, ran):
     hooks.on_response(tell("X-Hook", lambda request, response: response.content.decode()))
-    one.serve(hello, hooks=hooks, outside=[f"{__name__}.Copies"], inside=[f"{__name__}.Answers"])
-    assert one.ask().headers["x-copy"] == "alone"
+    for name in ("Answers", "AnswersWithATemplate"):
+        one.serve(hello, hooks=hooks, outside=[f"{__name__}.Copies"], inside=[f"{__name__}.{name}"])
+        assert one.ask().headers["x-copy"] == "alone"
     one.serve(hello, hooks=noting(ran, "it"), outside=[f"{__name__}.Answers"])
     assert (one.ask().body, ran) == (b"alone", [])
 

@@ -18,7 +18,7 @@ from ..http.exception_handler import denial_of, means_denial
 from ..http.request import ScopeRequest, anonymous_user, copy_request, following, known_user
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from django.http import HttpRequest
 
@@ -168,9 +168,6 @@ class Authenticators:
         self.are_known = all(each.is_session or each.reads is not None for each in self._all)
         #: The subprotocols that go before a token.
         self.subprotocols = tuple(each.subprotocol for each in self._all if each.subprotocol is not None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (each.instance for each in self._all)
 
     def may_find_credentials(self, scope: Mapping[str, Any]) -> bool:
         """Whether `scope` may have credentials for one of them, the session left out."""

@@ -186,7 +186,7 @@ def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[tuple[str, bool]]:
 
 def _has_only_backends_of_django() -> bool:
     """Whether only Django's own backends are asked for the permissions of a user."""
-    if not apps.is_installed("django.contrib.auth"):
+    if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return False
     asked = getattr(getattr(get_user_model(), "has_perm", None), "__module__", None)
     paths = [asked, *settings.AUTHENTICATION_BACKENDS]

@@ -592,7 +592,7 @@ async def end_request(context: RequestContext) -> None:
         return
     try:
         running = submit_in_background(context.run_ending)
-    except ConnectionError:  # No thread can be started.
+    except ConnectionError:  # pragma: no cover - No thread can be started; the test of that has a process of its own.
         context.run_ending()
     else:
         await asyncio.wait({asyncio.wrap_future(running)}, timeout=_PARTING)

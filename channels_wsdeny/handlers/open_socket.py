@@ -154,7 +154,7 @@ class OpenSocket:
     async def ask_parts(self, users: dict[Any, Any] | None = None) -> None:
         """Ask the policies of its streams and groups again, too; those that are denied are lost."""
         for name, part in list((self.parts or {}).items()):
-            if self.app_context is None:
+            if self.app_context is None:  # pragma: no cover - It ends by chance while its policies are asked.
                 return
             grant = Grant(part.request, part.policies)
             denial = await ask_again((grant,), self.app_context, users)

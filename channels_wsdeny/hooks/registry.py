@@ -350,7 +350,7 @@ def _is_async(function: Any) -> bool:
 def _takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
     try:
         signature = inspect.signature(function)
-    except ValueError:  # Functions that are not written in Python may have none.
+    except ValueError:  # pragma: no cover - Functions not written in Python may have none; which, differs by version.
         return True
     try:
         signature.bind(*arguments)

@@ -308,7 +308,7 @@ class RequestContext:
         while self.state.ending:
             try:
                 callback = self.state.ending.pop()
-            except IndexError:  # Another thread has taken it.
+            except IndexError:  # pragma: no cover - Another thread has taken it: by chance.
                 return
             try:
                 callback()

@@ -439,7 +439,7 @@ class NoUser:
 def _anonymous_class() -> type[AnonymousUser | NoUser]:
     try:
         from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs loaded apps
-    except RuntimeError:  # it is not in INSTALLED_APPS
+    except RuntimeError:  # pragma: no cover - It is not in INSTALLED_APPS: that site is a process of its own.
         return NoUser
     return AnonymousUser
 

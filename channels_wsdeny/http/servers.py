@@ -52,7 +52,7 @@ def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHead
                 "granian-set-cookie",
                 "granian cannot send a second Set-Cookie with a denial; the first one is sent.",
             )
-        else:
+        else:  # pragma: no cover - Other names come once; a second one would make granian panic.
             once[name] += b", " + value
     return [*{**once, b"connection": b"close"}.items()]
 

@@ -193,7 +193,7 @@ def describe(answer: object) -> str:
         return f"denied: {answer.status} {answer.code}"
     if isinstance(answer, HttpResponseBase):
         return f"answered: {answer.status_code}"
-    return f"answered: {type(answer).__name__}"
+    return f"answered: {type(answer).__name__}"  # pragma: no cover - what is no answer has raised
 
 
 def _milliseconds(seconds: float | None) -> float | None:

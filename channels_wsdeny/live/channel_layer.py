@@ -62,7 +62,9 @@ def get_layer() -> Any:
 class _Here(ThreadPoolExecutor):
     """Runs what it is given in the caller's thread, such as the look-up of a host's address."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(  # pragma: no cover - as a process ends
+        self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(function(*args, **kwargs))
@@ -137,7 +139,7 @@ class Sender:
             self._timer.start()
 
     def _flush_in_time(self) -> None:
-        if current_subscription() is not None:
+        if current_subscription() is not None:  # pragma: no cover - A loop has begun by chance before this timer.
             return
         if self._waiting:
             self._flush_blocking()
@@ -227,7 +229,7 @@ class Subscription:
                     except Exception:  # a message of another version, or that is not of this package
                         logger.exception("A message in the group %s could not be understood.", GROUP)
             except Exception as error:  # The layer may be back in a moment.
-                if self.loop.is_closed():  # without a cancellation of its tasks
+                if self.loop.is_closed():  # pragma: no cover - in a process of its own: without a cancellation
                     return
                 logger.warning("The channel layer failed (%s): subscribing again.", type(error).__name__)
                 self.tried.set()
@@ -270,7 +272,7 @@ class Subscription:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(conf.HEARTBEAT)
-            if self.channel is None:
+            if self.channel is None:  # pragma: no cover - The layer is away, by chance at this moment.
                 continue
             self._is_back.clear()
             try:

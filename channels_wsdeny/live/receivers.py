@@ -37,7 +37,7 @@ def connect() -> None:
     """Connect all receivers. Called once the apps are loaded."""
     _watch_site_engine()
     setting_changed.connect(_watch_site_engine, dispatch_uid="channels_wsdeny.live")
-    if not apps.is_installed("django.contrib.auth"):
+    if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return
     # Imported here: models need loaded apps.
     from django.contrib.auth import get_user_model  # noqa: PLC0415
@@ -48,9 +48,11 @@ def connect() -> None:
         if issubclass(model, user_model):
             _connect(post_save, _user_saved, model)
             _connect(post_delete, _user_deleted, model)
-        elif model._meta.label_lower in _TOKENS:
+        elif model._meta.label_lower in _TOKENS:  # pragma: no cover - those apps are in processes of their own
             _connect(post_delete, _token_deleted, model)
-        elif any(f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__):
+        elif any(  # pragma: no cover - django-guardian is installed in a process of its own
+            f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__
+        ):
             _connect(post_save, _object_permission_changed, model)
             _connect(post_delete, _object_permission_changed, model)
     for name in ("groups", "user_permissions"):
@@ -104,13 +106,18 @@ def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None
     _tell_users([instance.pk], using)
 
 
-def _token_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+# The apps of these two are installed in processes of their own.
+
+
+def _token_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:  # pragma: no cover - see above
     user_key = getattr(instance, "user_id", None)
     if user_key is not None:
         _tell_users([user_key], using)
 
 
-def _object_permission_changed(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+def _object_permission_changed(  # pragma: no cover - see above
+    sender: Any, instance: Any, using: str, **kwargs: Any
+) -> None:
     if getattr(instance, "user_id", None) is not None:
         _tell_users([instance.user_id], using)
     elif getattr(instance, "group_id", None) is not None:

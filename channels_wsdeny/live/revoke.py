@@ -99,7 +99,9 @@ def _name(user: Any) -> str:
     return str(key)
 
 
-def drain(seconds: float | None = None, *, everywhere: bool = False) -> None:
+def drain(  # pragma: no cover - for processes of servers
+    seconds: float | None = None, *, everywhere: bool = False
+) -> None:
     """Have the servers of this machine, or of all, close their sockets with 1012 and deny new ones with a 503.
 
     They do so within `seconds`, by default ``DRAIN_SECONDS``, until they end. Raises what the channel layer raises.

@@ -352,7 +352,7 @@ class _Slots:
                 with carrying(slot.state):
                     get_cache(slot.alias).delete(slot.name)
 
-    def release_all(self) -> None:
+    def release_all(self) -> None:  # pragma: no cover - as a process ends
         """Free all slots, unless the cache hangs. Raises what a cache raises."""
         if not (self._held and self._writing.acquire(timeout=_PARTING)):
             return
@@ -421,13 +421,13 @@ def _time_to_live() -> int:
 _slots = _Slots()
 
 
-def _forget_slots() -> None:
+def _forget_slots() -> None:  # pragma: no cover - in a forked child
     """Let a forked child begin without slots: its parent renews and releases them."""
     global _slots  # noqa: PLW0603 - one for each process
     _slots = _Slots()
 
 
-def _leave() -> None:
+def _leave() -> None:  # pragma: no cover - as a process ends
     """Free the slots of a process that ends: some servers end without a word to their applications."""
     try:
         _slots.release_all()

@@ -45,7 +45,7 @@ class SharedTransaction:
     async def __aenter__(self) -> Self:
         try:
             await sync_to_async(self.share)(_in_transaction_outside_the_loop())
-        except BaseException:
+        except BaseException:  # pragma: no cover - an interruption, by chance
             await sync_to_async(self.release)()
             raise
         if self.connections:
@@ -89,7 +89,7 @@ def _share(connection: BaseDatabaseWrapper, *, is_other: bool) -> ExitStack:
     if is_other:
         own = {each.alias: each for each in connections.all(initialized_only=True)}.get(connection.alias)
         connections[connection.alias] = connection
-        if own is None:
+        if own is None:  # pragma: no cover - whether the thread has had a connection depends on the tests before
             undo.callback(connections.__delitem__, connection.alias)
         else:
             undo.callback(connections.__setitem__, connection.alias, own)

@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.csrf import csrf_exempt
-from ninja.security import SessionAuth
+from ninja.security import HttpBearer, SessionAuth
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
@@ -78,6 +78,13 @@ class AsyncNamed(Named):
         return self.find(request)
 
 
+class Asking(AsyncNamed):
+    """Asks the coroutine function by the method of the base, as a class that changes what it finds does."""
+
+    def authenticate(self, request):
+        return Authentication.authenticate(self, request)
+
+
 class Coroutine(Named):
     async def authenticate(self, request):
         return self.find(request)
@@ -113,7 +120,7 @@ async def ask(app, **given):
     return answer if answer.status != 101 else answer.header("x-user")
 
 
-@pytest.mark.parametrize("cls", [Named, AsyncNamed, Coroutine, Foreign])
+@pytest.mark.parametrize("cls", [Named, AsyncNamed, Asking, Coroutine, Foreign])
 @pytest.mark.parametrize("consumer", [Consumer, SyncConsumer, login_required(type("Guarded", (Consumer,), {})), Open])
 async def test_a_user_by_any_class_reaches_any_consumer(cls, consumer, users):
     app = DenyMiddlewareStack(consumer.as_asgi(), authentication=[cls(users)])
@@ -173,6 +180,16 @@ async def test_wrong_credentials_deny_at_any_endpoint_before_its_policy(
         assert b"secret" not in answer.body
 
 
+class Key(HttpBearer):
+    def authenticate(self, request, token):
+        return None
+
+
+async def test_a_class_of_ninja_challenges_by_its_scheme():
+    app = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[Key()])
+    assert (await ask(app)).header("www-authenticate") == "Bearer"
+
+
 async def test_a_policy_that_needs_no_user_is_asked_before_the_request_is_authenticated(users):
     class Early(Policy):
         needs_user = False
@@ -206,6 +223,8 @@ async def test_a_user_in_the_scope_stays_unless_it_is_anonymous(users):
     app = AuthMiddlewareStack(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]))
     assert await ask(app, x_name="alice") == "alice"
     assert (await ask(app)).status == 401
+    known = DenyMiddlewareStack(Open.as_asgi(), authentication=[BearerAuthentication(lambda token: None)])
+    assert await ask(with_user(AnonymousUser())(known)) == ""
 
 
 async def test_a_user_that_a_wrapper_has_not_loaded_yet_stays_where_there_are_no_credentials(users):
@@ -262,6 +281,12 @@ def test_all_views_under_the_mirror_are_authenticated_with_the_classes_of_the_st
     assert (refused.status, refused.code, refused.headers["www-authenticate"]) == (401, "invalid_credentials", "Named")
     site.log_in(users["bob"])
     assert site.ask().body == b"bob"
+    assert site.ask(x_name="alice").body == b"alice"
+
+    async def view(request):
+        return HttpResponse((await request.auser()).username)
+
+    site.serve(view, AUTHENTICATION=classes)
     assert site.ask(x_name="alice").body == b"alice"
 
 

@@ -11,6 +11,7 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken
 from channels_wsdeny.decorators import public
 from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.wrappers import With
 
 pytestmark = pytest.mark.django_db
 
@@ -94,7 +95,7 @@ async def test_a_token_in_the_subprotocols_is_the_credential_and_the_consumer_se
     offered, select, user, seen, selected, verify
 ):
     app = DenyMiddlewareStack(
-        public(type("Open", (Consumer,), {})).as_asgi(),
+        With(public(type("Open", (Consumer,), {})).as_asgi(), more=1),
         authentication=[SubprotocolToken("bearer", BearerAuthentication(verify))],
     )
     headers = [(b"sec-websocket-protocol", ", ".join(offered).encode())] if offered else []

@@ -15,6 +15,7 @@ from django.core.asgi import get_asgi_application
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.checks.asgi import place_of
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
 
@@ -252,6 +253,10 @@ def test_a_message_about_a_consumer_begins_with_its_file_and_line(cls, messages)
     assert f"class {cls.__name__}" in "".join(lines[:2])
     (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
     assert str(message).startswith(f"{__file__}:{line}: (channels_wsdeny.")
+
+
+def test_a_class_of_a_shell_is_named_where_it_has_no_file():
+    assert place_of(type("Shell", (), {"__module__": "shell"})) == "shell.Shell"
 
 
 def test_an_origin_validator_around_http_is_an_error(ids):

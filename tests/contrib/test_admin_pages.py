@@ -161,9 +161,12 @@ def test_the_routes_are_those_of_the_command(client_with, capsys):
     ]
 
 
-def test_a_search_narrows_the_rows(client_with):
+def test_a_search_narrows_the_rows_and_many_are_cut(client_with, monkeypatch):
     response = client_with("view_route").get(url("route"), {"q": "MONITOR"})
     assert {row[1] for row in rows(response)} == {"/ws/monitor/", "/monitor/"}
+    monkeypatch.setattr(pages, "_MOST", 1)
+    response = client_with("view_route", name="other").get(url("route"), {"q": "MONITOR"})
+    assert (len(rows(response)), notes(response)[-1]) == (1, "1 of 2 are shown.")
 
 
 def test_a_site_whose_modules_fail_is_told(client_with, settings):

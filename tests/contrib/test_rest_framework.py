@@ -7,7 +7,7 @@ import sys
 import types
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from channels.auth import AuthMiddlewareStack
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -479,6 +479,25 @@ async def test_the_permission_is_asked_about_the_object_which_reaches_the_consum
     assert told(found["alice"]) == ["alice", "token of alice", "alice"]
     assert json.loads(found["boss"].body) == {"detail": "Your name is not right."}
     assert json.loads(found["nowhere"].body) == {"detail": "Not found."}
+
+
+async def test_a_view_and_an_override_may_ask_a_policy_with_an_asynchronous_resolver(rf):
+    class Asking(RestFramework):
+        async def acheck(self, request):
+            return await super().acheck(request)
+
+    policy = RestFramework(permissions=[permissions.IsAdminUser], obj=of_root)
+    view = require(policy)(hello)
+    for user, status in ((alice, 403), (boss, 200)):
+        request = rf.get("/")
+        request.user = user
+        assert (await sync_to_async(view)(request)).status_code == status
+    for each in (policy & policy, Asking(permissions=[permissions.IsAdminUser])):
+        assert [(await ask(each, user)).status for user in (alice, boss)] == [403, 101]
+
+
+async def of_root(request):
+    return "root"
 
 
 async def test_the_object_is_resolved_once_for_all_policies_with_its_resolver(settings):

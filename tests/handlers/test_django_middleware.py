@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from importlib import import_module
+from io import BytesIO
 from types import ModuleType
 
 import pytest
@@ -20,7 +21,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
-from django.http import Http404, HttpResponse
+from django.http import FileResponse, Http404, HttpResponse
 from django.urls import path
 from django.utils import translation
 from django.utils.decorators import async_only_middleware
@@ -33,7 +34,7 @@ from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
-from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
 from tests.support.threads import Gate, until
 from tests.support.transports import AsyncOnly, Middleware, SyncOnly
@@ -134,8 +135,14 @@ def recorder(number, kind, act, ran):
         ran.append((number, "exception", type(error)))
         return teapot() if act == "answer exception" else None
 
-    made = middleware(kind, come, go)
-    made.process_view, made.process_exception = view, exception
+    def on_loop(method):
+        async def process(*arguments):
+            return method(*arguments)
+
+        return process
+
+    made, keep = middleware(kind, come, go), on_loop if kind == "async" else lambda method: method
+    made.process_view, made.process_exception = keep(view), keep(exception)
     return made
 
 
@@ -205,6 +212,8 @@ async def test_middleware_of_all_kinds_run_in_the_order_of_a_view(use, settings,
         (None, lambda request, response: HttpResponse("fine"), 500),
         (None, lambda request, response: HttpResponse(status=101), 500),
         (None, lambda request, response: None, 500),
+        (None, lambda request, response: asyncio.sleep(0), 500),
+        (None, lambda request, response: raising(lambda: Deny(response=FileResponse(BytesIO(), status=403)))(0), 403),
         (None, lambda request, response: setattr(response, "status_code", 200) or response, 500),
         (None, lambda request, response: setattr(response, "status_code", 101) or response, 500),
         (None, lambda request, response: HttpResponse(status=418), 418),
@@ -283,7 +292,12 @@ def in_another_task(get_response):
     return middleware
 
 
-@pytest.mark.parametrize("misuse", [twice, with_another_request, async_twice, in_another_task])
+class FromAStep(MiddlewareMixin):
+    def process_request(self, request):
+        return self.get_response(request)
+
+
+@pytest.mark.parametrize("misuse", [twice, with_another_request, async_twice, in_another_task, FromAStep])
 async def test_a_response_is_got_once_for_the_very_request(misuse, use, caplog):
     use(misuse)
     with caplog.at_level(logging.ERROR, "django.request"):
@@ -453,6 +467,12 @@ async def test_everything_before_the_accept_is_in_one_thread(kinds, use, monkeyp
     assert (await knock(DenyMiddlewareStack(require(mixed)(accept)), "/")).status == 101
     if "split" not in kinds:
         assert len(threads) == 1
+
+
+async def test_what_is_raised_in_the_thread_of_a_middleware_comes_out(use):
+    use(middleware("sync"))
+    policy = AsyncCheck(lambda request: concurrency.run_in_threadpool(lambda: raising(Http404)(request)))
+    assert (await knock(DenyMiddlewareStack(require(policy)(accept)), "/")).status == 404
 
 
 async def test_the_consumer_has_no_part_of_the_thread(use):

@@ -213,10 +213,15 @@ async def test_an_application_without_a_response_and_one_whose_task_was_cancelle
     async def cancelled(scope, receive, send):
         raise asyncio.CancelledError
 
-    for app in (silent, cancelled):
+    @public
+    async def hasty(scope, receive, send):
+        await send(body(b"secret"))
+
+    for app in (silent, cancelled, hasty):
         assert (await fetch(app, "/")).status == 500
     texts = [str(record.exc_info[1]) for record in caplog.records if record.name == "django.request"]
-    assert ["ended without a response" in texts[0], "was cancelled" in texts[1]] == [True, True]
+    told = ["ended without a response", "was cancelled", "Expected 'http.response.start' first"]
+    assert [part in text for part, text in zip(told, texts, strict=True)] == [True] * 3
 
 
 async def test_nothing_is_sent_after_a_denial():
@@ -245,6 +250,15 @@ async def test_nothing_is_sent_after_a_denial():
     await server.end()
     assert (len(server.sent), server.sent[0]["status"]) == (2, 403)
 
+    @public
+    async def goes_on(scope, receive, send):
+        await plain(scope, receive, send)
+        with pytest.raises(HandshakeDenied):
+            await send(body(b"more"))
+
+    server = Server(goes_on)
+    assert (await server.end(), len(server.sent)) == (None, 2)
+
 
 # Clients that leave, and servers that cancel
 
@@ -270,6 +284,22 @@ async def test_a_client_that_leaves_is_sent_nothing_and_leaves_no_record(caplog,
         server = Server(app, *events, method="POST")
         await server.end()
         assert (server.sent, caplog.records) == ([], [])
+
+
+async def test_an_event_that_an_application_gave_up_waiting_for_is_got_after_its_response_has_begun(ran):
+    @public
+    async def app(scope, receive, send):
+        await receive()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await receive()
+        await send(START)
+        ran.append(await receive())
+
+    server = Server(app)
+    await server.until(1)
+    server.events.put_nowait(DISCONNECT)
+    assert (await server.end(), ran) == (None, [DISCONNECT])
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3, 8, 21, 55])
@@ -347,7 +377,12 @@ async def test_a_hook_may_deny_and_the_application_ends(hooks, ran):
             ran.append("told")
             raise
 
-    for app in (plain, listening, sending, consumer()):
+    async def failing(scope, receive, send):
+        with suppress(OSError):
+            await plain(scope, receive, send)
+        raise KeyError
+
+    for app in (plain, listening, sending, failing, consumer()):
         server = Server(DenyMiddlewareStack(public(app), hooks=hooks))
         assert await server.end() is None
         assert (server.sent[0]["status"], b"secret" in server.body) == (403, False)
@@ -469,6 +504,8 @@ def test_a_session_that_was_changed_is_saved_once_and_not_with_a_server_error(se
     assert [value.partition("=")[0] for value in answer.all("set-cookie")] == ["a", settings.SESSION_COOKIE_NAME]
     for unchanged in (consumer(), consumer(fails)):
         assert get(unchanged, "/").all("set-cookie") == []
+    unsaved = get(consumer(policy=Check(lambda request: request.session.update(a=object())) & AllowAny()), "/")
+    assert (unsaved.status, unsaved.all("set-cookie")) == (500, [])
 
 
 # MIRROR_DEFAULT_POLICY
@@ -632,6 +669,14 @@ async def test_a_host_that_is_not_allowed_is_denied_as_on_a_handshake():
     assert (await fetch(socket_site(), "/open/", headers=[(b"host", b"elsewhere.example")])).status == 400
 
 
+async def test_a_route_that_cannot_be_resolved_is_none_and_a_site_without_urls_has_no_page(settings):
+    broken = path("<int:pk>/", accept)
+    broken.pattern.match = raising(ZeroDivisionError)
+    assert (await get("/1/", socket_site(None, broken))).status == 404
+    settings.ROOT_URLCONF = None
+    assert (await get("/open/")).status == 426
+
+
 async def test_a_consumer_for_sockets_alone_is_no_page():
     for wrap in (lambda app: app, lambda app: URLRouter([path("ws/", app)])):
         open_room = public(type("OpenRoom", (Room,), {})).as_asgi()
@@ -659,6 +704,7 @@ async def test_a_page_of_an_allowed_origin_may_read_the_answer_with_its_cookies(
         assert cors(answer) == (origin.decode(), "true", "Accept, Cookie, Origin")
         assert answer.header("access-control-expose-headers") == "Retry-After"
     others = (b"https://evil.example", b"http://app.example", b"https://app.example:81", b"null", b"http://[", b"\xff")
+    others += ("https://ü".encode() * 70, b"https://\xfc" + b"a" * 70)
     for headers in ([], [TRUSTED, TRUSTED], *([(b"origin", origin)] for origin in others)):
         assert cors(await get(url, headers=headers)) == (None, None, "Accept, Cookie, Origin")
 

@@ -22,7 +22,7 @@ from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, text
-from tests.support.sockets import consumer, no_task_left, open_to_all
+from tests.support.sockets import Server, consumer, no_task_left, open_to_all
 from tests.support.wrappers import Middleware, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -283,6 +283,21 @@ async def test_each_stream_counts_and_holds_its_slot_to_its_end(policy, second, 
     stream = require(policy & policy)(consumer()).as_asgi()
     happened = await streams(stream, {"path": "/a"}, {"path": "/b"})
     assert [message.split()[0] for message in happened] == ["websocket.accept", f"websocket.{second}"]
+
+
+async def test_an_error_of_an_open_stream_is_that_of_who_opened_it():
+    async def fails(self):
+        await self.accept()
+        raise ZeroDivisionError
+
+    stream = public(consumer(fails)).as_asgi()
+
+    async def enter(self):
+        await self.accept()
+        await stream({**self.scope, "path": "/a"}, Server().receive, lambda message: asyncio.sleep(0))
+
+    with pytest.raises(ZeroDivisionError):
+        await Server().run(open_to_all(consumer(enter).as_asgi()))
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])

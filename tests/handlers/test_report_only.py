@@ -18,6 +18,7 @@ from django.http import Http404, HttpResponse
 from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff
@@ -74,6 +75,7 @@ DENIALS = {
     "a bug": (Check(raising(ZeroDivisionError)), (500, "server_error")),
     "no answer": (AsyncCheck(lambda request: None), (500, "server_error")),
     "cancelled": (AsyncCheck(raising(asyncio.CancelledError)), (500, "server_error")),
+    "on the loop": (AsyncCheck(lambda request: False), (403, "permission_denied")),
     "a cut line": (Check(lambda request: Deny(403, code="a\nb")), (403, "a\nb")),
 }
 
@@ -89,7 +91,7 @@ async def test_what_would_be_denied_is_logged_and_let_pass(policy, expected, cap
     assert bool(record.exc_info) is (expected[0] == 500)
 
 
-async def test_what_is_allowed_or_denied_by_another_policy_is_not_reported(reports):
+async def test_what_is_allowed_or_denied_by_another_policy_is_not_reported(reports, caplog):
     app = stack(consumer(report(IsStaff()), require(IsAuthenticated())).as_asgi())
     for user, status in ((anonymous, 401), (boss, 101)):
         assert (await knock(app, "/", user=user)).status == status
@@ -97,6 +99,18 @@ async def test_what_is_allowed_or_denied_by_another_policy_is_not_reported(repor
     assert reports() == []
     await knock(app, "/", user=alice)
     assert reports() == [(403, "permission_denied", "IsStaff()")]
+    caplog.set_level(logging.ERROR, "channels_wsdeny")
+    await knock(app, "/", user=alice)
+    assert len(reports()) == 1
+
+
+@pytest.mark.parametrize("make", [Check, AsyncCheck])
+async def test_it_is_asked_about_the_user_of_the_credentials(make, reports):
+    policy, bearer = make(lambda request: request.auth == "boss"), BearerAuthentication({"boss": (boss, "boss")}.get)
+    app = stack(consumer(public, report(policy)).as_asgi(), authentication=[bearer])
+    for headers, reported in (([(b"authorization", b"Bearer boss")], 0), ([], 1)):
+        assert (await knock(app, "/", headers=headers)).status == 101
+        assert len(reports()) == reported
 
 
 @pytest.mark.parametrize("make", [Check, AsyncCheck])

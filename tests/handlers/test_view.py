@@ -25,7 +25,7 @@ from channels_wsdeny.decorators import login_required, public, require, with_hoo
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll, IsStaff
 from tests.support.policies import AsyncCheck, Check, raising
-from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, tell
+from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, page, tell
 from tests.support.threads import until
 from tests.support.transports import DJANGO
 
@@ -247,6 +247,9 @@ def test_the_test_clients_raise_what_a_view_raises(settings, hooks):
         Client().get("/")
     with pytest.raises(ZeroDivisionError):
         async_to_sync(AsyncClient().get)("/")
+    settings.DEBUG_PROPAGATE_EXCEPTIONS = True
+    with pytest.raises(ZeroDivisionError):
+        ask(require(Check(raising(ZeroDivisionError)))(hello))
 
 
 # Transactions
@@ -324,8 +327,7 @@ def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_
         opened.append((tmp_path / "file").open("rb"))
         return FileResponse(opened[-1])
 
-    replacing, failing, denying = Hooks(), Hooks(), Hooks()
-    replacing.on_response(lambda request, response: HttpResponse("instead", status=403))
+    replacing, failing, denying, rendering = (Hooks() for _ in range(4))
     denying.on_response(lambda request, response: Deny(403))
 
     @failing.around
@@ -333,7 +335,18 @@ def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_
         await call_next(request)
         raise Deny(response=HttpResponse("instead", status=403))
 
-    for registry in (replacing, failing, denying):
+    @replacing.on_response
+    def replace(request, response):
+        response._resource_closers.append(lambda: 1 / 0)  # as a file that cannot be closed
+        return HttpResponse("instead", status=403)
+
+    @rendering.on_response
+    def render_late(request, response):
+        late = page("instead")
+        late.status_code = 403
+        return late
+
+    for registry in (replacing, failing, denying, rendering):
         answer = site.serve(with_hooks(registry)(view)).ask()
         assert (answer.status, b"secret" in answer.body) == (403, False)
     assert all(file.closed for file in opened)

@@ -66,6 +66,8 @@ HOSTS = {
     "no name": ([(b"host", b"shop.example.com/evil.test")], 400),
     "no text": ([(b"host", b"\xff\x00")], 400),
     "forwarded": ([(b"host", b"10.0.0.1"), (b"x-forwarded-host", b"shop.example.com")], 101),
+    "local while DEBUG": ([(b"host", b"a.localhost:8000")], 101),
+    "another one while DEBUG": ([(b"host", b"evil.test")], 400),
     "another one forwarded": ([(b"host", b"shop.example.com"), (b"x-forwarded-host", b"evil.test")], 400),
 }
 
@@ -74,7 +76,8 @@ HOSTS = {
 @pytest.mark.parametrize("name", HOSTS)
 async def test_the_host_is_checked_as_for_a_view_before_anything_runs(name, guard, settings, caplog):
     headers, status = HOSTS[name]
-    settings.ALLOWED_HOSTS = [".example.com"]
+    settings.DEBUG = name.endswith("DEBUG")
+    settings.ALLOWED_HOSTS = [] if settings.DEBUG else [".example.com"]
     settings.USE_X_FORWARDED_HOST = "forwarded" in name
     script, hooks, ran = Script(accept()), Hooks(), []
     hooks.on_request(ran.append, blocking=False)
@@ -86,7 +89,7 @@ async def test_the_host_is_checked_as_for_a_view_before_anything_runs(name, guar
         assert [record.name for record in caplog.records if record.name.startswith("django.security")] == [
             "django.security.DisallowedHost"
         ]
-        assert b"evil" not in answer.body
+        assert settings.DEBUG or b"evil" not in answer.body
     without_hooks = await knock(guard(script), "/", headers=headers)
     assert without_hooks.status == answer.status
 
@@ -488,10 +491,13 @@ async def test_a_shared_deny_does_not_grow():
 
 
 async def test_a_client_that_left_before_anything_runs_nothing(caplog):
-    script, server = Script(accept()), Server(disconnect())
+    script = Script(accept())
     async with no_task_left():
-        assert await server.run(open_to_all(script)) is None
+        for site in (open_to_all(script), DenyMiddlewareStack(script)):
+            assert await Server(disconnect()).run(site) is None
     assert (script.scopes, caplog.records) == ([], [])
+    with pytest.raises(ValueError, match=r"Expected 'websocket\.connect' from the server, found 'websocket\.receive'"):
+        await Server({"type": "websocket.receive"}).run(open_to_all(script))
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -705,6 +711,23 @@ async def test_an_application_may_accept_before_it_takes_the_connect_event():
     server = Server(CONNECT, {"type": "websocket.receive", "text": "hello"})
     await server.run(open_to_all(app))
     assert [message.get("text") for message in server.sent] == [None, "websocket.connect", "websocket.receive"]
+
+
+async def test_nothing_is_received_or_sent_once_the_application_has_ended():
+    kept = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(accept())
+        kept.extend([receive, send])
+
+    server = Server()
+    await server.run(open_to_all(app))
+    receive, send = kept
+    for calling in (receive(), send(text("late"))):
+        with pytest.raises(OSError, match="The connection is over"):
+            await calling
+    assert server.kinds == ["websocket.accept"]
 
 
 async def test_a_second_accept_is_refused(caplog):

@@ -13,6 +13,7 @@ from django.utils.functional import SimpleLazyObject
 from channels_wsdeny.http.context import RequestContext, get_context
 from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.policies import IsAuthenticated, IsStaff
+from channels_wsdeny.types import context_of
 from tests.support.clients import websocket_scope
 from tests.support.sockets import errors
 
@@ -82,7 +83,7 @@ def test_a_user_that_was_not_loaded_may_turn_out_to_be_another(context):
 
 def test_a_request_has_one_context_and_a_namespace_of_its_own():
     first, second = RequestFactory().get("/"), RequestFactory().get("/")
-    assert get_context(first) is get_context(first) is first.wsdeny
+    assert get_context(first) is get_context(first) is first.wsdeny is context_of(first)
     assert first.ctx is not get_context(second).request.ctx
 
 

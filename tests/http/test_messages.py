@@ -6,12 +6,14 @@ import asyncio
 import io
 import threading
 from collections import deque
+from contextlib import nullcontext
 
 import pytest
 from django.core.signals import request_finished
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 
 from channels_wsdeny import Deny
+from channels_wsdeny.handlers import connection
 from channels_wsdeny.policies import DenyAll, IsAuthenticated
 from tests.support.cases import page, with_cookies
 from tests.support.clients import GUARD, knock
@@ -134,6 +136,8 @@ async def test_a_header_that_cannot_be_sent_becomes_a_500(make):
 class Leaving(Server):
     """A server that notices after so many messages that the client has left."""
 
+    error = ConnectionResetError
+
     def __init__(self, after):
         super().__init__()
         self.after, self.tries = after, 0
@@ -141,7 +145,7 @@ class Leaving(Server):
     async def send(self, message):
         self.tries += 1
         if len(self.sent) == self.after:
-            raise ConnectionResetError
+            raise self.error
         await super().send(message)
 
 
@@ -152,6 +156,13 @@ async def test_a_client_that_has_left_is_no_error(after, caplog):
         await server.run(site)
         assert (len(server.sent), server.tries) == (after, after + 1)
     assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("module", ["granian.asgi", "uvicorn.protocols"])
+async def test_a_runtime_error_is_the_word_of_granian_alone_for_a_client_that_has_left(module):
+    server = type("Server", (Leaving,), {"__module__": module, "error": RuntimeError})(0)
+    with nullcontext() if module == "granian.asgi" else pytest.raises(RuntimeError):
+        await server.run(denying(text))
 
 
 @pytest.mark.parametrize(
@@ -377,3 +388,9 @@ async def test_deny_with_close_accepts_and_closes(subprotocols, chosen, settings
     assert first["headers"] == [(b"set-cookie", b"one=1; Path=/"), (b"set-cookie", b"two=2; Path=/")]
     assert first["subprotocol"] == chosen
     assert second == {"type": "websocket.close", "code": 4403, "reason": "permission_denied"}
+
+
+async def test_a_client_that_does_not_answer_the_close_is_not_waited_for(settings, monkeypatch):
+    settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
+    monkeypatch.setattr(connection, "_CLOSING", 0.01)
+    assert (await Server().run(guarded(DenyAll()))).status == 101

@@ -17,7 +17,7 @@ from django.shortcuts import get_object_or_404
 from django.template import engines
 from django.urls import ResolverMatch, path, reverse
 
-from channels_wsdeny.http.request import AppRequest, HandshakeRequest
+from channels_wsdeny.http.request import AppRequest, HandshakeRequest, NoUser
 from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
@@ -128,10 +128,16 @@ def test_what_is_set_before_djangos_own_init_stays():
 
 
 def test_a_missing_attribute_raises_as_on_any_object_and_each_time():
-    request = handshake()
-    for _ in range(2):
-        with pytest.raises(AttributeError, match="'HandshakeRequest' object has no attribute 'nothing'"):
-            request.nothing  # noqa: B018
+    class Mine(HandshakeRequest):
+        @property
+        def broken(self):
+            return None.nothing
+
+    for name, error in {"nothing": "'Mine' object has no attribute 'nothing'", "broken": "'NoneType' object"}.items():
+        request = Mine(websocket_scope("/"))
+        for _ in range(2):
+            with pytest.raises(AttributeError, match=error):
+                getattr(request, name)
 
 
 # Malformed handshakes.
@@ -244,3 +250,7 @@ def test_a_request_prints_no_query_string():
         repr(HandshakeRequest(websocket_scope("/a/", query_string=b"ticket=secret"))) == "<HandshakeRequest: GET '/a/'>"
     )
     assert repr(AppRequest(http_scope("/a/", query_string=b"\xff", method="PUT"))) == "<AppRequest: PUT '/a/'>"
+
+
+def test_the_user_of_a_site_without_users_is_allowed_nothing():
+    assert (NoUser().get_username(), NoUser().has_perm("a.b"), NoUser().is_authenticated) == ("", False, False)

@@ -246,5 +246,11 @@ def test_a_database_that_cannot_be_reached_is_told():
     assert "HTTP 503 Service Unavailable" in ran.stdout
 
 
+@pytest.mark.parametrize("subcommand", ["sockets", "revoke", "drain"])
+def test_without_a_channel_layer_no_server_is_reached(subcommand):
+    with pytest.raises(CommandError, match="No channel layer leads to"):
+        call_command("wsdeny", subcommand)
+
+
 def test_a_subcommand_is_needed():
     assert "subcommand" in failure()

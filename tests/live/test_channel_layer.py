@@ -128,6 +128,11 @@ async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(l
     assert "could not be understood" in caplog.text
 
 
+def test_a_layer_that_cannot_be_made_is_none(settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "nowhere.Layer"}}
+    assert channel_layer.get_layer() is None
+
+
 async def test_the_first_handshake_waits_for_a_layer_for_a_moment_only(layer):
     layer.group_add = lambda *args: asyncio.sleep(3600)
     socket = await opened_by(Switch())
@@ -247,9 +252,12 @@ def test_what_waits_is_sent_as_the_process_ends():
 
 def test_what_cannot_be_sent_as_the_process_ends_is_logged(layer, caplog):
     layer.mode = "fails"
-    channel_layer.sender._waiting.append({"kind": "all"})
+    channel_layer.sender.flush_at_exit()
+    assert caplog.text == ""
+    channel_layer.sender._waiting.extend([{"kind": "users", "users": [str(number)]} for number in range(1001)])
     channel_layer.sender.flush_at_exit()
     assert "cannot be told" in caplog.text
+    assert channel_layer.sender._waiting == [{"kind": "all"}]
 
 
 def test_revoke_and_sockets_are_for_synchronous_code_too(layer, monkeypatch):

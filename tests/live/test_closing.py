@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from types import SimpleNamespace
 
 import pytest
-from asgiref.sync import async_to_sync
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, with_hooks
 from channels_wsdeny.handlers import connection, websocket
 from channels_wsdeny.handlers.base import Target
-from channels_wsdeny.live import arevoke
+from channels_wsdeny.live import arevoke, revoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.routing.resolver import EndpointMatch
 from tests.support.opened import Opened
-from tests.support.sockets import disconnect
+from tests.support.sockets import disconnect, errors
 from tests.support.threads import until
 
 pytestmark = pytest.mark.django_db
@@ -179,6 +179,18 @@ async def test_a_client_that_does_not_read_cannot_keep_its_socket(codes):
     assert codes == [4403]
 
 
+async def test_a_client_that_has_left_as_its_socket_is_closed_is_no_error(codes, caplog):
+    async def fails(message):
+        raise ConnectionResetError
+
+    opened = await Opened(consumers(codes)["async"]).accepted()
+    (socket,) = registry.sockets()
+    socket.opened._connection.send = fails
+    await arevoke(path="/room/")
+    await opened.end()
+    assert (codes, errors(caplog)) == ([4403], [])
+
+
 async def test_a_server_that_cancels_a_socket_while_it_is_closed_has_it_cancelled(codes):
     opened = await Opened(consumers(codes)["raw"]).accepted()
     (socket,) = registry.sockets()
@@ -215,10 +227,17 @@ async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(codes):
     assert codes == [4409]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}])
-def test_a_revocation_of_all_or_with_a_status_of_none_is_refused(arguments):
+UNSAVED = SimpleNamespace(pk=None)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}, {"user": UNSAVED}]
+)
+async def test_a_revocation_of_all_or_with_a_status_of_none_is_refused(arguments):
     with pytest.raises((TypeError, ValueError), match="revoke"):
-        async_to_sync(arevoke)(**arguments)
+        await arevoke(**arguments)
+    with pytest.raises(RuntimeError, match=r"await arevoke\(\)"):
+        revoke(path="/")
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])

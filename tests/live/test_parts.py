@@ -106,8 +106,11 @@ async def test_a_socket_leaves_its_groups_when_it_ends(users, headers_of, change
     alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
     await get_channel_layer().group_send("room", {"type": "heard"})
     await until(lambda: alice.server.kinds[-1] == "websocket.send")
+    context = registry.sockets()[0].opened.context
     await alice.leave()
     await until(lambda: not get_channel_layer().groups.get("room"))
+    with pytest.raises(TypeError, match="open, or being accepted"):
+        await context.join("room", Switch())
 
 
 async def test_joining_by_a_policy_that_denies_denies_the_handshake_of_one_who_does_so_in_connect(users, headers_of):

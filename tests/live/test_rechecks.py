@@ -21,6 +21,7 @@ from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
 from channels_wsdeny.live import arevoke, expiry, scheduler
+from channels_wsdeny.live import registry as live_registry
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
 from tests.support.clients import GUARD, knock
@@ -29,6 +30,7 @@ from tests.support.policies import AsyncCheck, Check
 from tests.support.sockets import Server
 from tests.support.threads import until
 from tests.support.transports import AsyncOnly, SyncOnly
+from tests.support.wrappers import With
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 
@@ -83,6 +85,12 @@ CHANGES = {
     "groups.clear": (EDITOR, lambda: user().groups.clear(), 4403, "alice"),
     "groups.remove": (InGroup("editors"), lambda: user().groups.remove(group()), 4403, "alice"),
     "groups.set": (EDITOR, lambda: user().groups.set([]), 4403, "alice"),
+    "group_set.remove": (
+        EDITOR,
+        lambda: Permission.objects.get(codename="change_user").group_set.remove(group()),
+        4403,
+        "both",
+    ),
     "user_set.remove": (EDITOR, lambda: group().user_set.remove(user()), 4403, "alice"),
     "user_set.clear": (EDITOR, lambda: group().user_set.clear(), 4403, "both"),
     "the group is deleted": (EDITOR, lambda: group().delete(), 4403, "both"),
@@ -371,7 +379,7 @@ class AsyncVerifier(AsyncOnly):
 async def test_what_a_middleware_makes_of_the_user_counts_again(middleware, world, headers_of, change, settings):
     settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.{middleware.__name__}"]}
     guarded = consumer(UserPassesTest(lambda user: user.is_verified))
-    alice = await Opened(DenyMiddlewareStack(guarded), headers=headers_of("alice")).accepted()
+    alice = await Opened(DenyMiddlewareStack(With(guarded, more=1)), headers=headers_of("alice")).accepted()
     plain = consumer(UserPassesTest(lambda user: not hasattr(user, "is_verified")))
     other = await Opened(DenyMiddlewareStack(plain, middleware=[]), headers=headers_of("alice")).accepted()
     await change(update(first_name="Alice"))
@@ -488,6 +496,39 @@ async def test_nothing_is_kept_of_handshakes_and_events_that_are_over(world, hea
     assert not registry._by_user
     assert not registry._by_session
     assert not registry.by_socket
+
+
+async def test_a_group_whose_users_cannot_be_found_has_all_sockets_asked_again(world, headers_of, change, monkeypatch):
+    def fail(*args):
+        raise OperationalError
+
+    monkeypatch.setattr(scheduler, "_in_group", fail)
+    alice = await Opened(consumer(EDITOR), headers=headers_of("alice")).accepted()
+    await change(lambda: group().permissions.clear())
+    assert await alice.close() == (4403, "permission_denied")
+
+
+@pytest.mark.parametrize("is_draining", [False, True])
+async def test_a_handshake_that_cannot_know_what_it_missed_or_that_a_drained_process_accepts_is_closed(
+    is_draining, world, headers_of, monkeypatch
+):
+    monkeypatch.setattr(live_registry, "_MOST_EVENTS", 8)
+
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            for _ in range(1 if is_draining else 9):
+                registry.handle({"kind": "users", "users": []})
+            monkeypatch.setattr(registry, "is_draining", is_draining)
+            await self.accept()
+
+    opened = Opened(require(AllowAny())(Consumer).as_asgi())
+    assert await opened.close() == ((1012, "") if is_draining else (4503, "unavailable"))
+
+
+def test_a_user_of_another_model_has_no_key():
+    other = Group(pk=1)
+    other.is_authenticated = True
+    assert recheck.user_id(other) is None
 
 
 async def test_the_sockets_of_one_session_share_one_fresh_user(world, headers_of, change, monkeypatch):

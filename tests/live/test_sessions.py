@@ -12,6 +12,7 @@ import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.auth import logout as channels_logout
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.sessions import SessionMiddlewareStack
 from django.contrib.auth import alogout, login, logout, update_session_auth_hash
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
@@ -100,10 +101,11 @@ async def test_a_session_that_ends_closes_its_sockets_and_no_others(engine, end,
     if engine == "signed_cookies" and end == "cycle_key and flush":
         pytest.skip("A session in signed cookies is its key: there is none that goes on.")
     request, other = await change(request_of), await change(request_of)
-    opened = [await Opened(each, headers=headers(request)).accepted() for each in (members, visitors)]
+    endpoints = (members, visitors, SessionMiddlewareStack(visitors))
+    opened = [await Opened(each, headers=headers(request)).accepted() for each in endpoints]
     elsewhere = await Opened(members, headers=headers(other)).accepted()
     await change(lambda: ENDS[end](again(request)))
-    assert [await each.close() for each in opened] == [(4401, "session_ended")] * 2
+    assert [await each.close() for each in opened] == [(4401, "session_ended")] * 3
     await elsewhere.stays()
 
 
@@ -257,6 +259,23 @@ async def test_when_a_session_expires_is_looked_up_again_after_an_outage(request
     monkeypatch.setattr(expiry, "_session_expiries", fail_at_first)
     opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
     assert await opened.close() == (4401, "session_expired")
+
+
+async def test_a_store_that_cannot_be_reached_as_a_session_expires_closes_its_socket_later(
+    request_of, change, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    gone, outages = expiry.gone, [OperationalError()]
+
+    async def fail_first(sockets):
+        if outages:
+            raise outages.pop()
+        return await gone(sockets)
+
+    monkeypatch.setattr(expiry, "gone", fail_first)
+    opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
+    assert await opened.close() == (4401, "session_expired")
+    assert outages == []
 
 
 class Token:

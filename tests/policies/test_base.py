@@ -330,7 +330,8 @@ async def test_a_check_that_asks_a_base_class_without_one_says_so(caplog):
 
 async def test_a_policy_made_of_policies_may_ask_them():
     either = IsStaff() | IsSuperuser()
-    for policy in (Check(either.check), AsyncCheck(either.acheck)):
+    passes = UserPassesTest(lambda user: user.is_staff or user.is_superuser)
+    for policy in (Check(either.check), AsyncCheck(either.acheck), AsyncCheck(passes.acheck)):
         assert [await status(policy, user) for user in (anonymous, alice, boss)] == [401, 403, 101]
 
 

@@ -44,7 +44,9 @@ def test_the_headers_are_those_that_were_sent():
     ("content", "code"), [(b'{"code": "throttled"}', "throttled"), (b"{}", ""), (b"[]", ""), (b"{", ""), (b"", "")]
 )
 def test_the_code_is_in_a_json_body(content, code):
-    assert HandshakeResponse(403, PROBLEM, content).code == code
+    response = HandshakeResponse(403, PROBLEM, content)
+    assert response.code == code
+    assert not code or response.json()["code"] == code
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class Command(BaseCommand):
                     "No channel layer leads to the processes of the servers. Use channels_redis, for example; see "
                     "docs/live.md."
                 )
-            getattr(self, f"_{subcommand}")(options)
+            getattr(self, f"_{subcommand}")(options)  # pragma: no cover - needs a layer that leads to servers
         else:
             if self._is_process:
                 # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
@@ -122,7 +122,7 @@ class Command(BaseCommand):
         if faults and (options["fail_on_open"] or options["fail_on_default"]):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
 
-    def _sockets(self, options: dict[str, Any]) -> None:
+    def _sockets(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         """List the open sockets."""
         found = sorted(sockets(), key=lambda socket: (socket["process"], socket["since"]))
         if options["as_json"]:
@@ -134,7 +134,7 @@ class Command(BaseCommand):
             rows.append((one["path"], one["user"] or "-", one["consumer"] or "-", since, one["process"]))
         self._print("\n".join([*aligned(rows), "", f"{len(found)} sockets."]))
 
-    def _revoke(self, options: dict[str, Any]) -> None:
+    def _revoke(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         """Close sockets."""
         about = {name: options[name] for name in ("session_key", "path", "host")}
         about["user"] = None if options["user"] is None else user_named(options["user"])
@@ -142,7 +142,7 @@ class Command(BaseCommand):
             raise CommandError("Give --user, --session-key, --path or --host.")
         revoke(**about, reason=options["reason"])
 
-    def _drain(self, options: dict[str, Any]) -> None:
+    def _drain(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         """Drain the servers of this machine, or all."""
         drain(options["seconds"], everywhere=options["everywhere"])
 
@@ -151,7 +151,7 @@ class Command(BaseCommand):
         try:
             self.stdout.write(text)
             self.stdout.flush()
-        except BrokenPipeError:
+        except BrokenPipeError:  # pragma: no cover - in a process of its own, whose output is a pipe
             # Python flushes once more as it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
 
