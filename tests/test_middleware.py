@@ -13,7 +13,6 @@ import weakref
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from channels.routing import ProtocolTypeRouter
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
@@ -21,7 +20,7 @@ from django.core.cache import cache
 from django.core.signals import got_request_exception
 from django.http import FileResponse, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.test import AsyncClient, AsyncRequestFactory
+from django.test import AsyncClient
 from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -32,7 +31,6 @@ from django.views.decorators.http import require_POST
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
-from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.middleware import MirrorMiddleware
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.support.clients import fetch
@@ -300,26 +298,6 @@ def test_a_subclass_of_the_mirror_and_one_that_a_function_makes_work_as_it_does(
     assert [name.removeprefix("it ") for name in ran] == ORDER
 
 
-async def test_middleware_that_asks_the_mirror_again_before_its_answer_gets_past_no_hook(settings):
-    hooks, asked = Hooks(), asyncio.Event()
-
-    @hooks.on_request
-    async def deny(request):
-        await asked.wait()
-        raise Deny(403)
-
-    async def view(request):
-        return HttpResponse("secret")
-
-    settings.CHANNELS_WSDENY = {"HOOKS": [hooks]}
-    mirror, request = MirrorMiddleware(view), AsyncRequestFactory().get("/")
-    first = asyncio.ensure_future(mirror(request))
-    with pytest.raises(HookError, match="whose first call has not ended"):
-        await mirror(request)
-    asked.set()
-    assert ((await first).status_code, (await mirror(request)).status_code) == (403, 403)
-
-
 def test_without_the_mirror_a_stacks_hooks_do_not_reach_views(one, ran):
     one.serve(hello, hooks=noting(ran, "it"), mirror=())
     assert (one.ask().body, ran) == (b"hello world", [])
@@ -510,24 +488,6 @@ def test_a_response_that_is_withheld_is_closed(locked):
     file = io.BytesIO(b"secret")
     view = functools.wraps(login_required(hello))(lambda request: FileResponse(file))
     assert (locked(view).ask().status, file.closed) == (401, True)
-
-
-class Fork(Wrapper):
-    """Serves an API by itself, and Django elsewhere."""
-
-    async def __call__(self, scope, receive, send):
-        if not scope["path"].startswith("/api/"):
-            await self.app(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"secret"})
-
-
-async def test_what_a_wrapper_serves_beside_django_is_locked(locked):
-    locked(path("open/", public(hello)), path("locked/", hello))
-    stack = DenyMiddlewareStack(ProtocolTypeRouter({"http": Fork(get_asgi_application())}))
-    answers = [await fetch(stack, url, headers=HOST) for url in ("/open/", "/locked/", "/api/")]
-    assert [answer.status for answer in answers] == [200, 401, 401]
 
 
 class Stale(Wrapper):

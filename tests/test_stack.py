@@ -16,7 +16,6 @@ from channels.generic.websocket import (
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
-from django.core.asgi import get_asgi_application
 from django.http import HttpResponse
 from django.urls import path
 
@@ -24,7 +23,7 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support import wrappers
-from tests.support.clients import fetch, knock
+from tests.support.clients import knock
 from tests.support.policies import alice, boss
 from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import DENIAL, Server, consumer, errors, no_task_left
@@ -254,13 +253,6 @@ async def test_other_scopes_pass_through_untouched(kind):
 
     await DenyMiddlewareStack(app)(*given)
     assert [a is b for a, b in zip(seen, given, strict=True)] == [True, True, True]
-
-
-async def test_http_passes_through_to_django_which_may_be_decorated_as_a_whole():
-    app = DenyMiddlewareStack(ProtocolTypeRouter({"http": get_asgi_application()}))
-    assert (await fetch(app, "/page/")).body == b"page"
-    app = require(IsStaff())(get_asgi_application())
-    assert [(await fetch(app, "/page/", user=user)).status for user in (None, alice, boss)] == [401, 403, 200]
 
 
 # Arguments.

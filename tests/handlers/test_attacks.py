@@ -111,21 +111,30 @@ async def test_a_policy_sees_what_a_wrapper_changed_in_the_scope(policy, values)
 # Contexts
 
 
-async def test_the_context_of_another_handshake_is_not_taken_for_ones_own():
-    held = []
+@pytest.fixture
+def held():
+    """The contexts that `hold` has seen."""
+    return []
 
+
+@pytest.fixture
+def hold(held):
     class Hold(BaseMiddleware):
         async def __call__(self, scope, receive, send):
             held.append(scope["wsdeny"])
             await self.inner(scope, receive, send)
 
+    return Hold
+
+
+async def test_the_context_of_another_handshake_is_not_taken_for_ones_own(held, hold):
     class Slow(AsyncConsumer):
         async def __call__(self, scope, receive, send):
             await receive()
             await receive()
 
     endpoints = (consumer(login_required).as_asgi(), DenyMiddlewareStack(consumer().as_asgi()))
-    other = Handshake(DenyMiddlewareStack(Hold(login_required(Slow).as_asgi())), websocket_scope("/", user=alice))
+    other = Handshake(DenyMiddlewareStack(hold(login_required(Slow).as_asgi())), websocket_scope("/", user=alice))
     await other.communicator.send_input({"type": "websocket.connect"})
     while not held:
         await asyncio.sleep(0)
@@ -136,20 +145,13 @@ async def test_the_context_of_another_handshake_is_not_taken_for_ones_own():
     await other.end()
 
 
-async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one():
-    held = []
-
-    class Hold(BaseMiddleware):
-        async def __call__(self, scope, receive, send):
-            held.append(scope["wsdeny"])
-            await self.inner(scope, receive, send)
-
+async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one(held, hold):
     class Replay(BaseMiddleware):
         async def __call__(self, scope, receive, send):
             await self.inner({**scope, "wsdeny": held[0]}, receive, send)
 
     inner = DenyMiddlewareStack(Replay(DenyMiddlewareStack(consumer().as_asgi())), default_policy=DenyAll())
-    assert (await knock(DenyMiddlewareStack(Hold(inner), default_policy=AllowAny()), "/")).status == 403
+    assert (await knock(DenyMiddlewareStack(hold(inner), default_policy=AllowAny()), "/")).status == 403
 
 
 # Hooks
@@ -259,17 +261,11 @@ FOR_USERS = {
 
 @pytest.mark.parametrize("kind", FOR_USERS)
 @pytest.mark.parametrize("place", ["outside", "inside"])
-async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place):
+async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place, held, hold):
     hooks = Hooks()
     hooks.register(FOR_USERS[kind], kind)
-    app, kept = public(http_consumer()).as_asgi(), []
-
-    async def keeping(scope, receive, send):
-        kept.append(scope["wsdeny"])
-        await app(scope, receive, send)
-
-    assert (await fetch(DenyMiddlewareStack(public(keeping), hooks=hooks), "/", user=alice)).status == 200
-    stack = DenyMiddlewareStack(app, hooks=hooks)
-    replaying = Middleware(stack, wsdeny=kept[0])
+    app = public(http_consumer()).as_asgi()
+    assert (await fetch(DenyMiddlewareStack(hold(app), hooks=hooks), "/", user=alice)).status == 200
+    replaying = Middleware(DenyMiddlewareStack(app, hooks=hooks), wsdeny=held[0])
     again = replaying if place == "outside" else DenyMiddlewareStack(replaying)
     assert (await fetch(again, "/")).status == 403

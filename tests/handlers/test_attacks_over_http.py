@@ -238,6 +238,13 @@ class InPlaceOfErrors(Wrapper):
             await send(message)
 
 
+class Fork(Wrapper):
+    """Serves an API by itself, and Django elsewhere."""
+
+    async def __call__(self, scope, receive, send):
+        await (self.app if scope["path"] != "/x/" else answering(b"secret"))(scope, receive, send)
+
+
 def unreachable(request):
     raise ConnectionError
 
@@ -246,6 +253,7 @@ IN_PLACE = {
     "a public fragment": (ComposedOfDjango, public(hello), {}, 401),
     "a denied fragment": (ComposedOfDjango, hello, {}, 401),
     "what Django does not know": (InPlaceOfErrors, hello, {}, 401),
+    "what is beside Django": (Fork, public(hello), {}, 401),
     "a denial": (InPlaceOfErrors, hello, {"DEFAULT_POLICY": Check(unreachable)}, 503),
 }
 

@@ -308,13 +308,15 @@ async def test_an_accept_goes_out_as_the_application_gave_it():
     headers = [(b"X-A", b"1"), (b"x-b", b"\xff"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     answer = await knock(open_to_all(Script(accept(*headers, subprotocol="chat.v1"))), "/")
     assert answer.messages == [{"type": "websocket.accept", "subprotocol": "chat.v1", "headers": headers}]
-    for given in ({"headers": None}, {"headers": []}, {"headers": ()}, {}):
+    for given in ({"headers": None}, {"headers": []}, {"headers": ()}, {"headers": iter(())}, {}):
         assert (await knock(open_to_all(Script({"type": "websocket.accept", **given})), "/")).headers == []
 
 
-BAD_PAIRS = [(b"x-a", value) for value in (b"1\r\nset-cookie: b=c", b"1\n2", b"1\r2", b"1\0", "1", 1, None)]
-BAD_PAIRS += [(name, b"1") for name in (b"x-a\r\n", b"x a", b"x:a", b"", b"x-\xff", "x-a")]
-BAD_PAIRS += [(b"x-a",), (b"x-a", b"1", b"2"), b"x-a: 1", None]
+BAD_PAIRS = [(b"x-a", value) for value in (b"1\r\nset-cookie: b=c", b"1\nb=c", b"1\rb=c", b"b=c\0", "b=c", 1, None)]
+BAD_PAIRS += [
+    (name, b"b=c") for name in (b"x-a\n", b"x-a\0", b"x-a: 1\r\nx-b", b"x a", b"x:a", b":path", b"", b"x-\xff")
+]
+BAD_PAIRS += [("x-a", b"b=c"), (None, b"b=c"), (b"x-a",), (b"x-a", b"b=c", b"2"), b"x-a: b=c", None]
 
 
 @pytest.mark.parametrize("pair", BAD_PAIRS)
@@ -325,6 +327,11 @@ async def test_an_accept_with_a_header_that_cannot_be_sent_is_a_500(pair, caplog
     assert "websocket.accept" in str(error)
     assert "b=c" not in str(error)  # The value may be a session's cookie.
     assert not isinstance(pair, tuple) or len(pair) != 2 or repr(pair[0]) in str(error)
+
+
+@pytest.mark.parametrize("headers", [5, {b"x-a": b"1"}])
+async def test_an_accept_whose_headers_are_no_list_is_a_500(headers):
+    assert (await knock(open_to_all(Script(accept(headers=headers))), "/")).status == 500
 
 
 async def test_a_denial_of_the_application_is_made_portable():

@@ -171,9 +171,11 @@ async def swallow(request):
 
 
 async def test_a_policy_that_takes_too_long_is_cancelled_and_a_503(hurry, ran):
-    async with no_task_left():
-        answer = await ask(sleeping(60, ran))
-    assert (answer.status, answer.problem["code"], ran) == (503, "unavailable", ["cancelled"])
+    hangs = sleeping(60, ran)
+    for policy in (hangs, ~hangs, hangs | AllowAny(), ~(AllowAny() & hangs)):
+        async with no_task_left():
+            answer = await ask(policy)
+        assert (answer.status, answer.problem["code"], ran.pop(), ran) == (503, "unavailable", "cancelled", [])
 
 
 @pytest.mark.parametrize("policy", [AsyncCheck(swallow), Check(lambda request: async_to_sync(asyncio.sleep)(60))])

@@ -97,11 +97,6 @@ async def test_headers_of_the_client_are_sent_with_requests(client):
 # The response, and the socket.
 
 
-async def test_a_handshake_that_is_denied_returns_the_denial():
-    response = await WebsocketClient(Script(start(404), body(b"gone"))).handshake("/ws/")
-    assert (response.status_code, response.content) == (404, b"gone")
-
-
 async def test_a_handshake_that_is_accepted_returns_the_accept_and_closes_the_socket():
     application = Script(accept((b"x-a", b"1"), subprotocol="chat"))
     response = await WebsocketClient(application).handshake("/ws/")
@@ -115,11 +110,13 @@ async def test_a_handshake_notes_the_close_that_followed_the_accept():
     assert (response.status_code, response.close_code, response.code) == (101, 4401, "not_authenticated")
 
 
-async def test_connect_raises_a_denial():
+async def test_connect_raises_a_denial_and_handshake_returns_it():
     with pytest.raises(Denied) as denied:
         async with WebsocketClient(Script(start(429), body(b"slowly"))).connect("/ws/"):
             pytest.fail("it was denied")
-    assert (denied.value.response.status_code, denied.value.response.content) == (429, b"slowly")
+    response = await WebsocketClient(Script(start(429), body(b"slowly"))).handshake("/ws/")
+    for each in (denied.value.response, response):
+        assert (each.status_code, each.content) == (429, b"slowly")
 
 
 async def test_a_socket_sends_and_receives_text_bytes_and_json():

@@ -84,18 +84,6 @@ MEMBERS = """
 """
 
 
-@pytest.mark.servers
-def test_the_client_sees_the_tests_database(run, tmp_path):
-    output = run(MEMBERS, TESTS_DATABASE_FILE=str(tmp_path / "test.sqlite3"), **SITE)
-    assert "8 passed" in output, output
-
-
-@pytest.mark.servers
-def test_the_client_sees_a_database_in_memory(run):
-    output = run(MEMBERS, "--deselect=test_site.py::test_no_connection_is_left", **SITE)
-    assert "7 passed" in output, output
-
-
 LIVE = """
     from django.contrib.auth.models import Group
     from websockets.sync.client import connect
@@ -116,10 +104,19 @@ LIVE = """
 """
 
 
+#: Tests of a site, options of pytest, the database (None: in memory), and what pytest says.
+RUNS = {
+    "the client sees the test's database": (MEMBERS, (), "test.sqlite3", "8 passed"),
+    "a database in memory": (MEMBERS, ("--deselect=test_site.py::test_no_connection_is_left",), None, "7 passed"),
+    "the live server has the database of the test": (LIVE, (), "test.sqlite3", "3 passed"),
+}
+
+
 @pytest.mark.servers
-def test_the_live_server_has_the_database_of_the_test(run, tmp_path):
-    output = run(LIVE, TESTS_DATABASE_FILE=str(tmp_path / "test.sqlite3"), **SITE)
-    assert "3 passed" in output, output
+@pytest.mark.parametrize(("tests", "options", "database", "said"), RUNS.values(), ids=RUNS)
+def test_fixtures_and_the_test_share_a_database(tests, options, database, said, run, tmp_path):
+    environment = {"TESTS_DATABASE_FILE": str(tmp_path / database)} if database else {}
+    assert said in (output := run(tests, *options, **environment, **SITE)), output
 
 
 @pytest.mark.servers
