@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
+from typing import TYPE_CHECKING, Any
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,6 +41,18 @@ def run_snippets(page: str, snippets: list[str]) -> types.ModuleType:
     for number, block in enumerate(snippets, 1):
         exec(compile(block, f"{page}, snippet {number}", "exec"), module.__dict__)
     return module
+
+
+def guardian_site(page: str, directory: Path) -> Any:
+    """What a site with the snippets about django-guardian of a page answers, in a process of its own."""
+    code = f"""
+import runpy
+sys.argv[1:] = [{str(directory / "database")!r}, {page!r}]
+runpy.run_module("tests.support.guardian_site", run_name="__main__")
+"""
+    printed, errors = run_python(code)
+    assert printed, errors
+    return json.loads(printed)
 
 
 def _found(page: str) -> list[tuple[str, str, str]]:

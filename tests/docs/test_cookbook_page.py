@@ -24,7 +24,7 @@ from django.urls import path
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required
 from testproject.chat.models import Room
-from tests.docs.pages import DOCS, run_snippets, titled
+from tests.docs.pages import DOCS, guardian_site, run_snippets, titled
 from tests.support.clients import fetch, knock
 from tests.support.opened import Opened
 from tests.support.processes import ROOT, run_python
@@ -149,14 +149,7 @@ async def test_permissions_of_rest_framework_deny_with_its_body(users, headers_o
 
 @pytest.mark.servers
 def test_permissions_of_guardian_open_a_room_and_close_it(tmp_path):
-    code = f"""
-import runpy
-sys.argv[1:] = [{str(tmp_path / "database")!r}, "cookbook.md"]
-runpy.run_module("tests.support.guardian_site", run_name="__main__")
-"""
-    printed, errors = run_python(code)
-    assert printed, errors
-    assert json.loads(printed) == [403, [4403, "permission_denied"]]
+    assert guardian_site("cookbook.md", tmp_path) == [403, [4403, "permission_denied"]]
 
 
 class ClosesAtOnce(AsyncWebsocketConsumer):

@@ -12,9 +12,8 @@ from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
 from testproject.chat.models import Room
-from tests.docs.pages import run_snippets, titled
+from tests.docs.pages import guardian_site, run_snippets, titled
 from tests.support.clients import knock
-from tests.support.processes import run_python
 
 PAGE = titled("permissions.md")
 #: Those of guardian run in a process of their own.
@@ -24,15 +23,8 @@ page = run_snippets("permissions.md", [PAGE[title] for title in HERE])
 
 @pytest.mark.servers
 def test_guardian_tells_who_may_see_a_room(tmp_path):
-    code = f"""
-import runpy
-sys.argv[1:] = [{str(tmp_path / "database")!r}, "permissions.md"]
-runpy.run_module("tests.support.guardian_site", run_name="__main__")
-"""
-    printed, errors = run_python(code)
-    assert printed, errors
     allowed, denied, missing, anonymous = [101, "lobby"], [403, None], [404, None], [401, None]
-    assert json.loads(printed) == {
+    assert guardian_site("permissions.md", tmp_path) == {
         "/private/lobby/": {"alice": allowed, "bob": denied, "carol": allowed, "stranger": anonymous},
         "/private/attic/": {"alice": missing, "bob": missing, "carol": missing, "stranger": anonymous},
         "/public/lobby/": {"alice": allowed, "bob": denied, "carol": allowed, "stranger": anonymous},

@@ -21,10 +21,13 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.handlers import base, websocket
+from channels_wsdeny.handlers import base, http, websocket
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock, websocket_scope
+from tests.support.mirror import Server as HttpServer
+from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check
+from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import (
     CONNECT,
@@ -255,13 +258,17 @@ STUBBORN = [
 ]
 
 
-@pytest.mark.parametrize("kind", STUBBORN)
+@pytest.mark.parametrize(
+    ("kind", "over_http"),
+    [(kind, False) for kind in STUBBORN]
+    + [(kind, True) for kind in ("policy", "request", "response", "before", "after")],
+)
 async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_waiting(
-    kind, settings, caplog, monkeypatch
+    kind, over_http, settings, caplog, monkeypatch
 ):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(base, "_GRACE", 0.01)
-    for module in (base, websocket):
+    for module in (base, http, websocket):
         monkeypatch.setattr(module, "LEAST_SECONDS", 0.02)
     closing, hooks, ran = asyncio.Event(), Hooks(), []
 
@@ -280,10 +287,9 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
 
     async def app(scope, receive, send):
         ran.append("app")
-        await receive()
         if kind == "exception":
             raise ZeroDivisionError
-        await send(accept())
+        await (plain if over_http else accept_all)(scope, receive, send)
 
     policy = AsyncCheck(hang)
     sites = {
@@ -294,15 +300,18 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
     if kind not in sites:
         hooks.register(around, "around") if kind in {"before", "after"} else hooks.register(hang, kind)
     site = sites.get(kind, lambda: DenyMiddlewareStack(public(app), hooks=hooks))()
-    server = Server()
     async with no_task_left():
-        running = server.begin(site)
+        server = HttpServer(site) if over_http else Server()
+        running = server.task if over_http else server.begin(site)
         while len(server.sent) < 2:
             await asyncio.sleep(0.01)
         assert not running.done()
         closing.set()
-        assert (await running).status == 503
-    assert server.kinds == DENIAL
+        await running
+    assert [message["type"] for message in server.sent] == [
+        kind.removeprefix("websocket." * over_http) for kind in DENIAL
+    ]
+    assert server.sent[0]["status"] == 503
     assert bool(ran) is (kind in {"late policy", "response", "exception", "after"})
     assert ["goes on" in str(error) for error in errors(caplog)].count(True) == 1
     assert [record.status for record in caplog.records if record.name == "channels_wsdeny"] == [503]
