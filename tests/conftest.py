@@ -20,6 +20,7 @@ from channels_wsdeny.policies import throttling
 from tests.support.clients import cookie_header
 from tests.support.live import Redis
 from tests.support.site import Site
+from tests.support.threads import Gate
 from tests.support.transports import DJANGO
 
 # Passwords of tests are no secrets; Django's own hasher takes a quarter of a second for each.
@@ -141,6 +142,14 @@ def headers_of(sessions, settings):
         return cookie_header(**{settings.SESSION_COOKIE_NAME: sessions[name].session_key})
 
     return headers
+
+
+@pytest.fixture
+def gate():
+    """What holds threads until it is opened, at the latest at the end of the test."""
+    gate = Gate()
+    yield gate
+    gate.open()
 
 
 @pytest.fixture

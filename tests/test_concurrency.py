@@ -21,14 +21,7 @@ from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.processes import run_python
 from tests.support.sockets import Server, guarded, no_task_left
-from tests.support.threads import Gate, until
-
-
-@pytest.fixture
-def gate():
-    gate = Gate()
-    yield gate
-    gate.open()
+from tests.support.threads import until
 
 
 def allows(request):

@@ -32,6 +32,7 @@ from channels_wsdeny.policies import (
 )
 from tests.support.clients import knock
 from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.site import go_on
 from tests.support.wrappers import Wrapper
 
 pytestmark = pytest.mark.django_db
@@ -225,13 +226,10 @@ def registry(declared):
     async def asynchronous(*args):
         await asyncio.sleep(0)
 
-    async def around(request, call_next):
-        return await call_next(request)
-
     hooks = Hooks()
     for each in declared.split():
         flavour, _, kind = each.rpartition("-")
-        function = around if kind == "around" else asynchronous if flavour == "async" else lambda *args: None
+        function = go_on if kind == "around" else asynchronous if flavour == "async" else lambda *args: None
         hooks.register(function, kind, blocking=flavour != "quick")
     return hooks
 

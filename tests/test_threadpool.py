@@ -16,13 +16,6 @@ from tests.support.threads import Gate, until
 
 
 @pytest.fixture
-def gate():
-    gate = Gate()
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
 def clock(monkeypatch):
     """The clock of the pool, which the test sets."""
     now = [1000.0]

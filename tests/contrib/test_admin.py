@@ -11,19 +11,13 @@ from django.contrib.messages.storage.cookie import CookieStorage
 from channels_wsdeny.contrib import admin as actions
 from channels_wsdeny.decorators import login_required
 from tests.support.opened import Opened
+from tests.support.policies import accept
 
 pytestmark = pytest.mark.django_db
 
 
 class UserAdmin(admin.ModelAdmin):
     actions = (actions.close_sockets,)
-
-
-@login_required
-async def application(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
 
 
 def act(rf, users):
@@ -36,7 +30,9 @@ def act(rf, users):
 
 
 async def test_the_action_closes_the_sockets_of_the_selected_users(headers_of, rf, change):
-    alice, bob = [await Opened(application, headers=headers_of(name)).accepted() for name in ("alice", "bob")]
+    alice, bob = [
+        await Opened(login_required(accept), headers=headers_of(name)).accepted() for name in ("alice", "bob")
+    ]
     assert await change(lambda: act(rf, ["alice"])) == ["The sockets of the selected users are closed."]
     assert await alice.close() == (4403, "revoked")
     await bob.leave()

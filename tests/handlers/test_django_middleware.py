@@ -34,6 +34,7 @@ from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
+from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
 from tests.support.threads import Gate, until
@@ -364,11 +365,12 @@ async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_
     assert ({*ended}, asked) == ({asyncio.CancelledError}, [])
 
 
-async def test_a_client_that_leaves_ends_a_middleware_that_waits_for_the_consumer(use):
-    ended = []
+def noting(begun, ended):
+    """A middleware that notes when a request comes, and when it is over."""
 
-    def waiting(get_response):
+    def make(get_response):
         def middleware(request):
+            begun.append(True)
             try:
                 return get_response(request)
             finally:
@@ -376,8 +378,12 @@ async def test_a_client_that_leaves_ends_a_middleware_that_waits_for_the_consume
 
         return middleware
 
-    use(waiting)
-    server = Server()
+    return make
+
+
+async def test_a_client_that_leaves_ends_a_middleware_that_waits_for_the_consumer(use):
+    ended, server = [], Server()
+    use(noting([], ended))
     begun = asyncio.Event()
 
     async def app(scope, receive, send):
@@ -504,17 +510,7 @@ async def test_consumers_of_both_kinds_query_before_they_accept(base, kind, use)
 async def test_a_policy_that_hangs_is_a_503_and_its_thread_is_told_once_it_comes_back(kind, use, hurry):
     gate, begun, ended = Gate(), [], []
 
-    def finally_note(get_response):
-        def middleware(request):
-            begun.append(True)
-            try:
-                return get_response(request)
-            finally:
-                ended.append(True)
-
-        return middleware
-
-    use(middleware(kind), finally_note, POLICY_TIMEOUT=0.05)
+    use(middleware(kind), noting(begun, ended), POLICY_TIMEOUT=0.05)
     async with no_task_left():
         assert (await hurrying(DenyMiddlewareStack(require(Check(gate))(accept)), gate)).status == 503
         assert len(ended) < len(begun)
@@ -898,11 +894,7 @@ def test_a_stack_refuses_what_cannot_run_around_a_handshake(given, error, messag
 async def test_middleware_are_for_handshakes_alone(use, ran):
     use(split(request=lambda request: ran.append("ran")))
 
-    async def page(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"page"})
-
-    assert (await fetch(DenyMiddlewareStack(page), "/")).status == 200
+    assert (await fetch(DenyMiddlewareStack(plain), "/")).status == 200
     assert ran == []
 
 

@@ -15,6 +15,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.policies import AllowAny, Policy
 from tests.support.clients import GUARD, websocket_scope
 from tests.support.scripted import accept
+from tests.support.site import go_on
 from tests.support.sockets import Server
 
 pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
@@ -76,10 +77,6 @@ class Chained(Policy):
             raise KeyError
         except KeyError as error:
             raise Deny(409) from error
-
-
-async def go_on(request, call_next):
-    return await call_next(request)
 
 
 async def give_up(request, call_next):

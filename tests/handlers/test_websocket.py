@@ -29,6 +29,7 @@ from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, close, text
+from tests.support.site import go_on
 from tests.support.sockets import (
     CONNECT,
     DENIAL,
@@ -220,9 +221,6 @@ async def test_accept_timeout_bounds_the_whole_time_until_the_answer(where, arou
         while not closing.is_set():
             with suppress(asyncio.CancelledError if where.endswith("for ever") else ()):
                 await closing.wait()
-
-    async def go_on(request, call_next):
-        return await call_next(request)
 
     if around:
         hooks.around(go_on)
@@ -674,15 +672,12 @@ async def test_middleware_around_the_stack_may_use_threads_after_a_synchronous_c
     """An around hook sees the context of the consumer, whose thread is gone then."""
     found = []
 
-    async def around(request, call_next):
-        return await call_next(request)
-
     async def outer(scope, receive, send):
         await stack(scope, receive, send)
         found.append(await sync_to_async(lambda: 7)())
 
     hooks, server = Hooks(), Server()
-    hooks.around(around)
+    hooks.around(go_on)
     stack = DenyMiddlewareStack(consumer(connect, WebsocketConsumer).as_asgi(), default_policy=AllowAny(), hooks=hooks)
     server.events.put_nowait(disconnect())
     await server.run(outer)

@@ -22,8 +22,9 @@ from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.policies import DenyAll
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
-from tests.support.site import OUTSIDE, Site
+from tests.support.site import OUTSIDE, Site, go_on
 from tests.support.sockets import Server, consumer, disconnect, no_task_left
 from tests.support.transports import DJANGO, Middleware
 from tests.support.wrappers import Wrapper
@@ -37,13 +38,8 @@ pytestmark = pytest.mark.django_db
 KINDS = ["request", "route", "response", "around", "around late"]
 
 
-async def page(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"page"})
-
-
 #: How an endpoint is asked, one that answers at once, and the status of that.
-TRANSPORTS = {"socket": (knock, accept, 101), "HTTP": (fetch, page, 200)}
+TRANSPORTS = {"socket": (knock, accept, 101), "HTTP": (fetch, plain, 200)}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -85,10 +81,6 @@ def denying(kind, ran=None, seconds=0.0):
 
 async def hang(*args):
     await asyncio.sleep(3600)
-
-
-async def through(request, call_next):
-    return await call_next(request)
 
 
 # What around hooks get and do.
@@ -530,7 +522,7 @@ async def test_sockets_at_the_same_time_see_their_own_contexts(hooks):
         WORD.set(request.path)
         await turns.wait()
 
-    hooks.around(through)
+    hooks.around(go_on)
     stack = DenyMiddlewareStack(public(Says.as_asgi()), hooks=hooks)
     answers = await asyncio.gather(*(knock(stack, f"/{number}/") for number in range(10)))
     assert [answer.header("x-word") for answer in answers] == [f"/{number}/" for number in range(10)]
@@ -747,7 +739,7 @@ async def test_hooks_that_do_nothing_change_no_answer(name, place, settings, hoo
     for kind in ("request", "route", "response", "exception"):
         hooks.register(lambda *args: None, kind)
     if place == "around":
-        hooks.around(through)
+        hooks.around(go_on)
     settings.CHANNELS_WSDENY = {"HOOKS": [hooks] if place == "site" else []}
     server = Server()
     async with no_task_left():

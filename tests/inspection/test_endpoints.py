@@ -21,6 +21,7 @@ from channels_wsdeny.inspection.routes_table import report_rows
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from channels_wsdeny.routing.resolver import resolve
 from tests.support.clients import websocket_scope
+from tests.support.wrappers import Switch
 
 HERE = __name__
 
@@ -44,16 +45,6 @@ class OverHttp(AsyncHttpConsumer): ...
 
 class Tokens(BaseMiddleware):
     """A wrapper that is not known."""
-
-
-class Switch:
-    """A wrapper that calls one of two applications."""
-
-    def __init__(self, app, other):
-        self.app, self.other = app, other
-
-    async def __call__(self, scope, receive, send):
-        await self.other(scope, receive, send)
 
 
 class Fallback(URLRouter):

@@ -42,6 +42,7 @@ from tests.support import case_site
 from tests.support.cases import CASES
 from tests.support.clients import knock
 from tests.support.policies import Check
+from tests.support.wrappers import Switch
 
 pytestmark = pytest.mark.django_db
 RAN = []
@@ -106,14 +107,6 @@ class Wrapper(BaseMiddleware):
     async def __call__(self, scope, receive, send):
         RAN.append("wrapper")
         return await self.inner(scope, receive, send)
-
-
-class Switch:
-    def __init__(self, app, other):
-        self.app, self.other = app, other
-
-    async def __call__(self, scope, receive, send):
-        await self.other(scope, receive, send)
 
 
 class RunsRouter(URLRouter):

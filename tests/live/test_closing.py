@@ -18,6 +18,7 @@ from channels_wsdeny.live import arevoke, revoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.routing.resolver import EndpointMatch
 from tests.support.opened import Opened
+from tests.support.site import go_on
 from tests.support.sockets import disconnect, errors
 from tests.support.threads import until
 
@@ -26,9 +27,7 @@ CLOSE = {"type": "websocket.close", "code": 4403, "reason": "spam"}
 around = Hooks()
 
 
-@around.around
-async def surround(request, call_next):
-    return await call_next(request)
+around.around(go_on)
 
 
 @pytest.fixture

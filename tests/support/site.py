@@ -174,6 +174,11 @@ def page(text, **context):
     return SimpleTemplateResponse(engines["django"].from_string(text), context)
 
 
+async def go_on(request, call_next):
+    """An around hook that does nothing."""
+    return await call_next(request)
+
+
 def tell(name, what):
     """A hook that puts what `what(request, response)` returns into a header."""
 

@@ -79,6 +79,16 @@ class Middleware(BaseMiddleware):
         return await super().__call__({**scope, **self.values}, receive, send)
 
 
+class Switch:
+    """A wrapper that calls one of two applications."""
+
+    def __init__(self, app, other):
+        self.app, self.other = app, other
+
+    async def __call__(self, scope, receive, send):
+        await self.other(scope, receive, send)
+
+
 class Peeks(Wrapper):
     """Takes the connect event itself and hands it on."""
 
