@@ -193,14 +193,19 @@ def test_a_browser_gets_a_plain_page_where_the_site_has_none(one):
     assert b"&lt;Already&gt; here." in answer.body
 
 
-@pytest.mark.parametrize(
-    "handler",
-    [
-        raising(lambda: ZeroDivisionError("secret")),
-        lambda *_: HttpResponse("welcome"),
-        lambda *_: page("{{ secret|add }}"),
-    ],
-)
+def failing():
+    raise ZeroDivisionError("secret")
+
+
+PAGES = {
+    "raises": lambda request, exception: failing(),
+    "has another status": lambda request, exception: HttpResponse("welcome"),
+    "cannot be rendered": lambda request, exception: page("{{ broken }}", broken=failing),
+    "is rendered with another status": lambda request, exception: page("welcome"),
+}
+
+
+@pytest.mark.parametrize("handler", PAGES.values(), ids=PAGES)
 def test_a_page_that_fails_or_has_another_status_does_not_change_the_denial(one, handler):
     answer = one.serve(require(DenyAll())(hello), handlers={"handler403": handler}).browse()
     assert (answer.status, b"secret" in answer.body, b"welcome" in answer.body) == (403, False, False)

@@ -253,7 +253,7 @@ def _headers(scope: Scope, site: _Site) -> RawHeaders | None:
 def _encode(deny: Deny, request: HandshakeRequest, scope: Scope, send: Send) -> tuple[Message, Message] | None:
     response: Any = make_denial(RequestContext(request), deny, strict=True)
     if code_of(response) != deny.code or len(response.content) > _LARGEST:
-        return None
+        return None  # pragma: no cover - No denial that may be kept has become another one, or is so large.
     denial = EncodedDenial(response, encode_headers(response), deny.code)
     return denial_messages(denial, scope, send)
 

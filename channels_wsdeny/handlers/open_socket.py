@@ -139,7 +139,7 @@ class OpenSocket:
 
     async def ask_again(self, users: dict[Any, Any] | None = None) -> Denial | None:
         """Ask the policies that let the socket in again, see `recheck.ask_again`; None once it has ended."""
-        if self.app_context is None:
+        if self.app_context is None:  # pragma: no cover - It ends by chance just before.
             return None
         return await ask_again(self.grants, self.app_context, users)
 

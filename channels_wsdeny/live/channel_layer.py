@@ -145,7 +145,7 @@ class Sender:
             self._flush_blocking()
             self._flush_later(conf.HEARTBEAT)
         else:
-            with suppress(Exception):  # It is told with the next message.
+            with suppress(Exception):  # pragma: no cover - It is told with the next message, if that is not before.
                 async_to_sync(self.send_now)({})
 
     def flush_at_exit(self) -> None:

@@ -219,7 +219,7 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
         if asking_blocks(policy, request):
             return await run_in_thread(request, lambda: ask(policy, request))
         return ask(policy, request)
-    if policy.needs_user and is_authentication_due(request):
+    if policy.needs_user and is_authentication_due(request):  # pragma: no cover - it is loaded before
         await run_in_thread(request, lambda: request.user.is_authenticated)
     with noting(request, "policy", policy) as note:
         denial = _denial_of(policy, await policy.acheck(request))

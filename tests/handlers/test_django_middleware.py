@@ -9,7 +9,6 @@ import random
 import sys
 import time
 from importlib import import_module
-from io import BytesIO
 from types import ModuleType
 
 import pytest
@@ -21,7 +20,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
-from django.http import FileResponse, Http404, HttpResponse
+from django.http import Http404, HttpResponse
 from django.urls import path
 from django.utils import translation
 from django.utils.decorators import async_only_middleware
@@ -36,6 +35,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.site import page
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
 from tests.support.threads import Gate, until
 from tests.support.transports import AsyncOnly, Middleware, SyncOnly
@@ -205,6 +205,12 @@ async def test_middleware_of_all_kinds_run_in_the_order_of_a_view(use, settings,
 # What a middleware may answer
 
 
+def unrendered():
+    response = page("no")
+    response.status_code = 403
+    return response
+
+
 @every_kind
 @pytest.mark.parametrize(
     ("come", "go", "status"),
@@ -216,7 +222,7 @@ async def test_middleware_of_all_kinds_run_in_the_order_of_a_view(use, settings,
         (None, lambda request, response: HttpResponse(status=101), 500),
         (None, lambda request, response: None, 500),
         (None, lambda request, response: asyncio.sleep(0), 500),
-        (None, lambda request, response: raising(lambda: Deny(response=FileResponse(BytesIO(), status=403)))(0), 403),
+        (None, lambda request, response: raising(lambda: Deny(response=unrendered()))(0), 403),
         (None, lambda request, response: setattr(response, "status_code", 200) or response, 500),
         (None, lambda request, response: setattr(response, "status_code", 101) or response, 500),
         (None, lambda request, response: HttpResponse(status=418), 418),

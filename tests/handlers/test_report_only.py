@@ -105,12 +105,15 @@ async def test_what_is_allowed_or_denied_by_another_policy_is_not_reported(repor
 
 
 @pytest.mark.parametrize("make", [Check, AsyncCheck])
-async def test_it_is_asked_about_the_user_of_the_credentials(make, reports):
-    policy, bearer = make(lambda request: request.auth == "boss"), BearerAuthentication({"boss": (boss, "boss")}.get)
-    app = stack(consumer(public, report(policy)).as_asgi(), authentication=[bearer])
-    for headers, reported in (([(b"authorization", b"Bearer boss")], 0), ([], 1)):
-        assert (await knock(app, "/", headers=headers)).status == 101
-        assert len(reports()) == reported
+def test_it_is_asked_about_the_user_of_the_credentials(make, site, reports):
+    policy = make(lambda request: (request.user.pk, request.auth) == (boss.pk, "boss"))
+    bearer = BearerAuthentication({"boss": (boss, "boss")}.get)
+    for view in (hello, hello_async):
+        site.serve(report(policy)(view), AUTHENTICATION=[bearer])
+        before = len(reports())
+        for headers, reported in (({"Authorization": "Bearer boss"}, 0), ({}, 1)):
+            assert site.ask(**headers).status == 200
+            assert len(reports()) == before + reported
 
 
 @pytest.mark.parametrize("make", [Check, AsyncCheck])

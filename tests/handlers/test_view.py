@@ -13,7 +13,7 @@ from django.contrib.auth.decorators import login_required as djangos_login_requi
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import connection, transaction
-from django.http import FileResponse, Http404, HttpResponse
+from django.http import FileResponse, Http404, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import path
@@ -25,7 +25,7 @@ from channels_wsdeny.decorators import login_required, public, require, with_hoo
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll
 from tests.support.policies import AsyncCheck, Check, raising
-from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, page, tell
+from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, tell
 from tests.support.threads import until
 from tests.support.transports import DJANGO
 
@@ -306,6 +306,14 @@ def test_exception_hooks_of_a_view_answer_what_its_template_raises(site, hooks):
     assert (answer.body, answer.headers["x-saw"]) == (b"any", "418")
 
 
+def chunks(response):
+    yield b"instead"
+
+
+async def chunks_async(response):
+    yield b"instead"
+
+
 def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):
     (tmp_path / "file").write_bytes(b"secret")
     opened = []
@@ -315,7 +323,7 @@ def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_
         opened.append((tmp_path / "file").open("rb"))
         return FileResponse(opened[-1])
 
-    replacing, failing, denying, rendering = (Hooks() for _ in range(4))
+    replacing, failing, denying, streaming = (Hooks() for _ in range(4))
     denying.on_response(lambda request, response: Deny(403))
 
     @failing.around
@@ -328,13 +336,11 @@ def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_
         response._resource_closers.append(lambda: 1 / 0)  # as a file that cannot be closed
         return HttpResponse("instead", status=403)
 
-    @rendering.on_response
-    def render_late(request, response):
-        late = page("instead")
-        late.status_code = 403
-        return late
+    @streaming.on_response
+    def stream(request, response):
+        return StreamingHttpResponse((chunks_async if site.is_async else chunks)(response), status=403)
 
-    for registry in (replacing, failing, denying, rendering):
+    for registry in (replacing, failing, denying, streaming):
         answer = site.serve(with_hooks(registry)(view)).ask()
         assert (answer.status, b"secret" in answer.body) == (403, False)
     assert all(file.closed for file in opened)

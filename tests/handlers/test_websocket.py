@@ -500,7 +500,7 @@ async def test_a_shared_deny_does_not_grow():
 async def test_a_client_that_left_before_anything_runs_nothing(caplog):
     script = Script(accept())
     async with no_task_left():
-        for site in (open_to_all(script), DenyMiddlewareStack(script)):
+        for site in (open_to_all(script), DenyMiddlewareStack(consumer().as_asgi())):
             assert await Server(disconnect()).run(site) is None
     assert (script.scopes, caplog.records) == ([], [])
     with pytest.raises(ValueError, match=r"Expected 'websocket\.connect' from the server, found 'websocket\.receive'"):

@@ -151,7 +151,7 @@ class Leaving(Server):
 
 @pytest.mark.parametrize("after", [0, 1])
 async def test_a_client_that_has_left_is_no_error(after, caplog):
-    for site in (guarded(DenyAll(), Script()), denying(text)):
+    for site in (guarded(DenyAll(), Script()), guarded(AsyncCheck(lambda request: False)), denying(text)):
         server = Leaving(after)
         await server.run(site)
         assert (len(server.sent), server.tries) == (after, after + 1)
@@ -292,7 +292,7 @@ async def test_a_large_denial_is_sent_whole_though_the_server_has_no_more_to_rec
             return self.events.get_nowait()  # an error from the second time on
 
         async def send(self, message):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
             await super().send(message)
 
     async def app(scope, receive, send):
