@@ -527,7 +527,7 @@ class HttpHandler(AppHandler):
                 add_denial_headers(response)
             await self._save_session(response, self._outer)
             headers = encode_headers(response)
-        except Exception as error:  # some answer must be sent, and it must let nothing through
+        except Exception as error:  # pragma: no cover - No error is known that comes here; nothing may be let through.
             response = make_denial(self.context, translate(error))
             headers = encode_headers(response)
         denial = EncodedDenial(response, headers, code_of(response))

@@ -20,6 +20,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.policies import Check, alice, boss
 from tests.support.policies import accept as listening
+from tests.support.sockets import Server
 from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db  # Channels' consumers close old connections.
@@ -73,6 +74,20 @@ async def test_a_wrapper_that_passes_on_attributes_is_not_taken_for_its_consumer
     app = PassingOn(consumer(public).as_asgi())
     assert (await knock(DenyMiddlewareStack(app), "/")).status == 401
     assert (await knock(DenyMiddlewareStack(URLRouter([path("", app)])), "/")).status == 401
+
+
+async def test_a_public_part_that_accepts_opens_nothing_that_the_application_around_it_sends():
+    @public
+    async def accepts(scope, receive, send):
+        await send({"type": "websocket.accept"})
+
+    async def around(scope, receive, send):
+        await accepts(scope, receive, send)
+        await send({"type": "websocket.send", "text": "secret"})
+
+    server = Server()
+    await asyncio.wait({server.begin(DenyMiddlewareStack(around))})  # It is ended by a cancellation.
+    assert [message.get("code") for message in server.sent] == [None, 4401]
 
 
 async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_route():
