@@ -520,6 +520,7 @@ class WebSocketHandler(AppHandler):
 
     def _expect_answer(self) -> None:
         """From now on ``ACCEPT_TIMEOUT`` counts."""
+        self._expect_nothing()
         seconds = conf.ACCEPT_TIMEOUT if self.around is None else None
         if seconds is not None:
             loop = asyncio.get_running_loop()
@@ -574,8 +575,15 @@ class WebSocketHandler(AppHandler):
 
     async def _answer(self, answer: HttpResponse | Denial | _Raised) -> None:
         """Take the first answer: response hooks see it, and it goes out."""
-        self._is_answering = True
-        self.outermost._expect_nothing()
+        self._is_answering, first = True, self.outermost
+        first._expect_nothing()
+        try:
+            await self._take(answer)
+        finally:
+            if first.state is State.CONNECTING and not first._is_answering:
+                first._expect_answer()  # It was cancelled, or a layer around that has denied before dropped it.
+
+    async def _take(self, answer: HttpResponse | Denial | _Raised) -> None:
         if self._first is not None:  # Around hooks wait for it.
             if self._first.done():  # They have given up, and end the application.
                 raise asyncio.CancelledError
@@ -600,7 +608,6 @@ class WebSocketHandler(AppHandler):
         except asyncio.CancelledError:  # by the application, which may try again
             self.context.state.is_interrupted, self._is_answering = True, False
             self._wake()
-            self.outermost._expect_answer()
             raise
         await self._emit(decision)
 

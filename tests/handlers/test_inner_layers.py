@@ -1,0 +1,49 @@
+"""Layers inside a stack that only a wrapper leads to, and that answer by the layer around them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import require
+from channels_wsdeny.policies import AllowAny
+from tests.support.clients import knock
+from tests.support.policies import AsyncCheck
+from tests.support.scripted import close
+from tests.support.wrappers import Wrapper
+
+
+def layer(app, policy=None):
+    """`app` in a layer of its own, which what is around cannot look into."""
+    return Wrapper(require(AsyncCheck(lambda request: True) if policy is None else policy)(app))
+
+
+def inside(app, hooks=None, policy=None):
+    return DenyMiddlewareStack(layer(app, policy), hooks=hooks, default_policy=AllowAny())
+
+
+async def test_accept_timeout_counts_again_where_a_layer_that_was_denied_drops_an_answer(settings):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
+    hooks, is_seen = Hooks(), asyncio.Event()
+
+    @hooks.on_response
+    async def wait_once(request, response):
+        if not is_seen.is_set():
+            is_seen.set()
+            await asyncio.Event().wait()
+
+    class Twice(Wrapper):
+        async def __call__(self, scope, receive, send):
+            await self.inner(scope, receive, send)
+            await self.inner(scope, receive, send)
+            await asyncio.Event().wait()
+
+    async def app(scope, receive, send):
+        is_first = not is_seen.is_set()
+        denying = asyncio.ensure_future(send(close()))
+        await is_seen.wait()
+        if is_first:
+            denying.cancel()
+        await asyncio.wait({denying})
+
+    assert (await knock(inside(Twice(layer(app)), hooks), "/")).status == 500
