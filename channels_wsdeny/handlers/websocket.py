@@ -660,11 +660,14 @@ class WebSocketHandler(AppHandler):
             if isinstance(decision, _Accept):
                 await self._send_accept(*decision)
                 return
-            self.state = State.DENIED
             if isinstance(decision, EncodedDenial):
+                self.state = State.DENIED
                 await self._connection.deny(decision, self.context)
             elif self.around is not None:
-                await self.around.deny_from_within(decision, self.context)
+                try:
+                    await self.around.deny_from_within(decision, self.context)
+                finally:
+                    self.state = State.DENIED  # Not before: another denial of the application waits for this one.
             self._end_denied_app()
         finally:
             self._forget_answer()

@@ -47,3 +47,27 @@ async def test_accept_timeout_counts_again_where_a_layer_that_was_denied_drops_a
         await asyncio.wait({denying})
 
     assert (await knock(inside(Twice(layer(app)), hooks), "/")).status == 500
+
+
+async def test_two_denials_at_once_are_one_answer():
+    hooks, is_second = Hooks(), asyncio.Event()
+
+    @hooks.on_response
+    async def wait(request, response):
+        await is_second.wait()
+        for _ in range(10):  # An error of the second would have come by then.
+            await asyncio.sleep(0)
+
+    async def deny(send):
+        await send(close(code=4409))
+
+    async def deny_as_well(send):
+        is_second.set()
+        await send(close(code=4409))
+
+    async def app(scope, receive, send):
+        async with asyncio.TaskGroup() as group:  # An error in one cancels the other.
+            group.create_task(deny(send))
+            group.create_task(deny_as_well(send))
+
+    assert (await knock(inside(app, hooks), "/")).status == 409
