@@ -448,6 +448,7 @@ class WebSocketHandler(AppHandler):
             return denial
         if target.error is not None:
             return _Raised(target.error)
+        self.outermost.context.policy = context.policy  # The log names it, whichever layer answers.
         await self.report(context, target.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft

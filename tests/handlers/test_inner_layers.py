@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny
@@ -20,6 +22,12 @@ def layer(app, policy=None):
 
 def inside(app, hooks=None, policy=None):
     return DenyMiddlewareStack(layer(app, policy), hooks=hooks, default_policy=AllowAny())
+
+
+@pytest.fixture
+def policies(caplog):
+    """What the log names as the policies of its denials."""
+    return lambda: [record.policy for record in caplog.records if record.name == "channels_wsdeny"]
 
 
 async def test_accept_timeout_counts_again_where_a_layer_that_was_denied_drops_an_answer(settings):
@@ -71,3 +79,13 @@ async def test_two_denials_at_once_are_one_answer():
             group.create_task(deny_as_well(send))
 
     assert (await knock(inside(app, hooks), "/")).status == 409
+
+
+async def test_the_log_names_the_policy_of_the_layer_whose_application_is_silent(settings, policies):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
+
+    async def silent(scope, receive, send):
+        await asyncio.Event().wait()
+
+    assert (await knock(inside(silent), "/")).status == 500
+    assert policies() == ["AsyncCheck()"]
