@@ -318,9 +318,12 @@ class WebSocketHandler(AppHandler):
         Before the accept it is noted whether the client leaves; later the events are the application's.
         """
         first = self.outermost
-        return await authorize(
-            context, checks, first._connection if first.state is State.CONNECTING else None, first._give_up
-        )
+
+        def give_up() -> None:
+            first.context.policy = context.policy
+            first._give_up()
+
+        return await authorize(context, checks, first._connection if first.state is State.CONNECTING else None, give_up)
 
     async def report(self, context: RequestContext, policies: tuple[Policy, ...]) -> None:
         """Ask policies that are not enforced, see `base.report`. Raises `ClientLeft` if the client leaves meanwhile."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import require
+from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import knock
 from tests.support.policies import AsyncCheck
-from tests.support.scripted import close
+from tests.support.scripted import Script, accept, close
+from tests.support.sockets import Server
 from tests.support.wrappers import Wrapper
 
 
@@ -88,4 +91,23 @@ async def test_the_log_names_the_policy_of_the_layer_whose_application_is_silent
         await asyncio.Event().wait()
 
     assert (await knock(inside(silent), "/")).status == 500
+    assert policies() == ["AsyncCheck()"]
+
+
+async def test_the_log_names_the_policy_that_goes_on_after_its_cancellation(settings, policies, monkeypatch):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    end, server = asyncio.Event(), Server()
+
+    async def swallow(request):
+        while not end.is_set():
+            with suppress(asyncio.CancelledError):
+                await end.wait()
+        return True
+
+    running = server.begin(inside(Script(accept()), policy=AsyncCheck(swallow)))
+    while len(server.sent) < 2:
+        await asyncio.sleep(0.01)
+    end.set()
+    await running
     assert policies() == ["AsyncCheck()"]
