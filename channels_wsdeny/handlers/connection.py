@@ -129,7 +129,7 @@ class Connection:
         return await self.receive()
 
     async def pass_on(self, message: Message) -> None:
-        """The ``send`` of a stream, which may be closed from outside."""
+        """Send a message of the application, unless the socket or stream was closed from outside meanwhile."""
         await self.send(message)
 
     # A close from outside

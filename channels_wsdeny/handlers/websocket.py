@@ -846,9 +846,9 @@ class WebSocketHandler(AppHandler):
 
     @markcoroutinefunction
     def send(self, message: Message) -> Awaitable[None]:
-        """The application's ``send``. What an accepted socket sends passes no frame of ours."""
+        """The application's ``send``. What an accepted socket sends passes one frame of ours."""
         if self.state is State.ACCEPTED and message.get("type") != "websocket.accept" and not self._is_late():
-            return self._connection.send(message)
+            return self._connection.pass_on(message)
         return self._send(message)
 
     async def _send(self, message: Message) -> None:

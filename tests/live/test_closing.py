@@ -133,6 +133,21 @@ async def test_a_busy_application_gets_its_disconnect_next_and_what_it_sends_is_
     assert codes == [4403]
 
 
+async def test_what_was_held_back_before_the_close_is_dropped_too():
+    @public
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        held_back = send({"type": "websocket.send", "text": "a secret"})
+        await receive()
+        await held_back
+
+    opened = await Opened(application).accepted()
+    await arevoke(path="/room/", reason="spam")
+    await opened.end()
+    assert opened.server.sent[1:] == [CLOSE]
+
+
 async def hang(*args):
     await asyncio.sleep(3600)
 
