@@ -150,9 +150,12 @@ class Model:
         last = max(index for index, node in enumerate(nodes) if node.kind in {"stack", "guards"})
         user, room = self.subject(last, UNKNOWN)
         rule = SITE_DEFAULT if nearest is None else rules[nearest]
-        # Another application that a wrapper tries first may make its route known to the layers around.
-        tried = [self.rooms[index] for index in range(last, len(nodes)) if nodes[index].kind == "tries another"]
-        return any(rule.allows(user, each) for each in (room, *tried))
+        # Another application that a wrapper tries first may make its route known to the layers around, and so may
+        # middleware that changes the route in place.
+        inside = [*zip(nodes, self.rooms, self.rooms[1:], strict=False)][last:]
+        tried = [before for node, before, _ in inside if node.kind == "tries another"]
+        changed = [after for node, _, after in inside if node.kind == "middleware in place"]
+        return any(rule.allows(user, each) for each in (room, *tried, *changed))
 
     def default_allows_within(self, guard, rule):
         """Whether `rule` allows the user whom middleware sets inside the innermost guard, asked about another one.
@@ -631,3 +634,10 @@ def test_a_task_group_that_leaves_a_count_of_cancellations_behind_is_answered():
     nodes = tuple(Node(kind, rule=rule) for kind, rule in kinds.items())
     script = (("text", "plain", 0),)
     hold(Site(nodes, "consumer", rule=None, script=script, user="", leaves=None, cancels=None, slow_send=0))
+
+
+def test_a_route_that_middleware_behind_a_wrapper_changes_in_place_may_be_known_to_the_default_policy():
+    rooms = {"stack": None, "router": None, "Function": None, "middleware in place": "b"}
+    stack, *others = (Node(kind, room=room) for kind, room in rooms.items())
+    nodes = (replace(stack, rule=Rule(rooms=frozenset("b"))), *others)
+    hold(Site(nodes, "consumer", rule=None, script=(), user="", leaves=None, cancels=None, slow_send=0))
