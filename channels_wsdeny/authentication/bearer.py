@@ -114,10 +114,15 @@ def take_tokens(scope: Scope, authentication: Authenticators) -> tuple[Scope, di
         return scope, tokens
     offered = list(scope.get("subprotocols") or ())
     for name in authentication.subprotocols:
-        while name in offered[:-1]:  # The first counts; none may stay.
-            index = offered.index(name)
-            tokens.setdefault(name, offered[index + 1])
-            del offered[index : index + 2]
+        left: list[str] = []
+        remaining = iter(offered)
+        for each in remaining:
+            token = next(remaining, None) if each == name else None
+            if token is None:
+                left.append(each)
+            else:
+                tokens.setdefault(name, token)  # The first counts; none may stay.
+        offered = left
     if not tokens:
         return scope, tokens
     headers = [pair for pair in scope.get("headers", ()) if pair[0] != b"sec-websocket-protocol"]
