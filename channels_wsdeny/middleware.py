@@ -16,7 +16,7 @@ from .concurrency import run_in_django_thread
 from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.base import authorize_sync, policy_checks
-from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
+from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
 from .http.request import full_path, is_authentication_due
@@ -149,14 +149,14 @@ class MirrorHandler(DjangoHandler):
     def run_sync(self) -> HttpResponseBase:
         """As of a view."""
         try:
-            return super().run_sync()
+            return keep_private(self.context.request, super().run_sync())
         finally:
             self.is_active = False
 
     async def run(self) -> HttpResponseBase:
         """As of a view."""
         try:
-            return await super().run()
+            return keep_private(self.context.request, await super().run())
         finally:
             self.is_active = False
 

@@ -286,6 +286,7 @@ class _Lazy:
             raise
         if user.is_authenticated:  # else a challenge may be asked of what the classes have written into them
             own.pop("_wsdeny_asked_with", None)
+        own["_wsdeny_found_user"] = user
         return user
 
 
@@ -316,6 +317,11 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
     own["user"] = SimpleLazyObject(_Lazy(request, authentication, given))
     if not isinstance(request, ScopeRequest):
         own["auser"] = _loading(own["user"])
+
+
+def found_user(request: HttpRequest) -> Any:
+    """The user that the authentication classes have found; None if they were not asked."""
+    return vars(request).get("_wsdeny_found_user")
 
 
 def session_user(request: HttpRequest) -> Any:

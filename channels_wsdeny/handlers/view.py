@@ -18,9 +18,10 @@ from django.db import connections
 from django.http import Http404, HttpRequest
 from django.template.loader import get_template
 from django.urls import NoReverseMatch, get_callable, get_resolver, get_urlconf
+from django.utils.cache import patch_cache_control
 
 from .. import status as statuses
-from ..authentication.base import authenticate_by, authentication_of_site
+from ..authentication.base import authenticate_by, authentication_of_site, found_user
 from ..concurrency import run_in_django_thread
 from ..hooks.runner import HookRunner, enclosing_runner, make_runner
 from ..http.context import StackConfig, get_context, get_stack_config
@@ -135,6 +136,21 @@ def authenticate_view(request: HttpRequest) -> None:
     config = get_stack_config(request)
     given = config.authentication if isinstance(config, StackConfig) else None
     authenticate_by(request, given or authentication_of_site())
+
+
+def keep_private(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """`response`, which caches do not give to others if a token or another credential has told its user.
+
+    For a session Django's middleware says so: the response varies on cookies. One that is public stays that.
+    """
+    own = vars(request)
+    found = found_user(request)
+    is_session_user = found is None or found is own.get("_wsdeny_session_user") or not found.is_authenticated
+    if not is_session_user or "_wsdeny_user_is_set" in own:
+        stated = response.get("Cache-Control", "")
+        if "public" not in stated and "no-store" not in stated:
+            patch_cache_control(response, private=True)
+    return response
 
 
 class DjangoHandler:
@@ -321,7 +337,7 @@ class ViewHandler(DjangoHandler):
         """`response`. If it answers an exception of the view, it does not commit the view's transaction."""
         if self.raised is not None:
             _roll_back(self.context.request)
-        return response
+        return keep_private(self.context.request, response)
 
     def end(self) -> None:
         """Let go of what the view has raised; a guarded view that has called this one has its own object again."""

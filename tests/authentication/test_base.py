@@ -10,10 +10,13 @@ from channels.auth import AuthMiddlewareStack
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.middleware import BaseMiddleware
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
+from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
 from django.utils.functional import SimpleLazyObject
+from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_exempt
 from ninja.security import HttpBearer, SessionAuth
 from rest_framework.authentication import BaseAuthentication
@@ -21,10 +24,12 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
+from channels_wsdeny.conf import MIRROR
+from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import login_required, permission_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
 from tests.support.clients import fetch, knock
-from tests.support.site import Site, hello, hello_async
+from tests.support.site import OUTSIDE, Site, hello, hello_async
 
 pytestmark = pytest.mark.django_db
 
@@ -88,6 +93,12 @@ class Asking(AsyncNamed):
 class Coroutine(Named):
     async def authenticate(self, request):
         return self.find(request)
+
+
+class DRFNamed(BaseAuthentication):
+    def authenticate(self, request):
+        name = request.headers.get("x-name")
+        return (get_user_model().objects.get(username=name), None) if name else None
 
 
 class Foreign:
@@ -334,6 +345,57 @@ def test_a_class_that_looks_at_the_user_of_a_view_finds_that_of_the_session(auth
     site.serve(login_required(view), AUTHENTICATION=[authentication])
     assert site.ask().status == 401
     assert site.log_in(users["alice"]).ask().status == 200
+
+
+#: Where Django's cache of a whole site has its middleware: around all, and inside all.
+CACHED = {
+    "outside": ["django.middleware.cache.UpdateCacheMiddleware", *OUTSIDE],
+    "inside": ["django.middleware.cache.FetchFromCacheMiddleware"],
+}
+
+
+def greet(request):
+    return HttpResponse(f"hello {request.user.username}")
+
+
+async def greet_async(request):
+    user = await request.auser()
+    return HttpResponse(f"hello {user.username}")
+
+
+@pytest.mark.parametrize(
+    ("view", "mirror"),
+    [
+        (greet, [MIRROR]),
+        (greet_async, [MIRROR]),
+        (login_required(greet), []),
+        (login_required(greet_async), []),
+        (cache_page(60)(login_required(greet)), []),
+        (require(RestFramework(authentication=[DRFNamed]))(greet), []),
+    ],
+    ids=["mirror", "mirror, async", "guarded", "guarded, async", "guarded behind a cache", "drf"],
+)
+def test_what_a_credential_opens_is_not_cached_for_others(view, mirror, users, site):
+    cache.clear()
+    site.serve(view, mirror=mirror, AUTHENTICATION=[Named(users)], **CACHED)
+    answer = site.ask(x_name="alice")
+    assert (answer.body, answer.headers["cache-control"]) == (b"hello alice", "private")
+    assert b"alice" not in site.ask().body
+
+
+@pytest.mark.parametrize("control", ["public", "no-store"])
+def test_a_view_says_itself_what_caches_do_with_what_a_credential_opens(control, users, site):
+    view = login_required(lambda request: HttpResponse(headers={"Cache-Control": control}))
+    site.serve(view, AUTHENTICATION=[Named(users)])
+    assert site.ask(x_name="alice").headers["cache-control"] == control
+
+
+@pytest.mark.parametrize("name", ["alice", None])
+def test_what_a_session_opens_is_left_to_the_middleware_of_django(name, users, site):
+    site.serve(greet, AUTHENTICATION=[SessionAuthentication(), Named(users)])
+    if name is not None:
+        site.log_in(users[name])
+    assert "cache-control" not in site.ask().headers
 
 
 def looking(get_response):
