@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
 from ..log import log_failure
-from .recheck import Grant, ask_again, grants_of
+from .recheck import Grant, ask_again, counts_once, grants_of
 
 if TYPE_CHECKING:
     import contextvars
@@ -171,4 +171,8 @@ class OpenSocket:
         """Join a group of the channel layer, see `RequestContext.join`."""
         if registry is None or self.app_context is None:
             raise TypeError("join() is for a socket that is open, or being accepted.")
+        if counts_once(policy):  # It would be left out, and let everybody join.
+            raise TypeError(
+                f"join() takes a policy that can be asked again; {policy!r} counts once, as throttles and limits do."
+            )
         await registry.join(self, context, group, policy, channel)

@@ -16,7 +16,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.db.models import Model
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
-from ..authentication.base import authenticate_by
+from ..authentication.base import authenticate_by, found_user
 from ..authentication.ticket import Ticket
 from ..conf import conf
 from ..exceptions import Deny
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from ..authentication.base import Authenticators
     from ..policies.base import Denial
     from ..policies.checks import Check
 
@@ -45,7 +46,7 @@ _GRACE = 1.0
 class Grant:
     """What let a socket in at one layer: the policies, and the request that they allowed."""
 
-    __slots__ = ("is_session_user", "obj", "policies", "request", "session_key", "user_id")
+    __slots__ = ("is_found_user", "is_session_user", "obj", "policies", "request", "session_key", "told_id", "user_id")
 
     def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
         self.request, self.policies = request, policies
@@ -55,8 +56,15 @@ class Grant:
         self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
-        held = getattr(session, "_session_cache", None)
-        self.is_session_user = self.user_id is not None and (held or {}).get(auth.SESSION_KEY) == self.user_id
+        held = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
+        self.is_session_user = self.user_id is not None and held == self.user_id
+        found = _unwrapped(found_user(request))
+        #: The primary key of the user whom a middleware has replaced, as one for impersonation does.
+        self.told_id: str | None = (user_id(found) or held) if request.user_setters else None
+        #: Whether it is the user whom the authentication classes have found, or an anonymous one.
+        self.is_found_user = user is found or not getattr(user, "is_authenticated", False)
+        if self.user_id is not None and user_id(found) == self.user_id:
+            self.is_found_user = True
         #: What the ``obj`` resolver of the last policy returned when it was asked last.
         self.obj: Any = None
 
@@ -117,31 +125,46 @@ def fresh_request(grant: Grant) -> HandshakeRequest:
 
     `ctx` is shared.
     """
-    old = grant.request
-    request: Any = HandshakeRequest(
-        {name: value for name, value in old.scope.items() if name not in {"session", "user"}}
-    )
+    old, session = grant.request, sessions.open_session(grant.session_key)
+    scope = {name: value for name, value in old.scope.items() if name not in {"session", "user"}}
+    if isinstance(_unwrapped(old.scope.get("session")), SessionBase):  # by a wrapper, perhaps without a cookie
+        scope["session"] = session
+    request: Any = HandshakeRequest(scope)
     request.ctx = old.ctx
     route = old.url_route
     if route is not None:
         route = {**route, "kwargs": {**route.get("kwargs", {})}}
     request.route_to(vars(old).get("_resolver_match"), route)
-    request.session = sessions.open_session(grant.session_key)
+    request.session = session
     request.subprotocol_tokens = old.subprotocol_tokens
-    authentication = authentication_of(old)
-    is_given = getattr(old.scope.get("user"), "is_authenticated", False)  # by a wrapper
-    if authentication is not None and not authentication.is_session_only and not is_given:
-        credentials = old.auth
-        if isinstance(credentials, Ticket):  # which is used up
-            ticket = credentials._replace(session_key=grant.session_key)
-            request.user = SimpleLazyObject(lambda: ticket.load_user() or anonymous_user())
-        else:
-            authenticate_by(request, authentication)
-    elif not grant.is_session_user:
-        given = _unwrapped(vars(old).get("user"))
+    authentication, credentials = authentication_of(old), old.auth
+    given = _given_user(grant)
+    if given is not None:
         request.user = SimpleLazyObject(lambda: _reload(given))
+    elif isinstance(credentials, Ticket):  # which is used up
+        ticket = credentials._replace(session_key=grant.session_key)
+        request.user = SimpleLazyObject(lambda: ticket.load_user() or anonymous_user())
+    elif authentication is not None:
+        authenticate_by(request, authentication)
     fresh: HandshakeRequest = request
     return fresh
+
+
+def _given_user(grant: Grant) -> Any:
+    """The user that neither the session nor the authentication classes tell, but a wrapper, hook or policy; else None.
+
+    What has set another user since is called again, so it gets the user that it was called with.
+    """
+    request = grant.request
+    authentication, scope_user = authentication_of(request), _unwrapped(request.scope.get("user"))
+    if request.user_setters:
+        return scope_user if getattr(scope_user, "is_authenticated", False) else None
+    is_told = grant.is_session_user if _is_session_only(authentication) else grant.is_found_user
+    return None if is_told else _unwrapped(vars(request).get("user"))
+
+
+def _is_session_only(authentication: Authenticators | None) -> bool:
+    return authentication is None or authentication.is_session_only
 
 
 def _reload(user: Any) -> Any:
@@ -168,14 +191,27 @@ class _IsSameUser:
         grant = self._grant
         if grant.user_id is None:
             return None
-        # Users by other credentials are not shared: each socket has its own token, which may be gone.
-        session = grant.session_key, request.header(b"host"), grant.request.user_setters
-        key = session if grant.is_session_user else grant
-        if key not in self._users:
+        key = (grant.session_key, request.header(b"host")) if self._is_told_by_session() else None
+        if key in self._users:
+            request.user = self._users[key]
+        else:
             request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
-            self._users[key] = request.user
-        request.user = self._users[key]
+            if key is not None:
+                self._users[key] = request.user
         return None if user_id(request.user) == grant.user_id else Deny(401, code=SESSION_ENDED)
+
+    def _is_told_by_session(self) -> bool:
+        """Whether nothing but the session tells the user, so that the sockets of the session can share it.
+
+        Each socket has its own token, which may be gone, and middleware may set a user by the path or a header.
+        """
+        request = self._grant.request
+        if not self._grant.is_session_user or request.user_setters:
+            return False
+        authentication = authentication_of(request)
+        return authentication is None or not (
+            request.subprotocol_tokens or authentication.may_find_credentials(request.scope)
+        )
 
     async def arun(self, request: HttpRequest) -> Denial | None:
         raise NotImplementedError
@@ -235,13 +271,16 @@ def durable(policies: tuple[Policy, ...]) -> Iterator[Policy]:
     Where one is an operand of ``|`` or ``~``, the whole expression counts once.
     """
     for policy in policies:
-        if isinstance(policy, And):
+        if type(policy) is And:  # A subclass may have a check of its own.
             yield from durable(policy.policies)
-        elif not _counts_once(policy):
+        elif not counts_once(policy):
             yield policy.for_open_socket()
 
 
-def _counts_once(policy: Policy) -> bool:
+def counts_once(policy: Policy) -> bool:
+    """Whether `policy`, or one that it combines, is asked at the handshake alone."""
+    if getattr(policy, "once", False) is True:
+        return True
     if isinstance(policy, (And, Or)):
-        return any(map(_counts_once, policy.policies))
-    return _counts_once(policy.policy) if isinstance(policy, Not) else getattr(policy, "once", False) is True
+        return any(map(counts_once, policy.policies))
+    return isinstance(policy, Not) and counts_once(policy.policy)

@@ -203,7 +203,8 @@ class RequestContext:
 
         `channel` is the consumer's `channel_name`; it may be left out in a decorated consumer.
 
-        Raises `Deny` if the policy denies now, `TypeError` where the channel is not known.
+        Raises `Deny` if the policy denies now; `TypeError` where the channel is not known, and for a policy that counts
+        once, such as a throttle.
         """
         await self._socket().join(self, group, policy, channel)
 

@@ -73,7 +73,8 @@ class Socket:
     def __init__(self, opened: OpenSocket, scheduler: Scheduler) -> None:
         self.opened, self.scheduler = opened, scheduler
         self.since = time.time()
-        #: The users of its grants, and of its streams, which may have credentials of their own.
+        #: The users of its grants, those whom a middleware has replaced by them, and the users of its streams, which
+        #: may have credentials of their own.
         self.users: tuple[str, ...] = ()
         self.find_users()
         self.sessions: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ class Socket:
 
     def find_users(self) -> None:
         """Note the users that its grants and streams have now."""
-        found = [grant.user_id for grant in self.opened.grants]
+        found = [name for grant in self.opened.grants for name in (grant.user_id, grant.told_id)]
         found += [user_id(vars(part.request).get("user")) for part in (self.opened.parts or {}).values()]
         self.users = tuple(dict.fromkeys(name for name in found if name is not None))
 

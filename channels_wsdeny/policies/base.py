@@ -5,6 +5,7 @@ Policies know Django's request and user, and nothing of ASGI, so the same policy
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABCMeta
 from types import FunctionType
@@ -289,6 +290,11 @@ class _Combination(Policy):
     def blocks(self, request: HttpRequest) -> bool:
         return any(asking_blocks(policy, request) for policy in self.policies)
 
+    def for_open_socket(self) -> Policy:
+        twin = copy.copy(self)
+        twin.policies = tuple(policy.for_open_socket() for policy in self.policies)
+        return twin
+
     def __repr__(self) -> str:
         # "&" binds more tightly than "|", so only an "or" within an "and" needs its parentheses.
         return f" {self.operator} ".join(
@@ -379,6 +385,11 @@ class Not(Policy):
 
     def blocks(self, request: HttpRequest) -> bool:
         return asking_blocks(self.policy, request)
+
+    def for_open_socket(self) -> Policy:
+        twin = copy.copy(self)
+        twin.policy = self.policy.for_open_socket()
+        return twin
 
     def __repr__(self) -> str:
         inner = repr(self.policy)

@@ -562,6 +562,15 @@ async def test_an_open_socket_is_asked_about_without_its_throttles(throttled):
     assert await statuses(denying, 1) == [403]
 
 
+@pytest.mark.parametrize("combine", [lambda policy: DenyAll() | policy, lambda policy: ~~policy])
+async def test_an_open_socket_is_asked_about_without_throttles_in_an_expression_too(combine, throttled):
+    expression = combine(throttled)
+    (again,) = durable((expression,))
+    assert repr(again) == repr(expression)
+    assert await statuses(again, 3) == [101] * 3
+    assert await statuses(expression, 3) == [101, 101, 403]
+
+
 def test_a_dry_run_does_not_count(throttled, settings, monkeypatch):
     module = types.ModuleType("asgi_of_this_test")
     module.application = DenyMiddlewareStack(require(throttled)(Echo).as_asgi())

@@ -14,6 +14,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.live.registry import registry
+from channels_wsdeny.policies import InGroup, MaxConnections, Throttle
 from tests.live.test_rechecks import Switch, update
 from tests.support.opened import Opened
 from tests.support.threads import until
@@ -118,6 +119,23 @@ async def test_joining_by_a_policy_that_denies_denies_the_handshake_of_one_who_d
     alice = Opened(consumer.as_asgi(), headers=headers_of("alice"))
     await alice.end()
     assert alice.server.answer.status == 403
+    assert not get_channel_layer().groups.get("room")
+
+
+ONCE = {
+    "a limit": MaxConnections(1),
+    "one of two": InGroup("editors") | Throttle("1/min"),
+    "both": InGroup("editors") & Throttle("1/min"),
+    "none": ~Throttle("1/min"),
+}
+
+
+@pytest.mark.parametrize("name", ONCE)
+async def test_joining_by_a_policy_that_counts_once_is_refused(name, users, headers_of):
+    consumer = login_required(type("Consumer", (Joining,), {"policy": ONCE[name]}))
+    alice = Opened(consumer.as_asgi(), headers=headers_of("alice"))
+    await alice.end()
+    assert alice.server.answer.status == 500
     assert not get_channel_layer().groups.get("room")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from copy import copy
+from typing import ClassVar
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -16,6 +17,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject, lazystr
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.handlers import recheck
@@ -24,6 +26,7 @@ from channels_wsdeny.live import arevoke, expiry, scheduler
 from channels_wsdeny.live import registry as live_registry
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
+from channels_wsdeny.policies.base import And
 from tests.support.clients import GUARD, knock
 from tests.support.opened import Opened
 from tests.support.policies import AsyncCheck, Check
@@ -227,6 +230,21 @@ async def test_policies_that_count_once_are_not_asked_again(world, headers_of, c
     assert often[1].asked == 0
 
 
+async def test_the_check_of_a_subclass_of_a_combination_is_asked_again(world, headers_of):
+    answers = [True]
+
+    class Both(And):
+        def check(self, request):
+            return answers[-1] and super().check(request)
+
+    alice = await Opened(consumer(Both(IsStaff(), AllowAny())), headers=headers_of("alice")).accepted()
+    (socket,) = registry.sockets()
+    assert await socket.opened.ask_again() is None
+    answers.append(False)
+    assert (await socket.opened.ask_again()).status == 403
+    await alice.stays()
+
+
 async def test_objects_are_resolved_anew(world, headers_of, change):
     Rooms = []
 
@@ -410,7 +428,77 @@ async def test_a_middleware_that_sets_the_user_may_deny_an_open_socket(
         assert await alice.close() == closed
 
 
+class ByPath(MiddlewareMixin):
+    """The user, with a role that depends on the path."""
+
+    roles: ClassVar[dict[str, str]] = {}
+
+    def process_request(self, request):
+        user = copy(request.user)
+        user.role = self.roles[request.path]
+        request.user = user
+
+
+@pytest.mark.parametrize("paths", [("/a/", "/b/"), ("/b/", "/a/")])
+async def test_a_user_whom_a_middleware_has_set_is_not_shared_with_other_sockets(
+    paths, world, headers_of, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.ByPath"]}
+    monkeypatch.setattr(ByPath, "roles", {"/a/": "owner", "/b/": "owner"})
+    guarded = DenyMiddlewareStack(consumer(UserPassesTest(lambda user: user.role == "owner")))
+    opened = [await Opened(guarded, path, headers=headers_of("alice")).accepted() for path in paths]
+    by_path, users = {socket.path: socket.opened for socket in registry.sockets()}, {}
+    ByPath.roles["/a/"] = "guest"
+    denials = {path: await by_path[path].ask_again(users) for path in paths}
+    assert denials["/a/"].status == 403
+    assert denials["/b/"] is None
+    for each in opened:
+        await each.stays()
+
+
+class Impersonation(MiddlewareMixin):
+    def process_request(self, request):
+        if request.user.is_staff:
+            request.user = get_user_model().objects.get(username="staff")
+
+
+async def test_who_acts_as_another_does_so_as_long_as_a_middleware_lets_him(world, headers_of, change, settings):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.Impersonation"]}
+    opened = await Opened(DenyMiddlewareStack(consumer(IsStaff())), headers=headers_of("alice")).accepted()
+    (socket,) = registry.sockets()
+    assert socket.describe("here")["user"] == str(world["staff"].pk)
+    await change(update(first_name="Alice"))
+    assert await socket.opened.ask_again() is None
+    await change(update(is_staff=False))
+    assert (await opened.close())[0] == 4401
+
+
 # A user that does not come from the session
+
+
+async def test_a_session_of_a_wrapper_without_a_cookie_is_read_anew(world, sessions, change):
+    opened = await Opened(DenyMiddlewareStack(consumer(IsStaff())), session=sessions["alice"]).accepted()
+    (socket,) = registry.sockets()
+    assert await socket.opened.ask_again() is None
+    await change(update(is_staff=False))
+    assert (await opened.close())[0] == 4403
+
+
+@pytest.mark.parametrize("name", ["staff", "alice"])
+async def test_a_user_whom_a_hook_has_set_beside_authentication_classes_is_read_anew(
+    name, world, headers_of, hooks, change
+):
+    @hooks.on_request
+    def choose(request):
+        request.user = get_user_model().objects.get(username=name)
+
+    classes = [SessionAuthentication(), BearerAuthentication(lambda token: None)]
+    application = DenyMiddlewareStack(consumer(IsStaff()), hooks=hooks, authentication=classes)
+    opened = await Opened(application, headers=headers_of("alice")).accepted()
+    (socket,) = registry.sockets()
+    assert await socket.opened.ask_again() is None
+    await change(lambda: get_user_model().objects.get(username=name).delete())
+    assert (await opened.close())[0] == 4401
 
 
 @pytest.mark.parametrize("name", ["no staff", "inactive", "deleted"])

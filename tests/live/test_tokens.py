@@ -58,6 +58,27 @@ async def test_a_token_that_is_gone_closes_its_sockets_and_no_others(given, appl
 
 
 @pytest.mark.parametrize("given", [in_header, as_subprotocol])
+async def test_a_token_that_is_gone_is_not_replaced_by_a_session_of_its_user(
+    given, application, tokens, headers_of, hooks
+):
+    @hooks.on_request
+    def look(request):
+        request.session.get("theme")
+
+    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    arguments = given("one")
+    arguments["headers"] = [*arguments.get("headers", ()), *headers_of("alice")]
+    by_session = await Opened(DenyMiddlewareStack(consumer), headers=headers_of("alice")).accepted()
+    by_token = await Opened(DenyMiddlewareStack(application, hooks=hooks), **arguments).accepted()
+    (first, second), users = registry.sockets(), {}
+    del tokens["one"]
+    assert await first.opened.ask_again(users) is None
+    assert (await second.opened.ask_again(users)).status == 401
+    await by_session.stays()
+    await by_token.stays()
+
+
+@pytest.mark.parametrize("given", [in_header, as_subprotocol])
 async def test_a_token_that_expires_closes_its_socket(given, application, monkeypatch):
     monkeypatch.setattr(scheduler, "_LOOKING", 0.01)
     opened = await Opened(application, **given("short")).accepted()
