@@ -45,6 +45,8 @@ _CONFIRM = 0.7
 _LOOKING = 1.0
 #: Sockets that are asked at the same time, and those closed before the event loop goes on with other things.
 _ASKED_AT_ONCE = 4
+#: Sockets of one event that are asked without waiting for those of larger ones.
+_FEW = 100
 _CLOSED_AT_ONCE = 20
 _LOOKED_UP_AT_ONCE = 500
 
@@ -54,10 +56,11 @@ class Scheduler:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
         self._loop, self._registry = loop, registry
-        #: The sockets to ask again, and whether a missing session was seen before.
-        self._due: dict[Socket, bool] = {}
-        #: The users of the sockets that are asked now. Each event begins a new dict, for it may be about the user.
-        self._users: dict[Any, Any] = {}
+        #: The sockets to ask again, and whether a missing session was seen before; those of what is about many sockets
+        #: apart, so that nothing which is about a few waits until thousands have been asked.
+        self._due: tuple[dict[Socket, bool], dict[Socket, bool]] = ({}, {})
+        #: The users of the sockets that are asked now. Each event begins new dicts, for it may be about the user.
+        self._users: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
         self._closing: deque[tuple[Socket, int, str]] = deque()
         #: When sessions and credentials expire: (seconds since the epoch, a number, socket), a heap.
         self._expiring: list[tuple[float, int, Socket]] = []
@@ -97,38 +100,42 @@ class Scheduler:
 
     def ask(self, sockets: Iterable[Socket], *, after: float | None = None, is_confirmed: bool = False) -> None:
         """Ask the policies of `sockets` again, so many seconds from now; by default in a moment."""
-        self._users = {}
-        self._due.update(dict.fromkeys(sockets, is_confirmed))
-        self._loop.call_later(_GATHER if after is None else after, self._start_asking)
+        due, lane = dict.fromkeys(sockets, is_confirmed), 0
+        if len(due) > _FEW:
+            lane = 1
+        self._users = ({}, {})
+        self._due[lane].update(due)
+        self._loop.call_later(_GATHER if after is None else after, self._start_asking, lane)
 
-    def _start_asking(self) -> None:
-        if self._due:
-            self._start("asking", self._ask_due)
+    def _start_asking(self, lane: int) -> None:
+        if self._due[lane]:
+            self._start(f"asking {lane}", lambda: self._ask_due(lane))
 
-    async def _ask_due(self) -> None:
-        while self._due:
+    async def _ask_due(self, lane: int) -> None:
+        due = self._due[lane]
+        while due:
             # The sockets of one session one after another: they share their user.
             groups: dict[Any, list[tuple[Socket, bool]]] = {}
-            for socket, is_confirmed in self._due.items():
+            for socket, is_confirmed in due.items():
                 groups.setdefault((socket.sessions, socket.users), []).append((socket, is_confirmed))
-            self._due.clear()
+            due.clear()
             waiting = deque(groups.values())
-            await asyncio.gather(*(self._ask_groups(waiting) for _ in range(_ASKED_AT_ONCE)))
+            await asyncio.gather(*(self._ask_groups(waiting, lane) for _ in range(_ASKED_AT_ONCE)))
 
-    async def _ask_groups(self, waiting: deque[list[tuple[Socket, bool]]]) -> None:
+    async def _ask_groups(self, waiting: deque[list[tuple[Socket, bool]]], lane: int) -> None:
         while waiting:
             for socket, is_confirmed in waiting.popleft():
-                await self._ask(socket, is_confirmed=is_confirmed)
+                await self._ask(socket, lane, is_confirmed=is_confirmed)
 
-    async def _ask(self, socket: Socket, *, is_confirmed: bool) -> None:
+    async def _ask(self, socket: Socket, lane: int, *, is_confirmed: bool) -> None:
         try:
-            denial = await socket.opened.ask_again(self._users)
+            denial = await socket.opened.ask_again(self._users[lane])
         except Exception as error:  # A database that cannot be reached closes no socket: it is asked again.
             log_failure(socket.opened.context, error, 503)
             self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
             return
         if denial is None:
-            await self._ask_parts(socket)
+            await self._ask_parts(socket, lane)
             return
         if _code(denial) == SESSION_ENDED and not is_confirmed:
             self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
@@ -142,10 +149,10 @@ class Scheduler:
     def _ask_confirmed(self, socket: Socket) -> None:
         self.ask([socket], after=0, is_confirmed=True)
 
-    async def _ask_parts(self, socket: Socket) -> None:
+    async def _ask_parts(self, socket: Socket, lane: int) -> None:
         """Ask the policies of its streams and groups."""
         try:
-            await socket.opened.ask_parts(self._users)
+            await socket.opened.ask_parts(self._users[lane])
         except Exception as error:  # As in `_ask`.
             log_failure(socket.opened.context, error, 503)
             self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
@@ -173,7 +180,8 @@ class Scheduler:
     def forget(self, socket: Socket) -> None:
         """A socket has ended."""
         self._watched -= 1
-        self._due.pop(socket, None)
+        for due in self._due:
+            due.pop(socket, None)
         if socket.expires is not None:
             socket.expires = None
         if len(self._expiring) > 64 + 2 * self._watched:  # pragma: no cover - for hundreds of sockets

@@ -245,6 +245,31 @@ async def test_the_check_of_a_subclass_of_a_combination_is_asked_again(world, he
     await alice.stays()
 
 
+async def test_sockets_of_a_small_change_do_not_wait_for_those_of_a_large_one(
+    world, headers_of, change, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": GUARD * 2}
+    monkeypatch.setattr(scheduler, "_FEW", 1)
+    going, asked = asyncio.Event(), []
+    going.set()
+
+    async def wait(request):
+        asked.append(request)
+        await going.wait()
+        return True
+
+    slow = [await Opened(consumer(AsyncCheck(wait)), headers=headers_of("bob")).accepted() for _ in range(4)]
+    alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    going.clear()
+    registry.handle({"kind": "users", "users": [str(world["bob"].pk)]})
+    await until(lambda: len(asked) > len(slow))
+    await change(update(is_staff=False))
+    assert (await alice.close())[0] == 4403
+    going.set()
+    for each in slow:
+        await each.stays()
+
+
 async def test_objects_are_resolved_anew(world, headers_of, change):
     Rooms = []
 
