@@ -58,7 +58,7 @@ def is_draining() -> bool:
 class OpenSocket:
     """A socket from its handshake on: what let it in, and its streams and groups. Its registry keeps it by this."""
 
-    __slots__ = ("_connection", "app_context", "context", "grants", "parts")
+    __slots__ = ("_connection", "app_context", "context", "grants", "moves", "parts")
 
     #: The context of the outermost layer.
     context: RequestContext
@@ -70,6 +70,8 @@ class OpenSocket:
         self.app_context: contextvars.Context | None = None
         #: The streams and groups that have policies of their own, by what stands for each.
         self.parts: dict[Any, Part] | None = None
+        #: The old and the new key of its session, each time that was renewed.
+        self.moves: tuple[tuple[str, str], ...] = ()
 
     # What the handler calls
 
@@ -96,6 +98,14 @@ class OpenSocket:
         if registry is not None:
             registry.ended(self)
         self.grants, self.parts, self.app_context = (), None, None
+
+    def grant_for(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> Grant:
+        """What is asked about `request`, that of the socket or of a stream, whose session may have a new key by now."""
+        grant = Grant(request, policies)
+        for old, new in self.moves:
+            if grant.session_key == old:
+                grant.session_key = new
+        return grant
 
     # From outside
 
@@ -127,7 +137,7 @@ class OpenSocket:
             raise HandshakeDenied("recheck() is for an accepted socket.")
         request: Any = context.request
         own = [part for part in (self.parts or {}).values() if part.request is request]
-        grants = (*self.grants, *(Grant(part.request, part.policies) for part in own))
+        grants = (*self.grants, *(self.grant_for(part.request, part.policies) for part in own))
         try:
             denial = None if self.app_context is None else await ask_again(grants, self.app_context)
         except Exception as error:  # the service may be back in a moment
@@ -156,7 +166,7 @@ class OpenSocket:
         for name, part in list((self.parts or {}).items()):
             if self.app_context is None:  # pragma: no cover - It ends by chance while its policies are asked.
                 return
-            grant = Grant(part.request, part.policies)
+            grant = self.grant_for(part.request, part.policies)
             denial = await ask_again((grant,), self.app_context, users)
             if denial is not None and self.drop_part(name) is not None:
                 try:

@@ -217,6 +217,42 @@ class _IsSameUser:
         raise NotImplementedError
 
 
+class FreshUser:
+    """Load the user and session of an open socket anew, for a stream that it enters with them.
+
+    They are those of the handshake, perhaps of hours ago, with all that was loaded of them since.
+    """
+
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant
+
+    def needs_loop(self) -> bool:
+        return True
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return True
+
+    def run(self, request: HttpRequest) -> Denial | None:
+        raise NotImplementedError
+
+    async def arun(self, request: Any) -> Denial | None:
+        user = _unwrapped(vars(request).get("user"))
+        if not getattr(user, "is_authenticated", False) or (isinstance(user, Model) and user._state.adding):
+            return None  # It was not read from a database, but made of what a token says.
+        fresh: Any = fresh_request(self._grant)
+        fresh.wsdeny = RequestContext(fresh)
+        checks: list[Check] = [*self._grant.request.user_setters, _IsSameUser(self._grant, {})]
+        denial = await run_checks(Checks(checks), fresh)
+        if denial is None:
+            own, old = vars(request), self._grant.request
+            request.scope = {name: value for name, value in request.scope.items() if name != "user"}
+            own.update(user=fresh.user, auth=fresh.auth or old.auth, _wsdeny_found_user=found_user(fresh))
+            session = own.get("session")
+            if session is vars(old).get("session") and not getattr(session, "modified", False):
+                own["session"] = fresh.session
+        return denial
+
+
 # Asking
 
 

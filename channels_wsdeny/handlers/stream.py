@@ -22,7 +22,7 @@ from .base import (
     set_route,
 )
 from .connection import Connection
-from .recheck import Part
+from .recheck import FreshUser, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,12 @@ async def enter_stream(
             raise target.error
         check_origin_again(context, target)
         policies, late = due_policies(context, target)
+        is_of_handshake = vars(request).get("user") is vars(around).get("user") and outer.handler.outermost.is_accepted
+        first = [FreshUser(socket.grant_for(around, ()))] if is_of_handshake else []
         hooks = _stream_hooks(target, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
         socket.add_part(stream, Part(request, (*policies, *late), partial(_lose_stream, stream, context)))
-        denial = await authorize(context, [*hooks, *policy_checks((*policies, *late)), LoadUser()])
+        denial = await authorize(context, [*first, *hooks, *policy_checks((*policies, *late)), LoadUser()])
         if denial is None:
             await report(context, target.reported)
             context.consumer = target.consumer or True

@@ -25,7 +25,7 @@ from django.http.request import split_domain_port
 
 from ..conf import conf
 from ..exceptions import Deny
-from ..handlers.recheck import Grant, Part, ask_again, user_id
+from ..handlers.recheck import Part, ask_again, user_id
 from ..log import request_path
 from .scheduler import Scheduler
 
@@ -254,7 +254,8 @@ class Registry:
         before = (opened.parts or {}).get(name)
         opened.add_part(name, part)
         try:
-            denial = await ask_again((Grant(request, (policy,)),), opened.app_context or contextvars.copy_context())
+            grant = opened.grant_for(request, (policy,))
+            denial = await ask_again((grant,), opened.app_context or contextvars.copy_context())
         except BaseException:
             opened.drop_part(name)
             if before is not None:  # It is in the group already.
@@ -350,7 +351,10 @@ class Registry:
         for grant in socket.opened.grants:
             if grant.session_key and hash_key(grant.session_key) in event["sessions"]:
                 with suppress(ValueError):
-                    grant.session_key = unmask(event["masked"], grant.session_key)
+                    move = grant.session_key, unmask(event["masked"], grant.session_key)
+                    grant.session_key = move[1]
+                    if move not in socket.opened.moves:
+                        socket.opened.moves += (move,)
         socket.find_sessions()
         self._index(socket)
 

@@ -8,14 +8,16 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.sessions.models import Session
 from django.db import OperationalError
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.authentication import BearerAuthentication
+from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.live.registry import registry
-from channels_wsdeny.policies import InGroup, MaxConnections, Throttle
-from tests.live.test_rechecks import Switch, update
+from channels_wsdeny.policies import HasPermission, InGroup, IsStaff, MaxConnections, Throttle, UserPassesTest
+from tests.live.test_rechecks import Switch, update, user
 from tests.support.opened import Opened
 from tests.support.threads import until
 
@@ -91,6 +93,70 @@ async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(use
     await alice.stays()
 
 
+LOSSES = {
+    "no staff": (IsStaff(), update(is_staff=False)),
+    "no permission": (HasPermission("auth.change_user"), lambda: user().user_permissions.clear()),
+}
+
+
+@pytest.fixture
+def gifted(users):
+    """alice is staff, and has a permission."""
+    users["alice"].user_permissions.add(Permission.objects.get(codename="change_user"))
+    update(is_staff=True)()
+    return users
+
+
+@pytest.mark.parametrize("by", ["session", "token"])
+@pytest.mark.parametrize("name", LOSSES)
+async def test_a_stream_that_opens_later_is_asked_about_the_user_of_then(name, by, gifted, headers_of, change):
+    policy, lose = LOSSES[name]
+    sent, child = [], require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    bearer = BearerAuthentication(lambda token: get_user_model().objects.get(username=token))
+    application = DenyMiddlewareStack(demultiplexer(child, sent), authentication=[bearer, SessionAuthentication()])
+    given = headers_of("alice") if by == "session" else [(b"authorization", b"Bearer alice")]
+    alice = await Opened(application, headers=given).accepted()
+    for kinds in (["accept"], ["accept", "close"], ["accept", "close", "close"]):
+        if len(kinds) == 2:
+            await change(lose)
+        else:
+            alice.server.events.put_nowait(NEXT)
+        await until(lambda kinds=kinds: len(sent) == len(kinds))
+        assert [message["type"].removeprefix("websocket.") for message in sent] == kinds
+    await alice.stays()
+
+
+async def test_a_user_whom_a_middleware_has_set_is_that_of_a_later_stream_and_is_set_again(
+    gifted, headers_of, change, settings
+):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": ["tests.live.test_rechecks.SplitVerifier"]}
+    policy, sent = UserPassesTest(lambda user: user.is_verified), []
+    child = require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+    (socket,) = registry.sockets()
+    await socket.opened.ask_parts()
+    assert [message["type"] for message in sent] == ["websocket.accept"]
+    await change(update(first_name="Mallory"))
+    await until(lambda: len(sent) == 2)
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: len(sent) == 3)
+    assert [message["type"] for message in sent] == ["websocket.accept", *["websocket.close"] * 2]
+    await alice.stays()
+
+
+async def test_a_stream_whose_session_has_ended_does_not_open(users, headers_of, change):
+    sent = []
+    child = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
+    await change(lambda: Session.objects.all().delete())  # No signal tells of that.
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+    assert sent == [{"type": "websocket.close", "code": 4401, "reason": "session_ended"}]
+    await alice.stays()
+
+
 class Joining(AsyncWebsocketConsumer):
     policy = None
 
@@ -120,6 +186,56 @@ async def test_joining_by_a_policy_that_denies_denies_the_handshake_of_one_who_d
     await alice.end()
     assert alice.server.answer.status == 403
     assert not get_channel_layer().groups.get("room")
+
+
+@pytest.fixture
+def renew(sessions, change):
+    """A function that gives alice's session a new key, as a new password does."""
+
+    def cycle():
+        sessions["alice"].cycle_key()
+        sessions["alice"].save()
+
+    return lambda: change(cycle)
+
+
+async def test_groups_stay_where_the_session_has_a_new_key(users, headers_of, renew, change):
+    policy = Switch()
+    consumer = login_required(type("Consumer", (Joining,), {"policy": policy}))
+    alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    await renew()
+    await change(update(first_name="Alice"))
+    (socket,) = registry.sockets()
+    await socket.opened.ask_parts()
+    assert policy.asked > 1
+    assert get_channel_layer().groups["room"]
+    await alice.stays()
+
+
+async def test_groups_are_joined_and_streams_opened_where_the_session_has_a_new_key(users, headers_of, renew):
+    heard, sent = [], []
+    child = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+
+    async def note(message):
+        sent.append(message)
+
+    @login_required
+    class Late(AsyncWebsocketConsumer):
+        async def receive(self, **received):
+            heard.append(await self.scope["wsdeny"].join("room", Switch()))
+            events = [{"type": "websocket.disconnect", "code": 1000}, {"type": "websocket.connect"}]
+
+            async def take():
+                return events.pop()
+
+            await child(self.scope, take, note)
+
+    alice = await Opened(Late.as_asgi(), headers=headers_of("alice")).accepted()
+    await renew()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+    assert (heard, sent[0]["type"]) == ([None], "websocket.accept")
+    await alice.stays()
 
 
 ONCE = {
