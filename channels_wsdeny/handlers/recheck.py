@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from ..authentication.base import Authenticators
     from ..policies.base import Denial
     from ..policies.checks import Check
 
@@ -46,7 +45,7 @@ _GRACE = 1.0
 class Grant:
     """What let a socket in at one layer: the policies, and the request that they allowed."""
 
-    __slots__ = ("is_found_user", "is_session_user", "obj", "policies", "request", "session_key", "told_id", "user_id")
+    __slots__ = ("first_id", "obj", "policies", "request", "session_key", "session_user_id", "user_id")
 
     def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
         self.request, self.policies = request, policies
@@ -56,15 +55,11 @@ class Grant:
         self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
-        held = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
-        self.is_session_user = self.user_id is not None and held == self.user_id
-        found = _unwrapped(found_user(request))
-        #: The primary key of the user whom a middleware has replaced, as one for impersonation does.
-        self.told_id: str | None = (user_id(found) or held) if request.user_setters else None
-        #: Whether it is the user whom the authentication classes have found, or an anonymous one.
-        self.is_found_user = user is found or not getattr(user, "is_authenticated", False)
-        if self.user_id is not None and user_id(found) == self.user_id:
-            self.is_found_user = True
+        self.session_user_id = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
+        #: That of the user whom a middleware has replaced, as one for impersonation does.
+        self.first_id: str | None = None
+        if request.user_setters:
+            self.first_id = user_id(found_user(request)) or self.session_user_id or user_id(request.scope.get("user"))
         #: What the ``obj`` resolver of the last policy returned when it was asked last.
         self.obj: Any = None
 
@@ -137,34 +132,32 @@ def fresh_request(grant: Grant) -> HandshakeRequest:
     request.route_to(vars(old).get("_resolver_match"), route)
     request.session = session
     request.subprotocol_tokens = old.subprotocol_tokens
-    authentication, credentials = authentication_of(old), old.auth
-    given = _given_user(grant)
-    if given is not None:
-        request.user = SimpleLazyObject(lambda: _reload(given))
-    elif isinstance(credentials, Ticket):  # which is used up
-        ticket = credentials._replace(session_key=grant.session_key)
-        request.user = SimpleLazyObject(lambda: ticket.load_user() or anonymous_user())
-    elif authentication is not None:
-        authenticate_by(request, authentication)
+    _set_user(request, grant)
     fresh: HandshakeRequest = request
     return fresh
 
 
-def _given_user(grant: Grant) -> Any:
-    """The user that neither the session nor the authentication classes tell, but a wrapper, hook or policy; else None.
+def _set_user(request: Any, grant: Grant) -> None:
+    """Have the user of a fresh request come from where that of the handshake came from.
 
-    What has set another user since is called again, so it gets the user that it was called with.
+    What has set another user since is called again, so this is the one that it was called with.
     """
-    request = grant.request
-    authentication, scope_user = authentication_of(request), _unwrapped(request.scope.get("user"))
-    if request.user_setters:
-        return scope_user if getattr(scope_user, "is_authenticated", False) else None
-    is_told = grant.is_session_user if _is_session_only(authentication) else grant.is_found_user
-    return None if is_told else _unwrapped(vars(request).get("user"))
-
-
-def _is_session_only(authentication: Authenticators | None) -> bool:
-    return authentication is None or authentication.is_session_only
+    old = grant.request
+    authentication, found, credentials = authentication_of(old), _unwrapped(found_user(old)), old.auth
+    user = _unwrapped(old.scope.get("user") if old.user_setters else vars(old).get("user"))
+    name, is_known = user_id(user), getattr(user, "is_authenticated", False)
+    is_found = not is_known or user is found or (name is not None and name == user_id(found))
+    if authentication is not None and not authentication.is_session_only and is_found:
+        if isinstance(credentials, Ticket):  # which is used up
+            ticket = credentials._replace(session_key=grant.session_key)
+            request.user = SimpleLazyObject(lambda: ticket.load_user() or anonymous_user())
+        else:
+            authenticate_by(request, authentication)
+    elif is_known and (name is None or name != grant.session_user_id):  # by a wrapper, hook or policy
+        request.user = SimpleLazyObject(lambda: _reload(user))
+    elif not (is_known or old.user_setters):
+        request.user = anonymous_user()
+    # Else it is that of the session, which the request has by itself.
 
 
 def _reload(user: Any) -> Any:
@@ -206,7 +199,7 @@ class _IsSameUser:
         Each socket has its own token, which may be gone, and middleware may set a user by the path or a header.
         """
         request = self._grant.request
-        if not self._grant.is_session_user or request.user_setters:
+        if self._grant.user_id != self._grant.session_user_id or request.user_setters:
             return False
         authentication = authentication_of(request)
         return authentication is None or not (

@@ -16,6 +16,7 @@ from django.core.exceptions import BadRequest, ImproperlyConfigured, PermissionD
 from django.core.handlers.exception import get_exception_response
 from django.db import connections
 from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
 from django.template.loader import get_template
 from django.urls import NoReverseMatch, get_callable, get_resolver, get_urlconf
 from django.utils.cache import patch_cache_control
@@ -44,8 +45,6 @@ from .base import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from django.http.response import HttpResponseBase
 
     from ..exceptions import Deny
     from ..hooks import Hooks
@@ -146,7 +145,8 @@ def keep_private(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
     own = vars(request)
     found = found_user(request)
     is_session_user = found is None or found is own.get("_wsdeny_session_user") or not found.is_authenticated
-    if not is_session_user or "_wsdeny_user_is_set" in own:
+    is_response = isinstance(response, HttpResponseBase)  # A view may return anything; Django says what is wrong.
+    if is_response and (not is_session_user or "_wsdeny_user_is_set" in own):
         stated = response.get("Cache-Control", "")
         if "public" not in stated and "no-store" not in stated:
             patch_cache_control(response, private=True)

@@ -84,7 +84,7 @@ class Socket:
 
     def find_users(self) -> None:
         """Note the users that its grants and streams have now."""
-        found = [name for grant in self.opened.grants for name in (grant.user_id, grant.told_id)]
+        found = [name for grant in self.opened.grants for name in (grant.user_id, grant.first_id)]
         found += [user_id(vars(part.request).get("user")) for part in (self.opened.parts or {}).values()]
         self.users = tuple(dict.fromkeys(name for name in found if name is not None))
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.contrib.auth import get_user_model
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.http import Http404, HttpResponse
@@ -485,6 +485,24 @@ class Impersonation(MiddlewareMixin):
     def process_request(self, request):
         if request.user.is_staff:
             request.user = get_user_model().objects.get(username="staff")
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+async def test_the_session_of_a_user_whom_a_middleware_has_set_is_verified(
+    is_given, world, sessions, headers_of, change, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.ByPath"]}
+    monkeypatch.setattr(ByPath, "roles", {"/room/": "owner"})
+    given = {}
+    if is_given:  # as by Channels' own middleware outside
+        given = {"user": await run_in_threadpool(user), "session": sessions["alice"]}
+        await run_in_threadpool(lambda: sessions["alice"].get(SESSION_KEY))
+    application = DenyMiddlewareStack(consumer(IsStaff()))
+    opened = await Opened(application, headers=headers_of("alice"), **given).accepted()
+    (socket,) = registry.sockets()
+    assert await socket.opened.ask_again() is None
+    await change(update(password="another"))
+    assert await opened.close() == (4401, "session_ended")
 
 
 async def test_who_acts_as_another_does_so_as_long_as_a_middleware_lets_him(world, headers_of, change, settings):
