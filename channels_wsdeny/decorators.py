@@ -250,7 +250,9 @@ def _bind_views(cls: Any) -> None:
     def __init_subclass__(subclass: Any, /, **kwargs: Any) -> None:  # noqa: N807
         make = super(cls, subclass).__init_subclass__ if own is None else own.__get__(None, subclass)
         make(**kwargs)
-        _bind_as_view(subclass)
+        # One of its own may not call this one by super().
+        bind = _bind_views if "__init_subclass__" in vars(subclass) else _bind_as_view
+        bind(subclass)
 
     cls.__init_subclass__ = classmethod(__init_subclass__)
 

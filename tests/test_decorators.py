@@ -319,6 +319,11 @@ def guarded_page():
     return staff_only(made("Base", Page))
 
 
+def alone(cls):
+    """A subclass whose own `__init_subclass__` does not call that of its bases."""
+    return made("Alone", cls, __init_subclass__=classmethod(lambda subclass: None))
+
+
 VIEWS = {
     "class": lambda: guarded_page().as_view(),
     "view set": lambda: staff_only(made("Set", View, as_view=classmethod(view_set))).as_view({"get": "list"}),
@@ -328,6 +333,7 @@ VIEWS = {
     "own as_view": lambda: made("Sub", guarded_page(), as_view=classmethod(view_set)).as_view(),
     "mixin first": lambda: made("Sub", made("Mixin", as_view=classmethod(view_set)), guarded_page()).as_view(),
     "made before the decorator": made_page_before,
+    "own __init_subclass__": lambda: made("Sub", alone(guarded_page()), as_view=classmethod(view_set)).as_view(),
     "policies of both": lambda: or_anonymous(made("Sub", login_required(made("Base", Page)))).as_view(),
     "public": lambda: public(made("Sub", guarded_page())).as_view(),
 }
