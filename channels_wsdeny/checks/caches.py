@@ -50,7 +50,8 @@ def check_exactness() -> Iterator[tuple[str, str]]:
     """The caches that policies count on are exact when requests come at the same time."""
     for found in _counting_on(DatabaseCache, FileBasedCache):
         yield (
-            f"{found}: it loses counts of requests that come at the same time, so more are allowed.",
+            f"{found}: it loses counts of requests that come at the same time, and of views whose transaction is "
+            "rolled back, so more are allowed.",
             "Use Redis or memcached.",
         )
 
