@@ -143,10 +143,9 @@ def keep_private(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
     For a session Django's middleware says so: the response varies on cookies. One that is public stays that.
     """
     own = vars(request)
-    found = found_user(request)
-    is_session_user = found is None or found is own.get("_wsdeny_session_user") or not found.is_authenticated
+    user = own["user"] if "_wsdeny_user_is_set" in own else found_user(request)
     is_response = isinstance(response, HttpResponseBase)  # A view may return anything; Django says what is wrong.
-    if is_response and (not is_session_user or "_wsdeny_user_is_set" in own):
+    if is_response and user is not None and user is not own.get("_wsdeny_session_user") and user.is_authenticated:
         stated = response.get("Cache-Control", "")
         if "public" not in stated and "no-store" not in stated:
             patch_cache_control(response, private=True)

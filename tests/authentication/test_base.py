@@ -390,6 +390,11 @@ def test_a_view_says_itself_what_caches_do_with_what_a_credential_opens(control,
     assert site.ask(x_name="alice").headers["cache-control"] == control
 
 
+def test_what_anonymous_clients_get_is_not_private(users, site):
+    site.serve(require(RestFramework(authentication=[DRFNamed]))(greet), AUTHENTICATION=[Named(users)])
+    assert "cache-control" not in site.ask().headers
+
+
 @pytest.mark.parametrize("name", ["alice", None])
 def test_what_a_session_opens_is_left_to_the_middleware_of_django(name, users, site):
     site.serve(greet, AUTHENTICATION=[SessionAuthentication(), Named(users)])
