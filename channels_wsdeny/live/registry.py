@@ -68,7 +68,7 @@ def _xor(data: bytes, old_key: str) -> bytes:
 class Socket:
     """An accepted socket."""
 
-    __slots__ = ("expires", "opened", "scheduler", "sessions", "since", "users")
+    __slots__ = ("expires", "opened", "part_sessions", "scheduler", "sessions", "since", "users")
 
     def __init__(self, opened: OpenSocket, scheduler: Scheduler) -> None:
         self.opened, self.scheduler = opened, scheduler
@@ -77,7 +77,9 @@ class Socket:
         #: may have credentials of their own.
         self.users: tuple[str, ...] = ()
         self.find_users()
+        #: The sessions of its grants; and others that its streams have, which may be of another user.
         self.sessions: tuple[str, ...] = ()
+        self.part_sessions: tuple[str, ...] = ()
         self.find_sessions()
         #: When its session or credentials expire, in seconds since the epoch; None if that is not known.
         self.expires: float | None = None
@@ -89,8 +91,16 @@ class Socket:
         self.users = tuple(dict.fromkeys(name for name in found if name is not None))
 
     def find_sessions(self) -> None:
-        """Note the sessions that its grants name now."""
+        """Note the sessions that its grants and streams name now."""
         self.sessions = tuple({hash_key(grant.session_key) for grant in self.opened.grants if grant.session_key})
+        if self.opened.parts or self.part_sessions:
+            self.part_sessions = tuple({*map(hash_key, self.part_keys())} - {*self.sessions})
+
+    def part_keys(self) -> set[str]:
+        """The keys of the sessions of its streams and groups."""
+        parts = [*(self.opened.parts or {}).values()]  # Another thread may ask, while streams end.
+        keys = {self.opened.grant_for(part.request, part.policies).session_key for part in parts}
+        return {key for key in keys if key}
 
     @property
     def path(self) -> str:
@@ -200,28 +210,34 @@ class Registry:
             scheduler.leave([part for name, part in opened.parts.items() if isinstance(name, tuple)])
 
     def stream_changed(self, opened: OpenSocket, request: HandshakeRequest) -> None:
-        """A stream of the socket, that of `request`, has opened or ended: its user may not be that of the socket."""
-        name = user_id(vars(request).get("user"))
-        if name is None or any(grant.user_id == name for grant in opened.grants):
+        """A stream of the socket, that of `request`, has opened or ended: user and session may be others than its."""
+        stream = opened.grant_for(request, ())
+        users = {grant.user_id for grant in opened.grants}
+        sessions = {grant.session_key for grant in opened.grants}
+        if stream.user_id in {None, *users} and stream.session_key in {None, *sessions}:
             return
         with self._lock:
             socket = self.by_socket.get(opened)
             if socket is None:
                 return
-            before = socket.users
+            before = {*socket.users, *socket.part_sessions}
             self._unindex(socket)
             socket.find_users()
+            socket.find_sessions()
             self._index(socket)
-        if name not in before:  # What has happened to this user meanwhile was not about the socket.
+        # What has happened to this user or session meanwhile was not about the socket.
+        if not before.issuperset({*socket.users, *socket.part_sessions}):
             socket.scheduler.ask([socket])
 
     def _index(self, socket: Socket) -> None:
-        for index, names in ((self._by_user, socket.users), (self._by_session, socket.sessions)):
+        sessions = socket.sessions + socket.part_sessions
+        for index, names in ((self._by_user, socket.users), (self._by_session, sessions)):
             for name in names:
                 index.setdefault(name, set()).add(socket)
 
     def _unindex(self, socket: Socket) -> None:
-        for index, names in ((self._by_user, socket.users), (self._by_session, socket.sessions)):
+        sessions = socket.sessions + socket.part_sessions
+        for index, names in ((self._by_user, socket.users), (self._by_session, sessions)):
             for name in names:
                 found = index.get(name, set())
                 found.discard(socket)
@@ -315,6 +331,11 @@ class Registry:
             for socket in found:
                 self._move(socket, event)
             return
+        if event["kind"] == "session":  # Where it is that of a stream alone, the stream is asked again.
+            others = {socket for socket in found if not {*event["sessions"]}.intersection(socket.sessions)}
+            found -= others
+            for socket in others:
+                socket.scheduler.call({"kind": "users"}, [socket])
         by_scheduler: dict[Scheduler, list[Socket]] = {}
         for socket in found:
             by_scheduler.setdefault(socket.scheduler, []).append(socket)
@@ -348,13 +369,14 @@ class Registry:
     def _move(self, socket: Socket, event: Event) -> None:
         """The session of `socket` goes on under another key."""
         self._unindex(socket)
-        for grant in socket.opened.grants:
-            if grant.session_key and hash_key(grant.session_key) in event["sessions"]:
+        keys = {grant.session_key for grant in socket.opened.grants if grant.session_key} | socket.part_keys()
+        for old in keys:
+            if hash_key(old) in event["sessions"]:
                 with suppress(ValueError):
-                    move = grant.session_key, unmask(event["masked"], grant.session_key)
-                    grant.session_key = move[1]
-                    if move not in socket.opened.moves:
-                        socket.opened.moves += (move,)
+                    new = unmask(event["masked"], old)
+                    socket.opened.moves += ((old, new),)
+                    for grant in socket.opened.grants:
+                        grant.session_key = new if grant.session_key == old else grant.session_key
         socket.find_sessions()
         self._index(socket)
 

@@ -157,6 +157,33 @@ async def test_a_stream_whose_session_has_ended_does_not_open(users, headers_of,
     await alice.stays()
 
 
+async def test_a_stream_with_another_session_ends_with_that(users, sessions, headers_of, change):
+    sent = []
+    child = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+
+    async def as_bob(scope, receive, send):
+        own = {name: value for name, value in scope.items() if name != "user"}
+        await child({**own, "session": sessions["bob"]}, receive, send)
+
+    bob = type(sessions["bob"])(sessions["bob"].session_key)  # as another request has it
+
+    def renew():
+        bob.cycle_key()
+        bob.save()
+
+    alice = await Opened(demultiplexer(as_bob, sent), headers=headers_of("alice")).accepted()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+    await change(renew)
+    (socket,) = registry.sockets()
+    await socket.opened.ask_parts()
+    assert len(sent) == 1
+    await change(bob.flush)
+    await until(lambda: len(sent) == 2)
+    assert sent[1] == {"type": "websocket.close", "code": 4401, "reason": "session_ended"}
+    await alice.stays()
+
+
 class Joining(AsyncWebsocketConsumer):
     policy = None
 
