@@ -223,7 +223,7 @@ class FreshUser:
         return True
 
     def blocks(self, request: HttpRequest) -> bool:
-        return True
+        raise NotImplementedError
 
     def run(self, request: HttpRequest) -> Denial | None:
         raise NotImplementedError
