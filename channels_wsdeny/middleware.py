@@ -21,7 +21,7 @@ from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
-from .policies.builtin import default_policy
+from .policies.permissions import default_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .policies import Policy
     from .policies.base import Denial
-    from .policies.checks import Check
+    from .policies.runner import Check
 
 
 class MirrorMiddleware:

@@ -1,8 +1,7 @@
 """Authentication classes: who sends a request, by its session, a token or a ticket."""
 
-from .base import Authentication
+from .base import Authentication, SessionAuthentication
 from .bearer import BearerAuthentication, SubprotocolToken
-from .session import SessionAuthentication
 from .ticket import TicketAuthentication, issue_ticket
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The protocol of authentication classes, which is that of REST framework, and how a request is authenticated."""
+"""Authentication classes, whose protocol is that of REST framework, and how a request is authenticated by them."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ class Authentication:
         return None
 
 
+class SessionAuthentication(Authentication):
+    """The user of the session, verified by Django's backends; for views, the one of `AuthenticationMiddleware`.
+
+    It reads the session's cookie alone, and browsers send that with the handshake of any page: see ``ORIGINS``.
+    """
+
+    def authenticate(self, request: HttpRequest) -> Any:
+        """The user; None for an anonymous one."""
+        user = session_user(request)
+        return user if user.is_authenticated else None
+
+
 class _Reads(NamedTuple):
     """Which part of a request a class takes the credentials from; one that is not known may look everywhere."""
 
@@ -88,7 +100,7 @@ class _Authenticator:
         self.instance = instance
         cls = type(instance)
         names = [_path(base) for base in cls.__mro__]
-        self.is_session = names[0] == "channels_wsdeny.authentication.session.SessionAuthentication"
+        self.is_session = cls is SessionAuthentication
         self._is_drf = "rest_framework.authentication.BaseAuthentication" in names
         self.is_ninja = "ninja.security.base.AuthBase" in names
         self.reads: _Reads | None = _AUTHORIZATION if names[0] in _READ_AUTHORIZATION else None

@@ -16,7 +16,7 @@ from ..inspection.endpoints import views
 from ..inspection.protections import guards_on
 from ..policies import MaxConnections, Throttle
 from ..policies.base import policies_within
-from ..policies.builtin import default_policy
+from ..policies.permissions import default_policy
 from .asgi import ways
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ..handlers.django_middleware import make_hooks
 from ..hooks.registry import hooks_at, site_hooks
 from ..http.origins import is_pattern
 from ..live.channel_layer import get_layer
-from ..policies.builtin import as_policy
+from ..policies.permissions import as_policy
 from .asgi import ways
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from ..http.request import ScopeRequest, authentication_of, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import log_denial, log_failure, log_report
 from ..policies.base import depends_on_user
-from ..policies.builtin import default_policy
-from ..policies.checks import (
+from ..policies.permissions import default_policy
+from ..policies.runner import (
     Checks,
     LoadUser,
     PolicyCheck,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ..http.origins import Origins
     from ..policies import Policy
     from ..policies.base import Denial
-    from ..policies.checks import Check, Watcher
+    from ..policies.runner import Check, Watcher
     from ..routing.guards import ASGIMiddleware
     from ..routing.resolver import Match
     from ..types import ASGIApp, Message, Scope

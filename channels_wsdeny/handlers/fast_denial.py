@@ -33,7 +33,7 @@ from ..http.servers import is_closing, is_granian
 from ..http.trace import is_recorded
 from ..log import log_scope
 from ..policies.base import first_anonymous_denial
-from ..policies.builtin import default_policy
+from ..policies.permissions import default_policy
 from ..routing.resolver import NOT_FOUND, EndpointMatch, is_nested
 from .base import code_of, make_denial
 

@@ -43,8 +43,8 @@ from ..http.messages import (
 from ..http.request import AppRequest, authentication_of, copy_scope, full_path
 from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
-from ..policies.builtin import default_policy
-from ..policies.checks import ClientLeft
+from ..policies.permissions import default_policy
+from ..policies.runner import ClientLeft
 from ..routing.resolver import UNRESOLVABLE, EndpointMatch, consumer_class_of, leads_to_django, resolve, resolve_within
 from .base import (
     LEAST_SECONDS,
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     from ..policies import Policy
     from ..policies.base import Denial
-    from ..policies.checks import Check
+    from ..policies.runner import Check
     from ..routing.guards import ASGIMiddleware, Guards
     from ..routing.resolver import Match
     from ..types import ASGIApp, Message, Receive, Scope, Send

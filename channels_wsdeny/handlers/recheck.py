@@ -25,7 +25,7 @@ from ..http.context import RequestContext
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of
 from ..policies.base import And, Not, Or, Policy
-from ..policies.checks import Checks, PolicyCheck, run_checks
+from ..policies.runner import Checks, PolicyCheck, run_checks
 
 if TYPE_CHECKING:
     import contextvars
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from ..policies.base import Denial
-    from ..policies.checks import Check
+    from ..policies.runner import Check
 
 #: The code of the denial of a socket whose session, or user, is not there any more.
 SESSION_ENDED = "session_ended"

@@ -9,7 +9,7 @@ from ..authentication.bearer import take_tokens
 from ..hooks.registry import ordered_hooks
 from ..http.context import RequestContext
 from ..http.exception_handler import means_denial
-from ..policies.checks import LoadUser
+from ..policies.runner import LoadUser
 from .base import (
     authorize,
     check_origin_again,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..http.context import RequestState
     from ..http.request import HandshakeRequest
     from ..policies.base import Denial
-    from ..policies.checks import Check
+    from ..policies.runner import Check
     from ..types import Receive, Scope, Send
     from .base import Target
     from .open_socket import OpenSocket

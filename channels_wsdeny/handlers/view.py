@@ -30,7 +30,7 @@ from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
 from ..log import log_denial, log_failure
 from ..policies import AllowAny
-from ..policies.checks import LoadUser
+from ..policies.runner import LoadUser
 from .base import (
     authorize,
     authorize_sync,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ..http.context import RequestContext
     from ..policies import Policy
     from ..policies.base import Denial
-    from ..policies.checks import Check
+    from ..policies.runner import Check
     from ..routing.guards import Guards
 
 

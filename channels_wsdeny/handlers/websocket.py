@@ -43,7 +43,7 @@ from ..http.messages import (
 from ..http.request import HandshakeRequest, authentication_of
 from ..http.servers import is_granian
 from ..log import log_denial, log_failure, logger
-from ..policies.checks import ClientLeft
+from ..policies.runner import ClientLeft
 from ..routing.resolver import resolve_within
 from .base import (
     LEAST_SECONDS,
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from ..hooks.runner import HookRunner
     from ..policies import Policy
     from ..policies.base import Denial
-    from ..policies.checks import Check
+    from ..policies.runner import Check
     from ..routing.guards import ASGIMiddleware, Guards
     from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 

@@ -1,6 +1,6 @@
 """The hooks of one layer around a request: around hooks are nested coroutines, and enclose the other hooks.
 
-Request and route hooks are checks: `policies.checks.run_checks` runs them, in one list with the policies.
+Request and route hooks are checks: `policies.runner.run_checks` runs them, in one list with the policies.
 
 The same runner serves sockets, views and WSGI. A synchronous caller runs the same coroutines: without around hooks
 nothing in them has to wait there.
@@ -21,7 +21,7 @@ from ..http.context import noting
 from ..http.exception_handler import normalize
 from ..http.request import run_in_thread
 from ..http.responses import add_denial_headers, discard
-from ..policies.checks import Checks, ClientLeft, run_checks, run_checks_sync
+from ..policies.runner import Checks, ClientLeft, run_checks, run_checks_sync
 from .registry import NO_HOOKS, OrderedHooks, ordered_hooks
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..http.context import RequestContext
     from ..policies.base import Denial
-    from ..policies.checks import Check
+    from ..policies.runner import Check
     from ..types import Protocol as RequestProtocol
     from .registry import Hook, Hooks
 

@@ -18,7 +18,7 @@ from ..conf import LOGIN_REQUIRED_MIDDLEWARE, conf, is_mirrored, middleware_inde
 from ..handlers.view import guards_of_view
 from ..http.context import expression_of
 from ..policies.base import And, Not, Or
-from ..policies.builtin import AllowAny, DenyAll, default_policy
+from ..policies.permissions import AllowAny, DenyAll, default_policy
 from ..policies.throttling import MaxConnections, Throttle
 from ..routing.guards import Guards, is_bound
 from ..routing.resolver import is_known, leads_to_django

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import Policy
-from .builtin import (
+from .permissions import (
     AllowAny,
     AllowedOrigin,
     DenyAll,

@@ -22,7 +22,7 @@ from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS, conf
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, IsStaff, Policy
-from channels_wsdeny.policies.builtin import default_policy
+from channels_wsdeny.policies.permissions import default_policy
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.consumers import ChatConsumer
 from tests.docs.pages import DOCS, blocks, run

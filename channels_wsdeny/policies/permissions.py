@@ -1,4 +1,4 @@
-"""The policies of the package, and the default policy of the site."""
+"""The policies of the package, which ask for users, groups and permissions; and the default policy of the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks: request hooks, route hooks and policies are one list, run in order until one denies.
+"""Runs checks: request hooks, route hooks and policies are one list, in order, until one denies.
 
 A check returns None (go on) or a denial. Adjacent checks that may block share one hop to a thread.
 """
