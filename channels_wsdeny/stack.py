@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def _warn_if_not_installed() -> None:
-    """Say once that the app is not installed: without it there are no checks, commands and translations."""
-    if not apps.is_installed("channels_wsdeny"):  # pragma: no cover - that site is a process of its own
+def _warn_of_installed_apps() -> None:
+    """Say once that the app is not installed, or after Daphne's, whose `runserver` is found first then."""
+    names = [config.name for config in apps.get_app_configs()]
+    if "channels_wsdeny" not in names:  # pragma: no cover - such sites are processes of their own
         sys.stderr.write(
             "'channels_wsdeny' is not in INSTALLED_APPS, so its system checks, commands and `runserver` are missing, "
             "and a log-out closes no open socket. Put it there, before 'daphne'.\n"
+        )
+    elif "daphne" in names[: names.index("channels_wsdeny")]:  # pragma: no cover - as above
+        sys.stderr.write(
+            "'daphne' is before 'channels_wsdeny' in INSTALLED_APPS, so `runserver` is Daphne's, which denies every "
+            "handshake with a bare 403. Put 'channels_wsdeny' before it.\n"
         )
 
 
@@ -97,7 +103,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `inner` for `scope` behind hooks and policies."""
-        _warn_if_not_installed()
+        _warn_of_installed_apps()
         if scope["type"] == "websocket":
             await websocket.enter_middleware(self, scope, receive, send, self.deny_with)
         elif scope["type"] == "http":

@@ -68,7 +68,13 @@ def test_a_site_without_users_and_sessions_needs_neither_where_no_policy_asks_fo
 
 
 @pytest.mark.servers
-def test_a_stack_without_its_app_says_so_once():
-    code = WITHOUT_AUTH.replace('INSTALLED_APPS=["channels_wsdeny"]', "INSTALLED_APPS=[]")
-    printed, errors = run_python(code)
-    assert errors.count("'channels_wsdeny' is not in INSTALLED_APPS") == 1, (printed, errors)
+@pytest.mark.parametrize(
+    ("installed", "said"),
+    [
+        ([], "'channels_wsdeny' is not in INSTALLED_APPS"),
+        (["daphne", "channels_wsdeny"], "'daphne' is before 'channels_wsdeny' in INSTALLED_APPS"),
+    ],
+)
+def test_a_stack_whose_app_is_not_found_says_so_once(installed, said):
+    printed, errors = run_python(WITHOUT_AUTH.replace('["channels_wsdeny"]', repr(installed)))
+    assert errors.count(said) == 1, (printed, errors)

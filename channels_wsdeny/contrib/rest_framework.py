@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 #: What REST framework sets on Django's request, and Django's `login()` beside it.
 _SET = ("user", "auth", "auser", "_wsdeny_user_is_set")
 
+#: The attributes of an API view that name classes, and the arguments of `RestFramework` for them.
+_ARGUMENTS = {
+    "authentication_classes": "authentication",
+    "permission_classes": "permissions",
+    "throttle_classes": "throttles",
+}
+
 
 class RestFramework(Policy):
     """Allows what ``APIView.initial()`` allows: on sockets, on views, and on ASGI applications over HTTP.
@@ -56,7 +63,7 @@ class RestFramework(Policy):
     await.
     """
 
-    _arguments = frozenset({"obj", "view_class"})
+    _arguments = frozenset({"obj", "view", "view_class", *_ARGUMENTS, *_ARGUMENTS.values()})
 
     def __init__(
         self,
@@ -376,9 +383,4 @@ def _name(code: Any) -> str:
     return f"~{operands[0]}" if operator == "NOT" else f"({f' {_OPERATORS.get(operator, operator)} '.join(operands)})"
 
 
-_ARGUMENTS = {
-    "authentication_classes": "authentication",
-    "permission_classes": "permissions",
-    "throttle_classes": "throttles",
-}
 _OPERATORS = {"AND": "&", "OR": "|"}

@@ -60,6 +60,7 @@ class AllowedOrigin(Policy):
 
     code = "origin_not_allowed"
     needs_user = False
+    _arguments = frozenset({"origins"})
 
     def __init__(self, *origins: str) -> None:
         if not origins or not all(isinstance(origin, str) and "://" in origin for origin in origins):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from http import HTTPStatus
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
 from django.contrib.auth.backends import BaseBackend
@@ -18,15 +19,19 @@ from django.test import RequestFactory
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.policies import (
     AllowAny,
+    AllowedOrigin,
     DenyAll,
     HasPermission,
     InGroup,
     IsAuthenticated,
     IsStaff,
     IsSuperuser,
+    MaxConnections,
+    Throttle,
     UserPassesTest,
     UserPolicy,
 )
@@ -95,7 +100,20 @@ def test_an_active_user_in_one_of_several_groups_is_allowed(users):
 
 # Exactly True allows, wherever the site is asked.
 
-WRONG = [1, "yes", [1], object(), 0, None, ""]
+
+class Liar:
+    """Equal to True, and true; not True."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return True
+
+    def __bool__(self):
+        return True
+
+
+WRONG = [1, "yes", [1], object(), 0, None, "", Liar()]
 
 
 async def is_alice(user):
@@ -126,6 +144,18 @@ async def test_exactly_true_allows(wrong):
     for policy in (HasPermission("a.b"), ~HasPermission("a.b"), HasPermission("a.b", anonymous=True)):
         assert await status(policy, Custom()) == 500, policy
 
+    request = RequestFactory().get("/", headers={"accept": "application/json"})
+    request.user = alice
+    view = require(asked[0])(lambda request: HttpResponse())
+    assert (await sync_to_async(view)(request)).status_code == 500
+
+
+async def test_a_response_below_300_is_an_error_and_any_other_denies():
+    for number in map(int, HTTPStatus):
+        policy = Check(lambda request, number=number: HttpResponse(status=number))
+        found = [await status(asked, alice) for asked in (policy, ~policy)]
+        assert found == ([number, 101] if number >= 300 else [500, 500]), number
+
 
 async def test_a_test_may_be_a_coroutine_function_or_return_a_coroutine():
     for test in (is_alice, lambda user: is_alice(user), functools.partial(is_alice)):
@@ -137,6 +167,8 @@ async def test_a_test_may_be_a_coroutine_function_or_return_a_coroutine():
 #: Policies that allow root, and what their subclasses may override.
 BUILTIN = {
     AllowAny: (),
+    Throttle: ("9/day", "ip"),
+    MaxConnections: (9,),
     IsAuthenticated: (),
     IsStaff: (),
     IsSuperuser: (),
@@ -170,7 +202,8 @@ def test_a_method_that_a_subclass_overrides_is_asked_on_sockets_and_views(name, 
     # Policies of the site may ask it themselves, and by either of its checks.
     own = Check(policy.check), AsyncCheck(policy.acheck)
     for asked in (policy, AllowAny() & policy, policy & AllowAny(), ~~policy, *own):
-        assert (status_of(asked, user), view(request).status_code) == (403, 403)
+        assert status_of(asked, user) in {policy.status, 403}
+        assert view(request).status_code == policy.status
 
 
 async def test_an_override_may_ask_the_method_that_it_overrides():
@@ -329,6 +362,11 @@ IGNORED = {
     "obj": (HasPermission, "obj", "give obj as an argument"),
     "test": (UserPassesTest, "test", "give test as an argument"),
     "names": (InGroup, "names", "give names as an argument"),
+    "origins": (AllowedOrigin, "origins", "give origins as an argument"),
+    "rate": (Throttle, "rate", "give rate as an argument"),
+    "number": (MaxConnections, "number", "give number as an argument"),
+    "permissions": (RestFramework, "permissions", "give permissions as an argument"),
+    "throttle_classes": (RestFramework, "throttle_classes", "would be ignored"),
     "allows": (type("Closed", (IsStaff,), {}), "allows", "asked in its place"),
     "allows of a base class": (
         type("Closed", (IsStaff,), {"check": lambda self, request: True}),
