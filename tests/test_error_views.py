@@ -7,7 +7,8 @@ from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import OperationalError
 from django.http import Http404, HttpResponse
-from django.urls import path
+from django.urls import path, register_converter
+from django.urls.converters import IntConverter
 
 from channels_wsdeny import Deny, Hooks, views
 from channels_wsdeny.decorators import login_required, require
@@ -40,6 +41,16 @@ ERRORS = {
     "database": (503, lambda: OperationalError("secret")),
 }
 URLS = [path(f"{name}/", raising(make)) for name, (_, make) in ERRORS.items()]
+
+
+class Missing(IntConverter):
+    """Finds no object of that number."""
+
+    def to_python(self, value):
+        raise Http404(value)
+
+
+register_converter(Missing, "missing")
 PROGRAMS = [None, "*/*", "application/json", "text/html;q=0.5, application/json"]
 
 
@@ -80,9 +91,9 @@ def test_without_them_the_sites_own_pages_stay_as_they_are(one, accept, handlers
 @pytest.mark.parametrize("handlers", [None, OURS])
 def test_with_debug_a_browser_gets_djangos_technical_pages(one, settings, handlers):
     settings.DEBUG = True
-    site = one.serve(*URLS, handlers=handlers)
+    site = one.serve(*URLS, path("missing/<missing:number>/", hello), handlers=handlers)
     assert b"known" in site.serve(path("known/", hello), *URLS, handlers=handlers).browse("/nowhere/").body
-    for url in ("/gone/", "/broken/"):
+    for url in ("/gone/", "/broken/", "/missing/1/"):
         assert b"DEBUG = True" in site.browse(url).body
 
 

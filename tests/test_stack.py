@@ -13,6 +13,7 @@ from channels.generic.websocket import (
     JsonWebsocketConsumer,
     WebsocketConsumer,
 )
+from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
@@ -23,10 +24,11 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support import wrappers
-from tests.support.clients import knock
+from tests.support.clients import knock, websocket_scope
+from tests.support.mirror import made
 from tests.support.policies import alice, boss
 from tests.support.scripted import Script, accept, close, text
-from tests.support.sockets import DENIAL, Server, consumer, errors, no_task_left
+from tests.support.sockets import CONNECT, DENIAL, Server, consumer, disconnect, errors, no_task_left
 from tests.support.wrappers import InTask, OwnRouter, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -75,6 +77,7 @@ PLACES = {
     "class": Wrapper,
     "class with app": wrappers.AppWrapper,
     "class with application": wrappers.ApplicationWrapper,
+    "class with another name": wrappers.HiddenWrapper,
     "class between routers": lambda app: routed(Wrapper(routed(app))),
     "BaseMiddleware": wrappers.Middleware,
     "BaseMiddleware before a catch-all": lambda app: URLRouter(
@@ -196,20 +199,21 @@ async def test_policies_of_routers_wrappers_and_consumers_must_all_allow():
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("wrap", [lambda app: app, lambda app: URLRouter([path("", app)])])
 async def test_a_denial_of_an_origin_validator_says_that_it_is_about_the_origin(wrap, debug, settings, caplog):
-    settings.DEBUG = debug
+    settings.DEBUG, shown = debug, []
     site = DenyMiddlewareStack(OriginValidator(wrap(function([])), ["https://example.com"]), default_policy=AllowAny())
     for origin, status in {b"https://evil.example": 403, b"https://example.com": 101, b"http://[bad": 403}.items():
         answer = await knock(site, "/", headers=[(b"host", b"testserver"), (b"origin", origin)])
         assert answer.status == status
         if status == 403:
             assert answer.problem["code"] == "origin_not_allowed"
-            assert ("debug" in answer.problem) is debug
+            shown.append(str(answer.problem.get("debug")))
     told, unparseable = [
         each.getMessage() for each in caplog.records if each.name == "django.security.DisallowedOrigin"
     ]
     assert "http://[bad" in unparseable
     for expected in ("'https://evil.example'", "'testserver'", "['https://example.com']", "ALLOWED_HOSTS"):
         assert expected in told
+        assert (expected in shown[0]) is debug
 
 
 async def test_a_close_of_the_consumer_behind_an_origin_validator_is_its_own():
@@ -233,12 +237,43 @@ async def test_what_is_replaced_after_the_first_handshake_counts_from_then_on():
     protocols = ProtocolTypeRouter({"websocket": router})
     site = DenyMiddlewareStack(protocols, default_policy=AllowAny())
     assert (await knock(site, "/")).status == 101
+    router.routes[0] = path("", require(IsStaff())(function([])))
+    assert (await knock(site, "/")).status == 401
     router.routes = [path("", function([]))]
     assert (await knock(site, "/")).status == 101
     site.default_policy = DenyAll()
     assert (await knock(site, "/")).status == 403
     protocols.application_mapping["websocket"] = require(IsStaff())(function([]))
     assert (await knock(site, "/")).status == 401
+
+
+@pytest.mark.parametrize("base", [Wrapper, BaseMiddleware])
+@pytest.mark.parametrize("name", ["alice", None])
+async def test_an_asynchronous_wrapper_may_look_at_the_user_of_the_session(name, base, headers_of):
+    seen = []
+
+    class Looks(base):
+        async def __call__(self, scope, receive, send):
+            seen.append((scope["user"].is_authenticated, scope["user"].get_username()))
+            await self.inner(scope, receive, send)
+
+    site = DenyMiddlewareStack(Looks(public(function([]))))
+    assert (await knock(site, "/", headers=headers_of(name))).status == 101
+    assert seen == [(name is not None, name or "")]
+
+
+# A scope without headers, as of a client in a test.
+
+
+async def test_a_scope_without_headers_is_answered():
+    async def around(request, call_next):
+        return await call_next(request)
+
+    for hooks in (None, made("around", around)):
+        for app, status in ((public(function([])), 101), (function([]), 401)):
+            scope = {name: value for name, value in websocket_scope("/").items() if name != "headers"}
+            server = Server(CONNECT, disconnect())
+            assert (await server.run_scope(DenyMiddlewareStack(app, hooks=hooks), scope)).status == status
 
 
 # Everything but websockets.

@@ -8,6 +8,7 @@ import functools
 import pytest
 from channels.consumer import AsyncConsumer
 from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
@@ -88,6 +89,24 @@ async def test_a_public_part_that_accepts_opens_nothing_that_the_application_aro
     server = Server()
     await asyncio.wait({server.begin(DenyMiddlewareStack(around))})  # It is ended by a cancellation.
     assert [message.get("code") for message in server.sent] == [None, 4401]
+
+
+async def test_a_public_part_that_was_given_up_opens_nothing_for_what_is_tried_next():
+    begun = asyncio.Event()
+
+    @public
+    class Waits(AsyncWebsocketConsumer):
+        async def connect(self):
+            begun.set()
+
+    async def tries(scope, receive, send):
+        trying = asyncio.ensure_future(Waits.as_asgi()(scope, receive, send))
+        await begun.wait()
+        trying.cancel()
+        await asyncio.wait({trying})
+        await send({"type": "websocket.accept"})
+
+    assert (await knock(DenyMiddlewareStack(tries), "/")).status == 401
 
 
 async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_route():

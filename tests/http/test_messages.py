@@ -305,7 +305,7 @@ async def test_a_large_denial_is_sent_whole_though_the_server_has_no_more_to_rec
 
 
 async def test_an_accept_goes_out_as_the_application_gave_it():
-    headers = [(b"X-A", b"1"), (b"x-b", b"\xff"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    headers = [(b"X-A", b"1"), (b"x-b", b"\xff"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), [b"X-L", b""]]
     answer = await knock(open_to_all(Script(accept(*headers, subprotocol="chat.v1"))), "/")
     assert answer.messages == [{"type": "websocket.accept", "subprotocol": "chat.v1", "headers": headers}]
     for given in ({"headers": None}, {"headers": []}, {"headers": ()}, {"headers": iter(())}, {}):

@@ -35,6 +35,16 @@ class ApplicationWrapper:
         await self.application(scope, receive, send)
 
 
+class HiddenWrapper:
+    """Keeps its application under a name of its own."""
+
+    def __init__(self, app):
+        self.what_is_inside = app
+
+    async def __call__(self, scope, receive, send):
+        await self.what_is_inside(scope, receive, send)
+
+
 def Function(app):
     async def function(scope, receive, send):
         return await app(scope, receive, send)
