@@ -105,6 +105,9 @@ class Site:
     leaves: int | None
     cancels: int | None
     slow_send: int
+    headers: tuple = ()
+    #: Whether the server can send a response that denies (the extension ``websocket.http.response``).
+    is_able: bool = True
 
 
 # The model.
@@ -468,6 +471,9 @@ class Running:
     async def run(self):
         """Run the site for the client; returns what it raised."""
         scope = websocket_scope(f"/{self.path}", user=USERS[self.site.user], session=SessionStore())
+        scope["headers"] = [(b"host", b"testserver"), *self.site.headers]
+        if not self.site.is_able:
+            del scope["extensions"]
         async with no_task_left():
             task = asyncio.ensure_future(self.application(scope, self.receive, self.send))
             if self.site.cancels is not None:
@@ -513,6 +519,17 @@ ERRORS = {
 
 
 # Strategies.
+
+#: Headers that are no credentials, and open and close nothing; among them cookies and an origin of the site itself.
+HEADERS = [
+    (b"accept", b"text/html,*/*;q=0.8"),
+    (b"accept-language", b"de, en;q=0.5"),
+    (b"cookie", b"sessionid=" + b"a" * 32),
+    (b"cookie", b"a=b"),
+    (b"origin", b"http://testserver"),
+    (b"authorization", b"Bearer unknown"),
+    (b"x-\xff", b"\xff"),
+]
 
 users = st.sampled_from(sorted(USERS))
 rooms = st.sampled_from(ROOMS)
@@ -584,6 +601,8 @@ def sites(draw):
         None if patient else draw(st.none() | st.integers(0, 12)),
         None if patient else draw(st.none() | st.integers(0, 30)),
         draw(st.integers(0, 2)),
+        tuple(draw(st.lists(st.sampled_from(HEADERS), max_size=3))),
+        draw(st.sampled_from([True, True, False])),
     )
 
 
@@ -601,8 +620,9 @@ def hold(site):
         assert running.sent[0]["subprotocol"] == "endpoint"
         assert model.may_accept, "accepted"
     elif kinds:
-        assert kinds == DENIAL[: len(kinds)]
-        assert len(kinds) == 2 or site.cancels is not None
+        denial = DENIAL if site.is_able else ["websocket.close"]
+        assert kinds == denial[: len(kinds)]
+        assert len(kinds) == len(denial) or site.cancels is not None
     else:
         assert site.leaves is not None or site.cancels is not None or model.may_look_cancelled, "no answer"
     assert raised is None or accepted, raised
