@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from asgiref.local import Local
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.urls import path
+from django.utils import timezone, translation
+from django.utils.timezone import get_current_timezone
+from django.utils.translation import get_language
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.exceptions import HookError
-from channels_wsdeny.policies import DenyAll
+from channels_wsdeny.policies import AllowAny, DenyAll
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
@@ -494,6 +499,41 @@ async def test_policies_and_endpoints_see_what_a_hook_put_into_a_contextvar(kind
         app = wrap(require(policies)(type("Decorated", (base,), {})).as_asgi())
         assert (await ask(DenyMiddlewareStack(app, hooks=hooks), "/")).header("x-word") == "hello", base
     assert WORD.get() == "none"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 is the first with eager tasks.")
+async def test_around_hooks_work_where_tasks_are_eager(hooks, transport):
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    ask, app, answered = transport
+    hooks.around(go_on)
+    for policy, status in ((AllowAny(), answered), (DenyAll(), 403)):
+        assert (await ask(DenyMiddlewareStack(require(policy)(app), hooks=hooks), "/")).status == status
+
+
+TENANT = Local()
+
+
+def activate(request):
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+    TENANT.name = "t"
+
+
+async def activate_async(request):
+    activate(request)
+
+
+@pytest.mark.parametrize("kind", ["request", "route"])
+@pytest.mark.parametrize("hook", [activate, activate_async])
+async def test_what_a_hook_activates_a_policy_in_the_pool_sees(hook, kind, hooks, ran):
+    def look(request):
+        ran.append((threading.current_thread().name, get_language(), str(get_current_timezone()), TENANT.name))
+        return True
+
+    hooks.register(hook, kind)
+    app = URLRouter([path("", require(Check(look))(accept))])
+    assert (await knock(DenyMiddlewareStack(app, hooks=hooks), "/")).status == 101
+    assert ran == [("wsdeny-pool", "de", "Asia/Tokyo", "t")]
 
 
 async def test_hooks_after_the_accept_see_what_the_consumer_put_into_a_contextvar(hooks, ran):

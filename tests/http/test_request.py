@@ -201,8 +201,9 @@ def test_urls_are_reversed_below_the_root_path():
         return True
 
     for root_path in ("/app", ""):
-        ask(guarded(AsyncCheck(look), accept_all), f"{root_path}/", root_path=root_path)
-    assert found == ["/app/whoami/", "/whoami/"]
+        for policy in (AsyncCheck(look), Check(async_to_sync(look))):
+            ask(guarded(policy, accept_all), f"{root_path}/", root_path=root_path)
+    assert found == ["/app/whoami/"] * 2 + ["/whoami/"] * 2
 
 
 # The user.
