@@ -22,7 +22,7 @@ from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, text
-from tests.support.sockets import Server, consumer, no_task_left, open_to_all
+from tests.support.sockets import Server, consumer, disconnect, no_task_left, open_to_all
 from tests.support.wrappers import Middleware, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -222,6 +222,34 @@ async def test_a_denied_stream_is_closed_and_not_the_socket(policy, expected, ba
     stream = require(policy)(consumer(lambda self: ran.append(self) or self.accept(), base)).as_asgi()
     assert await streams(stream, {"path": "/a"}, before_accept=before_accept) == [expected]
     assert bool(ran) is ("accept" in expected)
+
+
+async def test_a_stream_that_is_denied_after_the_accept_but_asked_before_is_closed_alone():
+    asked, may, sent, tasks = asyncio.Event(), asyncio.Event(), [], []
+
+    async def wait(request):
+        asked.set()
+        await may.wait()
+        return False
+
+    async def send(message):
+        sent.append((message["type"], message["code"]))
+
+    async def connect(self):
+        stream = require(AsyncCheck(wait))(consumer(lambda self: self.accept())).as_asgi()
+        own = {key: value for key, value in self.scope.items() if key not in {"url_route", "path_remaining"}}
+        tasks.append(asyncio.ensure_future(stream(own, Server().receive, send)))
+        await asked.wait()
+        await self.accept()
+
+    handshake = Handshake(DenyMiddlewareStack(public(consumer(connect)).as_asgi()), websocket_scope("/", user=alice))
+    assert (await handshake.connect()).status == 101
+    may.set()
+    await tasks[0]
+    assert sent == [("websocket.close", 4403)]
+    assert handshake.communicator.output_queue.empty()
+    await handshake.communicator.send_input(disconnect())
+    await handshake.end()
 
 
 @pytest.mark.parametrize("before_accept", [False, True])
