@@ -22,7 +22,7 @@ from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, text
-from tests.support.sockets import Server, consumer, disconnect, no_task_left, open_to_all
+from tests.support.sockets import Server, consumer, no_task_left, open_to_all
 from tests.support.wrappers import Middleware, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -248,8 +248,7 @@ async def test_a_stream_that_is_denied_after_the_accept_but_asked_before_is_clos
     await tasks[0]
     assert sent == [("websocket.close", 4403)]
     assert handshake.communicator.output_queue.empty()
-    await handshake.communicator.send_input(disconnect())
-    await handshake.end()
+    await handshake.leave()
 
 
 @pytest.mark.parametrize("before_accept", [False, True])
