@@ -138,6 +138,7 @@ def test_a_permission_is_asked_on_the_object_of_the_url_which_consumer_and_view_
 async def test_the_policies_of_ones_own_answer_as_they_are_written():
     app = page.IntranetConsumer.as_asgi()
     assert (await knock(app, "/", client=["10.0.0.1", 1])).status == 101
+    assert (await knock(app, "/", client=None)).status == 403  # as on a Unix socket
     problem = (await knock(app, "/", client=["192.0.2.1", 1])).problem
     assert (problem["code"], problem["detail"]) == ("not_from_here", "This is open from the office only.")
     await cache.aset("sockets", 1000)
