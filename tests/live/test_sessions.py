@@ -155,7 +155,6 @@ async def test_a_consumer_that_logs_its_user_out_by_channels_closes_the_sockets_
     assert [await each.close() for each in (leaving, other, public_one)] == [(4401, "session_ended")] * 3
 
 
-@pytest.mark.parametrize("engine", ENGINES[:4], indirect=True)
 async def test_a_new_password_closes_other_sessions_once_it_is_saved(engine, request_of, change):
     request, other = await change(request_of), await change(request_of)
     own, elsewhere = [await Opened(members, headers=headers(each)).accepted() for each in (request, other)]
