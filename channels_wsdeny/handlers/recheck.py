@@ -49,8 +49,8 @@ class Grant:
 
     def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
         self.request, self.policies = request, policies
-        session = _unwrapped(vars(request).get("session"))
-        user = _unwrapped(vars(request).get("user"))
+        session = unwrapped(vars(request).get("session"))
+        user = unwrapped(vars(request).get("user"))
         #: The key of the session: of that which was renewed since, if it was.
         self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
@@ -96,7 +96,7 @@ def user_id(user: Any) -> str | None:
 
     A model that is not the site's user model may have the same keys, so its instances have none here.
     """
-    user = _unwrapped(user)
+    user = unwrapped(user)
     if user is None or user is empty or not getattr(user, "is_authenticated", False):
         return None
     if isinstance(user, Model) and not (
@@ -106,7 +106,8 @@ def user_id(user: Any) -> str | None:
     return None if user.pk is None else str(user.pk)
 
 
-def _unwrapped(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
+    """`value` itself, if it is a lazy object."""
     while isinstance(value, LazyObject):
         value = value._wrapped
     return value
@@ -122,7 +123,7 @@ def fresh_request(grant: Grant) -> HandshakeRequest:
     """
     old, session = grant.request, sessions.open_session(grant.session_key)
     scope = {name: value for name, value in old.scope.items() if name not in {"session", "user"}}
-    if isinstance(_unwrapped(old.scope.get("session")), SessionBase):  # by a wrapper, perhaps without a cookie
+    if isinstance(unwrapped(old.scope.get("session")), SessionBase):  # by a wrapper, perhaps without a cookie
         scope["session"] = session
     request: Any = HandshakeRequest(scope)
     request.ctx = old.ctx
@@ -143,8 +144,8 @@ def _set_user(request: Any, grant: Grant) -> None:
     What has set another user since is called again, so this is the one that it was called with.
     """
     old = grant.request
-    authentication, found, credentials = authentication_of(old), _unwrapped(found_user(old)), old.auth
-    user = _unwrapped(old.scope.get("user") if old.user_setters else vars(old).get("user"))
+    authentication, found, credentials = authentication_of(old), unwrapped(found_user(old)), old.auth
+    user = unwrapped(old.scope.get("user") if old.user_setters else vars(old).get("user"))
     name, is_known = user_id(user), getattr(user, "is_authenticated", False)
     is_found = not is_known or user is found or (name is not None and name == user_id(found))
     if authentication is not None and not authentication.is_session_only and is_found:
@@ -229,7 +230,7 @@ class FreshUser:
         raise NotImplementedError
 
     async def arun(self, request: Any) -> Denial | None:
-        user = _unwrapped(vars(request).get("user"))
+        user = unwrapped(vars(request).get("user"))
         if not getattr(user, "is_authenticated", False) or (isinstance(user, Model) and user._state.adding):
             return None  # It was not read from a database, but made of what a token says.
         fresh: Any = fresh_request(self._grant)

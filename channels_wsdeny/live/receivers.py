@@ -21,22 +21,34 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 
 from ..conf import conf
 from .channel_layer import publish
-from .registry import hash_key, mask
+from .registry import hash_key, mask, name_of_row, registry
 from .scheduler import running_loop
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from .registry import Event
 
 #: Users whose keys one event names at most; with more, all sockets are asked again.
 _MOST_USERS = 1000
-#: Models of tokens that belong to a user, by their labels.
-_TOKENS = frozenset({"authtoken.token", "knox.authtoken", "oauth2_provider.accesstoken"})
+#: Base classes of the models of tokens, whose rows may be deleted in a process that has had no socket with one.
+_TOKENS = frozenset(
+    {
+        "rest_framework.authtoken.models.Token",
+        "knox.models.AbstractAuthToken",
+        "oauth2_provider.models.AbstractAccessToken",
+    }
+)
 
 
 def connect() -> None:
     """Connect all receivers. Called once the apps are loaded."""
     _watch_site_engine()
     setting_changed.connect(_watch_site_engine, dispatch_uid="channels_wsdeny.live")
+    registry.on_credentials = watch_credentials
+    for model in apps.get_models():
+        if not _TOKENS.isdisjoint(f"{base.__module__}.{base.__name__}" for base in model.__mro__):
+            watch_credentials(model)
     if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return
     # Imported here: models need loaded apps.
@@ -48,8 +60,6 @@ def connect() -> None:
         if issubclass(model, user_model):
             _connect(post_save, _user_saved, model)
             _connect(post_delete, _user_deleted, model)
-        elif model._meta.label_lower in _TOKENS:  # pragma: no cover - those apps are in processes of their own
-            _connect(post_delete, _token_deleted, model)
         elif any(  # pragma: no cover - django-guardian is installed in a process of its own
             f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__
         ):
@@ -106,16 +116,19 @@ def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None
     _tell_users([instance.pk], using)
 
 
-# The apps of these two are installed in processes of their own.
+def watch_credentials(model: type[Model]) -> None:
+    """Have the deletion of a row of `model`, which is somebody's credentials, close the sockets that it let in."""
+    for each in {model, model._meta.concrete_model}:
+        _connect(post_delete, _credentials_deleted, each)
 
 
-def _token_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:  # pragma: no cover - see above
-    user_key = getattr(instance, "user_id", None)
-    if user_key is not None:
-        _tell_users([user_key], using)
+def _credentials_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    tell({"kind": "credentials", "credentials": name_of_row(instance)}, using)
+    if getattr(instance, "user_id", None) is not None:  # Streams may have credentials of their own.
+        _tell_users([instance.user_id], using)
 
 
-def _object_permission_changed(  # pragma: no cover - see above
+def _object_permission_changed(  # pragma: no cover - django-guardian is installed in a process of its own
     sender: Any, instance: Any, using: str, **kwargs: Any
 ) -> None:
     if getattr(instance, "user_id", None) is not None:

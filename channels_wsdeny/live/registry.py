@@ -16,16 +16,17 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
 from django.conf import settings
+from django.db.models import Model
 from django.http.request import split_domain_port
 
 from ..conf import conf
 from ..exceptions import Deny
-from ..handlers.recheck import Part, ask_again, user_id
+from ..handlers.recheck import Part, ask_again, unwrapped, user_id
 from ..log import request_path
 from .scheduler import Scheduler
 
@@ -65,10 +66,15 @@ def _xor(data: bytes, old_key: str) -> bytes:
     return bytes(one ^ other for one, other in zip(data, pad, strict=True))
 
 
+def name_of_row(row: Model) -> str:
+    """What stands for a row that is credentials: its primary key may be the token itself."""
+    return hash_key(f"{cast('Any', row)._meta.concrete_model._meta.label}:{row.pk}")
+
+
 class Socket:
     """An accepted socket."""
 
-    __slots__ = ("expires", "opened", "part_sessions", "scheduler", "sessions", "since", "users")
+    __slots__ = ("credentials", "expires", "opened", "part_sessions", "scheduler", "sessions", "since", "users")
 
     def __init__(self, opened: OpenSocket, scheduler: Scheduler) -> None:
         self.opened, self.scheduler = opened, scheduler
@@ -81,6 +87,8 @@ class Socket:
         self.sessions: tuple[str, ...] = ()
         self.part_sessions: tuple[str, ...] = ()
         self.find_sessions()
+        #: The credentials of its grants that are rows of a database.
+        self.credentials = tuple({name_of_row(row) for row in self.rows()})
         #: When its session or credentials expire, in seconds since the epoch; None if that is not known.
         self.expires: float | None = None
 
@@ -95,6 +103,11 @@ class Socket:
         self.sessions = tuple({hash_key(grant.session_key) for grant in self.opened.grants if grant.session_key})
         if self.opened.parts or self.part_sessions:
             self.part_sessions = tuple({*map(hash_key, self.part_keys())} - {*self.sessions})
+
+    def rows(self) -> list[Model]:
+        """The rows of a database that are the credentials of its grants (``request.auth``)."""
+        found = [unwrapped(vars(grant.request).get("auth")) for grant in self.opened.grants]
+        return [each for each in found if isinstance(each, Model)]
 
     def part_keys(self) -> set[str]:
         """The keys of the sessions of its streams and groups."""
@@ -129,6 +142,9 @@ class Registry:
         #: Called for the first handshakes of an event loop, before their policies are asked, until it returns None.
         #: What it returns is awaited.
         self.on_begin: Callable[[], Awaitable[None] | None] | None = None
+        #: Called with each model that credentials are found to be rows of.
+        self.on_credentials: Callable[[type[Model]], None] | None = None
+        self._credentials: set[type[Model]] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -140,6 +156,7 @@ class Registry:
         self.by_socket: dict[OpenSocket, Socket] = {}
         self._by_user: dict[str, set[Socket]] = {}
         self._by_session: dict[str, set[Socket]] = {}
+        self._by_credentials: dict[str, set[Socket]] = {}
         self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
         #: The handshakes that are not answered, the oldest first, with the number of events before each; and the
         #: events since the oldest began: those are looked at again once it is accepted.
@@ -194,6 +211,12 @@ class Registry:
             if self.is_draining:
                 scheduler.close([socket], 1012, "")
         scheduler.watch(socket)
+        if models := {type(row) for row in socket.rows()} - self._credentials:
+            self._credentials |= models
+            for model in models:
+                if self.on_credentials is not None:
+                    self.on_credentials(model)
+            scheduler.ask([socket])  # The row may have been deleted just before.
 
     def ended(self, opened: OpenSocket) -> None:
         """Let go of the handshake, or of the socket."""
@@ -229,15 +252,21 @@ class Registry:
         if not before.issuperset({*socket.users, *socket.part_sessions}):
             socket.scheduler.ask([socket])
 
-    def _index(self, socket: Socket) -> None:
+    def _indices(self, socket: Socket) -> tuple[tuple[dict[str, set[Socket]], tuple[str, ...]], ...]:
         sessions = socket.sessions + socket.part_sessions
-        for index, names in ((self._by_user, socket.users), (self._by_session, sessions)):
+        return (
+            (self._by_user, socket.users),
+            (self._by_session, sessions),
+            (self._by_credentials, socket.credentials),
+        )
+
+    def _index(self, socket: Socket) -> None:
+        for index, names in self._indices(socket):
             for name in names:
                 index.setdefault(name, set()).add(socket)
 
     def _unindex(self, socket: Socket) -> None:
-        sessions = socket.sessions + socket.part_sessions
-        for index, names in ((self._by_user, socket.users), (self._by_session, sessions)):
+        for index, names in self._indices(socket):
             for name in names:
                 found = index.get(name, set())
                 found.discard(socket)
@@ -292,6 +321,7 @@ class Registry:
         An event has a ``kind``, and what belongs to that:
 
         - ``session``: it has ended. ``sessions``, hashes of keys.
+        - ``credentials``: a row that is credentials was deleted. ``credentials``, what stands for it.
         - ``moved``: a session has a new key. ``sessions``, of the old one; ``masked``.
         - ``users``: the policies of their sockets are asked again. ``users``, primary keys as strings.
         - ``group``: the same for the users in a group. ``group``, its primary key.
@@ -348,6 +378,8 @@ class Registry:
             return set().union(*(self._by_session.get(name, ()) for name in event["sessions"]))
         if kind == "users":
             return set().union(*(self._by_user.get(name, ()) for name in event["users"]))
+        if kind == "credentials":
+            return set(self._by_credentials.get(event["credentials"], ()))
         if kind in {"all", "group"}:
             return set(self.by_socket.values())
         if kind == "each":

@@ -86,6 +86,8 @@ class Scheduler:
         kind = event["kind"]
         if kind == "session":
             self.close(sockets, 4401, SESSION_ENDED)
+        elif kind == "credentials":
+            self.close(sockets, 4401, "invalid_credentials")
         elif kind in {"revoke", "each"}:
             self.close(sockets, event["code"], event["reason"])
         elif kind == "drain":

@@ -173,6 +173,78 @@ def test_object_permissions_of_guardian_end_sockets():
     assert out.split("\n") == ["(4403, 'permission_denied')"] * 2, errors
 
 
+TOKENS = """
+import asyncio, django, warnings
+warnings.simplefilter("default")
+from django.conf import settings
+from testproject import settings as own
+settings.configure(**{name: getattr(own, name) for name in dir(own) if name.isupper()} | {
+    "INSTALLED_APPS": [*own.INSTALLED_APPS, "rest_framework.authtoken", "knox", "oauth2_provider"],
+    "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+})
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from datetime import timedelta
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth.models import Group, User
+from django.db.models.signals import post_delete
+from django.utils import timezone
+from knox.models import AuthToken
+from oauth2_provider.models import AccessToken
+from rest_framework.authtoken.models import Token
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.concurrency import run_in_threadpool
+from channels_wsdeny.decorators import login_required
+from tests.support.opened import Opened
+
+class ByRow:
+    # Knows its user although the token is gone: what closes is the deleted row.
+    def __init__(self, row):
+        self.row = row
+
+    def authenticate(self, request):
+        return anna, self.row
+
+anna = User.objects.create(username="anna")
+soon = timezone.now() + timedelta(hours=1)
+makers = {
+    "rest_framework": lambda: Token.objects.create(user=User.objects.create(username="berta")),
+    "knox": lambda: AuthToken.objects.create(anna)[0],
+    "oauth2": lambda: AccessToken.objects.create(user=anna, token="one", expires=soon),
+    "a model of the site": lambda: Group.objects.create(name="a key"),
+}
+
+print([bool(post_delete.has_listeners(model)) for model in (Token, AuthToken, AccessToken, Group)])
+
+async def main():
+    for name, make in makers.items():
+        row = await run_in_threadpool(make)
+        other = await run_in_threadpool(lambda: Group.objects.create(name="another", pk=99))
+        consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+        opened, bystander = [
+            await Opened(DenyMiddlewareStack(consumer, authentication=[ByRow(each)])).accepted()
+            for each in (row, other)
+        ]
+        await run_in_threadpool(lambda: type(row).objects.filter(pk=row.pk).delete())
+        print(name, await opened.close(), flush=True)
+        await bystander.stays()
+        await run_in_threadpool(other.delete)
+
+asyncio.run(main())
+"""
+
+
+def test_a_row_that_is_credentials_ends_its_sockets_with_it():
+    for package in ("rest_framework", "knox", "oauth2_provider"):
+        pytest.importorskip(package)
+    out, errors = run_python(TOKENS)
+    watched, *closed = out.split("\n")
+    names = ("rest_framework", "knox", "oauth2", "a model of the site")
+    assert watched == "[True, True, True, False]", errors  # Another process may delete a token of a package.
+    assert closed == [f"{name} (4401, 'invalid_credentials')" for name in names], errors
+
+
 # A Redis of the test's own
 
 
