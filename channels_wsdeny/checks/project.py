@@ -165,8 +165,8 @@ def check_mirror_of_hooks() -> Iterator[tuple[str, str]]:
 
 
 def check_channel_layer() -> Iterator[tuple[str, str]]:
-    """With ``LIVE`` there is a channel layer that leads to the other processes."""
-    if conf.LIVE and get_layer() is None:
+    """With ``LIVE`` there is a channel layer that leads to the other processes, or the policies are asked in time."""
+    if conf.LIVE and not conf.RECHECK_INTERVAL and get_layer() is None:
         yield (
             "No channel layer leads from one process to another, so a log-out or a revoked permission closes open "
             "sockets of the same process only.",

@@ -83,6 +83,7 @@ def test_a_site_for_https_says_how_its_own_pages_are_recognised(given, found, se
         ({"CHANNEL_LAYERS": {}}, ["channels_wsdeny.W020"]),
         ({"CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}}, []),
         ({"CHANNELS_WSDENY": {"LIVE": False}}, []),
+        ({"CHANNELS_WSDENY": {"RECHECK_INTERVAL": 60}}, []),
     ],
 )
 def test_a_site_of_several_processes_has_a_channel_layer_between_them(given, found, settings):
