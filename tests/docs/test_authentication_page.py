@@ -8,6 +8,8 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.authentication import issue_ticket
+from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import login_required, public
 from tests.docs.pages import blocks
 from tests.support.clients import knock
@@ -64,3 +66,15 @@ async def test_tokens_of_pages_and_tickets(page, settings):
     (pattern,) = page.urlpatterns
     assert pattern.resolve("ticket/")
     assert (await knock(DenyMiddlewareStack(page.router), "/?ticket=x")).problem["code"] == "invalid_credentials"
+
+
+async def test_a_ticket_is_used_up_though_the_browser_sends_the_cookie_of_the_session_as_well(
+    page, settings, users, sessions, headers_of
+):
+    settings.CHANNELS_WSDENY = page.settings[4]
+    asking = SimpleNamespace(user=users["alice"], session=sessions["alice"])
+    ticket = await run_in_threadpool(lambda: issue_ticket(asking, "/"))
+    app, headers = DenyMiddlewareStack(page.router), headers_of("alice")
+    found = [(await knock(app, f"/?ticket={ticket}", headers=headers)).status for _ in range(2)]
+    assert found == [101, 401]
+    assert (await knock(app, "/", headers=headers)).status == 101
