@@ -17,9 +17,10 @@ from types import ModuleType
 import django
 from django.conf import settings
 
-from tests.docs.pages import blocks
+from tests.docs.pages import DOCS, blocks
 from tests.support.clients import fetch, knock
 
+MIRROR = "channels_wsdeny.middleware.MirrorMiddleware"
 settings.configure(
     SECRET_KEY=secrets.token_hex(32),
     ALLOWED_HOSTS=["testserver"],
@@ -41,7 +42,7 @@ settings.configure(
     MIDDLEWARE=[
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "channels_wsdeny.middleware.MirrorMiddleware",
+        MIRROR,
         "allauth.account.middleware.AccountMiddleware",
     ],
     DEFAULT_AUTO_FIELD="django.db.models.AutoField",
@@ -55,8 +56,11 @@ django.setup()
 from base64 import b64encode  # noqa: E402
 
 from allauth.headless.internal.sessionkit import session_store  # noqa: E402
+from asgiref.sync import sync_to_async  # noqa: E402
+from channels.generic.http import AsyncHttpConsumer  # noqa: E402
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from django.contrib import auth  # noqa: E402
+from django.contrib.sessions.models import Session  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
@@ -65,11 +69,13 @@ from django.urls import path  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from knox.models import AuthToken  # noqa: E402
 from oauth2_provider.models import AccessToken  # noqa: E402
+from rest_framework.authentication import TokenAuthentication  # noqa: E402
 from rest_framework.authtoken.models import Token  # noqa: E402
 from rest_framework_simplejwt.tokens import AccessToken as JwtToken  # noqa: E402
 from rest_framework_simplejwt.tokens import RefreshToken  # noqa: E402
 
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
+from channels_wsdeny.authentication import SubprotocolToken  # noqa: E402
 from channels_wsdeny.decorators import login_required, public  # noqa: E402
 
 
@@ -89,13 +95,18 @@ class Public(Consumer):
 
 
 @login_required
-def view(request):
+class Page(AsyncHttpConsumer):
+    async def handle(self, body):
+        await self.send_response(200, b"", headers=[(b"x-user", self.scope["user"].username.encode())])
+
+
+def open_view(request):
     return HttpResponse(status=200, headers={"X-User": request.user.username})
 
 
 public(Public)
 urls = sys.modules[settings.ROOT_URLCONF] = ModuleType(settings.ROOT_URLCONF)
-urls.urlpatterns = [path("view/", view)]
+urls.urlpatterns = [path("view/", login_required(open_view)), path("open/", open_view)]
 
 
 def credentials():
@@ -113,10 +124,7 @@ def credentials():
     now, hour = timezone.now(), timedelta(hours=1)
     AccessToken.objects.create(token="valid", expires=now + hour, **oauth)
     AccessToken.objects.create(token="late", expires=now - hour, **oauth)
-    session = session_store()
-    session.update({auth.SESSION_KEY: str(alice.pk), auth.BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0]})
-    session[auth.HASH_SESSION_KEY] = alice.get_session_auth_hash()
-    session.save()
+    session, session_late = session_of(alice), session_of(alice, expiry=-5)
 
     def with_scheme(scheme, **tokens):
         return {name: {"authorization": f"{scheme} {value}"} for name, value in tokens.items()}
@@ -131,8 +139,10 @@ def credentials():
             "Basic", valid=basic["secret"], wrong=basic["wrong"], malformed=malformed
         ),
         "rest_framework.authentication.SessionAuthentication": {
-            "valid": {"cookie": f"sessionid={session.session_key}"},
+            "valid": {"cookie": f"sessionid={session}"},
             "wrong": {"cookie": "sessionid=x"},
+            "expired": {"cookie": f"sessionid={session_late}"},
+            "malformed": {"cookie": f"sessionid={malformed}"},
         },
         "rest_framework_simplejwt.authentication.JWTAuthentication": with_scheme(
             "Bearer", valid=jwt, wrong="x.y.z", expired=str(late), malformed=malformed, refresh=refresh
@@ -146,39 +156,102 @@ def credentials():
         "dj_rest_auth.jwt_auth.JWTCookieAuthentication": {
             "valid": {"cookie": f"jwt={jwt}"},
             "in a header": {"authorization": f"Bearer {jwt}"},
+            "wrong": {"cookie": "jwt=x.y.z"},
             "expired": {"cookie": f"jwt={late}"},
+            "malformed": {"cookie": f"jwt={malformed}"},
             "of another page": {"cookie": f"jwt={jwt}", "origin": "https://evil.example"},
         },
         "allauth.headless.contrib.rest_framework.authentication.XSessionTokenAuthentication": {
-            "valid": {"x-session-token": session.session_key},
+            "valid": {"x-session-token": session},
             "wrong": {"x-session-token": "x"},
+            "expired": {"x-session-token": session_late},
+            "malformed": {"x-session-token": malformed},
         },
-        "ApiToken": with_scheme("Bearer", valid=token, wrong="x"),
+        "ApiToken": with_scheme("Bearer", valid=token, wrong="x", malformed=malformed),
+        "SubprotocolToken": {
+            "valid": {"sec-websocket-protocol": f"bearer, {token}"},
+            "wrong": {"sec-websocket-protocol": "bearer, x"},
+            "inactive": {"sec-websocket-protocol": "bearer, of-inactive"},
+        },
     }
 
 
+def session_of(user, expiry=None):
+    """The key of a session."""
+    session = session_store()
+    session.update({auth.SESSION_KEY: str(user.pk), auth.BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0]})
+    session[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.set_expiry(expiry)
+    session.save()
+    return session.session_key
+
+
+def change_password():
+    alice = auth.get_user_model().objects.get(username="alice")
+    alice.set_password("changed")
+    alice.save()
+
+
+#: What revokes the valid credentials of packages, in an order in which none revokes those of a later one.
+REVOCATIONS = [
+    (
+        Token.objects.all().delete,
+        ["rest_framework.authentication.TokenAuthentication", "ApiToken", "SubprotocolToken"],
+    ),
+    (AuthToken.objects.all().delete, ["knox.auth.TokenAuthentication"]),
+    (AccessToken.objects.all().delete, ["oauth2_provider.contrib.rest_framework.OAuth2Authentication"]),
+    (
+        Session.objects.all().delete,
+        [
+            "rest_framework.authentication.SessionAuthentication",
+            "allauth.headless.contrib.rest_framework.authentication.XSessionTokenAuthentication",
+        ],
+    ),
+    (change_password, ["rest_framework.authentication.BasicAuthentication"]),
+]
+#: What the page has no snippet for.
+WITHOUT_SNIPPET = {
+    "rest_framework.authentication.SessionAuthentication": ["rest_framework.authentication.SessionAuthentication"],
+    "rest_framework.authentication.BasicAuthentication": ["rest_framework.authentication.BasicAuthentication"],
+    "SubprotocolToken": [SubprotocolToken("bearer", TokenAuthentication())],
+}
+
+
 def authentication_of(package):
-    """What the page puts into the settings for `package`; a package that it names elsewhere, by its path."""
-    snippets = [text for text in blocks("authentication.md") if package in text.partition('{"AUTHENTICATION": [')[2]]
-    if not snippets:
-        return [package]
+    """What the page puts into the settings for `package`."""
+    if package in WITHOUT_SNIPPET:
+        return WITHOUT_SNIPPET[package]
+    section = (DOCS / "authentication.md").read_text().partition("\n## Packages\n")[2]
+    (snippet,) = [text for text in blocks("authentication.md") if text in section and package in text]
     module = {"user_of": user_of}
-    exec(compile(snippets[0], package, "exec"), module)
+    exec(compile(snippet, package, "exec"), module)
     return module["CHANNELS_WSDENY"]["AUTHENTICATION"]
 
 
 async def answers(package, kinds):
-    """For each kind: the status, challenge, code and user of a socket, of a public one, and of a view."""
+    """For each kind: the status, challenge, code and user of each endpoint for users, and of each open one."""
     authentication = authentication_of(package)
-    apps = [DenyMiddlewareStack(consumer.as_asgi(), authentication=authentication) for consumer in (Consumer, Public)]
-    found = {}
-    for kind, given in {"none": {}, **kinds}.items():
-        headers = [(name.encode(), value.encode()) for name, value in {"host": "testserver", **given}.items()]
-        with override_settings(CHANNELS_WSDENY={"AUTHENTICATION": authentication}):
-            asked = [await knock(app, "/", headers=headers) for app in apps]
-            asked.append(await fetch(get_asgi_application(), "/view/", headers=headers))
-        found[kind] = [told(answer) for answer in asked]
-    return found
+    socket, public_socket, page = (
+        DenyMiddlewareStack(each.as_asgi(), authentication=authentication) for each in (Consumer, Public, Page)
+    )
+    with override_settings(CHANNELS_WSDENY={"AUTHENTICATION": authentication}):
+        views = get_asgi_application()
+        with override_settings(MIDDLEWARE=[each for each in settings.MIDDLEWARE if each != MIRROR]):
+            views_without_mirror = get_asgi_application()
+        found = {}
+        for kind, given in kinds.items():
+            headers = [(name.encode(), value.encode()) for name, value in {"host": "testserver", **given}.items()]
+            offered = given.get("sec-websocket-protocol")
+            handshake = {"headers": headers, "subprotocols": offered.split(", ") if offered else []}
+            found[kind] = {
+                "socket": await knock(socket, "/", **handshake),
+                "public socket": await knock(public_socket, "/", **handshake),
+                "page": await fetch(page, "/", headers=headers),
+                "view": await fetch(views, "/view/", headers=headers),
+                "open view": await fetch(views, "/open/", headers=headers),
+                "view without the mirror": await fetch(views_without_mirror, "/view/", headers=headers),
+            }
+    return {kind: {name: told(answer) for name, answer in each.items()} for kind, each in found.items()}
 
 
 def told(answer):
@@ -187,7 +260,12 @@ def told(answer):
 
 
 async def main(kinds):
-    return {package: await answers(package, given) for package, given in kinds.items()}
+    found = {package: await answers(package, {"none": {}, **given}) for package, given in kinds.items()}
+    for revoke, packages in REVOCATIONS:
+        await sync_to_async(revoke)()
+        for package in packages:
+            found[package] |= await answers(package, {"revoked": kinds[package]["valid"]})
+    return found
 
 
 if __name__ == "__main__":
