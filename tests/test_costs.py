@@ -9,15 +9,22 @@ import pytest
 from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils.deprecation import MiddlewareMixin
+from rest_framework.authentication import TokenAuthentication
 from rest_framework.permissions import IsAuthenticated as Authenticated
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
-from channels_wsdeny.authentication import BearerAuthentication, TicketAuthentication, issue_ticket
+from channels_wsdeny.authentication import (
+    BearerAuthentication,
+    SessionAuthentication,
+    TicketAuthentication,
+    issue_ticket,
+)
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import (
@@ -28,6 +35,7 @@ from channels_wsdeny.policies import (
     IsAuthenticated,
     IsStaff,
     IsSuperuser,
+    Throttle,
     UserPassesTest,
 )
 from tests.support.clients import knock
@@ -151,6 +159,8 @@ COSTS = {
     "or": ([DenyAll() | IsAuthenticated() | InGroup("ops")], (401, 0, 0), (101, 1, SESSION)),
     "or of async": ([AsyncCheck(log_in) | DenyAll()], (401, 0, 0), (403, 1, SESSION)),
     "no policy": ([], (401, 0, 0), (101, 1, SESSION)),
+    "Throttle": ([IsAuthenticated(), Throttle("99/s", key="ip")], (401, 0, 0), (101, 1, SESSION)),
+    "Throttle first": ([Throttle("99/s", key="ip"), IsAuthenticated()], (401, 1, 0), (101, 1, SESSION)),
     "async": ([ASYNC], (101, 0, 0), (101, 1, SESSION)),
     "both": ([BOTH], (101, 0, 0), (101, 1, SESSION)),
     "sync": ([SYNC], (101, 1, 0), (101, 1, SESSION)),
@@ -184,24 +194,59 @@ async def async_user_of(name):
     return await get_user_model().objects.filter(username=name).afirst()
 
 
+@pytest.mark.parametrize("has_tokens", [False, True])
+def test_a_throttle_that_denies_by_the_address_loads_no_session(has_tokens, alice, headers_of, clock):
+    cache.clear()
+    classes = [SessionAuthentication(), *([BearerAuthentication(user_of)] if has_tokens else [])]
+    app = site(Throttle("1/min", key="ip"), IsAuthenticated(), authentication=classes)
+    assert count(app, headers=headers_of("alice")) == (101, 1, SESSION)
+    assert count(app, headers=headers_of("alice")) == (429, 1, 0)
+
+
+def bearer(**words):
+    ((scheme, token),) = words.items()
+    return {"headers": [(b"authorization", f"{scheme} {token}".encode())]}
+
+
+@pytest.fixture
+def tokens(monkeypatch):
+    """A model of tokens for REST framework: the token is the name of its user."""
+
+    class Tokens:
+        DoesNotExist = get_user_model().DoesNotExist
+
+        def select_related(self, name):
+            return self
+
+        def get(self, key):
+            return SimpleNamespace(user=get_user_model().objects.get(username=key))
+
+    Tokens.objects = Tokens()
+    monkeypatch.setattr(TokenAuthentication, "model", Tokens)
+
+
 @pytest.mark.parametrize("policy", [IsAuthenticated(), HasPermission(VIEW)], ids=repr)
-@pytest.mark.parametrize("verify", [user_of, TicketAuthentication], ids=str)
-def test_a_token_and_a_ticket_cost_one_hop_and_the_query_for_their_user(verify, policy, alice):
-    is_ticket = verify is TicketAuthentication
-    app = site(policy, authentication=[verify() if is_ticket else BearerAuthentication(verify)])
-    url, headers = "/", [(b"authorization", b"Bearer alice")]
-    if is_ticket:
-        url, headers = f"/?ticket={issue_ticket(SimpleNamespace(user=alice), '/')}", []
+@pytest.mark.parametrize("kind", ["bearer", "rest_framework", "ticket", "ticket of a session"])
+def test_a_token_and_a_ticket_cost_one_hop_and_the_queries_for_their_user(kind, policy, alice, sessions, tokens):
+    url, scope, own = "/", {}, 1
+    if kind == "bearer":
+        authentication, scope = BearerAuthentication(user_of), bearer(Bearer="alice")
+    elif kind == "rest_framework":
+        authentication, scope = TokenAuthentication(), bearer(Token="alice")
+    else:
+        session = {"session": sessions["alice"]} if kind == "ticket of a session" else {}
+        url = f"/?ticket={issue_ticket(SimpleNamespace(user=alice, **session), '/')}"
+        authentication, own = TicketAuthentication(), SESSION if session else 1
+    app = site(policy, authentication=[authentication])
     permissions = PERMISSIONS if isinstance(policy, HasPermission) else 0
-    assert count(app, url, headers=headers) == (101, 1, 1 + permissions)
+    assert count(app, url, **scope) == (101, 1, own + permissions)
     assert count(app, "/") == (401, 0, 0)
 
 
 def test_an_asynchronous_class_costs_its_way_to_the_loop_and_back_beside_the_hop(alice):
     app = site(IsAuthenticated(), authentication=[BearerAuthentication(async_user_of)])
-    status, hops, queries = count(app, headers=[(b"authorization", b"Bearer alice")])
-    assert (status, queries) == (101, 1)
-    assert hops <= 4
+    # To the loop, back with what its query has found, and back from the pool.
+    assert count(app, **bearer(Bearer="alice")) == (101, 3, 1)
 
 
 #: Hooks as declared, and the hops that an accept takes.
