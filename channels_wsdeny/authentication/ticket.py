@@ -14,7 +14,7 @@ from django.contrib import auth
 from django.core import signing
 from django.utils.crypto import constant_time_compare
 
-from ..db import get_cache
+from ..db import get_cache, is_unreachable
 from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.trace import is_dry_run
@@ -92,7 +92,7 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
     `path` is that of the WebSocket's address, or the whole address. `cache` is the alias of the cache that keeps it,
     which all processes of the site have to share.
 
-    Raises `Deny`: a 401 for an anonymous user, a 503 if the cache does not keep it.
+    Raises `Deny`: a 401 for an anonymous user, a 503 if the cache cannot be reached, or does not keep it.
     """
     user: Any = request.user
     if not user.is_authenticated:
@@ -102,7 +102,13 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
     is_of_session = session is not None and session.get(auth.SESSION_KEY) == str(user.pk)
     key = session.session_key if session is not None and is_of_session else None
     ticket = Ticket(str(user.pk), unquote(urlsplit(path).path), key, _hash_of(user))
-    if not get_cache(cache).add(_KEY + number, tuple(ticket), TICKET_AGE):
+    try:
+        is_kept = get_cache(cache).add(_KEY + number, tuple(ticket), TICKET_AGE)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        raise Deny(503) from error  # else it would be a 500 of the view
+    if not is_kept:
         raise Deny(503)
     return signing.TimestampSigner(salt=_SALT).sign(number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -156,10 +157,22 @@ def test_anonymous_users_get_none(users):
     assert found.value.status == 401
 
 
-def test_the_view_issues_a_ticket_for_a_post_with_a_csrf_token(users, settings):
+@pytest.fixture
+def client(settings):
+    """Django's client of a site with the view."""
     settings.ROOT_URLCONF = ModuleType("urls")
     settings.ROOT_URLCONF.urlpatterns = [path("ticket/", views.ticket)]
-    client = Client(enforce_csrf_checks=True)
+    return Client()
+
+
+@pytest.fixture
+def client_of_alice(client, users):
+    client.force_login(users["alice"])
+    return client
+
+
+def test_the_view_issues_a_ticket_for_a_post_with_a_csrf_token(users, client):
+    client.handler.enforce_csrf_checks = True
     assert client.get("/ticket/").status_code == 405
     client.force_login(users["alice"])
     assert client.post("/ticket/", {"path": "/ws/room/"}).status_code == 403
@@ -173,25 +186,24 @@ def test_the_view_issues_a_ticket_for_a_post_with_a_csrf_token(users, settings):
     assert client.post("/ticket/", {"path": "/"}, **token).status_code == 401
 
 
-class Down:
-    """A cache that cannot be reached."""
+@pytest.fixture
+def redis_is_down(settings):
+    """Redis is the cache, at a port where nothing listens for as long as it is bound."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        settings.CACHES = cache_settings("redis", f"redis://127.0.0.1:{bound.getsockname()[1]}/0")
+        yield
 
-    def get(self, *args):
-        raise ConnectionError
 
-    add = delete = get
+def test_a_cache_that_is_down_is_a_503_of_the_handshake_and_of_the_view(client_of_alice, redis_is_down):
+    never_kept = signing.TimestampSigner(salt=ticket._SALT).sign("x")
+    assert async_to_sync(use)(never_kept) == 503
+    assert client_of_alice.post("/ticket/", {"path": "/ws/room/"}).status_code == 503
 
 
-async def test_a_cache_that_is_down_is_a_503(request_of_alice, monkeypatch):
-    given = await issue(request_of_alice, "/ws/room/")
-    monkeypatch.setattr(ticket, "get_cache", lambda alias: Down())
-    assert await use(given) == 503
-    with pytest.raises(ConnectionError):
-        await issue(request_of_alice, "/")
-    monkeypatch.setattr(ticket, "get_cache", lambda alias: SimpleNamespace(add=lambda *args: False))
-    with pytest.raises(Deny) as found:
-        await issue(request_of_alice, "/")
-    assert found.value.status == 503
+def test_a_ticket_that_the_cache_does_not_keep_is_not_issued(client_of_alice, settings):
+    settings.CACHES = {"default": {"BACKEND": "tests.support.caches.Silent"}}
+    assert client_of_alice.post("/ticket/", {"path": "/ws/room/"}).status_code == 503
 
 
 async def test_another_cache_may_keep_them(request_of_alice, settings):
