@@ -10,12 +10,14 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.generic.http import AsyncHttpConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core import signing
 from django.http import HttpResponse, HttpResponseRedirect
 from django.test import RequestFactory
 from django.urls import path
 from django.utils.log import AdminEmailHandler
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, log
+from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken, TicketAuthentication
 from channels_wsdeny.decorators import require
 from channels_wsdeny.log import escape
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff, Policy
@@ -100,6 +102,26 @@ def test_no_record_has_cookies_queries_or_tokens(ask, caplog):
     async_to_sync(knock)(guarded(DenyAll(), accept), "/", query_string=b"token=s3cret-query\xff")
     assert len(caplog.records) > len(TELLING)
     assert [secret for secret in SECRETS if secret in everything_in(caplog.records)] == []
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("is_failing", [False, True])
+async def test_no_record_has_a_ticket_or_token_that_was_refused(is_failing, debug, settings, caplog):
+    def verify(token):
+        if is_failing:
+            raise ZeroDivisionError
+
+    caplog.set_level(logging.DEBUG)
+    settings.DEBUG = debug
+    classes = [TicketAuthentication(), SubprotocolToken("bearer", BearerAuthentication(verify))]
+    app = DenyMiddlewareStack(accept, authentication=classes)
+    for ticket in ("s3cret-ticket", signing.TimestampSigner(salt="channels_wsdeny.ticket").sign("s3cret-ticket")):
+        assert (await knock(app, f"/?ticket={ticket}")).status == 401
+    offered = ["bearer", "s3cret-token"]
+    headers = [(b"sec-websocket-protocol", ", ".join(offered).encode())]
+    assert (await knock(app, "/", subprotocols=offered, headers=headers)).status == (500 if is_failing else 401)
+    assert len([record for record in caplog.records if record.name == "channels_wsdeny"]) == 3
+    assert "s3cret" not in everything_in(caplog.records)
 
 
 FORGED = ["/a\r\nERROR forged", "/a\n", "/a\r", "/\x1b[31mred", "/\0", "/\x85", "/\u2028x", "/\u202eabc", "/\udc80"]

@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_exempt
-from ninja.security import HttpBearer, SessionAuth
+from ninja.security import HttpBearer, SessionAuth, django_auth
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
@@ -328,7 +328,7 @@ def test_a_body_that_a_class_of_rest_framework_reads_is_there_for_the_view(site)
     assert site.post(b"body").body == b"bodybody"
 
 
-BY_SESSION_USER = [BySessionUser(), AsyncBySessionUser(), SessionAuth(csrf=False)]
+BY_SESSION_USER = [BySessionUser(), AsyncBySessionUser(), SessionAuth(csrf=False), django_auth]
 
 
 @pytest.mark.parametrize("authentication", BY_SESSION_USER)

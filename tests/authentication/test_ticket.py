@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -86,10 +87,11 @@ async def test_what_was_not_issued_is_refused(given, request_of_alice):
     assert await use(given.format(forged=forged, other=other)) == 401
 
 
-async def test_an_old_ticket_is_refused(request_of_alice, monkeypatch):
+@pytest.mark.parametrize(("age", "found"), [(29, "alice"), (31, 401)])
+async def test_a_ticket_is_good_for_thirty_seconds(age, found, request_of_alice, monkeypatch):
     given = await issue(request_of_alice, "/ws/room/")
-    monkeypatch.setattr(ticket, "TICKET_AGE", -1)
-    assert await use(given) == 401
+    monkeypatch.setattr(signing, "time", SimpleNamespace(time=lambda: time.time() + age))
+    assert await use(given) == found
 
 
 @pytest.mark.parametrize("change", ["password", "inactive", "deleted"])
