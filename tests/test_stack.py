@@ -15,7 +15,7 @@ from channels.generic.websocket import (
 )
 from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import OriginValidator
+from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
 from channels.sessions import CookieMiddleware
 from django.http import HttpResponse
 from django.urls import path
@@ -196,11 +196,22 @@ async def test_policies_of_routers_wrappers_and_consumers_must_all_allow():
     assert (await knock(DenyMiddlewareStack(public(Wrapper(function([])))), "/")).status == 101
 
 
+#: Channels' validators that allow ``https://example.com``, and what they have it from.
+VALIDATORS = {
+    "OriginValidator": (lambda app: OriginValidator(app, ["https://example.com"]), "['https://example.com']"),
+    "AllowedHostsOriginValidator": (AllowedHostsOriginValidator, "['example.com', 'testserver']"),
+}
+
+
 @pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(("validator", "allowed"), VALIDATORS.values(), ids=VALIDATORS)
 @pytest.mark.parametrize("wrap", [lambda app: app, lambda app: URLRouter([path("", app)])])
-async def test_a_denial_of_an_origin_validator_says_that_it_is_about_the_origin(wrap, debug, settings, caplog):
+async def test_a_denial_of_an_origin_validator_says_that_it_is_about_the_origin(
+    wrap, validator, allowed, debug, settings, caplog
+):
     settings.DEBUG, shown = debug, []
-    site = DenyMiddlewareStack(OriginValidator(wrap(function([])), ["https://example.com"]), default_policy=AllowAny())
+    settings.ALLOWED_HOSTS = ["example.com", "testserver"]
+    site = DenyMiddlewareStack(validator(wrap(function([]))), default_policy=AllowAny())
     for origin, status in {b"https://evil.example": 403, b"https://example.com": 101, b"http://[bad": 403}.items():
         answer = await knock(site, "/", headers=[(b"host", b"testserver"), (b"origin", origin)])
         assert answer.status == status
@@ -211,7 +222,7 @@ async def test_a_denial_of_an_origin_validator_says_that_it_is_about_the_origin(
         each.getMessage() for each in caplog.records if each.name == "django.security.DisallowedOrigin"
     ]
     assert "http://[bad" in unparseable
-    for expected in ("'https://evil.example'", "'testserver'", "['https://example.com']", "ALLOWED_HOSTS"):
+    for expected in ("'https://evil.example'", "'testserver'", allowed, "ALLOWED_HOSTS"):
         assert expected in told
         assert (expected in shown[0]) is debug
 
