@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from unittest.mock import ANY
 
 import pytest
+from asgiref.sync import async_to_sync
 from channels.exceptions import DenyConnection
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -20,6 +21,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import RequestFactory
 from django.urls import path
 from django.urls.exceptions import Resolver404
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext_lazy
 from django_ratelimit import core as ratelimit_core
 from django_ratelimit.core import is_ratelimited
@@ -29,13 +31,14 @@ from ninja.security import HttpBearer
 from rest_framework import exceptions as drf
 from rest_framework_simplejwt import exceptions as jwt
 
-from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.handlers.base import make_denial
 from channels_wsdeny.http.context import RequestContext
 from channels_wsdeny.http.exception_handler import denial_of, is_unrouted, translate
-from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.clients import Answer, Handshake, fetch, knock, websocket_scope
 from tests.support.policies import Check, raising
+from tests.support.processes import run_python
 
 
 def foreign(name, bases=(Exception,), **attributes):
@@ -190,6 +193,98 @@ async def test_they_are_answered_alike_before_the_accept_and_in_a_policy_and_clo
     await handshake.send("now")
     assert (await handshake.next())["code"] == 4000 + expected.status
     await handshake.end()
+
+
+class Raising(MiddlewareMixin):
+    """A Django middleware that raises `error`."""
+
+    error = None
+
+    def process_request(self, request):
+        raise self.error
+
+
+async def unreached(scope, receive, send):
+    raise AssertionError("This is not called.")
+
+
+def of_view(error):
+    response = require(Check(raising(lambda: error)))(lambda request: None)(RequestFactory().get("/"))
+    return Answer(response.status_code, list(response.items()), response.content)
+
+
+def of_policy_over_http(error):
+    return async_to_sync(fetch)(DenyMiddlewareStack(require(Check(raising(lambda: error)))(unreached)), "/")
+
+
+def of_application_over_http(error):
+    async def app(scope, receive, send):
+        raise error
+
+    return async_to_sync(fetch)(DenyMiddlewareStack(public(app)), "/")
+
+
+def of_hook(error, ask=knock):
+    hooks = Hooks()
+    hooks.on_request(raising(lambda: error))
+    return async_to_sync(ask)(DenyMiddlewareStack(public(unreached), hooks=hooks), "/")
+
+
+def of_hook_over_http(error):
+    return of_hook(error, fetch)
+
+
+def of_middleware(error):
+    Raising.error = error
+    stack = DenyMiddlewareStack(public(unreached), middleware=[f"{__name__}.Raising"])
+    return async_to_sync(knock)(stack, "/")
+
+
+PLACES = [of_view, of_policy_over_http, of_application_over_http, of_hook, of_hook_over_http, of_middleware]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("error", WHERE, ids=repr)
+@pytest.mark.parametrize("place", PLACES)
+def test_they_are_answered_wherever_they_are_raised_before_the_answer(place, error):
+    expected, answer = denial_of(error), place(error)
+    assert (answer.status, answer.problem["code"]) == (expected.status, expected.code)
+    for name in ("Retry-After", "WWW-Authenticate"):
+        assert answer.header(name.lower()) == expected.headers.get(name)
+
+
+WITHOUT = """
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["channels_wsdeny", "django.contrib.auth", "django.contrib.contenttypes"],
+    LOGGING_CONFIG=None,
+)
+import django; django.setup()
+from tests.support.clients import knock
+from tests.support.policies import Check, accept, raising
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import require
+import asyncio
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+
+async def main():
+    for error in (PermissionDenied, Http404, TimeoutError, ZeroDivisionError):
+        app = require(Check(raising(error)))(accept)
+        print((await knock(DenyMiddlewareStack(app), "/")).status, end=" ")
+
+asyncio.run(main())
+print(any(name.startswith(("rest_framework", "ninja", "django_ratelimit")) for name in sys.modules))
+"""
+
+
+@pytest.mark.servers
+def test_none_of_the_packages_has_to_be_installed():
+    packages = ["rest_framework", "rest_framework_simplejwt", "ninja", "django_ratelimit"]
+    for package in packages:
+        assert f"{package} is not installed" in run_python(f"import {package}", without=packages)[1]
+    printed, errors = run_python(WITHOUT, without=packages)
+    assert printed == "403 404 503 500 False", errors
 
 
 def limited(request):
