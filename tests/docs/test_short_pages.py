@@ -25,13 +25,13 @@ from channels_wsdeny.policies import AllowAny, IsStaff, Policy
 from channels_wsdeny.policies.permissions import default_policy
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.consumers import ChatConsumer
-from tests.docs.pages import DOCS, blocks, run
+from tests.docs.pages import DOCS, blocks, run, run_snippets
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.processes import ROOT
 from tests.support.processes import run as run_process
 
 index, browsers, security = run("index.md"), run("browsers.md"), run("security.md")
-servers, settings_page, typing_page = run("servers.md"), run("settings.md"), run("typing.md")
+servers, typing_page = run("servers.md"), run("typing.md")
 SERVERS, SETTINGS = (DOCS / "servers.md").read_text(), (DOCS / "settings.md").read_text()
 pytestmark = pytest.mark.django_db
 
@@ -187,12 +187,31 @@ def test_every_key_has_its_heading_unit_and_default_in_the_order_of_the_code():
             assert unit not in KEYS[name].expected or unit in kind, name
 
 
-def test_the_example_passes_the_checks(settings):
-    settings.CHANNELS_WSDENY = settings_page.CHANNELS_WSDENY
-    errors = [found for found in run_checks() if re.fullmatch(r"channels_wsdeny\.E00[1-4]", found.id)]
-    assert errors == []
+@pytest.fixture
+def errors_of_settings(settings):
+    """A function from a value of `CHANNELS_WSDENY` to what the system checks of the values find."""
+
+    def find(value):
+        settings.CHANNELS_WSDENY = value
+        return [found for found in run_checks() if re.fullmatch(r"channels_wsdeny\.E00[1-4]", found.id)]
+
+    return find
+
+
+def test_the_example_of_the_whole_dict_passes_the_checks(errors_of_settings):
+    assert errors_of_settings(run_snippets("settings.md", blocks("settings.md")[:1]).CHANNELS_WSDENY) == []
     assert conf.POLICY_TIMEOUT == 2.5
     assert isinstance(default_policy(), IsStaff)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_each_heading_has_an_example_of_its_key_alone_that_passes_the_checks(name, errors_of_settings):
+    section = SETTINGS.partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    given = run_snippets("settings.md", [example]).CHANNELS_WSDENY
+    assert list(given) == [name]
+    assert given[name] != KEYS[name].default
+    assert errors_of_settings(given) == []
 
 
 def test_a_value_of_a_wrong_type_counts_as_if_it_were_not_there_but_for_the_first_six(settings):
