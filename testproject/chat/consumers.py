@@ -1,4 +1,4 @@
-"""The sockets: one for a room's members, one for staff, one for everybody, and one for a few knocks a minute.
+"""The sockets: one for a room's members, one for staff, a public one, and one with a limit of handshakes per minute.
 
 What the decorators let through is all that these classes ever see: none of them asks again who is
 there, and none closes a socket to deny it.
@@ -96,7 +96,7 @@ class MonitorConsumer(AsyncJsonWebsocketConsumer):
 
 @public
 class StatusConsumer(AsyncJsonWebsocketConsumer):
-    """One answer for whoever asks, logged in or not."""
+    """One answer for every client, logged in or not."""
 
     async def connect(self):
         await self.accept()
@@ -107,7 +107,7 @@ class StatusConsumer(AsyncJsonWebsocketConsumer):
 
 @require(Throttle("3/min", key="ip"))
 class KnockConsumer(AsyncJsonWebsocketConsumer):
-    """For three knocks a minute from one address, logged in or not."""
+    """For three handshakes a minute from one address, logged in or not."""
 
     async def connect(self):
         await self.accept()

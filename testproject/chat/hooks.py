@@ -1,4 +1,4 @@
-"""What every answer carries, whichever door it comes through: accepted sockets, denials and pages."""
+"""A tag on every response: accepted handshakes, denials and pages."""
 
 import re
 import time

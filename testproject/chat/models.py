@@ -24,7 +24,7 @@ class Room(models.Model):
 
     @property
     def group_name(self):
-        """The channel layer's group of everybody whose socket to this room is open."""
+        """The channel layer's group of all members whose socket to this room is open."""
         return f"room.{self.slug}"
 
 

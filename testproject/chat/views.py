@@ -28,7 +28,7 @@ class RoomList(ListView):
 def room(request, slug):
     """The page around a room's socket.
 
-    Everybody who is logged in may see it, for it holds no messages: they come through the socket,
+    All users who are logged in may see it, for it holds no messages: they come through the socket,
     and that is for members.
     """
     room = room_from_url(request)

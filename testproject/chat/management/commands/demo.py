@@ -40,7 +40,7 @@ WELCOME = """
   staff  staff-demo   reads every room, has a monitor, and sees sockets and denials in the admin
 
 Three handshakes that are denied.
-401, for nobody is logged in:
+401, for the client is not logged in:
 
   {unauthenticated}
 
