@@ -96,7 +96,7 @@ application = wrap_asgi_with_proxy_headers(application)
 UVICORN, DAPHNE = blocks("deployment.md", "sh")[0].splitlines()
 COMMANDS = {
     "uvicorn": f"-m {UVICORN}",
-    "uvicorn --ws wsproto": f"-m {UVICORN} --ws wsproto",
+    "uvicorn --ws websockets-sansio": f"-m {UVICORN} --ws websockets-sansio",
     "daphne": DAPHNE.removeprefix("python "),
     "hypercorn": "-m hypercorn --bind 127.0.0.1:8000 mysite.on_hypercorn:application",
     "granian": "-m granian --interface asgi --port 8000 mysite.on_granian:application",
@@ -363,12 +363,22 @@ def test_several_processes_drain_when_their_parent_gets_the_signal(mysite, cooki
         assert server.popen.wait(GUARD) == 0
 
 
+def test_the_manifest_is_yaml_and_its_probes_ask_the_view_of_the_page():
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML: `pip install PyYAML`")
+    (container,) = yaml.safe_load(PAGE["deployment.yaml"])["spec"]["template"]["spec"]["containers"]
+    assert all(isinstance(word, str) for word in container["command"])
+    (path,) = re.findall(r'path\("(.+)", healthz\)', PAGE["mysite/urls.py"])
+    (port,) = (each["containerPort"] for each in container["ports"])
+    expected = {"path": f"/{path}", "port": port, "httpHeaders": [{"name": "Host", "value": "example.com"}]}
+    assert [container[probe]["httpGet"] for probe in ("readinessProbe", "livenessProbe")] == [expected] * 2
+
+
 def test_the_manifest_and_the_command_lines_have_options_that_exist():
     (parser,) = Command().create_parser("manage.py", "wsdeny")._subparsers._group_actions
     drains = re.findall(r"manage\.py wsdeny drain (--\w+) \d+", TEXT_OF_PAGE)
     assert len(drains) == 2
     assert set(drains) <= set(parser.choices["drain"]._option_string_actions)
-    (command,) = re.findall(r"^ +command: \[uvicorn, (.*)\]$", PAGE["deployment.yaml"], re.MULTILINE)
+    (command,) = re.findall(r"^ +command: \[uvicorn, ([^]]*)\]$", PAGE["deployment.yaml"], re.MULTILINE)
     helped = subprocess.run([sys.executable, "-m", "uvicorn", "--help"], capture_output=True, text=True, timeout=GUARD)
     for option in re.findall(r"--[\w-]+", command):
         assert option in helped.stdout

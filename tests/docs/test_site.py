@@ -50,6 +50,13 @@ def test_every_link_within_the_site_resolves():
             assert anchor in anchors(target), f"{page} links to {link}; there are {sorted(anchors(target))}"
 
 
+def test_every_command_that_starts_uvicorn_has_the_option_that_the_servers_page_recommends():
+    texts = {page: (DOCS / page).read_text() for page in PAGES} | {"README.md": (ROOT / "README.md").read_text()}
+    commands = [(page, line) for page in texts for line in re.findall(r"uvicorn,? [^`]*?:application", texts[page])]
+    assert {page for page, _ in commands} == {"README.md", "deployment.md", "quickstart.md", "servers.md"}
+    assert [command for command in commands if not re.search(r"--ws,? wsproto\b", command[1])] == []
+
+
 def test_every_page_with_python_is_run_by_a_test():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     run = re.findall(r'(?:run|blocks|run_snippets|titled)\("([\w-]+\.md)"', tests)
