@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import ast
 import http.client
 import json
 import os
 import re
 import shlex
 import sys
+import time
 import tomllib
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
-from django.utils.module_loading import import_string
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.test import Client, RequestFactory
+from django.urls import path
+from websockets.exceptions import InvalidStatus
 
 import channels_wsdeny
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS
-from channels_wsdeny.decorators import login_required
-from channels_wsdeny.policies import IsAuthenticated
+from channels_wsdeny.live.expiry import credentials_expiry
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
-from tests.support.clients import knock
+from tests.support.clients import cookie_header, knock
+from tests.support.opened import Opened
 from tests.support.processes import ROOT, serving
+from tests.support.uvicorn_in_loop import uvicorn_with
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 ASGI, CONSUMERS, SETTINGS, *SNIPPETS = [text for language, text in BLOCKS if language == "python"]
 COMMAND, ANSWER = next(text for language, text in BLOCKS if language == "console").split("\n", 1)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+#: The two lines of comment of asgi.py that show chat/routing.py: its imports, and what follows them.
+ROUTING = re.findall(r"^# chat/routing\.py, after (.+):\n#     (.+)$", ASGI, re.MULTILINE)[0]
 FILES = {
     "asgi.py": ASGI,
     "settings.py": SETTINGS.replace(
@@ -44,17 +52,26 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "readme
 """,
     "chat/__init__.py": "",
     "chat/consumers.py": CONSUMERS,
-    "chat/routing.py": """
-from django.urls import re_path
-from .consumers import ChatConsumer
-websocket_urlpatterns = [re_path(r"ws/chat/(?P<room_name>\\w+)/$", ChatConsumer.as_asgi())]
-""",
+    "chat/routing.py": "\n".join([*re.findall("`(.+?)`", ROUTING[0]), ROUTING[1]]),
 }
+
+
+def module_of(snippet):
+    """The name of the module of the site that a snippet is, by its first line; None for one that is no whole module."""
+    path = re.match(r"# (\w+/\w+)\.py\n", snippet)
+    return path and path.group(1).replace("/", ".")
 
 
 def test_the_first_forty_lines_show_the_site_and_the_answer_to_a_denied_client():
     first = "".join(README.splitlines(keepends=True)[:40])
     assert all(shown in first for shown in (ASGI, CONSUMERS, COMMAND, ANSWER))
+
+
+def test_the_first_forty_lines_say_which_pages_may_open_sockets():
+    first = README.splitlines()[:40]
+    (sentence,) = re.findall(r"A handshake with cookies is denied[^.]+\.", " ".join(first))
+    assert "page of another site" in sentence
+    assert "your own host and `CSRF_TRUSTED_ORIGINS`" in sentence
 
 
 @pytest.mark.servers
@@ -87,11 +104,28 @@ def test_the_site_answers_a_denied_client_as_the_readme_shows(tmp_path):
 def namespace(users, monkeypatch):
     """What the remaining snippets define, run one after another as one module, in a site with an app `chat`."""
     monkeypatch.setitem(sys.modules, "chat.models", SimpleNamespace(Room=Room))
-    monkeypatch.setitem(sys.modules, "chat.tokens", SimpleNamespace(user_of={"secret": users["alice"]}.get))
-    names = {"DenyMiddlewareStack": DenyMiddlewareStack, "router": login_required(AsyncWebsocketConsumer.as_asgi())}
+    names = {"__name__": "readme", "DenyMiddlewareStack": DenyMiddlewareStack}
     for snippet in SNIPPETS:
+        name = module_of(snippet)
+        if name:
+            module = ModuleType(name)
+            monkeypatch.setitem(sys.modules, name, module)
+            exec(compile(snippet, "README.md", "exec"), module.__dict__)
+            continue
+        if "router" in snippet:
+            route = path("ws/rooms/<slug:slug>/", names["RoomConsumer"].as_asgi())
+            names["router"] = ProtocolTypeRouter({"websocket": URLRouter([route])})
         exec(compile(snippet, "README.md", "exec"), names)
     return names
+
+
+@pytest.fixture
+def application(namespace, users, settings):
+    """The application of the README, with alice as the one member of the room "lobby"."""
+    (backends,) = re.findall(r"`AUTHENTICATION_BACKENDS = (\[.+\])`", README)
+    settings.AUTHENTICATION_BACKENDS = ast.literal_eval(backends)
+    Room.objects.create(slug="lobby").members.add(users["alice"])
+    return namespace["application"]
 
 
 async def test_the_consumers_of_the_readme_answer_as_it_says(namespace, headers_of):
@@ -110,10 +144,66 @@ async def test_the_consumers_of_the_readme_answer_as_it_says(namespace, headers_
     assert (await ask("CallConsumer", "/?version=2", headers=headers_of("alice"))).status == 101
 
 
-async def test_a_token_opens_the_sockets_of_the_readme(namespace):
-    for token, status in [(b"secret", 101), (b"other", 401)]:
-        headers = [(b"authorization", b"Bearer " + token)]
-        assert (await knock(namespace["application"], "/", headers=headers)).status == status
+async def test_the_permission_of_one_room_is_the_members(application, headers_of):
+    found = []
+    for user, room in (("alice", "lobby"), ("bob", "lobby"), ("alice", "attic"), (None, "lobby")):
+        found.append((await knock(application, f"/ws/rooms/{room}/", headers=headers_of(user))).status)
+    assert found == [101, 403, 404, 401]
+
+
+@pytest.mark.usefixtures("application")
+def test_the_page_of_the_room_is_guarded_by_the_same_line(namespace, users):
+    def status(user):
+        request = RequestFactory().get("/rooms/lobby/")
+        request.user = users[user]
+        request.resolver_match = path("rooms/<slug:slug>/", namespace["room"]).resolve("rooms/lobby/")
+        return namespace["room"](request, slug="lobby").status_code
+
+    assert [status("alice"), status("bob")] == [200, 403]
+
+
+async def test_a_program_is_let_in_by_its_token(application, namespace, users):
+    tokens = sys.modules["chat.tokens"]
+    async with uvicorn_with(application) as port:
+        url = f"ws://127.0.0.1:{port}/ws/rooms/lobby/"
+        message = await namespace["first_message"](tokens.token_for(users["alice"]), url)
+        assert json.loads(message) == {"room": "lobby"}
+        for token, status in [("made-up", 401), (tokens.token_for(users["bob"]), 403)]:
+            with pytest.raises(InvalidStatus) as denied:
+                await namespace["first_message"](token, url)
+            assert denied.value.response.status_code == status
+
+
+async def test_a_token_ends_with_its_hour_and_so_does_its_socket(application, users, monkeypatch):
+    tokens = sys.modules["chat.tokens"]
+    token = tokens.token_for(users["alice"])
+    user, claims = await run_in_threadpool(lambda: tokens.user_of(token))
+    now = time.time()
+    assert (user, credentials_expiry(claims)) == (users["alice"], pytest.approx(now + 3600, abs=60))
+    monkeypatch.setattr(time, "time", lambda: now + 3601)
+    headers = [(b"authorization", b"Bearer " + token.encode())]
+    answer = await knock(application, "/ws/rooms/lobby/", headers=headers)
+    assert (answer.status, answer.problem["code"]) == (401, "invalid_credentials")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_log_out_and_a_removal_from_the_room_close_the_sockets(
+    application, namespace, users, change, monkeypatch
+):
+    # The test project closes these sockets as well, by a signal of its own.
+    monkeypatch.setattr("testproject.chat.receivers.revoke", lambda **options: None)
+    client = Client()
+    await change(lambda: client.force_login(users["alice"], "django.contrib.auth.backends.ModelBackend"))
+    headers = cookie_header(sessionid=client.cookies["sessionid"].value)
+    token = sys.modules["chat.tokens"].token_for(users["alice"])
+    of_token = [(b"authorization", b"Bearer " + token.encode())]
+    logged_out = await Opened(application, "/ws/rooms/lobby/", headers=headers).accepted()
+    removed = await Opened(application, "/ws/rooms/lobby/", headers=of_token).accepted()
+    await change(client.logout)
+    assert await logged_out.close() == (4401, "session_ended")
+    await change(lambda: namespace["remove_member"](Room.objects.get(slug="lobby"), users["alice"]))
+    assert await removed.close() == (4403, "You were removed.")
+    assert (await knock(application, "/ws/rooms/lobby/", headers=of_token)).status == 403
 
 
 async def test_the_hooks_of_the_readme_tag_what_goes_out(namespace):
@@ -126,10 +216,11 @@ async def test_the_test_of_the_readme_passes(namespace, ws_client):
     await namespace["test_anonymous_users_have_to_log_in"](ws_client)
 
 
-def test_the_readme_lists_every_setting_with_its_default():
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", README, re.MULTILINE))
-    assert rows == {name: json.dumps(key.default) for name, key in KEYS.items()}
-    assert import_string(KEYS["DEFAULT_POLICY"].default) is IsAuthenticated
+def test_the_settings_that_the_readme_names_are_some_of_all():
+    section = README.partition("\n## Settings\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([A-Z_]+)`", section)) - {"CHANNELS_WSDENY"}
+    assert named < set(KEYS)
+    assert (len(KEYS) - len(named), "and nine more" in section) == (9, True)
 
 
 def test_the_commands_of_the_readme_name_extras_and_markers_that_exist():

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.contrib.auth.models import AnonymousUser, Permission
@@ -28,6 +25,7 @@ from tests.docs.pages import DOCS, guardian_site, run_snippets, titled
 from tests.support.clients import fetch, knock
 from tests.support.opened import Opened
 from tests.support.processes import ROOT, run_python
+from tests.support.uvicorn_in_loop import uvicorn_with
 
 PAGE = titled("cookbook.md")
 pytestmark = pytest.mark.django_db
@@ -40,19 +38,6 @@ def recipe(*titles):
 
 def served(consumer, route="<slug:slug>/", **options):
     return DenyMiddlewareStack(URLRouter([path(route, consumer.as_asgi())]), **options)
-
-
-@asynccontextmanager
-async def uvicorn_with(application):
-    """The port of a uvicorn on the test's own event loop, which sees the test's transaction."""
-    config = uvicorn.Config(application, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await serving
 
 
 async def test_a_program_is_let_in_by_a_token_and_told_why_not(users, settings):
