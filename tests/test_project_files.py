@@ -27,6 +27,8 @@ TEXTS = [
     ),
     *(ROOT / ".github").rglob("*.yml"),
     *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "js").glob("*.md"),
+    ROOT / "js" / "package.json",
 ]
 
 
@@ -117,3 +119,11 @@ def test_the_contributors_are_named_alike_and_no_file_has_an_address_of_mail():
     assert f"Copyright (c) {contributors}." in text("LICENSE")
     for path in TEXTS:
         assert re.findall(r"[\w.+-]+@(?!example\.|v?\d)[\w-]+\.\w+", path.read_text()) == [], path
+
+
+def test_a_link_to_the_projects_page_on_the_package_index_is_said_to_hold_from_the_first_release_on():
+    link = f"https://pypi.org/project/{PROJECT['project']['name']}/"
+    naming = [(path.name, part) for path in TEXTS for part in path.read_text().split("\n\n") if link in part]
+    assert naming
+    for name, part in naming:
+        assert re.search(rf"From the first release on,\s[^.]*{re.escape(link)}", part), name

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.docs.pages import blocks, titled
+from tests.docs.pages import DOCS, blocks, titled
 from tests.support.processes import ROOT, serving
 
 FILES = titled("quickstart.md")
@@ -169,9 +169,17 @@ def test_every_file_of_the_page_is_taken_and_its_extra_exists():
     of_the_site = {"mysite/settings.py", "mysite/urls.py", "mysite/asgi.py"}
     assert set(FILES) == of_the_site | {"chat/consumers.py", "chat/views.py", "chat/tests.py"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f'$ python -m pip install "{project["name"]}[daphne]"\n' == INSTALL
     assert "daphne" in project["optional-dependencies"]
     assert all(BEFORE[name] != FILES[name] for name in BEFORE)  # The decorators are new.
+
+
+def test_the_install_line_that_works_today_comes_before_that_from_the_first_release_on():
+    name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    today, released = (f'python -m pip install "{path}[daphne]"' for path in ("PATH/OF/YOUR/CLONE", name))
+    assert f"$ {today}\n" == INSTALL
+    for text in ((ROOT / "README.md").read_text(), (DOCS / "quickstart.md").read_text()):
+        assert re.findall(r'python -m pip install "[^"\n]+"', text) == [today, released]
+        assert re.search(rf"From the first release on,\s[^.]*`{re.escape(released)}`", text)
 
 
 @pytest.mark.servers
