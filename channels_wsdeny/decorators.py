@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .hooks.registry import Hooks
     from .types import ASGIApp, HttpRequest, Receive, Scope, Send
 
+__all__ = ["login_required", "permission_required", "public", "require", "user_passes_test", "with_hooks"]
+
 E = TypeVar("E", bound=Callable[..., Any])
 
 

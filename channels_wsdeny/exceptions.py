@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
+__all__ = ["Deny", "HandshakeDenied", "HookError", "PolicyError"]
+
 #: The members that a problem body has by itself (RFC 9457 section 3.1, and ours).
 _RESERVED = frozenset({"type", "title", "status", "detail", "instance", "code", "debug", "retry"})
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .http.context import RequestContext
 
+__all__ = ["HandshakeSignal", "handshake_accepted", "handshake_denied", "socket_revoked"]
+
 logger = logging.getLogger("django.dispatch")
 
 #: Seconds that an application waits at its end for receivers that still run.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import django.http
 
+__all__ = ["HttpRequest", "context_of"]
+
 if TYPE_CHECKING:
     from types import SimpleNamespace
 

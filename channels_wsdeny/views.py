@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+__all__ = ["bad_request", "page_not_found", "permission_denied", "server_error", "ticket"]
+
 
 @require_POST
 @csrf_protect

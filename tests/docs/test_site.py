@@ -97,6 +97,11 @@ def test_the_reference_documents_what_can_be_imported_and_all_that_is_public():
     assert len(documented) > 30
     for dotted in documented:
         resolve_name(dotted)
-    for module in ("decorators", "policies", "routes", "testing"):
-        public = getattr(import_module(f"channels_wsdeny.{module}"), "__all__", ())
+    modules = "decorators exceptions live policies routes signals testing types views"
+    for module in modules.split():
+        public = import_module(f"channels_wsdeny.{module}").__all__
         assert [name for name in public if not re.search(rf"\b{name}\b", REFERENCE)] == [], module
+    for extra in ("contrib.admin.close_sockets", "contrib.otel.hooks", "daphne.testing.DaphneProcess"):
+        assert f"channels_wsdeny.{extra}" in REFERENCE
+    for attribute in ('scope["wsdeny"]', "request.wsdeny", "request.ctx", "request.auth"):
+        assert f"`{attribute}`" in REFERENCE
