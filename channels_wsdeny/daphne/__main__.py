@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from daphne.cli import CommandLineInterface as DaphneCommandLineInterface
+try:
+    from daphne.cli import CommandLineInterface as DaphneCommandLineInterface
+except ModuleNotFoundError as error:
+    if __name__ != "__main__" or error.name != "daphne":
+        raise
+    raise SystemExit("channels_wsdeny: Daphne is not installed. Run `pip install 'channels-wsdeny[daphne]'`.") from None
 
 from .server import Server
 

@@ -111,14 +111,29 @@ async def test_the_line_of_runserver_names_the_user_and_no_query_string(caplog, 
     [("channels_wsdeny", "django.core"), ("channels_wsdeny django.contrib.staticfiles", "django.contrib.staticfiles")],
 )
 @pytest.mark.parametrize("without", [[], ["daphne"]])
-def test_runserver_is_djangos_where_daphne_is_no_app_and_needs_no_daphne(apps, module, without):
+def test_runserver_is_djangos_where_daphne_is_no_app_and_says_that_it_serves_no_sockets(apps, module, without):
     code = """
 import django; django.setup()
+from django.core.management import call_command
+from django.core.management.commands import runserver
 from channels_wsdeny.management.commands.runserver import Command
-print(Command.__module__)
+runserver.run = lambda *args, **options: print(Command.__base__.__module__)
+call_command("runserver", "--noreload")
 """
-    found = run_python(code, without=without, settings=SETTINGS, TESTS_DAPHNE_APPS=apps)
-    assert found == (f"{module}.management.commands.runserver", "")
+    printed, errors = run_python(code, without=without, settings=SETTINGS, TESTS_DAPHNE_APPS=apps)
+    assert printed.splitlines()[-1] == f"{module}.management.commands.runserver"
+    (line,) = errors.splitlines()
+    assert line.startswith("channels_wsdeny: 'daphne' is not in INSTALLED_APPS, so this is Django's own runserver")
+    assert "put 'daphne' after 'channels_wsdeny'" in line
+
+
+def test_the_server_without_daphne_is_one_line_that_names_the_extra():
+    code = """
+import runpy
+runpy.run_module("channels_wsdeny.daphne", run_name="__main__")
+"""
+    line = "channels_wsdeny: Daphne is not installed. Run `pip install 'channels-wsdeny[daphne]'`.\n"
+    assert run_python(code, without=["daphne"]) == ("", line)
 
 
 # Daphne's test process.

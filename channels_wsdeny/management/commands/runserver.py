@@ -22,6 +22,21 @@ if _app == "daphne":
     from ...daphne.server import Server
 
     Command = type("Command", (Command,), {"server_cls": Server})
+else:
+
+    class _Command(Command):
+        """Django's, which says that it serves no WebSockets."""
+
+        def inner_run(self, *args: Any, **options: Any) -> None:
+            """Run the server; called by Django, in the process that serves."""
+            self.stderr.write(
+                "channels_wsdeny: 'daphne' is not in INSTALLED_APPS, so this is Django's own runserver, which serves "
+                "no WebSockets. Run `pip install 'channels-wsdeny[daphne]'`, and put 'daphne' after 'channels_wsdeny' "
+                "in INSTALLED_APPS."
+            )
+            super().inner_run(*args, **options)
+
+    Command = _Command
 
 
 def _is_denial(record: Any) -> bool:
