@@ -122,6 +122,16 @@ def test_the_monitor_shows_handshakes_as_they_come(page_of):
     assert "403 Forbidden\t/ws/rooms/lobby/\tbob\tHasPermission('chat.view_room', obj=room_from_url)" in shown
 
 
+def test_the_code_of_a_denial_stays_on_one_line_in_the_admin(page_of):
+    page_of("bob").run(SHOWS, "details", "HTTP 403")
+    admin = page_of("staff", "/admin/channels_wsdeny_admin/denial/")
+    admin.resize(1300, 900)
+    codes = "[...document.querySelectorAll('#result_list td:nth-child(3) bdi')]"
+    lines = admin.run(f"{codes}.map((code) => [code.innerText, code.getClientRects().length])")
+    assert ["permission_denied", 1] in lines
+    assert {count for _, count in lines} == {1}
+
+
 def test_a_token_a_ticket_and_a_throttle_are_tried_from_a_page(page_of):
     anonymous, bob, alice = (page_of(user, "/try/") for user in (None, "bob", "alice"))
     for page, button, id_, text in [

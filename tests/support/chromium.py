@@ -72,6 +72,11 @@ class Page:
         self._browser.send("Page.navigate", self._session, url=url)
         self.run("new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))")
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the page a window of this size."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._browser.send("Emulation.setDeviceMetricsOverride", self._session, **metrics)
+
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of an expression, of its promise, or of the function called with `arguments`; as JSON."""
         if arguments:

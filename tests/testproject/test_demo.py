@@ -35,6 +35,14 @@ def test_the_printed_passwords_are_those_of_the_users_and_alice_is_a_member(outp
     assert members == {"engineering": ["alice"], "lobby": ["alice"]}
 
 
+@pytest.mark.parametrize("page", ["opensocket", "denial", "route"])
+def test_staff_opens_the_pages_of_the_admin_and_bob_does_not(output, client, page):
+    client.login(username="staff", password="staff-demo")
+    assert client.get(f"/admin/channels_wsdeny_admin/{page}/").status_code == 200
+    client.login(username="bob", password="bob-demo")
+    assert client.get(f"/admin/channels_wsdeny_admin/{page}/").status_code == 302
+
+
 def test_a_second_run_prints_the_same_and_leaves_as_they_are_a_password_and_a_membership(output):
     assert demo() == output
     alice = User.objects.get(username="alice")
