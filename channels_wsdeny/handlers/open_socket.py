@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
 from ..log import log_failure
-from .recheck import Grant, ask_again, counts_once, grants_of
+from .recheck import SESSION_ENDED, Grant, ask_again, counts_once, grants_of
 
 if TYPE_CHECKING:
     import contextvars
@@ -161,14 +161,21 @@ class OpenSocket:
         """Forget a stream or group; returns it if it was known."""
         return None if self.parts is None else self.parts.pop(name, None)
 
-    async def ask_parts(self, users: dict[Any, Any] | None = None) -> None:
-        """Ask the policies of its streams and groups again, too; those that are denied are lost."""
+    async def ask_parts(self, users: dict[Any, Any] | None = None, *, is_confirmed: bool = True) -> bool:
+        """Ask the policies of its streams and groups again, too; those that are denied are lost.
+
+        Unless it `is_confirmed`, a session that is not there keeps its stream: it may be getting a new key just now.
+        Returns whether that has to be confirmed.
+        """
+        is_unsure = False
         for name, part in list((self.parts or {}).items()):
             if self.app_context is None:  # pragma: no cover - It ends by chance while its policies are asked.
-                return
+                return False
             grant = self.grant_for(part.request, part.policies)
             denial = await ask_again((grant,), self.app_context, users)
-            if denial is not None and self.drop_part(name) is not None:
+            if not is_confirmed and isinstance(denial, Deny) and denial.code == SESSION_ENDED:
+                is_unsure = True
+            elif denial is not None and self.drop_part(name) is not None:
                 try:
                     async with asyncio.timeout(conf.POLICY_TIMEOUT):  # Other sockets wait to be asked.
                         await part.lose(denial)
@@ -176,6 +183,7 @@ class OpenSocket:
                     if self.app_context is not None and name not in (self.parts or {}):
                         self.add_part(name, part)
                     raise
+        return is_unsure
 
     async def join(self, context: RequestContext, group: str, policy: Policy, channel: str | None) -> None:
         """Join a group of the channel layer, see `RequestContext.join`."""

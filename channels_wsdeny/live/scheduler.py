@@ -137,7 +137,7 @@ class Scheduler:
             self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
             return
         if denial is None:
-            await self._ask_parts(socket, lane)
+            await self._ask_parts(socket, lane, is_confirmed=is_confirmed)
             return
         if _code(denial) == SESSION_ENDED and not is_confirmed:
             self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
@@ -151,10 +151,11 @@ class Scheduler:
     def _ask_confirmed(self, socket: Socket) -> None:
         self.ask([socket], after=0, is_confirmed=True)
 
-    async def _ask_parts(self, socket: Socket, lane: int) -> None:
+    async def _ask_parts(self, socket: Socket, lane: int, *, is_confirmed: bool) -> None:
         """Ask the policies of its streams and groups."""
         try:
-            await socket.opened.ask_parts(self._users[lane])
+            if await socket.opened.ask_parts(self._users[lane], is_confirmed=is_confirmed):
+                self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
         except Exception as error:  # As in `_ask`.
             log_failure(socket.opened.context, error, 503)
             self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
