@@ -196,7 +196,9 @@ def test_targets_stand_beside_what_was_found():
 def test_the_page_has_the_tables_and_plots_of_its_figures(tmp_path):
     docs = ROOT / "docs"
     page = (docs / "performance.md").read_text()
-    for content in json.loads((docs / "benchmarks.json").read_text())["tables"]:
+    figures = json.loads((docs / "benchmarks.json").read_text())
+    assert f"These figures are of {figures['date'][:10]}, and of the code of that day" in page
+    for content in figures["tables"]:
         assert Table.from_json(content).as_markdown() in page
         assert Table.from_json(content).as_json() == content
     plots.main(docs / "benchmarks.json", tmp_path)
