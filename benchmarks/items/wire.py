@@ -22,8 +22,8 @@ _MAIN_SERVER = "uvicorn"
 #: What wrk tells, and what the table calls it.
 _QUANTITIES = {"per second": "denials/s", "p99 ms": "p99, ms", "errors": "connections cut short"}
 _NOTES = (
-    "Every answer was a denial. wrk knocks anew as soon as it has one, on a new connection where the server",
-    "ends the old one: granian does so only if told, as ours tells it. hypercorn ends connections without",
+    "Every answer was a denial. wrk sends the next handshake as soon as it has one, on a new connection where the",
+    "server ends the old one: granian does so only if told, as ours tells it. hypercorn ends connections without",
     "saying so first: those are the ones cut short, after a whole answer.",
 )
 
