@@ -113,8 +113,9 @@ def namespace(users, monkeypatch):
             exec(compile(snippet, "README.md", "exec"), module.__dict__)
             continue
         if "router" in snippet:
-            route = path("ws/rooms/<slug:slug>/", names["RoomConsumer"].as_asgi())
-            names["router"] = ProtocolTypeRouter({"websocket": URLRouter([route])})
+            (route,) = re.findall(r"# in chat/routing\.py: (path\(.+\))$", README, re.MULTILINE)
+            routes = [eval(route, {"path": path, **names})]
+            names["router"] = ProtocolTypeRouter({"websocket": URLRouter(routes)})
         exec(compile(snippet, "README.md", "exec"), names)
     return names
 
