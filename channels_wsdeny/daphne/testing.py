@@ -11,7 +11,7 @@ from daphne.testing import DaphneProcess as StockDaphneProcess
 
 
 class DaphneProcess(StockDaphneProcess):
-    """For live tests::
+    """For live tests:
 
         class ChatTests(ChannelsLiveServerTestCase):
             ProtocolServerProcess = DaphneProcess
