@@ -127,3 +127,12 @@ def test_a_link_to_the_projects_page_on_the_package_index_is_said_to_hold_from_t
     assert naming
     for name, part in naming:
         assert re.search(rf"From the first release on,\s[^.]*{re.escape(link)}", part), name
+
+
+def test_every_host_in_the_texts_is_one_for_examples_or_is_known():
+    """RFC 2606 and RFC 6761 reserve the former, so that no address that a text has made up is anyone's."""
+    for_examples = re.compile(r"(.+\.)?example(\.com|\.org)?|127\.0\.0\.1|localhost|mysite")
+    known = {"channels.readthedocs.io", "docs.djangoproject.com", "www.djangoproject.com", "pypi.org", "semver.org"}
+    for path in TEXTS:
+        hosts = re.findall(r"\b(?:https?|wss?)://(?!github\.com/django/)([\w.*-]+)", path.read_text())
+        assert [host for host in hosts if host not in known and not for_examples.fullmatch(host)] == [], path
