@@ -12,9 +12,10 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core import signing
 from django.core.management import get_commands
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, authentication
 from channels_wsdeny.policies import AllowAny
 from testproject.chat.models import Room
+from tests.authentication.test_packages import DRF, PACKAGES
 from tests.docs.pages import DOCS, blocks, run_snippets, titled
 from tests.support.clients import knock
 
@@ -22,6 +23,8 @@ before = run_snippets("migrating.md", [titled("migrating.md")["before"]])
 page = run_snippets("migrating.md", blocks("migrating.md")[1:])
 #: Who asks for which room, and the status that the migrated application answers with.
 ASKED = {(None, "lobby"): 401, ("bob", "lobby"): 403, ("alice", "attic"): 404, ("alice", "lobby"): 101}
+#: Classes for which a site has no middleware of its own, or that need an instance.
+NOT_IN_TABLE = [f"{DRF}BasicAuthentication", f"{DRF}SessionAuthentication", "ApiToken"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -107,3 +110,14 @@ async def test_what_is_no_token_of_an_active_user_is_a_401(whoami, users, monkey
 def test_the_commands_of_the_page_exist():
     named = re.findall(r"manage\.py (\w+)", (DOCS / "migrating.md").read_text())
     assert set(named) <= set(get_commands())
+
+
+def test_the_table_of_token_middleware_names_classes_that_are_tried_and_ours():
+    section = (DOCS / "migrating.md").read_text().partition("\n## From a token middleware\n")[2]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", section, re.MULTILINE)[1:]
+    assert len(rows) == 10
+    classes = "\n".join(instead for _, instead in rows)
+    assert set(re.findall(r'`"([\w.]+)"`', classes)) == set(PACKAGES) - set(NOT_IN_TABLE)
+    own = re.findall(r"`([A-Z]\w+)", classes)
+    assert own
+    assert [name for name in own if name not in authentication.__all__] == []
