@@ -97,7 +97,7 @@ def test_the_reference_documents_what_can_be_imported_and_all_that_is_public():
     assert len(documented) > 30
     for dotted in documented:
         resolve_name(dotted)
-    modules = "decorators exceptions live policies routes signals testing types views"
+    modules = "authentication decorators exceptions live policies routes signals testing types views"
     for module in modules.split():
         public = import_module(f"channels_wsdeny.{module}").__all__
         assert [name for name in public if not re.search(rf"\b{name}\b", REFERENCE)] == [], module

@@ -7,16 +7,27 @@ from typing import Any, assert_type
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest as DjangoHttpRequest
 from django.http import HttpResponse
 from django.urls import path
+from rest_framework.authentication import TokenAuthentication  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+from rest_framework.permissions import IsAuthenticated as Authenticated  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
-from channels_wsdeny.authentication import Authentication
+from channels_wsdeny.authentication import (
+    Authentication,
+    BearerAuthentication,
+    SessionAuthentication,
+    SubprotocolToken,
+    TicketAuthentication,
+    issue_ticket,
+)
+from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import permission_required, public, require, with_hooks
 from channels_wsdeny.http.context import RequestContext
-from channels_wsdeny.policies import IsStaff, Policy
+from channels_wsdeny.policies import AllowedOrigin, IsStaff, MaxConnections, Policy, Throttle
 from channels_wsdeny.types import HttpRequest, context_of
 
 hooks = Hooks()
@@ -49,6 +60,35 @@ class DeviceAuthentication(Authentication):
         return None
 
 
+def user_of(token: str) -> User | None:
+    return User.objects.filter(username=token).first()
+
+
+async def key_of(token: str) -> tuple[User, str] | None:
+    user = await User.objects.filter(username=token).afirst()
+    return None if user is None else (user, token)
+
+
+bearer = BearerAuthentication(user_of)
+classes: list[Authentication] = [
+    DeviceAuthentication(),
+    TicketAuthentication(cache="default"),
+    bearer,
+    BearerAuthentication(key_of, scheme="Key"),
+    SubprotocolToken("bearer", bearer),
+    SubprotocolToken("token", TokenAuthentication(), scheme="Token"),
+    SessionAuthentication(),
+]
+
+
+def ticket(request: DjangoHttpRequest) -> HttpResponse:
+    return HttpResponse(assert_type(issue_ticket(request, "/ws/status/"), str))
+
+
+def office_of(request: DjangoHttpRequest) -> str:
+    return str(request.META.get("REMOTE_ADDR"))
+
+
 class FromAnywhere(Policy):
     async def acheck(self, request: DjangoHttpRequest) -> bool:
         return "REMOTE_ADDR" in request.META
@@ -71,6 +111,11 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):
         await self.accept()
 
 
+@require(RestFramework(permissions=[Authenticated]) | AllowedOrigin("https://example.com"))
+@require(Throttle("20/min", key="ip") & MaxConnections(5, key=office_of, on_outage="allow"))
+class LimitedConsumer(AsyncJsonWebsocketConsumer): ...
+
+
 @public
 class StatusConsumer(AsyncJsonWebsocketConsumer): ...
 
@@ -90,7 +135,7 @@ application = DenyMiddlewareStack(
         }
     ),
     default_policy=IsStaff(),
-    authentication=[DeviceAuthentication()],
+    authentication=classes,
 )
 guarded = require(IsStaff())(URLRouter(routes))
 assert_type(guarded, URLRouter)
@@ -105,4 +150,5 @@ class Vague(Policy):
 
 
 DenyMiddlewareStack(42)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Throttle("20/min", key="host")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 require("chat.view_room")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
