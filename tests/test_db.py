@@ -296,6 +296,26 @@ def test_a_connection_that_was_lost_costs_a_handshake_at_most(checks, statuses, 
 
 
 @pytest.mark.servers
+def test_django_tenants_keeps_the_sessions_tickets_and_counts_of_tenants_apart(postgresql):
+    pytest.importorskip("django_tenants", reason="django-tenants is not installed (see tox.ini)")
+    # The warnings of the package are not ours.
+    code = f"""
+import runpy, warnings
+warnings.simplefilter("default")
+sys.argv[1:] = [{json.dumps(postgresql)!r}]
+runpy.run_module("tests.support.tenants.site", run_name="__main__")
+"""
+    printed, errors = run_python(code)
+    assert printed, errors
+    assert json.loads(printed) == {
+        "the same number": True,
+        "sessions": ["user-of-one", 401, 401, "user-of-two"],
+        "tickets": [401, "user-of-one", 401],
+        "throttle": [101, 429, 101, 429],
+    }
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "state", ["attribute", "sql", "commented", "second", "composed", "tight", "block", "function", "nothing"]
 )
