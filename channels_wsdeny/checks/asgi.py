@@ -6,6 +6,7 @@ import difflib
 import inspect
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from channels.auth import AuthMiddleware
@@ -16,7 +17,8 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
-from ..inspection.endpoints import site_application, site_endpoints
+from ..inspection.endpoints import site_application, site_endpoints, views
+from ..inspection.protections import guards_on
 from ..log import dotted_name, own_location
 from ..policies import HasPermission
 from ..policies.base import policies_within
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..inspection.endpoints import AsgiEndpoint
+    from ..routing.guards import Guards
     from ..types import Protocol
 
 
@@ -48,10 +51,14 @@ def ways(*protocols: Protocol) -> list[AsgiEndpoint]:
 
 
 def place_of(code: Any) -> str:
-    """The file and line of a class or function; its dotted name if it was defined in a shell."""
+    """The file and line of a class or function, or of what an object is made by; its dotted name if it has none."""
+    code = code.func if isinstance(code, partial) else code
+    if not (inspect.isclass(code) or inspect.isroutine(code)):
+        code = type(code)
     try:
+        code = inspect.unwrap(code)
         return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
-    except (OSError, TypeError):
+    except (OSError, TypeError, ValueError):
         return dotted_name(code)
 
 
@@ -74,7 +81,7 @@ def check_application() -> Iterator[tuple[str, ...]]:
         )
 
 
-def check_stack() -> Iterator[tuple[str, str]]:
+def check_stack() -> Iterator[tuple[str, str, str]]:
     """Every consumer is inside a `DenyMiddlewareStack`."""
     # Functions are left out: one may well contain a stack, but does not show it.
     consumers = [way for way in ways("websocket") if way.consumer_class or isinstance(way.app, type)]
@@ -85,23 +92,25 @@ def check_stack() -> Iterator[tuple[str, str]]:
             f"The consumers of ASGI_APPLICATION{where} are not inside a DenyMiddlewareStack. Those without a "
             "decorator are open to everybody.",
             "In asgi.py: application = DenyMiddlewareStack(ProtocolTypeRouter({...})).",
+            place_of(outside[0].consumer_class or outside[0].app),
         )
 
 
-def check_wrappers() -> Iterator[tuple[str, str]]:
+def check_wrappers() -> Iterator[tuple[str, str, str]]:
     """Wrappers inside a stack are known, or subclasses of Channels' `BaseMiddleware`."""
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, Any]] = {}
     for way in ways("websocket"):
         inside = way.apps[next((i for i, app in enumerate(way.apps) if app in way.layers), len(way.apps)) : -1]
         for app in inside if way.has_stack else ():
             if not (is_known(app) or isinstance(app, BaseMiddleware)):
-                found.setdefault(dotted_name(app), way.path)
-    for name, path in found.items():
+                found.setdefault(dotted_name(app), (way.path, app))
+    for name, (path, app) in found.items():
         yield (
             f"{name} is inside a DenyMiddlewareStack, before the consumer at {path}, and cannot be looked through. "
             "The default policy is asked as late as when it calls receive() or accepts, and perhaps about another user "
             "and route than the consumer gets.",
             "Write it as a subclass of channels.middleware.BaseMiddleware, and leave it where it is.",
+            place_of(app),
         )
 
 
@@ -133,25 +142,30 @@ def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
 def check_mixins() -> Iterator[tuple[str, str, str]]:
     """No consumer has one of Django's mixins for views, which do nothing there."""
     for cls in dict.fromkeys(way.consumer_class for way in ways("websocket", "http")):
-        for base in () if cls is None else cls.__mro__:
-            if f"{base.__module__}.{base.__qualname__}" == "django.contrib.auth.mixins.AccessMixin":
-                yield (
-                    f"{dotted_name(cls)} has a mixin of django.contrib.auth.mixins, which is for views: it guards no "
-                    "consumer.",
-                    "Use @login_required, @permission_required or @require of channels_wsdeny.decorators.",
-                    place_of(cls),
-                )
+        bases = [] if cls is None else [base for base in cls.__mro__ if base.__module__ == "django.contrib.auth.mixins"]
+        names = [base.__name__ for base in bases if base.__name__ != "AccessMixin"] or [base.__name__ for base in bases]
+        if names:
+            yield (
+                f"{dotted_name(cls)} has a mixin for views, which guards no consumer: {' and '.join(names)} of "
+                "django.contrib.auth.mixins.",
+                "Use @login_required, @permission_required or @require of channels_wsdeny.decorators.",
+                place_of(cls),
+            )
 
 
 def check_permissions() -> Iterator[tuple[str, ...]]:
     """Every permission that a decorator names exists, or looks like no other that does; and users can have it."""
     known: set[str] = set()
-    endpoints: dict[tuple[str, bool], AsgiEndpoint] = {}
+    endpoints: dict[tuple[str, bool], Any] = {}
     for way in ways("websocket", "http"):
-        for each in _permissions_of(way):
-            endpoints.setdefault(each, way)
-    for (name, is_on_object), way in endpoints.items():
-        place = () if way.consumer_class is None else (place_of(way.consumer_class),)
+        for each in _permissions_of(way.guards):
+            endpoints.setdefault(each, way.consumer_class)
+    with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
+        for view in views():
+            for each in _permissions_of(guards_on(view.callback)):
+                endpoints.setdefault(each, getattr(view.callback, "view_class", view.callback))
+    for (name, is_on_object), code in endpoints.items():
+        place = () if code is None else (place_of(code),)
         known = known or _known_permissions()
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if is_on_object and _has_only_backends_of_django():
@@ -176,9 +190,9 @@ def check_permissions() -> Iterator[tuple[str, ...]]:
             )
 
 
-def _permissions_of(endpoint: AsgiEndpoint) -> Iterator[tuple[str, bool]]:
+def _permissions_of(guards: Guards) -> Iterator[tuple[str, bool]]:
     """The permissions that decorators ask for, and whether that is on an object."""
-    for policy in (*endpoint.guards.policies, *endpoint.guards.reported):
+    for policy in (*guards.policies, *guards.reported):
         for each in policies_within(policy):
             if isinstance(each, HasPermission):
                 yield from ((name, each.obj is not None) for name in each.permissions)

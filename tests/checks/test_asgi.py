@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from functools import partial
 
 import pytest
 from channels.auth import AuthMiddleware, AuthMiddlewareStack
@@ -10,9 +11,10 @@ from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
-from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin
+from django.contrib.auth.mixins import AccessMixin, LoginRequiredMixin, PermissionRequiredMixin
 from django.core.asgi import get_asgi_application
 from django.urls import path
+from django.views import View
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.checks.asgi import place_of
@@ -203,17 +205,26 @@ def test_an_origin_validator_around_a_stack_is_reported(ids):
     assert ids(DenyMiddlewareStack(ProtocolTypeRouter({"websocket": inside}))) == []
 
 
-@pytest.mark.parametrize("mixin", [LoginRequiredMixin, PermissionRequiredMixin])
-def test_a_mixin_for_views_on_a_consumer_is_an_error(mixin, messages):
-    cls = type("Mixed", (mixin, AsyncWebsocketConsumer), {})
+@pytest.mark.parametrize(
+    ("mixins", "name"),
+    [
+        ([LoginRequiredMixin], "LoginRequiredMixin"),
+        ([LoginRequiredMixin, PermissionRequiredMixin], "LoginRequiredMixin and PermissionRequiredMixin"),
+        ([AccessMixin], "AccessMixin"),
+    ],
+)
+def test_a_mixin_for_views_on_a_consumer_is_an_error_that_names_it(mixins, name, messages):
+    cls = type("Mixed", (*mixins, AsyncWebsocketConsumer), {})
     (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
-    assert (message.id, "Mixed has a mixin" in message.msg) == ("channels_wsdeny.E011", True)
+    assert message.id == "channels_wsdeny.E011"
+    assert f"Mixed has a mixin for views, which guards no consumer: {name} of django.contrib" in message.msg
 
 
 PERMISSIONS = {
     "auth.add_user": None,
     "rules.that_a_backend_knows": None,
     "auth.add_usr": "Did you mean 'auth.add_user'?",
+    "chat.veiw_room": "Did you mean 'chat.view_room'?",
     "add_user": 'Write "app_label.codename".',
 }
 
@@ -225,6 +236,22 @@ def test_a_permission_that_seems_misspelt_is_reported(name, hint, wrap, messages
     found = messages(DenyMiddlewareStack(guarded.as_asgi()))
     expected = [] if hint is None else [("channels_wsdeny.W010", hint)]
     assert [(message.id, message.hint) for message in found] == expected
+
+
+@permission_required("chat.veiw_room")
+def misspelt_view(request): ...
+
+
+@permission_required("chat.veiw_room")
+class MisspeltView(View): ...
+
+
+@pytest.mark.parametrize("view", [misspelt_view, MisspeltView])
+def test_a_permission_that_a_view_misspells_is_reported_with_the_place_of_the_view(view, messages, settings):
+    settings.ROOT_URLCONF = (path("", view.as_view() if view is MisspeltView else view),)
+    (message,) = messages(ASGI_APPLICATION=None)
+    assert (message.id, message.hint) == ("channels_wsdeny.W010", "Did you mean 'chat.view_room'?")
+    assert message.obj == f"{__file__}:{inspect.getsourcelines(view)[1]}"
 
 
 @pytest.mark.parametrize(
@@ -253,6 +280,31 @@ def test_a_message_about_a_consumer_begins_with_its_file_and_line(cls, messages)
     assert f"class {cls.__name__}" in "".join(lines[:2])
     (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
     assert str(message).startswith(f"{__file__}:{line}: (channels_wsdeny.")
+
+
+class Wrapper:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
+async def enclosing(app, scope, receive, send):
+    await app(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("application", "code"),
+    [
+        (bare, AsyncWebsocketConsumer),
+        (DenyMiddlewareStack(Wrapper(bare)), Wrapper),
+        (DenyMiddlewareStack(partial(enclosing, bare)), enclosing),
+    ],
+)
+def test_a_message_about_a_missing_stack_or_a_wrapper_begins_with_a_file_and_a_line(application, code, messages):
+    (message,) = messages(application)
+    assert message.obj == f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
 
 
 def test_a_class_of_a_shell_is_named_where_it_has_no_file():

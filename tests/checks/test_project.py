@@ -189,6 +189,7 @@ def test_a_default_policy_for_views_needs_the_mirror(ids):
 def test_a_setting_of_almost_the_right_name_is_reported(messages):
     (message,) = messages(CHANNELS_WS_DENY={"POOL_SIZE": 3})
     assert (message.id, message.msg) == ("channels_wsdeny.W011", "The setting CHANNELS_WS_DENY is read by nothing.")
+    assert message.hint == "Did you mean CHANNELS_WSDENY?"
 
 
 # Middleware around handshakes.
