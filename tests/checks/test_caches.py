@@ -17,7 +17,7 @@ consumer = AsyncWebsocketConsumer.as_asgi()
 
 
 def backend(path):
-    return {"default": {"BACKEND": f"django.core.cache.backends.{path}", "LOCATION": "127.0.0.1:1"}}
+    return {"default": {"BACKEND": f"django.core.cache.backends.{path}"}}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,8 @@ def backend(path):
         ({**backend("redis.RedisCache"), "other": {}}, []),
     ],
 )
-def test_a_cache_that_cannot_count_is_an_error_and_one_that_loses_counts_a_warning(caches, found, ids):
+def test_a_cache_that_cannot_count_is_an_error_and_one_that_loses_counts_a_warning(caches, found, ids, tmp_path):
+    caches = {**caches, "default": {**caches["default"], "LOCATION": str(tmp_path)}}
     app = DenyMiddlewareStack(require(IsStaff() | ~(IsAuthenticated() & Throttle("1/s")))(consumer))
     assert ids(app, CACHES=caches) == found
     assert ids(DenyMiddlewareStack(public(consumer)), CACHES=caches) == []

@@ -389,12 +389,13 @@ async def test_a_cache_that_fails_changes_no_answer_and_is_told(client_with, rec
     assert b"password@" not in response.content
 
 
-def test_it_says_whose_denials_are_shown(client_with, settings, caplog):
+def test_it_says_whose_denials_are_shown(client_with, settings, caplog, tmp_path):
     client = client_with(None)
     assert notes(client.get(url("denial"))) == [
         "The cache is one for each process: these are the denials of this process."
     ]
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": "x"}}
+    file_cache = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": tmp_path}
+    settings.CACHES = {"default": file_cache}
     caplog.set_level(logging.ERROR, "channels_wsdeny")
     assert notes(client.get(url("denial"))) == [
         "The logger channels_wsdeny takes no warnings, so denials are not noted."
