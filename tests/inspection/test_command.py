@@ -68,6 +68,10 @@ def test_routes_lists_every_endpoint_of_the_test_project():
     assert lines[-1] == "39 endpoints: 32 guarded, 7 public, 0 open, 0 perhaps open."
 
 
+def test_the_endpoints_of_the_test_project_fit_into_a_terminal_of_80_columns():
+    assert [line for line in run("routes").splitlines() if len(line) > 80] == []
+
+
 def test_what_protects_an_endpoint_its_name_and_its_notes_are_below_it(site):
     site(None, path("cached/", cache_page(60)(require(IsStaff())(view)), name="cached"), path("open/", view))
     assert run("routes").splitlines()[:6] == [
