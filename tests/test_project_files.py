@@ -6,6 +6,8 @@ import configparser
 import re
 import tomllib
 
+import pytest
+
 import channels_wsdeny
 from tests.support.processes import ROOT
 
@@ -88,6 +90,14 @@ def test_contributors_run_the_commands_of_the_readme():
         assert command in text("CONTRIBUTING.md").splitlines()
     assert "run: .ci/checks\n" in WORKFLOW
     assert "\n.ci/checks\n" in text(".ci/run")
+
+
+@pytest.mark.parametrize(
+    "part", ["nginx-light haproxy", "typescript@7", "manage\\.py demo$' README.md) --setup-only", "benchmarks --quick"]
+)
+def test_the_workflow_has_and_calls_what_the_script_for_everything_does(part):
+    assert part in text(".ci/run")
+    assert part in WORKFLOW
 
 
 def test_what_is_published_was_checked_as_in_the_checks():
