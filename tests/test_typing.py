@@ -22,7 +22,8 @@ pytest.importorskip("mypy")
 pytest.importorskip("pyright")
 pytestmark = pytest.mark.servers
 
-ASGI, CONSUMERS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[:2]
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+ASGI, CONSUMERS, SETTINGS, *SNIPPETS = BLOCKS
 QUICKSTART, TYPES = titled("quickstart.md"), titled("typing.md")
 ROUTING = """
 from typing import Any
@@ -34,10 +35,32 @@ from .consumers import ChatConsumer
 route = path("ws/chat/", ChatConsumer.as_asgi())  # type: ignore[arg-type]  # pyright: ignore
 websocket_urlpatterns: list[Any] = [route]
 """
+#: What the other snippets of the README, one after another, have from a site: `router`, and an app `chat`.
+PRELUDE = """
+from channels.routing import ProtocolTypeRouter
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.types import context_of
+
+router = ProtocolTypeRouter({})
+"""
+#: Those that are whole modules, by the name in their first line.
+MODULES = {name[1]: text for text in SNIPPETS if (name := re.match(r"# (\w+/\w+\.py)\n", text))}
+# The stubs of Channels do not know this key: docs/typing.md says so, and what to write.
+CHECKED = "\n".join([PRELUDE, *(text for text in SNIPPETS if text not in MODULES.values())]).replace(
+    'self.scope["wsdeny"]', "context_of(self.scope)"
+)
 SITES = {
     "typed": {"typedsite.py": (ROOT / "tests/support/typed/site.py").read_text()},
     "documented": {"asgi.py": "", **TYPES},
-    "README": {"asgi.py": ASGI, "chat/consumers.py": CONSUMERS, "chat/routing.py": ROUTING},
+    "README": {
+        "asgi.py": ASGI,
+        "settings.py": SETTINGS,
+        "chat/consumers.py": CONSUMERS,
+        "chat/routing.py": ROUTING,
+        "chat/models.py": "from testproject.chat.models import Room as Room\n",
+        **MODULES,
+        "snippets.py": CHECKED,
+    },
     "quickstart": {
         "asgi.py": QUICKSTART["mysite/asgi.py"],
         "urls.py": QUICKSTART["mysite/urls.py"],
