@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from contextlib import ExitStack
 
 import pytest
@@ -10,6 +11,9 @@ from tests.support.live import Site
 @pytest.fixture(scope="session")
 def start_site(tmp_path_factory):
     """A function that starts two servers, uvicorn and Daphne, on one database and one Redis."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:  # The servers inherit it: some tests open thousands of sockets.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard if 0 <= hard < 8192 else 8192), hard))
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(Site.running(tmp_path_factory.mktemp("live"), **options))
 

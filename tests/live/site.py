@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from datetime import timedelta
 from pathlib import Path
 
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
@@ -15,8 +17,10 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.http import HttpResponse
 from django.urls import path
+from django.utils import timezone
 
 from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny.live import revoke
 from tests.support.policies import AsyncCheck
 
 
@@ -46,12 +50,30 @@ async def wait_for_file(request):
     return True
 
 
+class Hanging(Echo):
+    """Never returns from its disconnect()."""
+
+    async def disconnect(self, code):
+        await asyncio.Event().wait()
+
+
+class SyncHanging(SyncEcho):
+    """Returns from its disconnect() once the test is over."""
+
+    def disconnect(self, code):
+        until = time.monotonic() + 60
+        while not Path(os.environ["LIVE_FILES"], "go").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+
+
 sockets = {
     "members": login_required(type("Members", (Echo,), {})).as_asgi(),
     "sync": login_required(type("SyncMembers", (SyncEcho,), {})).as_asgi(),
     "editors": permission_required("auth.change_user")(type("Editors", (Echo,), {})).as_asgi(),
     "public": public(type("Public", (Echo,), {})).as_asgi(),
     "raw": raw,
+    "hanging": login_required(Hanging).as_asgi(),
+    "sync-hanging": login_required(SyncHanging).as_asgi(),
     "waiting": require(AsyncCheck(wait_for_file))(type("Waiting", (Echo,), {})).as_asgi(),
 }
 
@@ -71,6 +93,13 @@ def change(request, what):
         update_session_auth_hash(request, request.user)
     elif what == "take":
         Group.objects.get(name="editors").permissions.clear()
+    elif what == "shorten":
+        request.session.set_expiry(timezone.now() + timedelta(seconds=6))
+    elif what == "ban":
+        revoke(user=user, reason=f"banned {user.username}")
+    elif what == "crowd":
+        crowd = [get_user_model()(username=f"user{number}") for number in range(int(request.GET["count"]))]
+        get_user_model().objects.bulk_create(crowd)
     return HttpResponse("done")
 
 

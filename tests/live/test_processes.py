@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.clients import GUARD
-from tests.support.live import GRANIAN, HYPERCORN, Client, close_of, is_open
+from tests.support.live import GRANIAN, HYPERCORN, Client, Site, close_of, is_open
 from tests.support.processes import run_python
 
 pytestmark = pytest.mark.servers
@@ -41,6 +45,37 @@ def test_a_group_that_loses_a_permission_closes_the_sockets_that_need_it(site):
     assert all(map(is_open, others))
 
 
+def test_a_permission_that_the_admin_takes_from_a_group_closes_the_sockets_that_need_it(site):
+    anna, boss = Client(site, "anna"), Client(site, "boss")
+    affected, others = open_all(anna, "editors"), [*open_all(anna, "members"), *open_all(boss, "editors")]
+    key = re.search(r"/admin/auth/group/(\d+)/change/", boss.admin("auth/group"))[1]
+    boss.admin(f"auth/group/{key}/change", name="editors")  # No permission is ticked.
+    assert {close_of(socket) for socket in affected} == {(4403, "permission_denied")}
+    assert all(map(is_open, others))
+
+
+def test_a_consumer_that_hangs_in_its_disconnect_is_ended(site):
+    anna = Client(site, "anna")
+    sockets, logs = open_all(anna, "hanging"), [server.log_from_here() for server in site.servers]
+    anna.do("logout")
+    assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
+    for server, log in zip(site.servers, logs, strict=True):
+        server.wait_for("did not end within 5.0 s", log)
+    assert json.loads(site.manage("wsdeny", "sockets", "--json")) == []
+
+
+def test_a_synchronous_consumer_that_hangs_in_its_disconnect_keeps_no_connection_open(site):
+    """Its thread cannot be ended, and it is the one in which Channels calls all consumers."""
+    anna, berta = Client(site, "anna"), Client(site, "berta")
+    sockets, others = open_all(anna, "sync-hanging"), open_all(berta, "raw")
+    anna.do("logout")
+    try:
+        assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
+        assert all(map(is_open, others))
+    finally:
+        Path(site.environment["LIVE_FILES"], "go").touch()
+
+
 def test_a_new_password_closes_the_sockets_of_other_sessions(site):
     anna, elsewhere = Client(site, "anna"), Client(site, "anna")
     own, affected = open_all(anna, "members"), open_all(elsewhere, "members")
@@ -67,10 +102,10 @@ def test_the_commands_list_sockets_and_close_them(site):
 def test_the_admin_lists_sockets_of_both_servers_and_closes_the_selected_one(site, via):
     anna, boss = Client(site, "anna"), Client(site, "boss")
     others, selected = [*open_all(anna, "members"), anna.open("public", via)], anna.open("members", 1 - via)
-    page = boss.admin("opensocket", via)
+    page = boss.admin("channels_wsdeny_admin/opensocket", via)
     keys = re.findall(r'name="_selected_action" value="(.*?)"', page)
     assert (len(keys), page.count("/ws/public/</bdi>"), "No channel layer" in page) == (4, 1, False)
-    boss.admin("opensocket", via, _selected_action=keys[:1], post="yes")  # The newest is first.
+    boss.admin("channels_wsdeny_admin/opensocket", via, _selected_action=keys[:1], post="yes")  # The newest is first.
     assert close_of(selected) == (4403, "revoked")
     assert all(map(is_open, others))
 
@@ -81,9 +116,66 @@ def test_the_admin_lists_denials_of_both_servers(site):
         with pytest.raises(InvalidStatus):
             boss.open(f"nowhere/{server}", server)
     deadline = time.monotonic() + GUARD
-    while not all(path in boss.admin("denial", server) for path in paths for server in (0, 1)):
+    while not all(path in boss.admin("channels_wsdeny_admin/denial", server) for path in paths for server in (0, 1)):
         assert time.monotonic() < deadline, "The denials are not listed."
         time.sleep(0.1)
+
+
+async def crowd_of(site, clients):
+    """Ten sockets for each of many users, over both servers; and the closes of all, once each user was banned."""
+    async with AsyncExitStack() as stack:
+        sockets = [
+            await stack.enter_async_context(
+                connect(
+                    f"ws://127.0.0.1:{server.port}/ws/members/",
+                    additional_headers={"Cookie": client.cookie},
+                    open_timeout=GUARD,
+                    proxy=None,
+                )
+            )
+            for client in clients
+            for server in site.servers * 5
+        ]
+        for number, client in enumerate(clients):
+            await asyncio.to_thread(client.do, "ban", number % 2, name=f"user{number}")
+        async with asyncio.timeout(GUARD):
+            await asyncio.gather(*(socket.wait_closed() for socket in sockets))
+        return Counter((socket.close_code, socket.close_reason) for socket in sockets)
+
+
+def test_two_thousand_sockets_are_closed_by_two_hundred_revocations_and_no_others(site):
+    berta = Client(site, "berta")
+    berta.do("crowd", count=200)
+    others = open_all(berta, "members")
+    clients = [Client(site, f"user{number}") for number in range(200)]
+    closes = asyncio.run(crowd_of(site, clients))
+    assert closes == {(4403, f"banned user{number}"): 10 for number in range(200)}
+    assert all(map(is_open, others))
+
+
+@pytest.fixture(scope="module", params=["db", "cached_db", "cache", "file", "signed_cookies"])
+def engine_site(request, tmp_path_factory):
+    """Two servers, with each of Django's session engines."""
+    with Site.running(tmp_path_factory.mktemp("engine"), engine=request.param) as site:
+        yield site
+
+
+def test_a_log_out_closes_the_sockets_of_a_session_of_every_engine(engine_site):
+    anna, berta = Client(engine_site, "anna"), Client(engine_site, "berta")
+    affected, others = open_all(anna, "members"), open_all(berta, "members")
+    anna.do("logout")
+    assert {close_of(socket) for socket in affected} == {(4401, "session_ended")}
+    assert all(map(is_open, others))
+
+
+def test_a_session_that_expires_closes_its_sockets(engine_site):
+    if "signed_cookies" in engine_site.environment["LIVE_ENGINE"]:
+        pytest.skip("Django takes a signed cookie for SESSION_COOKIE_AGE, whatever the session says.")
+    anna, berta = Client(engine_site, "anna"), Client(engine_site, "berta")
+    anna.do("shorten")
+    affected, others = open_all(anna, "members"), open_all(berta, "members")
+    assert {close_of(socket) for socket in affected} == {(4401, "session_expired")}
+    assert all(map(is_open, others))
 
 
 def test_sockets_end_on_hypercorn_and_granian_too(start_site):
@@ -284,6 +376,18 @@ def test_a_process_that_was_killed_is_not_listed_any_more(start_site):
     site.servers[1].popen.kill()
     site.servers[1].popen.wait()
     assert len(json.loads(site.manage("wsdeny", "sockets", "--json"))) == 1
+
+
+@pytest.mark.parametrize("layer", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])
+def test_what_happens_after_a_process_was_killed_closes_the_sockets_of_the_others(layer, start_site):
+    site = start_site(layer=layer)
+    anna, berta = Client(site, "anna"), Client(site, "berta")
+    affected, other = open_all(anna, "members")[0], open_all(berta, "members")[0]
+    site.servers[1].popen.kill()
+    site.servers[1].popen.wait()
+    site.manage("shell", "-v0", "-c", "from tests.live.site import end_sessions; end_sessions('anna')")
+    assert close_of(affected) == (4401, "session_ended")
+    assert is_open(other)
 
 
 @pytest.mark.parametrize("how", ["sigterm", "command"])

@@ -46,8 +46,8 @@ class Client:
                     self.cookie = line.partition(";")[0]
 
     def admin(self, page, server=0, **form):
-        """A page of the admin of this package, as text; what `form` is posted to it."""
-        url = f"http://127.0.0.1:{self.site.servers[server].port}/admin/channels_wsdeny_admin/{page}/"
+        """A page of the admin, as text; what `form` is posted to it."""
+        url = f"http://127.0.0.1:{self.site.servers[server].port}/admin/{page}/"
         token = "token" * 6 + "to"
         data = urlencode({**form, "csrfmiddlewaretoken": token}, doseq=True).encode() if form else None
         headers = {"Cookie": f"{self.cookie}; csrftoken={token}"}
