@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from channels import DEFAULT_CHANNEL_LAYER
@@ -69,6 +70,11 @@ def _xor(data: bytes, old_key: str) -> bytes:
 def name_of_row(row: Model) -> str:
     """What stands for a row that is credentials: its primary key may be the token itself."""
     return hash_key(f"{cast('Any', row)._meta.concrete_model._meta.label}:{row.pk}")
+
+
+@lru_cache(maxsize=256)  # Many sockets are for few hosts, and all are looked at in one step.
+def _domain(host: str) -> str:
+    return split_domain_port(host)[0]
 
 
 class Socket:
@@ -125,7 +131,7 @@ class Socket:
         """The host that its handshake was for, without the port."""
         request: Any = self.opened.context.request
         host = None if settings.USE_X_FORWARDED_HOST else request.header(b"host")  # `get_host` would build META.
-        return split_domain_port(request.get_host() if host is None else host.decode("latin1"))[0]
+        return _domain(request.get_host() if host is None else host.decode("latin1"))
 
     def describe(self, process: str) -> dict[str, Any]:
         """What `sockets()` tells of it; `process` is the name of this process."""
