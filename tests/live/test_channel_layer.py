@@ -171,11 +171,14 @@ async def test_sockets_of_other_processes_are_listed(layer):
 
 
 async def test_a_process_tells_another_of_its_sockets(layer):
+    began = time.time()
     socket = await opened_by(Switch())
     mine = await layer.new_channel()
     await say(layer, 1, asks={"channel": mine, "name": "x"})
     reply = await layer.receive(mine)
-    assert (reply["reply"], [each["path"] for each in reply["sockets"]]) == ("x", ["/room/"])
+    (told,) = reply["sockets"]
+    assert (reply["reply"], told["path"]) == ("x", "/room/")
+    assert began <= told["since"] <= time.time()
     await socket.leave()
 
 
@@ -283,6 +286,7 @@ async def test_the_sockets_of_several_event_loops_are_closed(layer):
     thread.start()
     await until(ready.is_set)
     assert len(registry.sockets()) == 2
+    assert len(layer.groups[channel_layer.GROUP]) == 1  # One subscription for all event loops.
     await say(layer, 1, {"kind": "revoke", "path": "/room/", "code": 4403, "reason": ""})
     assert (await mine.close())[0] == 4403
     await until(lambda: not thread.is_alive())

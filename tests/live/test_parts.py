@@ -15,6 +15,7 @@ from django.db import OperationalError
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import HasPermission, InGroup, IsStaff, MaxConnections, Throttle, UserPassesTest
 from tests.live.test_rechecks import Switch, update, user
@@ -66,6 +67,24 @@ async def test_a_stream_that_loses_its_policy_is_closed_by_itself(users, headers
     assert sent[2:] == [{"type": "websocket.close", "code": 4409, "reason": "Too late."}] * 2
     assert codes == [4409, 4409]
     await alice.stays()
+
+
+async def test_a_socket_with_open_streams_is_closed_and_they_with_it(users, headers_of):
+    codes, sent = [], []
+
+    @require(Switch())
+    class Child(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            codes.append(code)
+
+    alice = await Opened(demultiplexer(Child.as_asgi(), sent), headers=headers_of("alice")).accepted()
+    for _ in range(2):
+        alice.server.events.put_nowait(NEXT)
+    await until(lambda: len(sent) == 2)
+    await arevoke(user=users["alice"], reason="spam")
+    assert await alice.close() == (4403, "spam")
+    assert len(codes) == 2
+    assert registry.sockets() == []
 
 
 async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(users, headers_of, change):

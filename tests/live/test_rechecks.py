@@ -132,6 +132,23 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     await free.stays()
 
 
+async def test_only_the_sockets_of_the_user_who_has_changed_are_asked_again(world, headers_of, change):
+    policies = {name: Switch() for name in ("alice", "bob")}
+    opened = [await Opened(consumer(each), headers=headers_of(name)).accepted() for name, each in policies.items()]
+    await change(update(first_name="Alice"))
+    await until(lambda: policies["alice"].asked == 2)
+    assert policies["bob"].asked == 1
+    for each in opened:
+        await each.stays()
+
+
+async def test_without_a_channel_layer_a_change_closes_the_sockets_of_its_process(world, headers_of, change, settings):
+    settings.CHANNEL_LAYERS = {}
+    alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    await change(update(is_staff=False))
+    assert await alice.close() == (4403, "permission_denied")
+
+
 def rolled_back():
     with transaction.atomic():
         user().groups.clear()

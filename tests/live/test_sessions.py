@@ -139,10 +139,8 @@ async def test_asynchronous_code_ends_sessions_too(engine, request_of, change):
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_consumer_that_logs_its_user_out_by_channels_closes_the_sockets_of_the_session(
-    request_of, change, settings
+    engine, request_of, change
 ):
-    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
-
     class Leaving(AsyncWebsocketConsumer):
         async def receive(self, **received):
             await channels_logout(self.scope)
@@ -215,7 +213,7 @@ def expire_in(**lasts):
     cache.clear()
 
 
-@pytest.mark.parametrize("engine", ["cached_db", "file", "signed_cookies"], indirect=True)
+@pytest.mark.parametrize("engine", ["cached_db", "cache", "file", "signed_cookies"], indirect=True)
 async def test_a_session_that_expires_closes_its_sockets(engine, request_of, change, settings, monkeypatch):
     monkeypatch.setattr(scheduler, "_LOOKING", 60)
     request = await change(request_of)
