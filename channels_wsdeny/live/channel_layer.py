@@ -222,6 +222,7 @@ class Subscription:
                 self._received.clear()
                 self.tried.set()
                 registry.handle({"kind": "all"})  # What has happened before was not heard.
+                await sender.send_now({"channel": self.channel})  # It may die before its first heartbeat.
                 while True:
                     message = await self.layer.receive(self.channel)
                     try:

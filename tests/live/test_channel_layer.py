@@ -192,6 +192,13 @@ async def test_the_channel_of_a_process_that_is_silent_is_taken_out_of_the_group
     await socket.leave()
 
 
+async def test_the_channel_of_a_process_is_told_before_its_first_heartbeat(layer, settings):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 3600}
+    socket = await opened_by(Switch())
+    assert [message["channel"] for message in layer.sent] == [channel_layer.sender.subscription.channel]
+    await socket.leave()
+
+
 # Processes without an event loop
 
 
