@@ -265,4 +265,4 @@ def test_an_item_that_is_not_there_is_an_error_of_usage(run_command, capsys):
     with pytest.raises(SystemExit) as exit_:
         run_command("--only", "99")
     assert exit_.value.code == 2
-    assert "items are numbered 1 to 10" in capsys.readouterr().err
+    assert "items are numbered 1 to 11" in capsys.readouterr().err

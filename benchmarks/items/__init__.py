@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import accepts, credentials, crowds, denials, growth, memory, mirror, overload, queries, wire
+from . import accepts, credentials, crowds, denials, growth, memory, mirror, overload, queries, steps, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,4 +23,5 @@ ITEMS: dict[int, Callable[[Plan], Report]] = {
     8: growth.run,
     9: overload.run,
     10: credentials.run,
+    11: steps.run,
 }
