@@ -601,7 +601,7 @@ def sites(draw):
         None if patient else draw(st.none() | st.integers(0, 12)),
         None if patient else draw(st.none() | st.integers(0, 30)),
         draw(st.integers(0, 2)),
-        tuple(draw(st.lists(st.sampled_from(HEADERS), max_size=3))),
+        tuple(draw(st.lists(st.sampled_from(HEADERS), max_size=3, unique_by=lambda pair: pair[0]))),
         draw(st.sampled_from([True, True, False])),
     )
 
