@@ -117,7 +117,7 @@ def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None
 
 
 def watch_credentials(model: type[Model]) -> None:
-    """Have the deletion of a row of `model`, which is somebody's credentials, close the sockets that it let in."""
+    """Have the deletion of a row of `model`, which holds credentials, close the sockets that it let in."""
     for each in {model, model._meta.concrete_model}:
         _connect(post_delete, _credentials_deleted, each)
 
