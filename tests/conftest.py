@@ -5,6 +5,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
@@ -23,6 +24,9 @@ from tests.support.site import Site
 from tests.support.threads import Gate
 from tests.support.transports import DJANGO
 
+# A slow machine fails no test: hypothesis has a deadline of a fifth of a second by default.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 # Passwords of tests are no secrets; Django's own hasher takes a quarter of a second for each.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
