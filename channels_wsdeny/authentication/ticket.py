@@ -106,7 +106,7 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
         is_kept = get_cache(cache).add(_KEY + number, tuple(ticket), TICKET_AGE)
     except Exception as error:
         if not is_unreachable(error):
-            raise
+            raise  # pragma: no cover - a fault of the cache, and no outage
         raise Deny(503) from error  # else it would be a 500 of the view
     if not is_kept:
         raise Deny(503)

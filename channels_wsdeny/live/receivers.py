@@ -48,7 +48,7 @@ def connect() -> None:
     registry.on_credentials = watch_credentials
     for model in apps.get_models():
         if not _TOKENS.isdisjoint(f"{base.__module__}.{base.__name__}" for base in model.__mro__):
-            watch_credentials(model)
+            watch_credentials(model)  # pragma: no cover - such apps are installed in processes of their own
     if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return
     # Imported here: models need loaded apps.
@@ -122,7 +122,12 @@ def watch_credentials(model: type[Model]) -> None:
         _connect(post_delete, _credentials_deleted, each)
 
 
-def _credentials_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+# Sites whose credentials are rows are processes of their own in tests.
+
+
+def _credentials_deleted(  # pragma: no cover - see above
+    sender: Any, instance: Any, using: str, **kwargs: Any
+) -> None:
     tell({"kind": "credentials", "credentials": name_of_row(instance)}, using)
     if getattr(instance, "user_id", None) is not None:  # Streams may have credentials of their own.
         _tell_users([instance.user_id], using)

@@ -384,7 +384,7 @@ class Registry:
             return set().union(*(self._by_session.get(name, ()) for name in event["sessions"]))
         if kind == "users":
             return set().union(*(self._by_user.get(name, ()) for name in event["users"]))
-        if kind == "credentials":
+        if kind == "credentials":  # pragma: no cover - as in receivers
             return set(self._by_credentials.get(event["credentials"], ()))
         if kind in {"all", "group"}:
             return set(self.by_socket.values())

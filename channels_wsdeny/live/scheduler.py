@@ -86,7 +86,7 @@ class Scheduler:
         kind = event["kind"]
         if kind == "session":
             self.close(sockets, 4401, SESSION_ENDED)
-        elif kind == "credentials":
+        elif kind == "credentials":  # pragma: no cover - as in receivers
             self.close(sockets, 4401, "invalid_credentials")
         elif kind in {"revoke", "each"}:
             self.close(sockets, event["code"], event["reason"])
