@@ -35,7 +35,7 @@ def _warn_of_installed_apps() -> None:
             "'channels_wsdeny' is not in INSTALLED_APPS, so its system checks, commands and `runserver` are missing, "
             "and a log-out closes no open socket. Put it there, before 'daphne'.\n"
         )
-    elif "daphne" in names[: names.index("channels_wsdeny")]:  # pragma: no cover - as above
+    elif "daphne" in names[: names.index("channels_wsdeny")]:  # pragma: no cover - in a process
         sys.stderr.write(
             "'daphne' is before 'channels_wsdeny' in INSTALLED_APPS, so `runserver` is Daphne's, which denies every "
             "handshake with a bare 403. Put 'channels_wsdeny' before it.\n"

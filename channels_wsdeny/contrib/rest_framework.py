@@ -339,8 +339,9 @@ def _check_classes(view: Any) -> None:
         if _allows_safe_methods(leaf):
             warn_once(
                 f"rest_framework {dotted_name(leaf)}",
-                f"{leaf.__name__} tells safe methods from others, and a WebSocket handshake is a GET: whoever may read "
-                "gets the socket. Give RestFramework() a permission class that does not look at the method.",
+                f"{leaf.__name__} tells safe methods from others, and a WebSocket handshake is a GET: every "
+                "user who may read gets the socket. Give RestFramework() a permission class that does not look at the "
+                "method.",
             )
 
 

@@ -864,7 +864,7 @@ class WebSocketHandler(AppHandler):
             if kind == "websocket.accept":
                 raise ValueError("'websocket.accept' was sent twice.")
             await self._connection.send(message)  # pragma: no cover - It was accepted just now, in random sites.
-            return  # pragma: no cover - as above
+            return  # pragma: no cover - in random sites
         if self.state is State.DENIED:
             raise HandshakeDenied(f"The handshake was denied already; {kind!r} cannot be sent.")
         answer = self._answer_of(message)

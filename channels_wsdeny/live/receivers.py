@@ -244,16 +244,14 @@ def watch_engine(engine: Any) -> None:
 
     @functools.wraps(save)
     def watched_save(self: Any, must_create: bool = False) -> None:
-        key = self.session_key
-        with _Telling(self) as telling:
-            save(self, must_create)
+        key, telling = self.session_key, _Telling(self)  # Not entered: an engine may delete as it saves.
+        save(self, must_create)
         telling.saved(key, self.session_key)
 
     @functools.wraps(asave)
     async def watched_asave(self: Any, must_create: bool = False) -> None:
-        key = self.session_key
-        with _Telling(self) as telling:
-            await asave(self, must_create)
+        key, telling = self.session_key, _Telling(self)
+        await asave(self, must_create)
         telling.saved(key, self.session_key)
 
     engine.delete, engine.adelete = watched_delete, watched_adelete

@@ -23,6 +23,7 @@ from django.utils import timezone
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public
 from channels_wsdeny.live import arevoke, expiry, scheduler
+from channels_wsdeny.live.receivers import watch_engine
 from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
 from tests.support.clients import cookie_header
 from tests.support.opened import Opened
@@ -306,3 +307,16 @@ async def test_credentials_that_expire_close_their_socket(make, request_of, chan
 @pytest.mark.parametrize("credentials", [None, {}, {"exp": None}, "token", Token(expiry=None), object()])
 def test_credentials_without_an_expiry_never_expire(credentials):
     assert expiry.credentials_expiry(credentials) is None
+
+
+async def test_an_engine_that_deletes_as_it_saves_closes_the_sockets_of_the_session(
+    users, sessions, headers_of, change
+):
+    class Emptying(type(sessions["alice"])):
+        def save(self, must_create=False):
+            self.delete()
+
+    watch_engine(Emptying)
+    alice = await Opened(members, headers=headers_of("alice")).accepted()
+    await change(Emptying(sessions["alice"].session_key).save)
+    assert await alice.close() == (4401, "session_ended")
