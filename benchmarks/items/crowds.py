@@ -20,6 +20,9 @@ _CONTENDERS = (OURS, BY_HAND)
 #: The size that the targets are about.
 _MANY = 50
 _POOL_SIZES = (1, 2, 4, 8, 16, 32, 64)
+#: Those that wait longest are let in, too: an answer of 503 would be a failure here.
+_PATIENT = {"CHANNELS_WSDENY": {"POLICY_TIMEOUT": 60.0}}
+_LIFTED = "POLICY_TIMEOUT is lifted, or those that wait longest would get a 503."
 
 
 def run(plan: Plan) -> Report:
@@ -29,7 +32,8 @@ def run(plan: Plan) -> Report:
     # Each turn is long, and the first one is as good as any: what it needs was made when it was verified.
     options = {"rounds": rounds, "seconds": seconds, "warm_up": False}
     cases = {str(size): _crowd(size) for size in sizes} | {"open": _crowd(_MANY, open_socket=True)}
-    results = plan.take_turns([plan.worker(each, cases) for each in _CONTENDERS], **options)
+    ours = plan.worker(OURS, cases, settings=_PATIENT)
+    results = plan.take_turns([ours, plan.worker(BY_HAND, cases)], **options)
     pool_cases = {"crowd": _crowd(_MANY), "open": _crowd(_MANY, open_socket=True)}
     pools = _POOL_SIZES[3::3] if plan.quick else _POOL_SIZES
     curve = plan.take_turns(
@@ -44,14 +48,14 @@ def _crowd(size: int, *, open_socket: bool = False) -> Case:
 
 
 def _pool_of(size: int) -> dict[str, object]:
-    return {"CHANNELS_WSDENY": {"POOL_SIZE": size, "POLICY_TIMEOUT": 60.0}}
+    return {"CHANNELS_WSDENY": {**_PATIENT["CHANNELS_WSDENY"], "POOL_SIZE": size}}
 
 
 def _table(results: Results, sizes: tuple[int, ...]) -> Table:
     table = Table(
         "4a. Handshakes a second (accepted session users) while every query takes 10 ms",
         [f"{size} at once" for size in sizes],
-        notes=["Each handshake makes four queries."],
+        notes=[f"Each handshake makes four queries. {_LIFTED}"],
     )
     for each in _CONTENDERS:
         cells = (results.cell(each.name, str(size), "handshakes per second") for size in sizes)
@@ -74,7 +78,7 @@ def _curve(results: Results, pools: tuple[int, ...]) -> Table:
     table = Table(
         f"4c. Ours by POOL_SIZE, with {_MANY} at once",
         ("handshakes/s", "echoes meanwhile / alone"),
-        notes=["POLICY_TIMEOUT is lifted, for the smallest pools would answer the last ones 503."],
+        notes=[_LIFTED],
     )
     for size in pools:
         crowd = results.cell(str(size), "crowd", "handshakes per second")
