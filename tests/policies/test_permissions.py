@@ -81,7 +81,7 @@ class NamedAlice(UserPolicy):
         (HasPermission("auth.add_user"), {"root"}, 401),
         (NamedAlice(), {"alice"}, 401),
     ],
-    ids=repr,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else repr(value),
 )
 async def test_a_policy_allows_these_users_and_asks_anonymous_ones_to_log_in(policy, allowed, for_anonymous):
     expected = {name: 101 if name in allowed else policy.status for name in USERS} | {"anonymous": for_anonymous}
@@ -121,7 +121,7 @@ async def is_alice(user):
     return user.username == "alice"
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value).partition(" object at")[0])
 async def test_exactly_true_allows(wrong):
     async def asynchronous(user):
         return wrong
