@@ -631,7 +631,7 @@ def hold(site):
 
 
 LIMITS = {"ACCEPT_TIMEOUT": 0.02, "POLICY_TIMEOUT": GUARD}
-#: How many random sites to try, different ones each time; without it the same 20,000.
+#: How many random sites to try, different ones each time; without it the same 10,000.
 EXAMPLES = os.environ.get("EXAMPLES")
 unhurried = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -643,7 +643,7 @@ def test_nothing_is_accepted_that_the_model_forbids(site):
 
 
 @pytest.mark.random
-@settings(unhurried, max_examples=int(EXAMPLES or 20000), derandomize=EXAMPLES is None)
+@settings(unhurried, max_examples=int(EXAMPLES or 10000), derandomize=EXAMPLES is None)
 @given(sites())
 def test_nothing_is_accepted_that_the_model_forbids_in_many_sites(site):
     hold(site)
