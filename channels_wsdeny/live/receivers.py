@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib import auth
 from django.core.signals import setting_changed
 from django.db import router, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
@@ -52,26 +53,36 @@ def connect() -> None:
     if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return
     # Imported here: models need loaded apps.
-    from django.contrib.auth import get_user_model  # noqa: PLC0415
-    from django.contrib.auth.models import Group, Permission  # noqa: PLC0415
+    from django.contrib.auth.models import Group  # noqa: PLC0415
 
-    user_model: Any = get_user_model()
+    user_model: Any = auth.get_user_model()
     for model in apps.get_models(include_auto_created=True):
-        if issubclass(model, user_model):
-            _connect(post_save, _user_saved, model)
-            _connect(post_delete, _user_deleted, model)
-        elif any(  # pragma: no cover - django-guardian is installed in a process of its own
-            f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__
-        ):
-            _connect(post_save, _object_permission_changed, model)
-            _connect(post_delete, _object_permission_changed, model)
+        watch_model(model)
     for name in ("groups", "user_permissions"):
         field = getattr(user_model, name, None)
         if field is not None and hasattr(field, "through"):
             _connect(m2m_changed, functools.partial(_users_changed, user_model, name), field.through)
     _connect(m2m_changed, _group_permissions_changed, Group.permissions.through)
-    _connect(pre_delete, functools.partial(_group_deleted, user_model), Group)
-    _connect(post_delete, _permission_deleted, Permission)
+
+
+def watch_model(model: type[Model]) -> None:
+    """Have the changes of `model` tell, if it is that of users, groups or permissions, or a proxy of one."""
+    from django.contrib.auth.models import Group, Permission  # noqa: PLC0415
+
+    if issubclass(model, auth.get_user_model()):
+        _connect(post_save, _user_saved, model)
+        _connect(post_delete, _user_deleted, model)
+    elif issubclass(model, Group):
+        _connect(post_save, _group_saved, model)
+        _connect(pre_delete, _group_deleted, model)
+    elif issubclass(model, Permission):
+        _connect(post_save, _permission_changed, model)
+        _connect(post_delete, _permission_changed, model)
+    elif any(  # pragma: no cover - django-guardian is installed in a process of its own
+        f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__
+    ):
+        _connect(post_save, _object_permission_changed, model)
+        _connect(post_delete, _object_permission_changed, model)
 
 
 _connected: list[Any] = []
@@ -178,14 +189,21 @@ def _group_permissions_changed(
             tell({"kind": "group", "group": str(key)}, using)
 
 
-def _group_deleted(user_model: Any, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+def _group_saved(sender: Any, instance: Any, using: str, created: bool, **kwargs: Any) -> None:
+    if not created:  # It may have another name.
+        tell({"kind": "group", "group": str(instance.pk)}, using)
+
+
+def _group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    user_model: Any = auth.get_user_model()
     if hasattr(user_model, "groups"):
         users = user_model._base_manager.using(using).filter(groups=instance)
         _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)
 
 
-def _permission_deleted(sender: Any, using: str, **kwargs: Any) -> None:
-    tell({"kind": "all"}, using)
+def _permission_changed(sender: Any, using: str, created: bool = False, **kwargs: Any) -> None:
+    if not created:
+        tell({"kind": "all"}, using)
 
 
 # The session engine

@@ -13,6 +13,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.http import Http404, HttpResponse
+from django.test.utils import isolate_apps
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject, lazystr
 
@@ -22,7 +23,7 @@ from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
-from channels_wsdeny.live import arevoke, expiry, scheduler
+from channels_wsdeny.live import arevoke, expiry, receivers, scheduler
 from channels_wsdeny.live import registry as live_registry
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
@@ -75,6 +76,18 @@ def update(**values):
 
 
 EDITOR, DELETER = HasPermission("auth.change_user"), HasPermission("auth.delete_user")
+
+
+def rename(row, **values):
+    for name, value in values.items():
+        setattr(row, name, value)
+    row.save()
+
+
+def change_user():
+    return Permission.objects.get(codename="change_user")
+
+
 CHANGES = {
     "no staff": (IsStaff(), update(is_staff=False), 4403, "alice"),
     "inactive": (IsStaff(), update(is_active=False), 4401, "alice"),
@@ -90,22 +103,24 @@ CHANGES = {
     "groups.set": (EDITOR, lambda: user().groups.set([]), 4403, "alice"),
     "group_set.remove": (
         EDITOR,
-        lambda: Permission.objects.get(codename="change_user").group_set.remove(group()),
+        lambda: change_user().group_set.remove(group()),
         4403,
         "both",
     ),
     "user_set.remove": (EDITOR, lambda: group().user_set.remove(user()), 4403, "alice"),
     "user_set.clear": (EDITOR, lambda: group().user_set.clear(), 4403, "both"),
     "the group is deleted": (EDITOR, lambda: group().delete(), 4403, "both"),
+    "the group is renamed": (InGroup("editors"), lambda: rename(group(), name="former editors"), 4403, "both"),
     "permissions.clear": (EDITOR, lambda: group().permissions.clear(), 4403, "both"),
     "permissions.remove": (EDITOR, lambda: group().permissions.remove(*group().permissions.all()), 4403, "both"),
-    "group_set.clear": (EDITOR, lambda: Permission.objects.get(codename="change_user").group_set.clear(), 4403, "both"),
+    "group_set.clear": (EDITOR, lambda: change_user().group_set.clear(), 4403, "both"),
     "the permission is deleted": (
         EDITOR,
-        lambda: Permission.objects.get(codename="change_user").delete(),
+        lambda: change_user().delete(),
         4403,
         "both",
     ),
+    "the permission is renamed": (EDITOR, lambda: rename(change_user(), codename="alter_user"), 4403, "both"),
     "user_permissions.clear": (DELETER, lambda: user().user_permissions.clear(), 4403, "alice"),
     "permission.user_set.clear": (
         DELETER,
@@ -130,6 +145,19 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     else:
         await bob.stays()
     await free.stays()
+
+
+@pytest.mark.parametrize(("name", "policy"), [("group", InGroup("editors")), ("permission", EDITOR)])
+@isolate_apps("django.contrib.auth")
+async def test_a_change_by_a_proxy_of_a_model_counts(name, policy, world, headers_of, change):
+    model, values = (Group, {"name": "former editors"}) if name == "group" else (Permission, {"codename": "alter_user"})
+    meta = type("Meta", (), {"proxy": True, "app_label": "auth"})
+    proxy = type("Proxy", (model,), {"__module__": __name__, "Meta": meta})
+    receivers.watch_model(proxy)
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    found = {"name": "editors"} if name == "group" else {"codename": "change_user"}
+    await change(lambda: rename(proxy.objects.get(**found), **values))
+    assert (await alice.close())[0] == 4403
 
 
 async def test_only_the_sockets_of_the_user_who_has_changed_are_asked_again(world, headers_of, change):
