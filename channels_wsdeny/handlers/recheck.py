@@ -23,7 +23,7 @@ from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.context import RequestContext
 from ..http.exception_handler import denial_of
-from ..http.request import HandshakeRequest, anonymous_user, authentication_of
+from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
 from ..policies.base import And, Not, Or, Policy
 from ..policies.runner import Checks, PolicyCheck, run_checks
 
@@ -45,7 +45,7 @@ _GRACE = 1.0
 class Grant:
     """What let a socket in at one layer: the policies, and the request that they allowed."""
 
-    __slots__ = ("first_id", "obj", "policies", "request", "session_key", "session_user_id", "user_id")
+    __slots__ = ("first_id", "is_anonymous", "obj", "policies", "request", "session_key", "session_user_id", "user_id")
 
     def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
         self.request, self.policies = request, policies
@@ -55,6 +55,7 @@ class Grant:
         self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
+        self.is_anonymous = not getattr(user, "is_authenticated", False)
         self.session_user_id = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
         #: That of the user whom a middleware has replaced, as one for impersonation does.
         self.first_id: str | None = None
@@ -156,8 +157,6 @@ def _set_user(request: Any, grant: Grant) -> None:
             authenticate_by(request, authentication)
     elif is_known and (name is None or name != grant.session_user_id):  # by a wrapper, hook or policy
         request.user = SimpleLazyObject(lambda: _reload(user))
-    elif not (is_known or old.user_setters):
-        request.user = anonymous_user()
     # Else it is that of the session, which the request has by itself.
 
 
@@ -170,7 +169,7 @@ def _reload(user: Any) -> Any:
 
 
 class _IsSameUser:
-    """Load the user, and deny if it is not the one that was allowed."""
+    """Load the user, and deny if it is not the one that was allowed. One that was anonymous stays so."""
 
     def __init__(self, grant: Grant, users: dict[Any, Any]) -> None:
         self._grant, self._users = grant, users
@@ -184,6 +183,9 @@ class _IsSameUser:
     def run(self, request: Any) -> Denial | None:
         grant = self._grant
         if grant.user_id is None:
+            user = known_user(request)
+            if grant.is_anonymous and (user is None or user.is_authenticated):
+                request.user = anonymous_user()  # Its session may have a user by now, or a hook had taken that away.
             return None
         key = (grant.session_key, request.header(b"host")) if self._is_told_by_session() else None
         if key in self._users:

@@ -8,17 +8,28 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import AnonymousUser, Permission
 from django.contrib.sessions.models import Session
 from django.db import OperationalError
+from django.utils.deprecation import MiddlewareMixin
+from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
-from channels_wsdeny.policies import HasPermission, InGroup, IsStaff, MaxConnections, Throttle, UserPassesTest
+from channels_wsdeny.policies import (
+    HasPermission,
+    InGroup,
+    IsAuthenticated,
+    IsStaff,
+    MaxConnections,
+    Throttle,
+    UserPassesTest,
+)
 from tests.live.test_rechecks import Switch, update, user
+from tests.support.clients import cookie_header
 from tests.support.opened import Opened
 from tests.support.threads import until
 
@@ -234,6 +245,68 @@ async def test_joining_by_a_policy_that_denies_denies_the_handshake_of_one_who_d
     await alice.end()
     assert alice.server.answer.status == 403
     assert not get_channel_layer().groups.get("room")
+
+
+async def nobody(token):
+    return None
+
+
+class Wrapped(MiddlewareMixin):
+    """Sets a user of its own for each request, as those for second factors do."""
+
+    def process_request(self, request):
+        user = request.user
+        request.user = SimpleLazyObject(lambda: user)
+
+
+@pytest.mark.parametrize(
+    "classes", [[SessionAuthentication()], [SessionAuthentication(), BearerAuthentication(nobody)]]
+)
+@pytest.mark.parametrize("middleware", [[], [f"{__name__}.Wrapped"]])
+async def test_a_socket_that_was_anonymous_joins_no_group_as_the_user_who_logs_in_to_its_session_later(
+    classes, middleware, sessions, users, change
+):
+    answers = []
+
+    @public
+    class Consumer(Joining):
+        async def connect(self):
+            await self.accept()
+
+        async def receive(self, text_data=None, bytes_data=None):
+            try:
+                answers.append(await self.scope["wsdeny"].join("room", IsAuthenticated()))
+            except Deny as denial:
+                answers.append(denial.status)
+
+    session = type(sessions["alice"])()
+    await change(session.save)
+
+    def log_in():
+        session.update(sessions["alice"].items())
+        session.cycle_key()
+        session.save()
+
+    application = DenyMiddlewareStack(Consumer.as_asgi(), authentication=classes, middleware=middleware)
+    socket = await Opened(application, headers=cookie_header(sessionid=session.session_key)).accepted()
+    await change(log_in)
+    socket.server.events.put_nowait(NEXT)
+    await until(lambda: answers)
+    assert answers == [401]
+    await socket.stays()
+
+
+async def test_a_user_whom_a_hook_has_made_anonymous_joins_no_group(users, headers_of, hooks):
+    @hooks.on_request
+    def demote(request):
+        request.user = AnonymousUser()
+
+    consumer = public(type("Consumer", (Joining,), {"policy": IsAuthenticated()}))
+    classes = [SessionAuthentication(), BearerAuthentication(nobody)]
+    application = DenyMiddlewareStack(consumer.as_asgi(), hooks=hooks, authentication=classes)
+    alice = Opened(application, headers=headers_of("alice"))
+    await alice.end()
+    assert alice.server.answer.status == 401
 
 
 @pytest.fixture
