@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import signals
 from ..conf import conf
+from ..headers import cut_reason
 from ..http.messages import (
     EncodedDenial,
     Listener,
@@ -145,7 +146,7 @@ class Connection:
         self.close_code = code
         self.end_app_in(CLOSED_GRACE)
         send, self.send, self.receive = self.send, _drop, self._receive_disconnect
-        message = {"type": "websocket.close", "code": code, "reason": reason}
+        message = {"type": "websocket.close", "code": code, "reason": cut_reason(reason)}
         closing = asyncio.get_running_loop().create_task(_send(send, message))
         # Most servers send it without waiting; granian drops it if its application ends before. One that waits for a
         # client that does not read must not keep the application from its end.

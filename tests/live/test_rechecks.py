@@ -147,6 +147,14 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     await free.stays()
 
 
+async def test_a_close_has_as_much_of_a_long_detail_as_a_frame_has_room_for(world, headers_of, change):
+    policy = Switch()
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    policy.answer = Deny(409, "ä" * 100)
+    await change(update(first_name="Alice"))
+    assert await alice.close() == (4409, "ä" * 61)
+
+
 @pytest.mark.parametrize(("name", "policy"), [("group", InGroup("editors")), ("permission", EDITOR)])
 @isolate_apps("django.contrib.auth")
 async def test_a_change_by_a_proxy_of_a_model_counts(name, policy, world, headers_of, change):
