@@ -45,7 +45,7 @@ _GRACE = 1.0
 class Grant:
     """What let a socket in at one layer: the policies, and the request that they allowed."""
 
-    __slots__ = ("first_id", "is_anonymous", "obj", "policies", "request", "session_key", "session_user_id", "user_id")
+    __slots__ = ("first_id", "identity", "obj", "policies", "request", "session_key", "session_user_id", "user_id")
 
     def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
         self.request, self.policies = request, policies
@@ -55,7 +55,7 @@ class Grant:
         self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
-        self.is_anonymous = not getattr(user, "is_authenticated", False)
+        self.identity = _identity(user)
         self.session_user_id = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
         #: That of the user whom a middleware has replaced, as one for impersonation does.
         self.first_id: str | None = None
@@ -104,7 +104,16 @@ def user_id(user: Any) -> str | None:
         apps.is_installed("django.contrib.auth") and isinstance(user, get_user_model())
     ):
         return None
-    return None if user.pk is None else str(user.pk)
+    key = getattr(user, "pk", None)
+    return None if key is None else str(key)
+
+
+def _identity(user: Any) -> object:
+    """What tells `user` from others, also where it has no `user_id`; None for an anonymous one."""
+    user = unwrapped(user)
+    if not getattr(user, "is_authenticated", False):
+        return None
+    return user_id(user) or (type(user), getattr(user, "pk", None))
 
 
 def unwrapped(value: Any) -> Any:
@@ -178,13 +187,13 @@ class _IsSameUser:
         return False
 
     def blocks(self, request: HttpRequest) -> bool:
-        return self._grant.user_id is not None
+        return self._grant.identity is not None
 
     def run(self, request: Any) -> Denial | None:
         grant = self._grant
-        if grant.user_id is None:
+        if grant.identity is None:
             user = known_user(request)
-            if grant.is_anonymous and (user is None or user.is_authenticated):
+            if user is None or user.is_authenticated:
                 request.user = anonymous_user()  # Its session may have a user by now, or a hook had taken that away.
             return None
         key = (grant.session_key, request.header(b"host")) if self._is_told_by_session() else None
@@ -194,15 +203,15 @@ class _IsSameUser:
             request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
             if key is not None:
                 self._users[key] = request.user
-        return None if user_id(request.user) == grant.user_id else Deny(401, code=SESSION_ENDED)
+        return None if _identity(request.user) == grant.identity else Deny(401, code=SESSION_ENDED)
 
     def _is_told_by_session(self) -> bool:
         """Whether nothing but the session tells the user, so that the sockets of the session can share it.
 
         Each socket has its own token, which may be gone, and middleware may set a user by the path or a header.
         """
-        request = self._grant.request
-        if self._grant.user_id != self._grant.session_user_id or request.user_setters:
+        request, name = self._grant.request, self._grant.user_id
+        if name is None or name != self._grant.session_user_id or request.user_setters:
             return False
         authentication = authentication_of(request)
         return authentication is None or not (

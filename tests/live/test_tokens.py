@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken, TicketAuthentication, issue_ticket
+from channels_wsdeny.authentication import (
+    Authentication,
+    BearerAuthentication,
+    SessionAuthentication,
+    SubprotocolToken,
+    TicketAuthentication,
+    issue_ticket,
+)
 from channels_wsdeny.decorators import login_required
 from channels_wsdeny.live import scheduler
 from channels_wsdeny.live.registry import registry
@@ -55,6 +63,49 @@ async def test_a_token_that_is_gone_closes_its_sockets_and_no_others(given, appl
     await change(update(first_name="Alice"))
     assert (await one.close())[0] == 4401
     await two.stays()
+
+
+class Device:
+    """Who has a token, and is no user of the site."""
+
+    is_authenticated, pk = True, None
+
+
+class DeviceAuthentication(Authentication):
+    ambient = False
+
+    def __init__(self, devices):
+        self.devices = devices
+
+    def authenticate(self, request):
+        return self.devices.get(request.headers.get("X-Device"))
+
+
+@pytest.mark.parametrize("of_session", [True, False])
+async def test_who_is_no_user_of_the_site_is_not_replaced_by_another_once_the_token_is_gone(of_session, headers_of):
+    devices = {"one": Device(), "two": Device()}
+    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    application = DenyMiddlewareStack(consumer, authentication=[DeviceAuthentication(devices), SessionAuthentication()])
+    of_user = headers_of("alice") if of_session else []
+    one, two = [
+        await Opened(application, headers=[*of_user, (b"x-device", name)]).accepted() for name in (b"one", b"two")
+    ]
+    del devices["one"]
+    (first, second), users = registry.sockets(), {}
+    assert (await first.opened.ask_again(users)).status == 401
+    assert await second.opened.ask_again(users) is None
+    await one.stays()
+    await two.stays()
+
+
+async def test_wrappers_may_set_those_who_are_no_users_of_the_site_and_have_no_primary_key(users):
+    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    device = SimpleNamespace(is_authenticated=True)
+    opened = [await Opened(DenyMiddlewareStack(consumer), user=device).accepted() for _ in range(2)]
+    shared = {}
+    assert [await socket.opened.ask_again(shared) for socket in registry.sockets()] == [None] * 2
+    for each in opened:
+        await each.stays()
 
 
 @pytest.mark.parametrize("given", [in_header, as_subprotocol])
