@@ -6,6 +6,7 @@ This is how it is done. When it is done, the scheduler in `live` says, and the a
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.apps import apps
@@ -105,7 +106,14 @@ def user_id(user: Any) -> str | None:
     ):
         return None
     key = getattr(user, "pk", None)
-    return None if key is None else str(key)
+    return None if key is None else key_name(key)
+
+
+def key_name(key: Any) -> str:
+    """A primary key of the site's user model as a string, however it is written: a token may have a UUID's digits."""
+    with suppress(Exception):  # A key that cannot be of the site's model may be that of a token's user.
+        key = get_user_model()._meta.pk.to_python(key)
+    return str(key)
 
 
 def _identity(user: Any) -> object:
@@ -173,7 +181,7 @@ def _reload(user: Any) -> Any:
     """A user that did not come from the session: read anew if it is a model's; anonymous if it is gone or inactive."""
     if not isinstance(user, Model):
         return anonymous_user() if user is None or user is empty else user
-    found = type(user)._base_manager.filter(pk=user.pk).first()
+    found = type(user)._default_manager.using(user._state.db).filter(pk=user.pk).first()  # as Django's backends
     return found if found is not None and getattr(found, "is_active", True) else anonymous_user()
 
 

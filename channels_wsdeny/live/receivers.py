@@ -21,6 +21,7 @@ from django.db import router, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..conf import conf
+from ..handlers.recheck import key_name
 from .channel_layer import publish
 from .registry import hash_key, mask, name_of_row, registry
 from .scheduler import running_loop
@@ -113,7 +114,7 @@ def tell(event: Event, using: str | None = None) -> None:
 
 
 def _tell_users(keys: Any, using: str) -> None:
-    names = [str(key) for key in keys]
+    names = [key_name(key) for key in keys]
     if names:
         tell({"kind": "users", "users": names} if len(names) <= _MOST_USERS else {"kind": "all"}, using)
 

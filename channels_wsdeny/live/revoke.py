@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
-from django.contrib import auth
 
 from ..conf import conf
+from ..handlers.recheck import key_name
 from . import channel_layer
 from .registry import hash_key, registry
 from .scheduler import running_loop
@@ -94,9 +94,7 @@ def _name(user: Any) -> str:
     key = getattr(user, "pk", user)
     if key is None:
         raise ValueError("revoke(): this user has no primary key, so it has no sockets.")
-    with suppress(Exception):  # A key that cannot be of the site's model may be that of a token's user.
-        key = auth.get_user_model()._meta.pk.to_python(key)
-    return str(key)
+    return key_name(key)
 
 
 def drain(  # pragma: no cover - for processes of servers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from copy import copy
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -12,6 +13,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
+from django.db.models import Manager
+from django.db.utils import ConnectionDoesNotExist
 from django.http import Http404, HttpResponse
 from django.test.utils import isolate_apps
 from django.utils.deprecation import MiddlewareMixin
@@ -166,6 +169,34 @@ async def test_a_change_by_a_proxy_of_a_model_counts(name, policy, world, header
     found = {"name": "editors"} if name == "group" else {"codename": "change_user"}
     await change(lambda: rename(proxy.objects.get(**found), **values))
     assert (await alice.close())[0] == 4403
+
+
+@isolate_apps("django.contrib.auth")
+async def test_a_user_of_a_wrapper_is_gone_where_the_default_manager_of_its_model_leaves_it_out(world, change):
+    class Present(Manager):
+        def get_queryset(self):
+            return super().get_queryset().exclude(first_name="gone")
+
+    meta = type("Meta", (), {"proxy": True, "app_label": "auth"})
+    proxy = type("Proxy", (get_user_model(),), {"__module__": __name__, "objects": Present(), "Meta": meta})
+    alice = await change(lambda: proxy.objects.get(username="alice"))
+    socket = await Opened(consumer(IsStaff()), user=alice).accepted()
+    await change(update(first_name="gone"))
+    assert (await socket.close())[0] == 4401
+
+
+def test_a_user_of_a_wrapper_is_read_anew_from_its_own_database(users):
+    alice = users["alice"]
+    alice._state.db = "elsewhere"
+    with pytest.raises(ConnectionDoesNotExist):
+        recheck._reload(alice)
+
+
+async def test_a_primary_key_counts_however_a_token_has_it_written(users):
+    written = SimpleNamespace(is_authenticated=True, pk=f"0{users['alice'].pk}")
+    socket = await Opened(consumer(AllowAny()), user=written).accepted()
+    await arevoke(user=users["alice"])
+    assert (await socket.close())[0] == 4403
 
 
 async def test_only_the_sockets_of_the_user_who_has_changed_are_asked_again(world, headers_of, change):
