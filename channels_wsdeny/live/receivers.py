@@ -130,7 +130,8 @@ def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None
 
 def watch_credentials(model: type[Model]) -> None:
     """Have the deletion of a row of `model`, which holds credentials, close the sockets that it let in."""
-    for each in {model, model._meta.concrete_model}:
+    concrete = model._meta.concrete_model
+    for each in {model, *(each for each in apps.get_models() if each._meta.concrete_model is concrete)}:  # and proxies
         _connect(post_delete, _credentials_deleted, each)
 
 

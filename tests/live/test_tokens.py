@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
+from django.test.utils import isolate_apps
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import (
@@ -19,8 +20,9 @@ from channels_wsdeny.authentication import (
     issue_ticket,
 )
 from channels_wsdeny.decorators import login_required
-from channels_wsdeny.live import scheduler
+from channels_wsdeny.live import receivers, scheduler
 from channels_wsdeny.live.registry import registry
+from testproject.chat.models import Token
 from tests.live.test_rechecks import update
 from tests.support.opened import Opened
 
@@ -63,6 +65,20 @@ async def test_a_token_that_is_gone_closes_its_sockets_and_no_others(given, appl
     await change(update(first_name="Alice"))
     assert (await one.close())[0] == 4401
     await two.stays()
+
+
+@isolate_apps("testproject.chat")
+async def test_a_token_that_is_deleted_by_a_proxy_of_its_model_closes_its_sockets(users, change, monkeypatch):
+    meta = type("Meta", (), {"proxy": True, "app_label": "chat"})
+    proxy = type("Proxy", (Token,), {"__module__": __name__, "Meta": meta})
+    monkeypatch.setattr(receivers, "apps", SimpleNamespace(get_models=lambda: [Token, proxy]))
+    receivers.watch_credentials(Token)
+    token = await change(lambda: Token.objects.create(user=users["alice"], digest="0"))
+    bearer = BearerAuthentication(lambda _token: (users["alice"], token))
+    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    socket = await Opened(DenyMiddlewareStack(consumer, authentication=[bearer]), **in_header("x")).accepted()
+    await change(lambda: proxy.objects.get(pk=token.pk).delete())
+    assert await socket.close() == (4401, "invalid_credentials")
 
 
 class Device:
