@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 from types import FunctionType
@@ -17,16 +18,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from ..conf import LOGIN_REQUIRED_MIDDLEWARE, conf, is_mirrored, middleware_index
 from ..handlers.view import guards_of_view
 from ..http.context import expression_of
-from ..policies.base import And, Not, Or
+from ..policies.base import And, Not, Or, Policy
 from ..policies.permissions import AllowAny, DenyAll, default_policy
 from ..policies.throttling import MaxConnections, Throttle
 from ..routing.guards import Guards, is_bound
 from ..routing.resolver import is_known, leads_to_django
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from ..policies import Policy
     from .endpoints import AsgiEndpoint
 
 #: A decorator of this package, the ``default_policy`` of a stack, the site's ``DEFAULT_POLICY``; or others.
@@ -46,7 +46,9 @@ _NAMES_OF_WRAPPED = ("view_func", "viewfunc", "func", "view")
 #: Where the functions that ``as_view()`` returns are written.
 _MODULES_OF_AS_VIEW = ("django.views.generic.base", "rest_framework.viewsets")
 #: The methods of REST framework's views that lead to their permissions.
-_API_METHODS = ("dispatch", "initial", "check_permissions", "get_permissions")
+_API_METHODS = ("dispatch", "initial", "check_permissions", "get_permissions", "permission_denied")
+#: The operators of its permission classes, by the names of their classes.
+_API_OPERATORS = {"AND": And, "OR": Or, "NOT": Not}
 #: The methods of Django's mixins that decide. `UserPassesTestMixin.test_func` is the site's by design, as a policy is.
 _MIXIN_METHODS = ("has_permission", "get_permission_required", "handle_no_permission")
 #: The functions around an admin's views, which call `AdminSite.admin_view` at each request; and its result.
@@ -228,12 +230,37 @@ def _asked_by(layer: Any, is_certain: bool, has_default: bool) -> Iterator[Prote
         cls: Any = cells["cls"]
         is_certain &= _are_written_in("rest_framework.", cls, cells["initkwargs"], _API_METHODS)
         chosen = cells["initkwargs"].get("permission_classes", cls.permission_classes)
+        if not isinstance(chosen, Iterable):  # It is a property, which a request is needed for.
+            yield Protection("permission_classes", "rest_framework", "unknown")
+            return
         for permission in chosen:
-            name = getattr(permission, "__name__", None) or repr(permission)
-            if name != "AllowAny":
-                yield Protection(name, "rest_framework", "denies" if is_certain else "unknown")
+            policy = _policy_of_permission(permission)
+            if type(policy) is not AllowAny:
+                effect = _of_policy(policy, "rest_framework", is_certain).effect
+                yield Protection(repr(policy), "rest_framework", effect)
             elif chosen is not _api_view(layer).permission_classes:
-                yield Protection(name, "rest_framework", "public")
+                yield Protection("AllowAny", "rest_framework", "public")
+
+
+class _Permission(Policy):
+    """Stands for a permission class of REST framework, which is taken to deny some requests."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+def _policy_of_permission(permission: Any) -> Policy:
+    """A permission class of REST framework as a policy; operators join them as they join policies."""
+    kind: Any = _API_OPERATORS.get(getattr(getattr(permission, "operator_class", None), "__name__", None))
+    if kind is not None:
+        operands = [getattr(permission, name) for name in ("op1_class", "op2_class") if hasattr(permission, name)]
+        policy: Policy = kind(*map(_policy_of_permission, operands))
+        return policy
+    name = getattr(permission, "__name__", None) or repr(permission)
+    return AllowAny() if name == "AllowAny" else _Permission(name)
 
 
 def _api_view(layer: Any) -> Any:

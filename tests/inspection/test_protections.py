@@ -362,6 +362,18 @@ def test_permission_classes_of_rest_framework_count(rows_of):
         rest_framework_view(permission_classes=[permissions.AllowAny]): ("AllowAny", "rest_framework", False),
         rest_framework_view(**chosen, initial=lambda *args: None): (*login[:2], None),
         rest_framework_view(**chosen, get_permissions=lambda self: []): (*login[:2], None),
+        rest_framework_view(**chosen, permission_denied=lambda *args, **kwargs: None): (*login[:2], None),
+        rest_framework_view(permission_classes=property(list)): ("permission_classes", "rest_framework", None),
+        rest_framework_view(permission_classes=[permissions.IsAuthenticated & ~permissions.IsAdminUser]): (
+            "IsAuthenticated & ~IsAdminUser",
+            "rest_framework",
+            False,
+        ),
+        rest_framework_view(permission_classes=[permissions.AllowAny | permissions.IsAdminUser]): (
+            "AllowAny() | IsAdminUser",
+            "rest_framework",
+            None,
+        ),
         api_view()(permission_classes([permissions.IsAuthenticated])(view)): login,
         Actions.as_view({"get": "list"}): login,
         Actions.as_view({"get": "anyone"}, **Actions.anyone.kwargs): ("AllowAny", "rest_framework", False),
