@@ -15,6 +15,9 @@ from functools import reduce
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from django.conf import settings
+from django.utils.module_loading import import_string
+
 from ..conf import LOGIN_REQUIRED_MIDDLEWARE, conf, is_mirrored, middleware_index
 from ..handlers.view import guards_of_view
 from ..http.context import expression_of
@@ -51,6 +54,10 @@ _API_METHODS = ("dispatch", "initial", "check_permissions", "get_permissions", "
 _API_OPERATORS = {"AND": And, "OR": Or, "NOT": Not}
 #: The methods of Django's mixins that decide. `UserPassesTestMixin.test_func` is the site's by design, as a policy is.
 _MIXIN_METHODS = ("has_permission", "get_permission_required", "handle_no_permission")
+#: What allows everybody where Django's `permission_required` is asked for it.
+_NO_PERMISSIONS = ((), [])
+#: The methods of `LoginRequiredMiddleware` that decide.
+_MIDDLEWARE_METHODS = ("process_view", "handle_no_permission")
 #: The functions around an admin's views, which call `AdminSite.admin_view` at each request; and its result.
 _ADMIN_WRAPPERS = [f"{name}.get_urls.<locals>.wrap.<locals>.wrapper" for name in ("AdminSite", "ModelAdmin")]
 _ADMIN_VIEW = "AdminSite.admin_view.<locals>.inner"
@@ -104,8 +111,10 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
     if has_default:
         found = [*_of_default(endpoint, any(asked.source == "decorator" for asked in found)), *found]
     # The middleware leaves out a view whose attribute is merely false, too, as is that of `public`.
-    if middleware_index(LOGIN_REQUIRED_MIDDLEWARE) is not None and getattr(view, "login_required", True):
-        found.append(Protection("LoginRequiredMiddleware", "django"))
+    index = middleware_index(LOGIN_REQUIRED_MIDDLEWARE)
+    if index is not None and getattr(view, "login_required", True):
+        is_djangos = _are_written_in("django.", import_string(settings.MIDDLEWARE[index]), {}, _MIDDLEWARE_METHODS)
+        found.append(Protection("LoginRequiredMiddleware", "django", "denies" if is_djangos else "unknown"))
     # REST framework puts `login_not_required` on all its views, for they ask permissions of their own.
     if not found and needs_no_login and all(_api_view(layer) is None for layer, _ in called):
         found = [Protection("login_not_required", "django", "public")]
@@ -206,7 +215,9 @@ def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bo
                 # Methods of the site in their place may allow, or answer, what Django's deny.
                 names = [name for name in _MIXIN_METHODS if hasattr(base, name)]
                 is_certain &= _are_written_in(base.__module__, cls, initkwargs, names)
-                yield base, is_certain
+                permissions = initkwargs.get("permission_required", getattr(cls, "permission_required", None))
+                if not hasattr(base, "permission_required") or permissions not in _NO_PERMISSIONS:
+                    yield base, is_certain
             elif _module_of(method).startswith(("django.views.", "rest_framework.")):
                 return  # It calls no other.
             else:
@@ -222,7 +233,8 @@ def _asked_by(layer: Any, is_certain: bool, has_default: bool) -> Iterator[Prote
     if isinstance(layer, type):
         yield Protection(layer.__name__, "django", effect)
     elif module == "django.contrib.auth.decorators" and "test_func" in cells:
-        yield Protection("user_passes_test", "django", effect)
+        if _cells(cells["test_func"]).get("perms") not in _NO_PERMISSIONS:
+            yield Protection("user_passes_test", "django", effect)
     elif module == "django.contrib.admin.sites" and layer.__code__.co_qualname == _ADMIN_VIEW:
         is_certain &= _are_written_in("django.contrib.admin.sites", cells["self"], {}, ["has_permission"])
         yield Protection("AdminSite.has_permission", "admin", "denies" if is_certain else "unknown")

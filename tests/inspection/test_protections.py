@@ -11,6 +11,7 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth import decorators as djangos
 from django.contrib.auth import get_user_model
+from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin, UserPassesTestMixin
 from django.contrib.auth.views import LoginView
 from django.core.asgi import get_asgi_application
@@ -251,6 +252,11 @@ OPEN = {
     "holds one of the admin's": holding(AdminSite().admin_view(view)),
     "decorator of the site": passing(view),
     "decorator of itself": wrapping_itself(),
+    "no permission": djangos.permission_required([])(view),
+    "mixin without a permission": page(PermissionRequiredMixin, ClassView, permission_required=()).as_view(),
+    "mixin without a permission by as_view()": page(
+        PermissionRequiredMixin, ClassView, permission_required="a.b"
+    ).as_view(permission_required=[]),
 }
 
 
@@ -304,6 +310,17 @@ def test_login_required_middleware_does_not_protect_what_public_opens(rows_of, s
     a, b = rows_of(None, path("a/", public(view)), path("b/", passing(public(view))))
     assert (a.is_open, a.is_public) == (False, True)
     assert b.is_open is None
+
+
+class OpenMiddleware(LoginRequiredMiddleware):
+    def process_view(self, request, view_func, view_args, view_kwargs): ...
+
+
+def test_of_a_login_required_middleware_of_the_site_it_cannot_be_told(rows_of, settings):
+    rows_of()
+    settings.MIDDLEWARE = [f"{__name__}.OpenMiddleware"]
+    (row,) = rows_of(None, path("a/", view))
+    assert (row.policy, row.is_open) == ("LoginRequiredMiddleware", None)
 
 
 class MoreViews(ModelAdmin):
