@@ -40,7 +40,7 @@ from ..log import dotted_name, escape
 from ..routing.guards import guards_of
 from ..routing.resolver import consumer_class_of, inner_name, is_known
 from .endpoints import site_application, site_endpoints
-from .protections import guards_on
+from .protections import guards_on, remarks_on
 from .routes_table import aligned
 
 if TYPE_CHECKING:
@@ -405,6 +405,7 @@ class _Handler(ASGIHandler):
         """As Django's handler, but with a view that is not run, behind the guards of the real one."""
         match = super().resolve_request(request)
         self._trace.note_route(match)
+        self._trace.noted += [Noted("other", name, answer=why) for name, why in remarks_on(match.func).items()]
 
         @functools.wraps(match.func)
         async def not_run(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

@@ -55,7 +55,7 @@ _API_OPERATORS = {"AND": And, "OR": Or, "NOT": Not}
 #: The methods of Django's mixins that decide. `UserPassesTestMixin.test_func` is the site's by design, as a policy is.
 _MIXIN_METHODS = ("has_permission", "get_permission_required", "handle_no_permission")
 #: What allows everybody where Django's `permission_required` is asked for it.
-_NO_PERMISSIONS = ((), [])
+_NO_PERMISSIONS: tuple[Any, ...] = ((), [])
 #: The methods of `LoginRequiredMiddleware` that decide.
 _MIDDLEWARE_METHODS = ("process_view", "handle_no_permission")
 #: The functions around an admin's views, which call `AdminSite.admin_view` at each request; and its result.
@@ -125,6 +125,18 @@ def guards_on(view: Callable[..., Any]) -> Guards:
     """The guards on `view` and on what its decorators wrap, each once, from the outermost."""
     found = [guards_of_view(layer) or Guards() for layer, _ in _called(view)]
     return reduce(Guards.around, found, Guards()).once()
+
+
+def remarks_on(view: Callable[..., Any]) -> dict[str, str]:
+    """What is asked before `view` and a dry run cannot ask, or asks though the real view may not; each with why."""
+    found = {}
+    for layer, is_certain in _called(view):
+        for asked in _asked_by(layer, is_certain, has_default=False):
+            if asked.source != "decorator" and asked.effect != "public":
+                found[asked.expression] = "not run: it may deny, or redirect to a log-in page"
+            elif not is_certain:
+                found[asked.expression] = "asked below, though a decorator around it may answer without it"
+    return found
 
 
 def _of_policy(policy: Policy, source: Source, is_certain: bool = True) -> Protection:
@@ -266,7 +278,7 @@ class _Permission(Policy):
 
 def _policy_of_permission(permission: Any) -> Policy:
     """A permission class of REST framework as a policy; operators join them as they join policies."""
-    kind: Any = _API_OPERATORS.get(getattr(getattr(permission, "operator_class", None), "__name__", None))
+    kind: Any = _API_OPERATORS.get(getattr(getattr(permission, "operator_class", None), "__name__", ""))
     if kind is not None:
         operands = [getattr(permission, name) for name in ("op1_class", "op2_class") if hasattr(permission, name)]
         policy: Policy = kind(*map(_policy_of_permission, operands))

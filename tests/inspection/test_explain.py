@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from django.contrib.auth import HASH_SESSION_KEY
+from django.contrib.auth.decorators import login_required
 from django.contrib.sessions.models import Session
 from django.core.asgi import get_asgi_application
 from django.core.management import CommandError
@@ -292,6 +294,18 @@ def test_the_policies_of_views_are_asked(wrap, fetch, users):
     statuses = [fetch("/staff/", application, user=name).status for name in (None, "alice", "staff")]
     assert (statuses, RAN) == ([401, 403, 200], [])
     assert 'FROM "auth_user"' in fetch("/staff/", application, user="alice").steps
+
+
+@pytest.mark.parametrize(
+    ("view", "remark"),
+    [
+        (login_required(open_view), "user_passes_test not run"),
+        (functools.wraps(staff_view)(lambda request: HttpResponse()), "IsStaff() asked below, though"),
+    ],
+)
+def test_what_of_a_view_the_answer_may_not_be_true_of_is_told(view, remark, ask, site):
+    site(get_asgi_application(), path("a/", view))
+    assert remark in " ".join(ask(None, "/a/", protocol="http").steps.split())
 
 
 def test_a_plain_get_of_a_socket_is_answered_as_by_the_site(fetch):
