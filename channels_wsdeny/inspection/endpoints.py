@@ -119,7 +119,8 @@ def asgi_endpoints(app: Any, outer: AsgiEndpoint) -> Iterator[AsgiEndpoint]:
     `outer` has the protocol, and the applications that lead to `app` if there are any.
     """
     here = replace(outer, apps=(*outer.apps, app))
-    if here.is_django or isinstance(app, type):
+    is_within_itself = any(app is each for each in outer.apps)  # It may well refer to the application around it.
+    if here.is_django or isinstance(app, type) or is_within_itself:
         yield here
     elif isinstance(app, ASGIMiddleware):  # Before consumers: it has the attributes of the one that it guards.
         yield from asgi_endpoints(app.inner, here)
@@ -169,6 +170,8 @@ def _made_with(app: Any) -> Iterator[Any]:
 
 def _leads_on(app: Any, depth: int = 5) -> bool:
     """Whether `app` is an endpoint, a router or a layer, or what is made with one."""
+    if not callable(app):  # Nothing else is looked at: a lazy object would be evaluated by that.
+        return False
     if isinstance(app, ASGIHandler) or consumer_class_of(app) is not None or is_known(app):
         return True
     name = inner_name(app)

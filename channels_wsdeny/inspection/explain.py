@@ -328,9 +328,20 @@ class _Replacement:
 
     def __init__(self, trace: Trace, protocol: Protocol, store: Any) -> None:
         self._trace, self._protocol, self._store = trace, protocol, store
+        #: The applications around the one that is replaced now.
+        self._around: list[Any] = []
 
     def of(self, app: Any) -> Any:
         """The replacement of `app`."""
+        if any(app is each for each in self._around):  # It leads to itself.
+            return _NotRun(app, self._trace)
+        self._around.append(app)
+        try:
+            return self._of(app)
+        finally:
+            self._around.pop()
+
+    def _of(self, app: Any) -> Any:
         name, consumer_class = inner_name(app), consumer_class_of(app)
         if is_known(app):
             return self._copy(app, name)

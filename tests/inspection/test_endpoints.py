@@ -14,6 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.http import HttpResponse
 from django.urls import include, path, re_path
+from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
@@ -231,6 +232,20 @@ def test_an_endpoint_has_its_dotted_name_and_notes(application, endpoint, note, 
     (row,) = rows_of(application)
     assert (row.protocol, row.endpoint) == ("websocket", f"{HERE}.{endpoint}")
     assert (row.notes == ()) if note is None else (note in row.notes[0])
+
+
+def test_an_application_that_refers_to_the_one_around_it_is_listed(rows_of):
+    wrapper = Tokens(sockets(a=plain))
+    wrapper.site = application = ProtocolTypeRouter({"websocket": wrapper})
+    rows = rows_of(application)
+    assert [(row.path, row.is_open) for row in rows] == [("/a/", True), ("/", None)]
+
+
+def test_of_what_a_wrapper_keeps_nothing_is_evaluated(rows_of):
+    wrapper = Tokens(sockets(a=plain))
+    wrapper.user = SimpleLazyObject(pytest.fail)
+    (row,) = rows_of(ProtocolTypeRouter({"websocket": wrapper}))
+    assert row.is_open
 
 
 def test_a_consumer_of_neither_protocol_is_listed_for_both(rows_of):

@@ -189,6 +189,12 @@ def test_what_an_application_raises_is_raised(ask):
         ask(URLRouter([path("a/", Runs.as_asgi())]))
 
 
+def test_an_application_that_leads_to_itself_is_explained(ask):
+    router = URLRouter([path("a/", Runs.as_asgi())])
+    router.routes.append(path("b/", router))
+    assert (ask(DenyMiddlewareStack(router), "/a/").status, RAN) == (401, [])
+
+
 class Marks(MiddlewareMixin):
     def process_request(self, request):
         RAN.append("split")
