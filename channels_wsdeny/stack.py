@@ -105,7 +105,7 @@ class DenyMiddlewareStack(ASGIMiddleware):
         """Run `inner` for `scope` behind hooks and policies."""
         _warn_of_installed_apps()
         if scope["type"] == "websocket":
-            await websocket.enter_middleware(self, scope, receive, send, self.deny_with)
+            await websocket.enter_middleware(self, scope, receive, send)
         elif scope["type"] == "http":
             await http.enter_middleware(self, scope, receive, send)
         else:

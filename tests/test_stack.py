@@ -21,7 +21,7 @@ from django.http import HttpResponse
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support import wrappers
 from tests.support.clients import knock, websocket_scope
@@ -324,3 +324,20 @@ async def test_a_stack_may_deny_in_another_way_than_the_site(settings):
     assert (await knock(DenyMiddlewareStack(function([]), deny_with="response"), "/")).status == 401
     app = function([])
     assert repr(DenyMiddlewareStack(app)) == f"<DenyMiddlewareStack around {app!r}>"
+
+
+@pytest.mark.parametrize("policy", [None, DenyAll()])
+@pytest.mark.parametrize(
+    "around",
+    [
+        DenyMiddlewareStack,
+        functools.partial(DenyMiddlewareStack, deny_with="response"),
+        lambda app: DenyMiddlewareStack(Wrapper(app)),
+        with_hooks(made("request", lambda request: None)),
+    ],
+)
+async def test_of_nested_stacks_the_nearest_says_how_to_deny(around, policy):
+    ran = []
+    inner = DenyMiddlewareStack(function(ran), deny_with="close", default_policy=policy)
+    assert (await knock(around(inner), "/")).status == 101  # and a close follows
+    assert ran == []

@@ -143,6 +143,8 @@ class Target:
     origins: Origins | None = None
     #: The Django middleware of the nearest stack that names some; None: the site's.
     middleware: tuple[str, ...] | None = None
+    #: How the nearest stack denies that says so; None: as the site.
+    deny_with: str | None = None
     #: Whether a default policy is asked where there is no other.
     owes_default: bool = True
     #: Whether what is inside is not known. Route hooks wait until it is.
@@ -173,6 +175,7 @@ class Target:
                 authentication=match.authentication,
                 origins=match.origins,
                 middleware=match.middleware,
+                deny_with=match.deny_with,
                 owes_default=match.owes_default,
                 is_late=match.is_late,
                 is_django=match.is_django,
@@ -190,6 +193,7 @@ class Target:
             authentication=middleware.authentication,
             origins=middleware.origins,
             middleware=middleware.middleware,
+            deny_with=middleware.deny_with,
             owes_default=middleware.owes_default,
             is_late=True,
             error=error if isinstance(error, Exception) else None,

@@ -39,10 +39,7 @@ _LARGE_BODY = 16 * 1024
 
 
 class Connection:
-    """The ``receive`` and ``send`` that a handler was called with.
-
-    `deny_with` is that of the stack: ``"response"``, ``"close"`` or None for the site's.
-    """
+    """The ``receive`` and ``send`` that a handler was called with."""
 
     __slots__ = (
         "_cancelling",
@@ -61,8 +58,10 @@ class Connection:
         "send",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, deny_with: str | None) -> None:
-        self.scope, self.receive, self.send, self.deny_with = scope, receive, send, deny_with
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        #: How it is denied, if a stack says so: ``"response"`` or ``"close"``; None: as the site.
+        self.deny_with: str | None = None
         self.listener = Listener(receive)
         #: Whether the client left before it had an answer.
         self.has_left = False

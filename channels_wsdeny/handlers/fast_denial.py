@@ -80,11 +80,10 @@ async def deny_anonymous(
     scope: Scope,
     receive: Receive,
     send: Send,
-    deny_with: str | None,
 ) -> bool:
     """Deny the handshake of `scope` and log that, if its denial follows from route and headers alone.
 
-    Returns whether it was answered. `deny_with` is that of the stack.
+    Returns whether it was answered.
     """
     site = _site()
     if (
@@ -100,11 +99,11 @@ async def deny_anonymous(
     policy, denial = _denial(middleware, match, site)
     if denial is None:
         return False
-    given = match.authentication if isinstance(match, EndpointMatch) else middleware.authentication
-    authentication = given or site.authentication
+    nearest = match if isinstance(match, EndpointMatch) else middleware
+    authentication = nearest.authentication or site.authentication
     if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
-    found = encoded_denial(denial, scope, send, deny_with, authentication, is_anonymous=True)
+    found = encoded_denial(denial, scope, send, nearest.deny_with, authentication, is_anonymous=True)
     if found is None:
         return False
     started = time.monotonic()

@@ -50,7 +50,7 @@ async def enter_stream(
     set_route(context, target)
     denial: Denial | Exception | None
     socket: OpenSocket = outer.handler.socket
-    stream, request = Connection(scope, receive, send, None), cast("HandshakeRequest", context.request)
+    stream, request = Connection(scope, receive, send), cast("HandshakeRequest", context.request)
     try:
         if target.error is not None:
             raise target.error

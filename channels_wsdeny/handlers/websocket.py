@@ -121,9 +121,7 @@ class _Raised(NamedTuple):
 # Ways in: the middleware of this package and decorated endpoints call these. They compose as ASGI applications do.
 
 
-async def enter_middleware(
-    middleware: ASGIMiddleware, scope: Scope, receive: Receive, send: Send, deny_with: str | None = None
-) -> None:
+async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
     """Run `middleware`, a stack or a guarded application, for a websocket scope.
 
     Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
@@ -131,9 +129,9 @@ async def enter_middleware(
     outer = _context_of(scope)
     match = resolve_within(middleware, scope)
     may_be_kept = outer is None and not is_draining()
-    if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send, deny_with):
+    if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send):
         return
-    entering = _enter(Target.of(middleware, match, scope), outer, scope, receive, send, deny_with)
+    entering = _enter(Target.of(middleware, match, scope), outer, scope, receive, send)
     del match  # An open socket keeps nothing of it.
     await entering
 
@@ -165,10 +163,9 @@ async def _enter(
     scope: Scope,
     receive: Receive,
     send: Send,
-    deny_with: str | None = None,
 ) -> None:
     if outer is None:
-        running = WebSocketHandler(scope, receive, send, deny_with).run_outermost(target)
+        running = WebSocketHandler(scope, receive, send).run_outermost(target)
         del target  # An open socket keeps nothing of it.
         # granian keeps a denied connection for as long as any frame holds its callables.
         await (asyncio.create_task(running) if is_granian(send) else running)
@@ -195,12 +192,13 @@ def _context_of(scope: Scope) -> RequestContext | None:
 async def _enter_within(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
     """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
     around: WebSocketHandler = outer.handler
+    around.outermost.deny_as(target)
     tokens: dict[str, str] = {}
     if target.authentication is not None:
         scope, tokens = around.outermost.take_tokens(scope, target.authentication)
     context = context_within(outer, {**scope, **target.url}, target, tokens)
     set_route(context, target)
-    handler = WebSocketHandler(scope, receive, send, None, around)
+    handler = WebSocketHandler(scope, receive, send, around)
     handler.context = context
     try:
         check_origin_again(context, target)
@@ -263,11 +261,10 @@ class WebSocketHandler(AppHandler):
         scope: Scope,
         receive: Receive,
         send: Send,
-        deny_with: str | None = None,
         around: WebSocketHandler | None = None,
     ) -> None:
         super().__init__()
-        self._connection = Connection(scope, receive, send, deny_with)
+        self._connection = Connection(scope, receive, send)
         self.around = around
         self.outermost: WebSocketHandler = self if around is None else around.outermost
         #: The socket, for the registry of open sockets.
@@ -345,10 +342,15 @@ class WebSocketHandler(AppHandler):
         self._connection.select(tokens)
         return scope, tokens
 
+    def deny_as(self, target: Target) -> None:
+        """Deny from now on in the way of the stack that is nearest to `target`, if one there says how."""
+        self._connection.deny_with = target.deny_with or self._connection.deny_with
+
     # From top to bottom
 
     async def run_outermost(self, target: Target) -> None:
         """Take the connect event, and take the handshake to its answer and the application to its end."""
+        self.deny_as(target)
         if not is_connect(await self._connection.receive()):
             return
         forget_state()

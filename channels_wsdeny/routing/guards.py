@@ -113,6 +113,8 @@ class ASGIMiddleware:
     hooks: tuple[Hooks, ...] = ()
     #: The dotted paths of Django middleware for handshakes; None: those of a stack around, or the site's.
     middleware: tuple[str, ...] | None = None
+    #: How a stack denies: ``"response"`` or ``"close"``; None: as a stack around, or the site.
+    deny_with: str | None = None
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app`, resolved anew when middleware of the site calls it."""

@@ -82,6 +82,8 @@ class EndpointMatch:
     origins: Origins | None = None
     #: The Django middleware of the nearest stack that names some; None: the site's.
     middleware: tuple[str, ...] | None = None
+    #: How the nearest stack denies that says so; None: as the site.
+    deny_with: str | None = None
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""
@@ -182,6 +184,8 @@ class _Resolver:
                 match.origins = middleware.origins
             if match.middleware is None:
                 match.middleware = middleware.middleware
+            if match.deny_with is None:
+                match.deny_with = middleware.deny_with
             if guards is not NO_GUARDS:
                 match.guards = guards.around(match.guards)
             if middleware.hooks:
