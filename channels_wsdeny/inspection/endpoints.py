@@ -131,7 +131,7 @@ def asgi_endpoints(app: Any, outer: AsgiEndpoint) -> Iterator[AsgiEndpoint]:
             yield from asgi_endpoints(inner, place)
         # A subclass of a router that overrides `__call__` may call what is no route of its.
         is_router = isinstance(app, (ProtocolTypeRouter, URLRouter))
-        if not is_known(app) and (is_router or (inner_name(app) is None and not _enclosed(app))):
+        if not is_known(app) and (is_router or (inner_name(app) is None and not enclosed(app))):
             yield here
 
 
@@ -148,14 +148,14 @@ def _inside(app: Any, here: AsgiEndpoint) -> Iterator[tuple[AsgiEndpoint, Any]]:
     elif name is not None:
         yield here, getattr(app, name)
     else:
-        yield from ((here, value) for value in _enclosed(app))
+        yield from ((here, value) for value in enclosed(app))
     # What is not known may also call other applications that it keeps.
     for key, value in () if is_known(app) else getattr(app, "__dict__", {}).items():
         if key != name and _leads_on(value):
             yield here, value
 
 
-def _enclosed(app: Any) -> list[Any]:
+def enclosed(app: Any) -> list[Any]:
     """The applications that a function or a partial is made with, as a middleware that is written as a function is."""
     return [value for value in _made_with(app) if _leads_on(value)]
 

@@ -39,7 +39,7 @@ from ..http.trace import Noted, Trace, is_dry_run, recording
 from ..log import dotted_name, escape
 from ..routing.guards import guards_of
 from ..routing.resolver import consumer_class_of, inner_name, is_known
-from .endpoints import site_application, site_endpoints
+from .endpoints import enclosed, site_application, site_endpoints
 from .protections import guards_on, remarks_on
 from .routes_table import aligned
 
@@ -350,14 +350,16 @@ class _Replacement:
         if type(app) is ASGIHandler:
             return app  # It raises for a handshake.
         if consumer_class is not None:
-            kind, guards = type("NotRunConsumer", (_NotRun, AsyncConsumer), {}), guards_of(consumer_class)
+            over_http = {"http_request": None} if hasattr(consumer_class, "http_request") else {}
+            kind, guards = type("NotRunConsumer", (_NotRun, AsyncConsumer), over_http), guards_of(consumer_class)
             return (guard(kind, guards) if any(guards) else kind)(app, self._trace)
-        if name is None or isinstance(app, type):
+        inside = enclosed(app) if name is None else [getattr(app, name)]
+        if len(inside) != 1 or isinstance(app, type):
             return _NotRun(app, self._trace)
         if all(noted.name != dotted_name(app) for noted in self._trace.noted):
             answer = "not run: a wrapper that is not known, which may change the scope, or deny"
             self._trace.noted.append(Noted("other", dotted_name(app), answer=answer))
-        return self.of(getattr(app, name))
+        return self.of(inside[0])
 
     def _copy(self, app: Any, name: str | None) -> Any:
         twin = copy.copy(app)

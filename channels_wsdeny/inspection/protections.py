@@ -91,10 +91,9 @@ def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     # A stack asks the policies of a class; without one they are asked by the class, if it was bound to them.
     is_certain = bool(endpoint.layers) or cls is None or is_bound(cls)
     found = tuple(_of_policy(policy, "decorator", is_certain) for policy in endpoint.guards.policies)
-    if endpoint.protocol == "websocket":
-        has_default = any(layer.owes_default for layer in endpoint.layers)
-    else:
-        has_default = conf.MIRROR_DEFAULT_POLICY and endpoint.has_stack and not leads_to_django(endpoint.app)
+    has_default = any(layer.owes_default for layer in endpoint.layers)
+    if endpoint.protocol == "http":
+        has_default = has_default and conf.MIRROR_DEFAULT_POLICY and not leads_to_django(endpoint.app)
     return (*found, *_of_default(endpoint, bool(found))) if has_default else found
 
 

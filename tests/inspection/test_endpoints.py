@@ -264,6 +264,12 @@ def test_the_default_policy_counts_over_http_if_the_site_wants_that(rows_of, set
     assert (row.policy, row.source) == ("IsAuthenticated()", "default")
 
 
+def test_hooks_of_a_decorator_bring_the_default_policy_over_http_as_well(rows_of, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    (row,) = rows_of(over_http(a=with_hooks(Hooks())(OverHttp.as_asgi())))
+    assert (row.policy, row.source) == ("IsAuthenticated()", "default")
+
+
 def test_the_hooks_of_a_socket_are_those_of_the_site_the_stack_and_the_endpoint(rows_of, settings):
     registries = [Hooks(), Hooks(), Hooks()]
     for registry, name in zip(registries, "abc", strict=True):

@@ -189,6 +189,20 @@ def test_what_an_application_raises_is_raised(ask):
         ask(URLRouter([path("a/", Runs.as_asgi())]))
 
 
+def test_a_public_consumer_behind_a_function_is_told_to_be_public(ask):
+    async def wrapper(scope, receive, send):
+        await inner(scope, receive, send)
+
+    inner = public(Runs.as_asgi())
+    found = ask(DenyMiddlewareStack(wrapper))
+    assert (found.status, RAN) == (101, [])
+    assert "wrapper that is not known" in found.steps
+
+
+def test_a_consumer_for_http_is_no_socket(ask):
+    assert ask(DenyMiddlewareStack(RunsOverHttp.as_asgi()), protocol="http").status == 200
+
+
 def test_an_application_that_leads_to_itself_is_explained(ask):
     router = URLRouter([path("a/", Runs.as_asgi())])
     router.routes.append(path("b/", router))
