@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponse
@@ -10,6 +11,8 @@ from django.http import HttpResponse
 if TYPE_CHECKING:
     from ..types import Message, RawHeaders
 
+#: When to try again, in the reason of a close that stands for a denial.
+_RETRY = re.compile(r";retry=\d+\Z")
 #: Characters of a body that failure messages show.
 _SHOWN = 1000
 
@@ -43,7 +46,7 @@ class HandshakeResponse(HttpResponse):
 
     @property
     def code(self) -> str:
-        """The denial's code: ``code`` in a JSON body, or the reason of a close; else empty."""
+        """The denial's code: ``code`` in a JSON body, or the reason of a close without ``;retry=N``; else empty."""
         return _code_of(self)
 
     def json(self) -> Any:
@@ -123,7 +126,7 @@ def _code_of(response: Any) -> str:
     try:
         return str(json.loads(response.content)["code"])
     except (AttributeError, KeyError, TypeError, ValueError):  # It streams, or is not the JSON of a problem.
-        return getattr(response, "close_reason", "")
+        return _RETRY.sub("", getattr(response, "close_reason", ""))
 
 
 def _describe(response: Any) -> str:

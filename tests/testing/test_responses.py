@@ -56,6 +56,7 @@ def test_the_code_is_in_a_json_body(content, code):
         (DENIAL, {"status": 401, "code": "not_authenticated"}),
         (closed(403, code=4401, reason="expired"), {"status": 403, "code": "expired"}),
         (closed(101, code=4401, reason="expired"), {"status": 401, "code": "expired"}),
+        (closed(101, code=4429, reason="throttled;retry=30"), {"status": 429, "code": "throttled"}),
         (JsonResponse({"code": "throttled"}, status=429), {"status": 429, "code": "throttled"}),
         (StreamingHttpResponse(["a"], status=403), {"status": 403}),
     ],
