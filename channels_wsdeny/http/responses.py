@@ -180,13 +180,15 @@ def _debug(context: RequestContext, deny: Deny) -> str:
 
 
 def add_denial_headers(response: HttpResponseBase) -> None:
-    """Set what every denial has: a registered status, a challenge, ``no-store`` and one ``Vary``.
+    """Set what every denial has: a registered status, a challenge or ``Retry-After``, ``no-store`` and one ``Vary``.
 
     It is done again after response hooks, which may have changed them.
     """
     response.status_code = statuses.wire_status(response.status_code)
     if response.status_code == 401 and not response.has_header("WWW-Authenticate"):
         response["WWW-Authenticate"] = conf.CHALLENGE
+    if response.status_code == 503 and not response.has_header("Retry-After"):
+        response["Retry-After"] = str(math.ceil(_spread(conf.RETRY_AFTER)))
     if response.status_code == 304 and isinstance(response, HttpResponse):
         response.content = b""  # RFC 9110 section 15.4.5
     marked: Any = response

@@ -337,6 +337,13 @@ def test_a_401_has_one_challenge_and_nothing_else_has(settings):
     assert ask(IsAuthenticated()).header("www-authenticate") == 'Bearer realm="chat"'
 
 
+def test_a_503_of_the_site_says_when_to_try_again_and_nothing_else_does():
+    own = {"Retry-After": "60"}
+    assert ask(lambda: HttpResponse(status=503)).header("retry-after") == "5"
+    assert ask(lambda: HttpResponse(status=503, headers=own)).header("retry-after") == "60"
+    assert ask(lambda: HttpResponse(status=500)).header("retry-after") is None
+
+
 def test_the_headers_of_a_deny_go_out_before_those_of_its_response():
     answer = ask(lambda: Deny(429, headers={"Retry-After": "30", "X-Limit": "10"}))
     assert (answer.header("retry-after"), answer.header("x-limit")) == ("30", "10")
