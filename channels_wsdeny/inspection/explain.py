@@ -121,7 +121,9 @@ class Explanation:
         if lives_by := self.lives_by():
             yield from ("", f"It is open as long as these last: {escape(', '.join(lives_by))}.")
         if self._is_accepted() and not self._is_guarded():
-            yield from ("", "No policy was asked: it is open to everybody. Is it inside a DenyMiddlewareStack?")
+            yield ""
+            yield "No policy was asked: it is open to everybody, unless what was not run asks one."
+            yield "Is it inside a DenyMiddlewareStack?"
         if self.hanging is not None:
             yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(self.hanging)}.")
 
