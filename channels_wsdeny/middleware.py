@@ -250,7 +250,7 @@ class MirrorHandler(DjangoHandler):
         has_own = (guards is not None and guards.policies) or guards_within(view)
         if has_own or getattr(view, "login_required", True) is False:  # by Django's `login_not_required`
             return ()
-        given = None if self._config is None else self._config.default_policy
+        given = self.context.pending_default if self._config is None else self._config.default_policy
         return (default_policy() if given is None else given,)
 
     def _withhold(self, response: HttpResponseBase, denial: Denial) -> HttpResponseBase:

@@ -355,6 +355,7 @@ def get_context(request: HttpRequest) -> RequestContext:
         if isinstance(outer, RequestContext):
             context = RequestContext(request, outer.state)
             context.route_hooks += outer.route_hooks
+            context.pending_default = outer.pending_default
             marked.ctx = outer.request.ctx
         else:
             context = RequestContext(request)

@@ -22,6 +22,7 @@ from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken
+from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.handlers import http as http_handler
@@ -394,6 +395,18 @@ async def test_a_denied_response_of_django_is_closed_by_it(ran, settings):
     request_finished.connect(receiver := lambda **_: ran.append("finished"))  # noqa: F841 - kept alive
     app = DenyMiddlewareStack(Wrapper(get_asgi_application()), default_policy=DenyAll())
     assert ((await fetch(app, "/page/", headers=HOST)).status, ran) == (403, ["finished"])
+
+
+@pytest.mark.usefixtures("mirrored")
+@pytest.mark.parametrize(("policy", "status"), [(AllowAny(), 200), (None, 401)])
+async def test_the_default_policy_of_a_stack_reaches_views_through_a_function(policy, status, settings):
+    async def function(scope, receive, send):
+        await django(scope, receive, send)
+
+    settings.MIDDLEWARE = [MIRROR]
+    django = get_asgi_application()
+    app = DenyMiddlewareStack(function, default_policy=policy)
+    assert (await fetch(app, "/page/", headers=HOST)).status == status
 
 
 def raising_app(error):
