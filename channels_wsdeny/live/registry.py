@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
 from django.db.models import Model
 from django.http.request import split_domain_port
 
@@ -128,10 +129,13 @@ class Socket:
 
     @property
     def host(self) -> str:
-        """The host that its handshake was for, without the port."""
+        """The host that its handshake was for, without the port; empty if it had none that is allowed."""
         request: Any = self.opened.context.request
         host = None if settings.USE_X_FORWARDED_HOST else request.header(b"host")  # `get_host` would build META.
-        return _domain(request.get_host() if host is None else host.decode("latin1"))
+        try:
+            return _domain(request.get_host() if host is None else host.decode("latin1"))
+        except DisallowedHost:  # The name of the server stands for a host that the client has not sent.
+            return ""
 
     def describe(self, process: str) -> dict[str, Any]:
         """What `sockets()` tells of it; `process` is the name of this process."""

@@ -98,6 +98,16 @@ async def test_a_socket_that_its_client_closes_leaves_nothing_behind(kind, codes
     assert opened.server.kinds == ["websocket.accept"]
 
 
+async def test_a_client_that_names_no_host_keeps_no_socket_of_another_open(settings):
+    settings.ALLOWED_HOSTS = ["example.com"]
+    application = DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi()))
+    without = await Opened(application, server=("10.0.0.1", 80)).accepted()
+    named = await Opened(application, headers=[(b"host", b"example.com")]).accepted()
+    await arevoke(host="example.com")
+    assert (await named.close())[0] == 4403
+    await without.stays()
+
+
 async def test_only_the_sockets_that_match_are_closed(codes):
     application = consumers(codes)["raw"]
     host = [(b"host", b"Testserver:8000")]
