@@ -70,10 +70,12 @@ def _session_key(request: HandshakeRequest, session: Any) -> str | None:
     """The key of the session that the socket depends on: of a ticket, that which has issued it."""
     if isinstance(request.auth, Ticket):
         return request.auth.session_key
-    if isinstance(session, SessionBase):
-        return session.session_key
-    # Channels' own session, which nothing has loaded; the policies and the accept of the tests have.
-    return request.COOKIES.get(settings.SESSION_COOKIE_NAME)  # pragma: no cover - see above
+    # Channels' own session may be one that nothing has loaded.
+    is_known = isinstance(session, SessionBase)
+    key = session.session_key if is_known else request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    # One that was not loaded may have any text of the client's. The keys of many sockets go into one query, which fails
+    # for a NUL on PostgreSQL.
+    return key if key is not None and key.isascii() and key.isprintable() else None
 
 
 class Part(NamedTuple):

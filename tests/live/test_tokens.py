@@ -81,6 +81,16 @@ async def test_a_token_that_is_deleted_by_a_proxy_of_its_model_closes_its_socket
     assert await socket.close() == (4401, "invalid_credentials")
 
 
+@pytest.mark.parametrize("key", [r'"aaaaaaaa\000"', "aaaa\xa0aaaa"])
+async def test_what_cannot_be_the_key_of_a_session_is_not_looked_up_with_those_of_others(key, application, settings):
+    cookie = f"{settings.SESSION_COOKIE_NAME}={key}".encode("latin1")
+    headers = [(b"authorization", b"Bearer one"), (b"cookie", cookie)]
+    alice = await Opened(application, headers=headers).accepted()
+    (socket,) = registry.sockets()
+    assert socket.sessions == ()
+    await alice.stays()
+
+
 class Device:
     """Who has a token, and is no user of the site."""
 
