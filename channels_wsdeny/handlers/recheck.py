@@ -56,7 +56,7 @@ class Grant:
         self.session_key = _session_key(request, session)
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
-        self.identity = _identity(user)
+        self.identity = self.user_id or _identity(user)
         self.session_user_id = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
         #: That of the user whom a middleware has replaced, as one for impersonation does.
         self.first_id: str | None = None
