@@ -8,7 +8,6 @@ import functools
 import pytest
 from channels.consumer import AsyncConsumer
 from channels.generic.http import AsyncHttpConsumer
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
@@ -21,7 +20,9 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.policies import Check, alice, boss
 from tests.support.policies import accept as listening
+from tests.support.scripted import Script
 from tests.support.sockets import Server
+from tests.support.sockets import consumer as made
 from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db  # Channels' consumers close old connections.
@@ -33,17 +34,10 @@ async def accepting(scope, receive, send):
     await receive()
 
 
-class Accepting(AsyncConsumer):
-    async def __call__(self, scope, receive, send):
-        await accepting(scope, receive, send)
-
-
 def consumer(*decorators):
     """A new consumer class that accepts at once; decorators mark classes for good."""
-    cls = type("Consumer", (Accepting,), {})
-    for decorator in decorators:
-        cls = decorator(cls)
-    return cls
+    cls = type("Consumer", (AsyncConsumer,), {"__call__": lambda self, *args: accepting(*args)})
+    return functools.reduce(lambda cls, decorate: decorate(cls), decorators, cls)
 
 
 # Applications that are not known
@@ -94,13 +88,10 @@ async def test_a_public_part_that_accepts_opens_nothing_that_the_application_aro
 async def test_a_public_part_that_was_given_up_opens_nothing_for_what_is_tried_next():
     begun = asyncio.Event()
 
-    @public
-    class Waits(AsyncWebsocketConsumer):
-        async def connect(self):
-            begun.set()
+    waits = public(made(lambda self: begun.set())).as_asgi()
 
     async def tries(scope, receive, send):
-        trying = asyncio.ensure_future(Waits.as_asgi()(scope, receive, send))
+        trying = asyncio.ensure_future(waits(scope, receive, send))
         await begun.wait()
         trying.cancel()
         await asyncio.wait({trying})
@@ -109,8 +100,7 @@ async def test_a_public_part_that_was_given_up_opens_nothing_for_what_is_tried_n
     assert (await knock(DenyMiddlewareStack(tries), "/")).status == 401
 
 
-async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_route():
-    hooks = Hooks()
+async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_route(hooks):
     hooks.on_route(lambda request: Deny(404) if request.resolver_match.kwargs["room"] == "secret" else None)
     for app in (listening, BaseMiddleware(listening)):
         stack = DenyMiddlewareStack(URLRouter([path("<room>/", app)]), hooks=hooks)
@@ -162,21 +152,15 @@ def hold(held):
 
 
 async def test_the_context_of_another_handshake_is_not_taken_for_ones_own(held, hold):
-    class Slow(AsyncConsumer):
-        async def __call__(self, scope, receive, send):
-            await receive()
-            await receive()
-
     endpoints = (consumer(login_required).as_asgi(), DenyMiddlewareStack(consumer().as_asgi()))
-    other = Handshake(DenyMiddlewareStack(hold(login_required(Slow).as_asgi())), websocket_scope("/", user=alice))
+    other = Handshake(DenyMiddlewareStack(hold(login_required(Script()))), websocket_scope("/", user=alice))
     await other.communicator.send_input({"type": "websocket.connect"})
     while not held:
         await asyncio.sleep(0)
     for endpoint in endpoints:
         replaying = Middleware(DenyMiddlewareStack(endpoint), wsdeny=held[0])
         assert (await knock(replaying, "/")).status == 401
-    await other.communicator.send_input({"type": "websocket.disconnect", "code": 1001})
-    await other.end()
+    await other.leave()
 
 
 async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one(held, hold):
@@ -192,9 +176,8 @@ async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one(held, ho
 
 
 @pytest.mark.parametrize("kind", ["user", "route"])
-async def test_a_policy_is_asked_again_about_what_an_inner_hook_changed(kind):
+async def test_a_policy_is_asked_again_about_what_an_inner_hook_changed(kind, hooks):
     policy = Check(lambda request: (request.user.username, request.resolver_match.kwargs["room"]) == ("alice", "a"))
-    hooks = Hooks()
     if kind == "user":
         hooks.on_request(lambda request: setattr(request, "user", boss))
     else:
@@ -252,9 +235,8 @@ def http_consumer():
 
 @pytest.mark.parametrize("kind", ["request", "route"])
 @pytest.mark.parametrize("protocol", ["websocket", "http"])
-async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(protocol, kind, settings):
+async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(protocol, kind, settings, hooks):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
-    hooks = Hooks()
     hooks.register(lambda request: setattr(request, "user", AnonymousUser()), kind)
     endpoint = with_hooks(hooks)(consumer() if protocol == "websocket" else http_consumer())
     app = login_required(DenyMiddlewareStack(Middleware(endpoint.as_asgi())))
@@ -285,19 +267,11 @@ async def around(request, call_next):
     return await call_next(request) if request.user.is_authenticated else HttpResponse(status=403)
 
 
-FOR_USERS = {
-    "around": around,
-    "request": lambda request: None if request.user.is_authenticated else Deny(403),
-    "route": lambda request: None if request.user.is_authenticated else Deny(403),
-    "response": lambda request, response: None if request.user.is_authenticated else Deny(403),
-}
-
-
-@pytest.mark.parametrize("kind", FOR_USERS)
+@pytest.mark.parametrize("kind", ["around", "request", "route", "response"])
 @pytest.mark.parametrize("place", ["outside", "inside"])
-async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place, held, hold):
-    hooks = Hooks()
-    hooks.register(FOR_USERS[kind], kind)
+async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place, held, hold, hooks):
+    for_users = around if kind == "around" else lambda request, *_: None if request.user.is_authenticated else Deny(403)
+    hooks.register(for_users, kind)
     app = public(http_consumer()).as_asgi()
     assert (await fetch(DenyMiddlewareStack(hold(app), hooks=hooks), "/", user=alice)).status == 200
     replaying = Middleware(DenyMiddlewareStack(app, hooks=hooks), wsdeny=held[0])

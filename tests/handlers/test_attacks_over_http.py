@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from contextlib import suppress
 
 import pytest
 from channels.middleware import BaseMiddleware
@@ -41,35 +42,34 @@ def who(request):
     return HttpResponse(f"{request.user.username or 'nobody'} {request.method}")
 
 
-def as_anonymous(request):
-    copied = copy.copy(request)
-    copied.user = AnonymousUser()
-    return who(copied)
+def changing(name, value):
+    def view(request):
+        copied = copy.copy(request)
+        setattr(copied, name, value)
+        return who(copied)
 
-
-def as_delete(request):
-    copied = copy.copy(request)
-    copied.method = "DELETE"
-    return who(copied)
+    return login_required(view)
 
 
 @pytest.mark.parametrize("kind", [None, "request"])
 def test_a_copy_of_a_request_is_what_is_asked_about_and_what_the_view_gets(kind, site, users):
     hooks = {} if kind is None else {"hooks": made(kind, lambda request: None)}
-    site.serve(path("anonymous/", login_required(as_anonymous)), path("delete/", login_required(as_delete)), **hooks)
+    views = {"anonymous/": changing("user", AnonymousUser()), "delete/": changing("method", "DELETE")}
+    site.serve(*(path(url, view) for url, view in views.items()), **hooks)
     site.log_in(users["alice"])
     assert (site.ask("/anonymous/").body, site.ask("/delete/").status) == (b"nobody GET", 403)
 
 
-can_room = permission_required("site.room", obj=lambda request: "room")
-can_doc = permission_required("site.other", obj=lambda request: "doc")  # The backend allows it to nobody.
+may_room = HasPermission("site.room", obj=lambda request: "room")
+may_doc = HasPermission("site.other", obj=lambda request: "doc")  # The backend allows it to nobody.
+can_room = require(may_room)
 
 
 def obj_of(request):
     return HttpResponse(request.wsdeny.obj)
 
 
-room, doc = can_room(obj_of), can_doc(obj_of)
+room, doc = can_room(obj_of), require(may_doc)(obj_of)
 
 
 @can_room
@@ -99,13 +99,7 @@ OBJECTS = {
     "a denied view between": (rooms, b"room room"),
     "a denied view inside": (room_after_doc, b"room"),
     "a view inside that raises": (room_after_hall, b"room"),
-    "a negated permission": (
-        require(
-            HasPermission("site.room", obj=lambda request: "room")
-            & ~HasPermission("site.other", obj=lambda request: "doc")
-        )(obj_of),
-        b"room",
-    ),
+    "a negated permission": (require(may_room & ~may_doc)(obj_of), b"room"),
 }
 
 
@@ -211,7 +205,7 @@ async def answer_of(app, scope, receive):
     return sent
 
 
-class Composed:
+class ComposedOfDjango(Wrapper):
     """Answers with a fragment and a secret."""
 
     async def __call__(self, scope, receive, send):
@@ -219,14 +213,9 @@ class Composed:
         await answering(b"secret")(scope, receive, send)
 
 
-class ComposedOfDjango(Composed, Wrapper):
-    pass
-
-
-class ComposedOfApps(Composed, BaseMiddleware):
-    def __init__(self, inner):
-        super().__init__(inner)
-        self.app = inner
+class ComposedOfApps(BaseMiddleware):
+    async def __call__(self, scope, receive, send):
+        await ComposedOfDjango(self.inner)(scope, receive, send)
 
 
 class InPlaceOfErrors(Wrapper):
@@ -308,12 +297,10 @@ async def test_an_application_that_has_begun_to_listen_leaves_no_task(make, sett
 async def test_no_message_of_an_application_is_sent_after_a_denial():
     @public
     async def app(scope, receive, send):
-        try:
+        with suppress(OSError):
             await answering(b"secret")(scope, receive, send)
-        except OSError:
-            await send({"type": "http.response.push", "path": "/secret/", "headers": []})
+        await send({"type": "http.response.push", "path": "/secret/", "headers": []})
 
-    hooks = made("response", lambda request, response: Deny(403))
-    server = Server(DenyMiddlewareStack(app, hooks=hooks), headers=HOST)
+    server = Server(DenyMiddlewareStack(app, hooks=made("response", lambda *_: Deny(403))), headers=HOST)
     await server.end()
     assert [message["type"] for message in server.sent] == ["http.response.start", "http.response.body"]

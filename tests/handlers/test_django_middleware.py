@@ -8,6 +8,7 @@ import logging
 import random
 import sys
 import time
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -103,7 +104,7 @@ def hurry(monkeypatch):
 
 # The order, as around a view
 
-ACTS = ["nothing", "answer", "raise", "raise late", "replace", "answer view", "raise view", "answer exception"]
+ACTS = ["nothing", "answer", "raise", "raise late", "replace", "deny", "answer view", "raise view", "answer exception"]
 ENDPOINTS = {"answers": None, "denies": PermissionDenied, "is missing": Http404, "fails": KeyError}
 
 
@@ -125,6 +126,8 @@ def recorder(number, kind, act, ran):
         response.set_cookie(f"seen-by-{number}", "1")
         if act == "raise late":
             raise PermissionDenied
+        if act == "deny":
+            response.status_code = 403
         return teapot() if act == "replace" else response
 
     def view(self, request, view, args, kwargs):
@@ -156,24 +159,17 @@ def endpoints(error, ran):
         if error is not None:
             raise error
 
-    class Consumer(AsyncWebsocketConsumer):
-        async def connect(self):
-            come(self.scope["url_route"]["kwargs"])
-            await self.accept()
-
     def view(request, **kwargs):
-        come(kwargs)
-        return HttpResponse()
+        return come(kwargs) or HttpResponse()
 
-    return view, public(Consumer).as_asgi()
+    made = consumer(lambda self: come(self.scope["url_route"]["kwargs"]) or self.accept())
+    return view, public(made).as_asgi()
 
 
 async def compare(use, settings, ran, chosen, endpoint):
     """Ask a view and a consumer behind the same middleware; returns what ran and what was answered for each."""
     view, app = endpoints(ENDPOINTS[endpoint], ran)
-    urlconf = ModuleType("urlconf")
-    urlconf.urlpatterns = [path("<slug:room>/", view)]
-    settings.ROOT_URLCONF, settings.DEBUG_PROPAGATE_EXCEPTIONS = urlconf, False
+    settings.ROOT_URLCONF, settings.DEBUG_PROPAGATE_EXCEPTIONS = (path("<slug:room>/", view),), False
     stack = DenyMiddlewareStack(URLRouter([path("<slug:room>/", app)]))
     settings.MIDDLEWARE = use(*(recorder(number, *each, ran) for number, each in enumerate(chosen)))
     found = []
@@ -241,12 +237,6 @@ async def test_no_middleware_lets_in_whom_a_policy_denies(kind, come, go, status
     assert answer.messages[0]["type"] == "websocket.http.response.start"
 
 
-@every_kind
-async def test_a_middleware_may_deny_what_the_consumer_accepts(kind, use):
-    use(middleware(kind, go=lambda request, response: setattr(response, "status_code", 403) or response))
-    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 403
-
-
 def twice(get_response):
     def middleware(request):
         get_response(request)
@@ -257,17 +247,6 @@ def twice(get_response):
 
 def with_another_request(get_response):
     return lambda request: get_response(type(request)(request.scope))
-
-
-def later(get_response):
-    def middleware(request):
-        kept.append(lambda: get_response(request))
-        return HttpResponse(status=403)
-
-    return middleware
-
-
-kept = []
 
 
 @async_only_middleware
@@ -302,7 +281,8 @@ async def test_a_response_is_got_once_for_the_very_request(misuse, use, caplog):
 
 
 async def test_no_response_is_got_after_the_answer(use):
-    use(later)
+    kept = []
+    use(lambda get_response: lambda request: kept.append(partial(get_response, request)) or HttpResponse(status=403))
     assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 403
     with pytest.raises(HookError, match="after its answer"):
         kept.pop()()
@@ -324,9 +304,6 @@ async def test_a_middleware_that_raises_a_cancellation_denies(kind, when, use):
 async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry):
     gate = Gate()
 
-    async def wait(request, response=None):
-        await asyncio.Event().wait()
-
     @async_only_middleware
     def hanging(get_response):
         async def middleware(request):
@@ -336,10 +313,8 @@ async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry):
 
         return middleware
 
-    use(
-        hanging if kind == "async" else middleware("sync" if kind == "both" else kind, **{when: gate}),
-        POLICY_TIMEOUT=0.05,
-    )
+    hangs = hanging if kind == "async" else middleware("sync" if kind == "both" else kind, **{when: gate})
+    use(hangs, POLICY_TIMEOUT=0.05)
     try:
         assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503
     finally:
@@ -478,15 +453,14 @@ async def test_what_is_raised_in_the_thread_of_a_middleware_comes_out(use):
 async def test_the_consumer_has_no_part_of_the_thread(use):
     seen = []
 
-    class Consumer(AsyncWebsocketConsumer):
-        async def connect(self):
-            await self.accept()
-            seen.append(concurrency._in_pool.get())
-            seen.append(await concurrency.run_in_threadpool(lambda: "pool"))
-            seen.append(await sync_to_async(lambda: "Django")())
+    async def connect(self):
+        await self.accept()
+        seen.append(concurrency._in_pool.get())
+        seen.append(await concurrency.run_in_threadpool(lambda: "pool"))
+        seen.append(await sync_to_async(lambda: "Django")())
 
     use(middleware("sync"), middleware("both"), middleware("sync"), POOL_SIZE=1)
-    assert (await knock(DenyMiddlewareStack(public(Consumer).as_asgi()), "/")).status == 101
+    assert (await knock(DenyMiddlewareStack(public(consumer(connect)).as_asgi()), "/")).status == 101
     assert seen == [False, "pool", "Django"]
 
 
@@ -581,26 +555,24 @@ def activate(language):
     return lambda request: translation.activate(language)
 
 
-def languages(seen, kind="sync"):
-    """A consumer, behind a policy, that note their language."""
-    policy = Check(lambda request: seen.append(translation.get_language()) or True)
-    both = policy & AsyncCheck(lambda request: seen.append(translation.get_language()) or True)
-
-    async def connect(self):
-        seen.append(translation.get_language())
-        seen.append(await sync_to_async(translation.get_language)())
-        await self.accept()
-
-    return DenyMiddlewareStack(require(both)(consumer(connect).as_asgi()))
-
-
 @every_kind
 async def test_policies_and_consumers_have_the_language_that_a_middleware_sets_and_no_later_request_has(kind, use):
     seen, choosing = [], ["de"]
+
+    def look(request=None):
+        seen.append(translation.get_language())
+        return True
+
+    async def connect(self):
+        look()
+        await sync_to_async(look)()
+        await self.accept()
+
     use(middleware(kind, lambda request: translation.activate(choosing[0]) if choosing else None), POOL_SIZE=1)
-    await asyncio.create_task(knock(languages(seen), "/"))
+    stack = DenyMiddlewareStack(require(Check(look) & AsyncCheck(look))(consumer(connect).as_asgi()))
+    await asyncio.create_task(knock(stack, "/"))
     choosing.clear()
-    await asyncio.create_task(knock(languages(seen), "/"))
+    await asyncio.create_task(knock(stack, "/"))
     assert seen == ["de"] * 4 + ["en"] * 4
 
 
@@ -614,17 +586,14 @@ def overriding(get_response):
 
 async def test_what_a_middleware_sets_while_it_waits_is_undone_outside_it_and_stays_for_the_consumer(use):
     after, outside = [], []
-    use(
-        middleware("async", go=lambda request, response: outside.append(translation.get_language()) or response),
-        overriding,
-    )
+    look = lambda request, response: outside.append(translation.get_language()) or response  # noqa: E731
+    use(middleware("async", go=look), overriding)
 
-    class Consumer(AsyncWebsocketConsumer):
-        async def receive(self, text_data):
-            after.append(translation.get_language())
-            await self.send(text_data)
+    async def receive(self, text_data):
+        after.append(translation.get_language())
+        await self.send(text_data)
 
-    handshake = Handshake(DenyMiddlewareStack(public(Consumer).as_asgi()), websocket_scope("/"))
+    handshake = Handshake(DenyMiddlewareStack(public(consumer(receive=receive)).as_asgi()), websocket_scope("/"))
     assert (await handshake.connect()).status == 101
     await handshake.send("a")
     await handshake.next()
@@ -646,17 +615,15 @@ async def test_a_middleware_sees_after_the_response_what_hooks_inside_it_have_se
 
 @every_kind
 async def test_the_user_and_session_that_a_middleware_sets_are_those_of_policies_and_the_consumer(kind, use, users):
-    session = {"as": "alice"}
-    found = []
+    session, found = import_module(site_settings.SESSION_ENGINE).SessionStore(), []
 
     def become(request):
         request.user, request.session = users["alice"], session
 
-    async def connect(self):
+    def connect(self):
         found.append((self.scope["user"].username, self.scope["session"] is session))
-        await self.accept()
+        return self.accept()
 
-    session = import_module(site_settings.SESSION_ENGINE).SessionStore()
     use(middleware(kind, become))
     policy = IsAuthenticated() & Check(lambda request: request.user.username == "alice")
     assert (await knock(DenyMiddlewareStack(require(policy)(consumer(connect).as_asgi())), "/")).status == 101
@@ -694,12 +661,8 @@ async def test_what_the_consumer_and_then_a_middleware_change_in_the_session_is_
 
 async def test_process_view_may_change_the_arguments_of_the_route_and_knows_the_endpoint(use):
     seen = []
-
-    async def connect(self):
-        seen.append(self.scope["url_route"]["kwargs"])
-        await self.accept()
-
-    app = public(consumer(connect)).as_asgi()
+    note = lambda self: seen.append(self.scope["url_route"]["kwargs"]) or self.accept()  # noqa: E731
+    app = public(consumer(note)).as_asgi()
 
     def process_view(request, view, args, kwargs):
         seen.append(view is app)
@@ -710,17 +673,12 @@ async def test_process_view_may_change_the_arguments_of_the_route_and_knows_the_
     assert seen == [True, {"room": "LOBBY"}]
 
 
-async def test_process_view_is_not_called_without_a_route(use):
-    use(split(view=lambda request, view, args, kwargs: 1 / 0))
-    assert (await knock(DenyMiddlewareStack(URLRouter([])), "/")).status == 404
-
-
-async def test_process_view_is_called_behind_a_wrapper_once_the_route_is_known(use):
+async def test_process_view_is_called_behind_a_wrapper_once_the_route_is_known_and_not_without_one(use):
     seen = []
     use(split(view=lambda request, view, args, kwargs: seen.append(kwargs) or HttpResponse(status=418)))
-    router = URLRouter([path("<slug:room>/", public(accept))])
-    assert (await knock(DenyMiddlewareStack(Wrapper(router)), "/lobby/")).status == 418
-    assert seen == [{"room": "lobby"}]
+    for router in (URLRouter([]), Wrapper(URLRouter([path("<slug:room>/", public(accept))]))):
+        answer = await knock(DenyMiddlewareStack(router), "/lobby/")
+        assert (answer.status, seen) == ((418, [{"room": "lobby"}]) if isinstance(router, Wrapper) else (404, []))
 
 
 @every_kind
@@ -804,11 +762,8 @@ async def test_the_nearest_stack_that_names_middleware_counts(use, settings, ran
         assert (await knock(DenyMiddlewareStack(app, middleware=outer), "/")).status == 101
         return "".join(ran)
 
-    assert [await asked(None, None), await asked([b], None), await asked([b], [a]), await asked([b], [])] == [
-        *"aba",
-        "",
-    ]
-    assert [await asked(None, [b]), await asked([a, b], None)] == ["b", "ab"]
+    cases = [(None, None), ([b], None), ([b], [a]), ([b], []), (None, [b]), ([a, b], None)]
+    assert [await asked(*case) for case in cases] == ["a", "b", "a", "", "b", "ab"]
     # A stack that only a wrapper leads to is not known before: its own run as well, each list once.
     assert [await asked([a], [b], Wrapper), await asked([a], [a], Wrapper)] == ["ab", "a"]
 
@@ -849,11 +804,10 @@ async def test_a_middleware_may_query_as_it_is_made_or_say_that_it_is_not_used(u
             super().__init__(get_response)
             get_user_model().objects.count()
 
-    class Unused(SyncOnly):
-        def __init__(self, get_response):
-            raise MiddlewareNotUsed
+    def unused(self, get_response):
+        raise MiddlewareNotUsed
 
-    use(Querying, Unused, type("UnusedToo", (MiddlewareMixin,), {"__init__": Unused.__init__}))
+    use(Querying, *(type("Unused", (base,), {"__init__": unused}) for base in (SyncOnly, MiddlewareMixin)))
     assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 101
 
 
@@ -899,7 +853,6 @@ def test_a_stack_refuses_what_cannot_run_around_a_handshake(given, error, messag
 
 async def test_middleware_are_for_handshakes_alone(use, ran):
     use(split(request=lambda request: ran.append("ran")))
-
     assert (await fetch(DenyMiddlewareStack(plain), "/")).status == 200
     assert ran == []
 
@@ -922,17 +875,15 @@ async def test_djangos_own_middleware_put_the_headers_of_a_view_on_a_handshake(e
     settings.SECURE_SSL_REDIRECT, settings.SECURE_HSTS_SECONDS = True, 60
     settings.SESSION_COOKIE_SECURE = False
     view, app = endpoints(ENDPOINTS[endpoint], ran)
-    urlconf = ModuleType("urlconf")
-    urlconf.urlpatterns = [path("<slug:room>/", view)]
-    settings.ROOT_URLCONF = urlconf
+    settings.ROOT_URLCONF = (path("<slug:room>/", view),)
     settings.MIDDLEWARE = [SESSION_MIDDLEWARE, *use(*DJANGOS)]
     headers = [(b"host", b"testserver"), (b"accept-language", b"de")]
     page = await fetch(ASGIHandler(), "/lobby/", scheme=scheme, headers=headers)
     stack = DenyMiddlewareStack(URLRouter([path("<slug:room>/", app)]))
     answer = await knock(stack, "/lobby/", scheme=scheme.replace("http", "ws"), headers=headers)
     assert answer.status == (101 if page.status == 200 else page.status)
-    names = {"location", "strict-transport-security", "x-frame-options", "referrer-policy", "x-content-type-options"}
-    names.add("content-language")
+    names = ["location", "strict-transport-security", "x-frame-options", "referrer-policy", "x-content-type-options"]
+    names.append("content-language")
     found, expected = ({name.lower(): value for name, value in each.headers} for each in (answer, page))
     assert {name: found.get(name) for name in names} == {name: expected.get(name) for name in names}
     assert ("location" in found) == (scheme == "http")

@@ -9,14 +9,15 @@ import weakref
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.generic.websocket import WebsocketConsumer
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
-from channels_wsdeny.policies import AllowAny, Policy
+from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, websocket_scope
-from tests.support.scripted import accept
+from tests.support.policies import AsyncCheck, Check, raising
+from tests.support.scripted import accept, body, start
 from tests.support.site import go_on
-from tests.support.sockets import Server
+from tests.support.sockets import Server, consumer
 
 pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
 
@@ -24,11 +25,11 @@ pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
 ALLOW = AllowAny()
 
 
-def stack(consumer, *, policy=ALLOW, **hooks):
+def stack(app, *, policy=ALLOW, **hooks):
     registry = Hooks()
     for kind, hook in hooks.items():
         registry.register(hook, kind)
-    return DenyMiddlewareStack(consumer, default_policy=policy, hooks=registry)
+    return DenyMiddlewareStack(app, default_policy=policy, hooks=registry)
 
 
 async def waits(scope, receive, send):
@@ -45,38 +46,24 @@ async def fails_accepted(scope, receive, send):
     raise RuntimeError("by the application")
 
 
-class Closing(AsyncWebsocketConsumer):
-    async def connect(self):
-        await self.close()
+def close(self):
+    return self.close()
 
 
-class SyncClosing(WebsocketConsumer):
-    def connect(self):
-        self.close()
+def deny(self):
+    for message in (start(418), body()):
+        self.base_send(message)
 
 
-class SyncDenying(WebsocketConsumer):
-    def connect(self):
-        self.base_send({"type": "websocket.http.response.start", "status": 418, "headers": []})
-        self.base_send({"type": "websocket.http.response.body"})
+CLOSING = consumer(close).as_asgi()
+SLOW = AsyncCheck(lambda request: asyncio.sleep(GUARD))
 
 
-class Slow(Policy):
-    async def acheck(self, request):
-        await asyncio.sleep(GUARD)
-
-
-class Cancelled(Policy):
-    async def acheck(self, request):
-        raise asyncio.CancelledError
-
-
-class Chained(Policy):
-    def check(self, request):
-        try:
-            raise KeyError
-        except KeyError as error:
-            raise Deny(409) from error
+def chained(request):
+    try:
+        raise KeyError
+    except KeyError as error:
+        raise Deny(409) from error
 
 
 async def give_up(request, call_next):
@@ -115,16 +102,16 @@ def _no_collector():
 
 
 CASES = {
-    "the consumer closes": (403, Closing.as_asgi(), {}),
-    "the consumer closes, around": (403, Closing.as_asgi(), {"around": go_on}),
+    "the consumer closes": (403, CLOSING, {}),
+    "the consumer closes, around": (403, CLOSING, {"around": go_on}),
     "the application raises": (500, raises, {}),
     "the application raises, around": (500, raises, {"around": go_on}),
     "the accepted application raises": ("raised", fails_accepted, {}),
     "an around hook gives up": (503, waits, {"around": give_up}),
-    "a policy is cancelled": (500, Closing.as_asgi(), {"policy": Cancelled()}),
-    "a policy denies because of another exception": (409, Closing.as_asgi(), {"policy": Chained()}),
-    "a policy hangs": (503, Closing.as_asgi(), {"policy": Slow()}),
-    "a policy hangs, around": (503, Closing.as_asgi(), {"policy": Slow(), "around": go_on}),
+    "a policy is cancelled": (500, CLOSING, {"policy": AsyncCheck(raising(asyncio.CancelledError))}),
+    "a policy denies because of another exception": (409, CLOSING, {"policy": Check(chained)}),
+    "a policy hangs": (503, CLOSING, {"policy": SLOW}),
+    "a policy hangs, around": (503, CLOSING, {"policy": SLOW, "around": go_on}),
 }
 
 
@@ -139,11 +126,11 @@ async def test_what_the_server_gave_is_freed_without_the_garbage_collector(setti
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.parametrize("around", [{}, {"around": go_on}])
 async def test_a_handshake_that_the_server_cancels_is_freed_without_the_garbage_collector(around):
-    assert await freed(stack(Closing.as_asgi(), policy=Slow(), **around), cancelled=True) == "nothing"
+    assert await freed(stack(CLOSING, policy=SLOW, **around), cancelled=True) == "nothing"
 
 
-@pytest.mark.parametrize(("consumer", "status"), [(SyncClosing, 403), (SyncDenying, 418)])
-async def test_a_hook_may_use_the_thread_of_a_synchronous_consumer_that_denies(settings, consumer, status):
+@pytest.mark.parametrize(("connect", "status"), [(close, 403), (deny, 418)])
+async def test_a_hook_may_use_the_thread_of_a_synchronous_consumer_that_denies(settings, connect, status):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 5}
 
     async def around(request, call_next):
@@ -153,6 +140,7 @@ async def test_a_hook_may_use_the_thread_of_a_synchronous_consumer_that_denies(s
         return response
 
     server = Server()
-    await stack(consumer.as_asgi(), around=around)(websocket_scope("/"), server.receive, server.send)
+    application = stack(consumer(connect, WebsocketConsumer).as_asgi(), around=around)
+    await application(websocket_scope("/"), server.receive, server.send)
     assert server.answer.status == status
     assert (b"x-thread", b"7") in server.sent[0]["headers"]

@@ -36,12 +36,15 @@ from tests.support.transports import DJANGO, Wrapper
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 
-def consumer(handle=None, policy=None, base=AsyncHttpConsumer):
-    async def answer(self, body):
-        await self.send_response(200, b"got " + body)
+async def tell_the_body(self, body):
+    await self.send_response(200, b"got " + body)
 
-    made = type("Consumer", (base,), {"handle": handle or answer})
-    return require(AllowAny() if policy is None else policy)(made).as_asgi()
+
+ALLOW = AllowAny()
+
+
+def consumer(handle=tell_the_body, policy=ALLOW):
+    return require(policy)(type("Consumer", (AsyncHttpConsumer,), {"handle": handle})).as_asgi()
 
 
 def deny(*arguments):
@@ -151,10 +154,8 @@ async def test_the_response_streams_through_with_all_its_messages():
     await server.until(3)
     assert (server.sent[1]["status"], server.sent[1]["trailers"], server.body) == (203, True, b"a")
     go_on.set()
-    assert (await server.end(), server.sent[3:]) == (
-        None,
-        [body(b"b"), {"type": "http.response.trailers", "headers": []}],
-    )
+    rest = [body(b"b"), {"type": "http.response.trailers", "headers": []}]
+    assert (await server.end(), server.sent[3:]) == (None, rest)
 
 
 async def test_the_headers_of_an_application_go_out_as_given_where_nothing_is_added(hooks):
@@ -166,19 +167,12 @@ async def test_the_headers_of_an_application_go_out_as_given_where_nothing_is_ad
         await send({**START, "headers": headers})
         await send(body(b"a"))
 
-    for nested in (
-        app,
-        DenyMiddlewareStack(app),
-        DenyMiddlewareStack(DenyMiddlewareStack(app, hooks=noting([], "it"))),
-    ):
-        server = Server(nested)
+    nested = DenyMiddlewareStack(DenyMiddlewareStack(app, hooks=noting([], "it")))
+    adding = DenyMiddlewareStack(app, hooks=made("response", tell("X-A", lambda *_: "b")))
+    for wrapped, expected in (app, headers), (DenyMiddlewareStack(app), headers), (nested, headers), (adding, lower):
+        server = Server(wrapped)
         await server.end()
-        assert server.sent[0]["headers"] == headers
-    server = Server(
-        DenyMiddlewareStack(app, hooks=made("response", lambda r, response: response.__setitem__("X-A", "b")))
-    )
-    await server.end()
-    assert server.sent[0]["headers"] == lower
+        assert server.sent[0]["headers"] == expected
 
 
 async def test_a_header_that_cannot_be_sent_is_a_500():
@@ -241,23 +235,18 @@ async def test_nothing_is_sent_after_a_denial():
         await require(DenyAll())(plain)(scope, receive, send)
         await send(START)
 
-    server = Server(app)
-    await asyncio.wait({server.task})
-    (outcome,) = await asyncio.gather(*outcomes, return_exceptions=True)
-    assert isinstance(outcome, HandshakeDenied)
-    assert (len(server.sent), server.sent[0]["status"]) == (2, 403)
-    server = Server(wrapper)
-    await server.end()
-    assert (len(server.sent), server.sent[0]["status"]) == (2, 403)
-
     @public
     async def goes_on(scope, receive, send):
         await plain(scope, receive, send)
         with pytest.raises(HandshakeDenied):
             await send(body(b"more"))
 
-    server = Server(goes_on)
-    assert (await server.end(), len(server.sent)) == (None, 2)
+    for each, status in ((app, 403), (wrapper, 403), (goes_on, 200)):
+        server = Server(each)
+        await asyncio.wait({server.task})
+        (outcome,) = await asyncio.gather(*outcomes, return_exceptions=True)
+        assert isinstance(outcome, HandshakeDenied)
+        assert (await server.end(), len(server.sent), server.sent[0]["status"]) == (None, 2, status)
 
 
 # Clients that leave, and servers that cancel
@@ -346,19 +335,15 @@ async def around_denies(request, call_next):
 
 
 async def around_fails(request, call_next):
-    await call_next(request)
-    raise Deny(403)
+    raise await around_denies(request, call_next)
 
 
 @pytest.mark.parametrize(
     "hooks",
     [
-        made("request", deny),
-        made("route", deny),
-        made("response", deny),
+        *(made(kind, deny) for kind in ("request", "route", "response")),
         made("response", lambda request, response: HttpResponse("no", status=403)),
-        made("around", around_denies),
-        made("around", around_fails),
+        *(made("around", hook) for hook in (around_denies, around_fails)),
     ],
 )
 async def test_a_hook_may_deny_and_the_application_ends(hooks, ran):
@@ -480,7 +465,7 @@ def test_a_session_that_was_changed_is_saved_once_and_not_with_a_server_error(se
     for unchanged in (consumer(), consumer(fails)):
         assert get(unchanged, "/").all("set-cookie") == []
     for allows in (True, False):
-        spoils = Check(lambda request, allows=allows: (request.session.update(a=object()) is None) is allows)
+        spoils = Check(lambda request, allows=allows: (request.session.update({"a": object()}) is None) is allows)
         unsaved = get(consumer(policy=spoils), "/")
         assert (unsaved.status, unsaved.all("set-cookie")) == (500, [])
 
@@ -493,12 +478,7 @@ def mirrored(settings):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
 
 
-class Greets(AsyncHttpConsumer):
-    async def handle(self, body):
-        await self.send_response(200, b"hello")
-
-
-@pytest.mark.parametrize("app", [plain, Greets.as_asgi()])
+@pytest.mark.parametrize("app", [plain, type("Tells", (AsyncHttpConsumer,), {"handle": tell_the_body}).as_asgi()])
 async def test_the_default_policy_is_for_all_that_a_stack_serves(app, settings):
     def stack(app, **options):
         http = URLRouter([path("app/", app), path("", get_asgi_application())])
@@ -559,11 +539,8 @@ def gone(request):
     raise Http404
 
 
-urlpatterns = [
-    path("page/", lambda request: HttpResponse("page")),
-    path("both/", lambda request: HttpResponse("page of both")),
-    path("gone/", gone),
-]
+urlpatterns = [path("page/", lambda request: HttpResponse("page")), path("gone/", gone)]
+urlpatterns += [path("both/", lambda request: HttpResponse("page of both"))]
 
 
 class Room(AsyncWebsocketConsumer): ...
@@ -588,12 +565,6 @@ async def get(url, app=None, headers=(), **scope):
     return await fetch(app or socket_site(), url, headers=[*HOST, *headers], **scope)
 
 
-async def test_the_answer_names_the_upgrade_but_on_http_2():
-    for version, upgrade in (("1.1", "websocket"), ("2", None)):
-        answer = await get("/open/", http_version=version)
-        assert (answer.problem["code"], answer.header("upgrade")) == ("upgrade_required", upgrade)
-
-
 async def test_a_plain_get_on_a_socket_needs_an_upgrade_once_its_policy_allows_it(headers_of):
     statuses = {
         ("/open/", None): 426,
@@ -606,25 +577,25 @@ async def test_a_plain_get_on_a_socket_needs_an_upgrade_once_its_policy_allows_i
     }
     found = {(url, user): (await get(url, headers=headers_of(user))).status for url, user in statuses}
     assert found == statuses
-    assert (await get("/locked/", socket_site(default_policy=AllowAny()))).status == 426
-    assert (await get("/locked/", socket_site(default_policy=DenyAll()))).status == 403
+    for policy, status in ((AllowAny(), 426), (DenyAll(), 403)):
+        assert (await get("/locked/", socket_site(default_policy=policy))).status == status
+    for version, upgrade in (("1.1", "websocket"), ("2", None)):
+        answer = await get("/open/", http_version=version)
+        assert (answer.problem["code"], answer.header("upgrade")) == ("upgrade_required", upgrade)
 
 
 async def test_where_http_has_something_itself_that_is_served():
-    pages = {"/page/": (200, b"page"), "/both/": (200, b"page of both")}
-    for url, found in pages.items():
-        answer = await get(url)
-        assert (answer.status, answer.body) == found
-    assert [(await get(url)).status for url in ("/gone/", "/nowhere/")] == [404, 404]
+    assert [(await get(url)).body for url in ("/page/", "/both/")] == [b"page", b"page of both"]
     assert (await get("/open/", method="POST")).header("upgrade") is None
-    catch_all = socket_site(None, re_path(r"^.*$", public(accept)))
-    assert [(await get(url, catch_all)).status for url in ("/nowhere/", "/page/")] == [404, 200]
     for http in (public(plain), plain, Wrapper(plain), URLRouter([path("open/", plain)])):
         assert (await get("/open/", socket_site(http))).body == b"secret"
-    routed = socket_site(URLRouter([path("there/", plain)]))
-    assert [(await get(url, routed)).status for url in ("/open/", "/there/")] == [426, 200]
-    behind = socket_site(Wrapper(get_asgi_application()))
-    assert [(await get(url, behind)).status for url in ("/open/", "/page/")] == [426, 200]
+    for site, found in (
+        (socket_site(), {"/page/": 200, "/both/": 200, "/gone/": 404, "/nowhere/": 404}),
+        (socket_site(None, re_path(r"^.*$", public(accept))), {"/nowhere/": 404, "/page/": 200}),
+        (socket_site(URLRouter([path("there/", plain)])), {"/open/": 426, "/there/": 200}),
+        (socket_site(Wrapper(get_asgi_application())), {"/open/": 426, "/page/": 200}),
+    ):
+        assert {url: (await get(url, site)).status for url in found} == found
 
 
 async def test_hooks_run_for_it_as_for_http(ran):
@@ -636,13 +607,10 @@ async def test_hooks_run_for_it_as_for_http(ran):
     assert (await get("/open/", socket_site(hooks=made("response", lambda *_: Deny(404))))).status == 404
 
 
-async def test_paths_are_those_behind_the_prefix_and_a_malformed_query_is_a_400():
+async def test_paths_are_those_behind_the_prefix_and_a_malformed_query_or_a_wrong_host_is_a_400():
     for url, status in (("/app/open/", 426), ("/app/page/", 200), ("/app/nowhere/", 404)):
         assert (await get(url, root_path="/app")).status == status
     assert (await get("/open/", query_string=b"\xff")).status == 400
-
-
-async def test_a_host_that_is_not_allowed_is_denied_as_on_a_handshake():
     assert (await fetch(socket_site(), "/open/", headers=[(b"host", b"elsewhere.example")])).status == 400
 
 

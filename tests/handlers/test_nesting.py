@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from channels.auth import AuthMiddleware
@@ -16,13 +17,15 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
+from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.support.caches import cache_settings
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
-from tests.support.scripted import Script, accept, text
+from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import Server, consumer, no_task_left, open_to_all
+from tests.support.threads import until
 from tests.support.wrappers import Middleware, Peeks, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -251,31 +254,29 @@ async def test_a_stream_that_is_denied_after_the_accept_but_asked_before_is_clos
     await handshake.leave()
 
 
+PLACES = {
+    "consumer": lambda child, hooks: with_hooks(hooks)(child).as_asgi(),
+    "stack": lambda child, hooks: DenyMiddlewareStack(child.as_asgi(), hooks=hooks),
+    "stack around middleware": lambda child, hooks: DenyMiddlewareStack(Middleware(child.as_asgi()), hooks=hooks),
+}
+
+
 @pytest.mark.parametrize("before_accept", [False, True])
 @pytest.mark.parametrize("kind", ["request", "route"])
-@pytest.mark.parametrize("place", ["consumer", "stack", "stack around middleware"])
-async def test_a_hook_that_denies_closes_the_stream(place, kind, before_accept):
-    hooks = Hooks()
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+async def test_a_hook_that_denies_closes_the_stream(place, kind, before_accept, hooks):
     hooks.register(lambda request: Deny(418, code="teapot"), kind)
-    child = public(consumer(lambda self: self.accept()))
-    app = {
-        "consumer": lambda: with_hooks(hooks)(child).as_asgi(),
-        "stack": lambda: DenyMiddlewareStack(child.as_asgi(), hooks=hooks),
-        "stack around middleware": lambda: DenyMiddlewareStack(Middleware(child.as_asgi()), hooks=hooks),
-    }[place]()
+    app = place(public(consumer(lambda self: self.accept())), hooks)
     assert await streams(app, {"path": "/a"}, before_accept=before_accept) == ["websocket.close 4418 teapot"]
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
 async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_the_site(wrap):
     for app in (Script(accept()), with_names(lambda scope, receive, send: send(accept()))):
-        for stack, user, close in (
-            (staff_only, alice, "4403 permission_denied"),
-            (None, AnonymousUser(), "4401 not_authenticated"),
-        ):
-            default = None if stack is None else IsStaff()
+        asked = ((IsStaff(), alice, "4403 permission_denied"), (None, AnonymousUser(), "4401 not_authenticated"))
+        for default, user, closed in asked:
             site = DenyMiddlewareStack(wrap(app), default_policy=default)
-            assert await streams(site, {"path": "/a"}, user=user) == [f"websocket.close {close}"]
+            assert await streams(site, {"path": "/a"}, user=user) == [f"websocket.close {closed}"]
     early = with_names(lambda scope, receive, send: send(text("secret")))
     site = DenyMiddlewareStack(wrap(early), default_policy=IsStaff())
     assert await streams(site, {"path": "/a"}) == ["websocket.close 4403 permission_denied"]
@@ -285,7 +286,7 @@ async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_t
 
 @pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
 async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap, guest):
-    opened, rows = [], []
+    opened = []
 
     def connect(self):
         opened.append((self.scope["wsdeny"].obj, self.scope["wsdeny"].request.resolver_match.kwargs["pk"]))
@@ -294,13 +295,9 @@ async def test_each_stream_is_asked_about_its_own_user_and_object_each_time(wrap
     room = permission_required("view", obj=lambda request: request.resolver_match.kwargs["pk"])(consumer(connect))
     rooms = wrap(URLRouter([path("rooms/<int:pk>/", room.as_asgi())]))
     rows = [{"path": f"/rooms/{pk}/"} for pk in (1, 3, 2)] + [{"path": "/rooms/1/", "user": AnonymousUser()}]
-    happened = [message.split()[:2] for message in await streams(rooms, *rows, user=guest)]
-    assert happened == [
-        ["websocket.accept", "None"],
-        ["websocket.close", "4403"],
-        ["websocket.accept", "None"],
-        ["websocket.close", "4401"],
-    ]
+    happened = [" ".join(message.split()[:2]) for message in await streams(rooms, *rows, user=guest)]
+    opening = "websocket.accept None"
+    assert happened == [opening, "websocket.close 4403", opening, "websocket.close 4401"]
     assert opened == [(1, 1), (2, 2)]
 
 
@@ -329,13 +326,103 @@ async def test_an_error_of_an_open_stream_is_that_of_who_opened_it():
 
 @pytest.mark.parametrize("wrap", [lambda app: app, DenyMiddlewareStack, Wrapper])
 async def test_a_stream_that_is_opened_again_is_asked_again_and_each_time_once(wrap):
-    answers, asked = [True, False], []
+    asked = []
 
     async def decide(request):
         asked.append(request.path)
-        return answers[len(asked) - 1]
+        return len(asked) == 1
 
     stream = wrap(require(AsyncCheck(decide))(consumer()).as_asgi())
     happened = await streams(stream, {"path": "/a"}, {"path": "/b"})
     assert [message.split()[0] for message in happened] == ["websocket.accept", "websocket.close"]
     assert asked == ["/a", "/b"]
+
+
+# Layers that only a wrapper leads to, and that answer by the layer around them.
+
+
+def layer(app, policy=None):
+    """`app` in a layer of its own, which what is around cannot look into."""
+    return Wrapper(require(AsyncCheck(lambda request: True) if policy is None else policy)(app))
+
+
+def inside(app, hooks=None, policy=None):
+    return DenyMiddlewareStack(layer(app, policy), hooks=hooks, default_policy=AllowAny())
+
+
+def policies(caplog):
+    """What the log names as the policies of its denials."""
+    return [record.policy for record in caplog.records if record.name == "channels_wsdeny"]
+
+
+async def test_accept_timeout_counts_again_where_a_layer_that_was_denied_drops_an_answer(settings):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
+    hooks, is_seen = Hooks(), asyncio.Event()
+
+    @hooks.on_response
+    async def wait_once(request, response):
+        if not is_seen.is_set():
+            is_seen.set()
+            await asyncio.Event().wait()
+
+    class Twice(Wrapper):
+        async def __call__(self, scope, receive, send):
+            await self.inner(scope, receive, send)
+            await self.inner(scope, receive, send)
+            await asyncio.Event().wait()
+
+    async def app(scope, receive, send):
+        is_first = not is_seen.is_set()
+        denying = asyncio.ensure_future(send(close()))
+        await is_seen.wait()
+        if is_first:
+            denying.cancel()
+        await asyncio.wait({denying})
+
+    assert (await knock(inside(Twice(layer(app)), hooks), "/")).status == 500
+
+
+async def test_two_denials_at_once_are_one_answer():
+    hooks, is_second = Hooks(), asyncio.Event()
+
+    @hooks.on_response
+    async def wait(request, response):
+        await is_second.wait()
+        for _ in range(10):  # An error of the second would have come by then.
+            await asyncio.sleep(0)
+
+    async def deny_as_well(send):
+        is_second.set()
+        await send(close(code=4409))
+
+    async def app(scope, receive, send):
+        async with asyncio.TaskGroup() as group:  # An error in one cancels the other.
+            group.create_task(send(close(code=4409)))
+            group.create_task(deny_as_well(send))
+
+    assert (await knock(inside(app, hooks), "/")).status == 409
+
+
+async def test_the_log_names_the_policy_of_the_layer_whose_application_is_silent(settings, caplog):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
+
+    assert (await knock(inside(Script()), "/")).status == 500
+    assert policies(caplog) == ["AsyncCheck()"]
+
+
+async def test_the_log_names_the_policy_that_goes_on_after_its_cancellation(settings, caplog, monkeypatch):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    end, server = asyncio.Event(), Server()
+
+    async def swallow(request):
+        while not end.is_set():
+            with suppress(asyncio.CancelledError):
+                await end.wait()
+        return True
+
+    running = server.begin(inside(Script(accept()), policy=AsyncCheck(swallow)))
+    await until(lambda: len(server.sent) == 2)
+    end.set()
+    await running
+    assert policies(caplog) == ["AsyncCheck()"]

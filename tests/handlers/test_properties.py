@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -42,11 +43,8 @@ from tests.support.sockets import DENIAL, no_task_left
 
 pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
 
-USERS = {
-    "": AnonymousUser(),
-    "alice": get_user_model()(pk=1, username="alice"),
-    "boss": get_user_model()(pk=2, username="boss"),
-}
+USERS = {name: get_user_model()(username=name, pk=number) for number, name in enumerate(("alice", "boss"), 1)}
+USERS[""] = AnonymousUser()
 ROOMS = ("a", "b")
 EVERYONE, EVERYWHERE = frozenset(USERS), frozenset({None, *ROOMS})
 
@@ -127,11 +125,8 @@ class Model:
             guards[len(nodes)] = site.rule
         allows = [rule.allows(*self.subject(index, BOUNDARIES)) for index, rule in guards.items()]
         allows.append(self.default_allows(guards))
-        vetoes = {
-            node.hook[0]
-            for user, node in zip(self.users, nodes, strict=False)
-            if node.hook and user not in node.hook[1].users
-        }
+        hooked = [(user, *node.hook) for user, node in zip(self.users, nodes, strict=False) if node.hook]
+        vetoes = {kind for user, kind, rule in hooked if user not in rule.users}
         self.may_run = all(allows) and not vetoes & {"request", "around before"}
         self.may_accept = self.may_run and not vetoes
 
@@ -333,6 +328,39 @@ def setting(base, node):
     return Sets
 
 
+@require(Asks(Rule(frozenset())))
+async def decoy(scope, receive, send):
+    await send({"type": "websocket.accept", "subprotocol": "decoy"})
+
+
+def around(node, app):
+    if node.kind == "stack":
+        hooks = hooks_of(node.hook) if node.hook else None
+        return DenyMiddlewareStack(app, default_policy=node.rule and Asks(node.rule), hooks=hooks)
+    if node.kind == "guards":
+        app = require(Asks(node.rule))(app) if node.rule else app
+        return with_hooks(hooks_of(node.hook))(app) if node.hook else app
+    if node.kind in {"router", "own router"}:
+        routes = [re_path(r"" if node.room is None else rf"^(?P<room>{node.room})/", app)]
+        before, after = node.decoys
+        routes = [path("nowhere/", decoy)] * before + routes + [re_path(r"", decoy)] * after
+        return (URLRouter if node.kind == "router" else wrappers.OwnRouter)(routes)
+    if node.kind == "protocols":
+        return ProtocolTypeRouter({"websocket": app, "http": app})
+    if node.kind in KNOWN:
+        return CookieMiddleware(app) if node.kind == "cookies" else OriginValidator(app, ["*"])
+    if node.kind in RETRIES:
+        return Retries(app, node.kind, node.turns)
+    if node.kind.startswith(("middleware", "sets")):
+        return setting(BaseMiddleware if node.kind.startswith("middleware") else wrappers.Wrapper, node)(app)
+    return getattr(wrappers, node.kind)(app)
+
+
+def application(nodes, app):
+    """`app` within what these nodes are, from the outside in."""
+    return functools.reduce(lambda app, node: around(node, app), reversed(nodes), app)
+
+
 class Running:
     """A site that runs for one client, and the server of that."""
 
@@ -342,41 +370,7 @@ class Running:
 
     @property
     def application(self):
-        app = self.endpoint(self.site.endpoint)
-        for node in reversed(self.site.nodes):
-            app = self.around(node, app)
-        return app
-
-    def around(self, node, app):
-        if node.kind == "stack":
-            hooks = hooks_of(node.hook) if node.hook else None
-            return DenyMiddlewareStack(app, default_policy=node.rule and Asks(node.rule), hooks=hooks)
-        if node.kind == "guards":
-            app = require(Asks(node.rule))(app) if node.rule else app
-            return with_hooks(hooks_of(node.hook))(app) if node.hook else app
-        if node.kind in {"router", "own router"}:
-            routes = [re_path(r"" if node.room is None else rf"^(?P<room>{node.room})/", app)]
-            before, after = node.decoys
-            routes = [path("nowhere/", self.decoy)] * before + routes + [re_path(r"", self.decoy)] * after
-            return (URLRouter if node.kind == "router" else wrappers.OwnRouter)(routes)
-        if node.kind in KNOWN:
-            known = {
-                "protocols": lambda: ProtocolTypeRouter({"websocket": app}),
-                "cookies": lambda: CookieMiddleware(app),
-            }
-            return known.get(node.kind, lambda: OriginValidator(app, ["*"]))()
-        if node.kind in RETRIES:
-            return Retries(app, node.kind, node.turns)
-        if node.kind.startswith(("middleware", "sets")):
-            return setting(BaseMiddleware if node.kind.startswith("middleware") else wrappers.Wrapper, node)(app)
-        return getattr(wrappers, node.kind)(app)
-
-    @property
-    def decoy(self):
-        async def decoy(scope, receive, send):
-            await send({"type": "websocket.accept", "subprotocol": "decoy"})
-
-        return require(Asks(Rule(frozenset())))(decoy)
+        return application(self.site.nodes, self.endpoint(self.site.endpoint))
 
     def endpoint(self, kind):
         running = self
@@ -481,9 +475,8 @@ class Running:
                     await asyncio.sleep(0)
                 task.cancel()
             elif self.site.leaves is None:
-                await asyncio.wait(
-                    {task, asyncio.ensure_future(self.accepted.wait())}, timeout=GUARD, return_when="FIRST_COMPLETED"
-                )
+                accepted = asyncio.ensure_future(self.accepted.wait())
+                await asyncio.wait({task, accepted}, timeout=GUARD, return_when="FIRST_COMPLETED")
                 assert self.accepted.is_set() or task.done(), "no answer for long"
                 for _ in range(20):
                     await asyncio.sleep(0)
@@ -497,9 +490,8 @@ class Running:
 
     @property
     def path(self):
-        return "".join(
-            f"{node.room}/" for node in self.site.nodes if node.kind in {"router", "own router"} and node.room
-        )
+        routers = {"router", "own router"}
+        return "".join(f"{node.room}/" for node in self.site.nodes if node.kind in routers and node.room)
 
 
 MESSAGES = {
@@ -549,9 +541,8 @@ def rules(draw, open_to_all=False):
 @st.composite
 def hooks(draw, open_to_all):
     rule = draw(rules(open_to_all))
-    return draw(st.sampled_from(["request", "response", "around before", "around after"])), replace(
-        rule, rooms=EVERYWHERE
-    )
+    kinds = ["request", "response", "around before", "around after"]
+    return draw(st.sampled_from(kinds)), replace(rule, rooms=EVERYWHERE)
 
 
 @st.composite
@@ -564,9 +555,8 @@ def nodes(draw, kinds, open_to_all):
         return Node(kind, room=draw(st.none() | rooms), decoys=(draw(st.booleans()), draw(st.booleans())))
     if kind.startswith(("sets", "middleware")):
         # A route that an unknown wrapper changes in place may be known to the layers around it, or not.
-        return Node(
-            kind, user=draw(st.none() | users), room=None if kind == "sets in place" else draw(st.none() | rooms)
-        )
+        room = None if kind == "sets in place" else draw(st.none() | rooms)
+        return Node(kind, user=draw(st.none() | users), room=room)
     return Node(kind, turns=draw(st.integers(0, 12)) if kind in RETRIES else 0)
 
 
@@ -636,28 +626,24 @@ EXAMPLES = os.environ.get("EXAMPLES")
 unhurried = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(unhurried, max_examples=150, derandomize=True)
-@given(sites())
-def test_nothing_is_accepted_that_the_model_forbids(site):
-    hold(site)
+def amounts(few, many):
+    few = settings(unhurried, max_examples=few, derandomize=True)
+    many = settings(unhurried, max_examples=int(EXAMPLES or many), derandomize=EXAMPLES is None)
+    return pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.random)], ids=["few", "many"])
 
 
-@pytest.mark.random
-@settings(unhurried, max_examples=int(EXAMPLES or 10000), derandomize=EXAMPLES is None)
-@given(sites())
-def test_nothing_is_accepted_that_the_model_forbids_in_many_sites(site):
-    hold(site)
+@amounts(150, 10000)
+def test_nothing_is_accepted_that_the_model_forbids(amount):
+    amount(given(sites())(lambda site: hold(site)))()
 
 
 def test_a_task_group_that_leaves_a_count_of_cancellations_behind_is_answered():
-    kinds = {"stack": None, "guards": Rule(), "asks again": None, "InTask": None}
-    nodes = tuple(Node(kind, rule=rule) for kind, rule in kinds.items())
+    nodes = (Node("stack"), Node("guards", Rule()), Node("asks again"), Node("InTask"))
     script = (("text", "plain", 0),)
     hold(Site(nodes, "consumer", rule=None, script=script, user="", leaves=None, cancels=None, slow_send=0))
 
 
 def test_a_route_that_middleware_behind_a_wrapper_changes_in_place_may_be_known_to_the_default_policy():
-    rooms = {"stack": None, "router": None, "Function": None, "middleware in place": "b"}
-    stack, *others = (Node(kind, room=room) for kind, room in rooms.items())
-    nodes = (replace(stack, rule=Rule(rooms=frozenset("b"))), *others)
+    in_place = Node("middleware in place", room="b")
+    nodes = (Node("stack", Rule(rooms=frozenset("b"))), Node("router"), Node("Function"), in_place)
     hold(Site(nodes, "consumer", rule=None, script=(), user="", leaves=None, cancels=None, slow_send=0))

@@ -14,23 +14,20 @@ from types import ModuleType
 
 import pytest
 from channels.generic.http import AsyncHttpConsumer
-from channels.middleware import BaseMiddleware
-from channels.routing import ProtocolTypeRouter, URLRouter
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.test import override_settings
-from django.urls import path, re_path
+from django.urls import path
 from django.views import View
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny import Deny
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection.explain import explain
-from tests.handlers.test_properties import EVERYONE, EXAMPLES, USERS, Asks, Rule, hooks_of, unhurried, users
-from tests.support import wrappers
+from tests.handlers.test_properties import EVERYONE, USERS, Asks, Node, Rule, amounts, application, hooks_of, users
 from tests.support.clients import GUARD
 from tests.support.mirror import START, Server, body
 from tests.support.transports import DJANGO, Middleware, Stack
@@ -52,9 +49,6 @@ rules = st.builds(
     no=st.sampled_from(sorted(NO)),
 )
 hooks = st.tuples(st.sampled_from(["request", "route", "response", "around before", "around after"]), rules)
-few = settings(unhurried, max_examples=80, derandomize=True)
-many = settings(unhurried, max_examples=int(EXAMPLES or 10000), derandomize=EXAMPLES is None)
-amounts = pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.random)], ids=["few", "many"])
 
 
 # Views.
@@ -166,22 +160,12 @@ def hold_page(page):
     assert start["status"] in replace(page, outcome="ok").expected
 
 
-@amounts
+@amounts(80, 10000)
 def test_a_view_gets_the_status_of_the_model_and_explain_foretells_it(amount):
     amount(given(pages)(lambda page: hold_page(page)))()
 
 
 # ASGI applications.
-
-
-@dataclass(frozen=True)
-class Node:
-    """A stack, guards, a router or a wrapper around the next node."""
-
-    kind: str
-    rule: Rule | None = None
-    hook: tuple | None = None
-    user: str | None = None
 
 
 PASSIVE = ("Wrapper", "AppWrapper", "ApplicationWrapper", "Function", "with_wraps", "router", "protocols")
@@ -247,32 +231,7 @@ class Nest:
                 await app(scope, receive, send)
 
         guard = (lambda app: app) if self.rule is None else require(Asks(self.rule))
-        found = guard(Consumer).as_asgi() if self.is_consumer else guard(app)
-        for node in reversed(self.nodes):
-            found = around(node, found)
-        return found
-
-
-def around(node, app):
-    if node.kind == "stack":
-        hooks = hooks_of(node.hook) if node.hook else None
-        return DenyMiddlewareStack(app, default_policy=node.rule and Asks(node.rule), hooks=hooks)
-    if node.kind == "guards":
-        app = require(Asks(node.rule))(app) if node.rule else app
-        return with_hooks(hooks_of(node.hook))(app) if node.hook else app
-    if node.kind == "router":
-        return URLRouter([re_path(r"", app)])
-    if node.kind == "protocols":
-        return ProtocolTypeRouter({"http": app})
-    if node.kind not in {"sets", "middleware"}:
-        return getattr(wrappers, node.kind)(app)
-    base = BaseMiddleware if node.kind == "middleware" else wrappers.Wrapper
-
-    class Sets(base):
-        async def __call__(self, scope, receive, send):
-            await self.inner(scope if node.user is None else {**scope, "user": USERS[node.user]}, receive, send)
-
-    return Sets(app)
+        return application(self.nodes, guard(Consumer).as_asgi() if self.is_consumer else guard(app))
 
 
 layers = st.builds(Node, st.sampled_from(["stack", "guards"]), st.none() | rules, st.none() | hooks).map(
@@ -310,6 +269,6 @@ def hold_nest(nest):
     assert not nest.must_pass or status == OUTCOMES[nest.outcome], "denied"
 
 
-@amounts
+@amounts(80, 10000)
 def test_no_application_over_http_is_reached_that_the_model_forbids(amount):
     amount(given(nests)(lambda nest: hold_nest(nest)))()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import threading
 from contextlib import suppress
+from operator import attrgetter
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -34,31 +36,21 @@ def report(policy):
     return require(policy, enforce=False)
 
 
-class Plain(AsyncWebsocketConsumer):
-    """A consumer without a policy."""
-
-
 class Answers(AsyncHttpConsumer):
     async def handle(self, body):
         await self.send_response(200, b"hello")
 
 
-def consumer(*decorators):
-    cls = type("Consumer", (Plain,), {})
-    for decorate in reversed(decorators):
-        cls = decorate(cls)
-    return cls
+def consumer(*decorators, base=AsyncWebsocketConsumer):
+    """A consumer without a policy but those of its decorators, which are in their order of a source."""
+    return functools.reduce(lambda cls, decorate: decorate(cls), reversed(decorators), type("Consumer", (base,), {}))
 
 
 @pytest.fixture
 def reports(caplog):
     """A function to what was reported so far: status, code and policy of each."""
-
-    def found():
-        records = [record for record in caplog.records if getattr(record, "report_only", False)]
-        return [(record.status, record.code, record.policy) for record in records]
-
-    return found
+    told = attrgetter("status", "code", "policy")
+    return lambda: [told(record) for record in caplog.records if getattr(record, "report_only", False)]
 
 
 def stack(app, **options):
@@ -141,12 +133,11 @@ async def test_a_policy_that_swallows_its_cancellation_decides_nothing_either(fe
                 await let_go.wait()
 
     policy = AsyncCheck(swallow)
+    app = consumer(report(policy), public, base=Answers if fetching else AsyncWebsocketConsumer).as_asgi()
     try:
         async with asyncio.timeout(GUARD):
-            if fetching:
-                assert (await fetch(report(policy)(public(type("Own", (Answers,), {}))).as_asgi(), "/")).status == 200
-            else:
-                assert (await knock(stack(consumer(report(policy)).as_asgi()), "/", user=alice)).status == 101
+            answer = await (fetch if fetching else knock)(stack(app), "/", user=alice)
+            assert answer.status == (200 if fetching else 101)
     finally:
         let_go.set()
     assert reports() == [(503, "unavailable", repr(policy))]
@@ -173,13 +164,13 @@ INNERMOST = {
     "websocket": [
         (accept, denying(accept)),
         (consumer().as_asgi(), consumer(denying).as_asgi()),
-        (consumer().as_asgi(), type("Child", (consumer(denying, denying),), {}).as_asgi()),
+        (consumer().as_asgi(), consumer(base=consumer(denying, denying)).as_asgi()),
         (consumer(public).as_asgi(), consumer(public, denying).as_asgi()),
         (consumer(with_hooks(HOOKS)).as_asgi(), consumer(denying, with_hooks(HOOKS)).as_asgi()),
     ],
     "http": [
-        (Answers.as_asgi(), denying(type("Own", (Answers,), {})).as_asgi()),
-        (public(type("Public", (Answers,), {})).as_asgi(), denying(public(type("Own", (Answers,), {}))).as_asgi()),
+        (Answers.as_asgi(), consumer(denying, base=Answers).as_asgi()),
+        (consumer(public, base=Answers).as_asgi(), consumer(denying, public, base=Answers).as_asgi()),
     ],
 }
 
@@ -208,7 +199,7 @@ async def test_a_public_endpoint_stays_public(decorate, reports):
 
 async def test_each_policy_is_asked_once_whatever_it_is_stacked_with(reports):
     policy = IsStaff()
-    child = type("Child", (consumer(report(policy), report(policy)),), {})
+    child = consumer(base=consumer(report(policy), report(policy)))
     app = report(policy)(stack(report(policy)(child.as_asgi())))
     assert (await knock(app, "/", user=alice)).status == 101
     assert len(reports()) == 1
@@ -230,7 +221,7 @@ async def test_a_user_or_object_that_it_sets_does_not_reach_the_endpoint(setting
     settings.AUTHENTICATION_BACKENDS = [f"{ByName.__module__}.ByName"]
     seen = []
 
-    class Tells(Plain):
+    class Tells(AsyncWebsocketConsumer):
         async def connect(self):
             context = self.scope["wsdeny"]
             seen.extend([self.scope["user"], context.request.auth, context.obj, repr(context.policy)])

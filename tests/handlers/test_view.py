@@ -24,6 +24,7 @@ from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll
+from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, tell
 from tests.support.threads import until
@@ -38,13 +39,8 @@ class Greets(View):
         return HttpResponse(f"hello {name}")
 
 
-@login_required
-class Guarded(Greets):
-    pass
-
-
-class Child(Guarded):
-    pass
+Guarded = login_required(type("Guarded", (Greets,), {}))
+Child = type("Child", (Guarded,), {})
 
 
 GUARDED = {
@@ -88,16 +84,12 @@ def test_every_method_is_guarded(site):
     assert {site.ask(method=method).status for method in methods} == {403}
 
 
+NAMES = ("outer", "middle", "inner")
+
+
 def test_policies_are_asked_from_the_outermost_decorator_to_the_first_denial(ran):
-    def noting_policy(name, answer):
-        return Check(lambda request: ran.append(name) or answer)
-
-    @require(noting_policy("outer", True))
-    @require(noting_policy("middle", False))
-    @require(noting_policy("inner", True))
-    def view(request):
-        raise AssertionError
-
+    outer, middle, inner = (Check(lambda request, n=n: ran.append(n) or n != "middle") for n in NAMES)
+    view = require(outer)(require(middle)(require(inner)(raising(AssertionError))))
     assert (ask(view).status_code, ran) == (403, ["outer", "middle"])
 
 
@@ -110,11 +102,8 @@ def test_a_policy_that_several_decorators_name_is_asked_once(ran):
 # Policies and views of the other kind
 
 
-def test_a_synchronous_view_called_on_a_loop_denies_rather_than_hang():
-    async def call():
-        return ask(require(AsyncCheck(lambda request: True))(hello))
-
-    assert asyncio.run(call()).status_code == 500
+async def test_a_synchronous_view_called_on_a_loop_denies_rather_than_hang():
+    assert ask(require(AsyncCheck(lambda request: True))(hello)).status_code == 500
 
 
 async def test_a_policy_that_hangs_costs_an_asynchronous_view_a_503(settings):
@@ -201,10 +190,8 @@ def test_a_response_of_the_site_is_sent_as_it_is_and_may_deny_many_requests(site
     for _ in range(2):
         answer = site.ask(Accept=BROWSER)
         assert (answer.status, answer.body, answer.headers["x-mine"]) == (410, b"mine", "1")
-    assert (dict(shared.items()), len(shared.cookies)) == (
-        {"Content-Type": "text/html; charset=utf-8", "X-Mine": "1"},
-        0,
-    )
+    assert dict(shared.items()) == {"Content-Type": "text/html; charset=utf-8", "X-Mine": "1"}
+    assert len(shared.cookies) == 0
 
 
 # What a view raises
@@ -212,17 +199,17 @@ def test_a_response_of_the_site_is_sent_as_it_is_and_may_deny_many_requests(site
 
 def test_a_deny_of_a_view_answers_and_other_exceptions_are_left_to_django(site):
     errors = {400: BadRequest, 403: PermissionDenied, 404: Http404, 500: ZeroDivisionError}
+    failing = raising(lambda: Deny(409, "Already here.", code="taken"))
 
     def error_view(status):
         return lambda request, exception=None: HttpResponse(f"page {status}", status=status)
 
     async def failing_async(request):
-        raise Deny(409, "Already here.", code="taken")
+        failing(request)
 
     site.serve(
         *(path(f"{status}/", public(raising(error))) for status, error in errors.items()),
-        path("deny/", public(raising(lambda: Deny(409, "Already here.", code="taken")))),
-        path("deny-async/", public(failing_async)),
+        *(path("deny/", public(failing)), path("deny-async/", public(failing_async))),
         handlers={f"handler{status}": error_view(status) for status in errors},
     )
     assert [site.ask(f"/{status}/").body for status in errors] == [b"page %d" % status for status in errors]
@@ -246,13 +233,6 @@ def test_the_test_clients_raise_what_a_view_raises(settings, hooks):
 # Transactions
 
 
-@pytest.fixture
-def atomic_requests(transactional_db):
-    connection.settings_dict["ATOMIC_REQUESTS"] = True
-    yield
-    connection.settings_dict["ATOMIC_REQUESTS"] = False
-
-
 def writing(error=None):
     def view(request):
         User.objects.create_user("written")
@@ -263,25 +243,23 @@ def writing(error=None):
     return view
 
 
-def taking(view):
-    hooks = Hooks()
-    hooks.on_exception(ZeroDivisionError)(lambda request, error: HttpResponse("taken", status=409))
-    return with_hooks(hooks)(view)
+TAKING = made("exception", lambda request, error: HttpResponse("taken", status=409), types=(ZeroDivisionError,))
 
 
-@pytest.mark.usefixtures("atomic_requests")
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("view", "status", "is_written"),
     [
         (public(writing()), 200, True),
         (public(writing(Deny)), 403, False),
         (public(public(writing(Deny))), 403, False),
-        (taking(writing(ZeroDivisionError)), 409, False),
+        (with_hooks(TAKING)(writing(ZeroDivisionError)), 409, False),
         (public(writing(ZeroDivisionError)), 500, False),
         (transaction.non_atomic_requests(public(writing(Deny))), 403, True),
     ],
 )
-def test_what_a_view_wrote_is_rolled_back_if_it_raises(view, status, is_written, settings):
+def test_what_a_view_wrote_is_rolled_back_if_it_raises(view, status, is_written, settings, monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     site = Site(settings, DJANGO["wsgi"]()).serve(view, mirror=())
     assert site.ask().status == status
     assert User.objects.filter(username="written").exists() is is_written
@@ -314,6 +292,10 @@ async def chunks_async(response):
     yield b"instead"
 
 
+def deny(request, response):
+    return Deny(403)
+
+
 def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):
     (tmp_path / "file").write_bytes(b"secret")
     opened = []
@@ -323,34 +305,25 @@ def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_
         opened.append((tmp_path / "file").open("rb"))
         return FileResponse(opened[-1])
 
-    replacing, failing, denying, streaming = (Hooks() for _ in range(4))
-    denying.on_response(lambda request, response: Deny(403))
-
-    @failing.around
     async def fail(request, call_next):
         await call_next(request)
         raise Deny(response=HttpResponse("instead", status=403))
 
-    @replacing.on_response
     def replace(request, response):
         response._resource_closers.append(lambda: 1 / 0)  # as a file that cannot be closed
         return HttpResponse("instead", status=403)
 
-    @streaming.on_response
     def stream(request, response):
         return StreamingHttpResponse((chunks_async if site.is_async else chunks)(response), status=403)
 
-    for registry in (replacing, failing, denying, streaming):
-        answer = site.serve(with_hooks(registry)(view)).ask()
+    for hook, kind in {fail: "around", replace: "response", stream: "response", deny: "response"}.items():
+        answer = site.serve(with_hooks(made(kind, hook))(view)).ask()
         assert (answer.status, b"secret" in answer.body) == (403, False)
     assert all(file.closed for file in opened)
 
 
 @pytest.mark.parametrize("way", ["wsgi", "asgi"])
 def test_an_around_hook_that_gives_up_answers_and_no_view_begins_later(way, settings, ran):
-    hooks, slow = Hooks(), Hooks()
-
-    @hooks.around
     async def limit(request, call_next):
         try:
             async with asyncio.timeout(0.05):
@@ -358,15 +331,11 @@ def test_an_around_hook_that_gives_up_answers_and_no_view_begins_later(way, sett
         except TimeoutError:
             return HttpResponse("late", status=503)
 
-    @slow.on_request
     async def wait(request):
         await asyncio.sleep(0.2)
 
-    def view(request):
-        ran.append("view")
-        return HttpResponse()
-
-    site = Site(settings, DJANGO[way]()).serve(with_hooks(hooks)(csrf_exempt(with_hooks(slow)(view))), mirror=())
+    view = with_hooks(made("request", wait))(lambda request: ran.append("view"))
+    site = Site(settings, DJANGO[way]()).serve(with_hooks(made("around", limit))(csrf_exempt(view)), mirror=())
     assert (site.ask().body, ran) == (b"late", [])
 
 
@@ -379,7 +348,7 @@ def test_a_guarded_view_stays_what_it_was():
         """Greets."""
 
     assert (view.__module__, view.__name__, view.__doc__) == (__name__, "view", "Greets.")
-    kinds = [iscoroutinefunction(public(made)) for made in (hello, hello_async, VIEWS["async-class"])]
+    kinds = [iscoroutinefunction(public(each)) for each in (hello, hello_async, VIEWS["async-class"])]
     assert kinds == [False, True, True]
     assert (Guarded.as_view().view_class, Child.as_view().view_class) == (Guarded, Child)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from itertools import product
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -41,6 +42,7 @@ from tests.support.sockets import (
     no_task_left,
     open_to_all,
 )
+from tests.support.threads import until
 from tests.support.wrappers import Middleware, Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -154,11 +156,8 @@ async def test_an_exception_before_the_accept_is_a_denial(make, status, code, ba
 
 
 async def test_channels_own_exceptions_of_raw_consumers_are_known():
-    class Raw(AsyncConsumer):
-        async def websocket_connect(self, message):
-            raise DenyConnection
-
-    assert (await knock(open_to_all(Raw.as_asgi()), "/")).status == 403
+    raw = consumer(None, AsyncConsumer, websocket_connect=lambda self, message: raising(DenyConnection)(self))
+    assert (await knock(open_to_all(raw.as_asgi()), "/")).status == 403
     for kind in BASES:
         assert (await knock(connecting(raising(AcceptConnection), kind), "/")).status == 101
 
@@ -183,6 +182,11 @@ async def cancelled(scope, receive, send):
     await task
 
 
+@pytest.fixture
+def impatient(settings):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.02}
+
+
 SILENT = {
     "ends": (ends, "ends at 0x", "accept or close"),
     "asks and ends": (asks, "asks at 0x", "accept or close"),
@@ -199,16 +203,13 @@ SILENT = {
 
 
 @pytest.mark.parametrize(("app", "name", "remedy"), SILENT.values(), ids=SILENT)
-async def test_an_application_without_a_possible_answer_is_a_500_and_the_log_names_it(
-    app, name, remedy, settings, caplog
-):
-    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.02}
+@pytest.mark.usefixtures("impatient")
+async def test_an_application_without_a_possible_answer_is_a_500_and_the_log_names_it(app, name, remedy, caplog):
     async with no_task_left():
         answer = await Server().run(open_to_all(app))
     assert answer.status == 500
     (error,) = errors(caplog)
-    assert name in str(error)
-    assert remedy in str(error)
+    assert (name in str(error), remedy in str(error)) == (True, True)
 
 
 @pytest.mark.parametrize("around", [False, True], ids=["", "around hook"])
@@ -232,8 +233,7 @@ async def test_accept_timeout_bounds_the_whole_time_until_the_answer(where, arou
     server = Server()
     async with no_task_left():
         running = server.begin(DenyMiddlewareStack(public(app).as_asgi(), hooks=hooks))
-        while len(server.sent) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(server.sent) == 2)
         assert where in {"", "in connect"} or not running.done()
         closing.set()
         in_thread.set()
@@ -243,24 +243,11 @@ async def test_accept_timeout_bounds_the_whole_time_until_the_answer(where, arou
     assert left == ([] if where == "in a thread" else [1006])
 
 
-STUBBORN = [
-    "policy",
-    "policy of a layer inside",
-    "late policy",
-    "request",
-    "route",
-    "response",
-    "exception",
-    "before",
-    "after",
-]
+OVER_BOTH = ("policy", "request", "response", "before", "after")
+STUBBORN = [*OVER_BOTH, "policy of a layer inside", "late policy", "route", "exception"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "over_http"),
-    [(kind, False) for kind in STUBBORN]
-    + [(kind, True) for kind in ("policy", "request", "response", "before", "after")],
-)
+@pytest.mark.parametrize(("kind", "over_http"), [*product(STUBBORN, [False]), *product(OVER_BOTH, [True])])
 async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_waiting(
     kind, over_http, settings, caplog, monkeypatch
 ):
@@ -301,23 +288,19 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
     async with no_task_left():
         server = HttpServer(site) if over_http else Server()
         running = server.task if over_http else server.begin(site)
-        while len(server.sent) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(server.sent) == 2)
         assert not running.done()
         closing.set()
         await running
-    assert [message["type"] for message in server.sent] == [
-        kind.removeprefix("websocket." * over_http) for kind in DENIAL
-    ]
-    assert server.sent[0]["status"] == 503
+    denial = [each.removeprefix("websocket." * over_http) for each in DENIAL]
+    assert ([message["type"] for message in server.sent], server.sent[0]["status"]) == (denial, 503)
     assert bool(ran) is (kind in {"late policy", "response", "exception", "after"})
     assert ["goes on" in str(error) for error in errors(caplog)].count(True) == 1
     assert [record.status for record in caplog.records if record.name == "channels_wsdeny"] == [503]
 
 
 async def test_without_accept_timeout_an_application_may_wait_for_ever(settings):
-    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": None}
-    server = Server()
+    settings.CHANNELS_WSDENY, server = {"ACCEPT_TIMEOUT": None}, Server()
     task = server.begin(open_to_all(Script()))
     await asyncio.sleep(0.05)
     server.events.put_nowait(disconnect())
@@ -486,11 +469,8 @@ async def test_a_shared_deny_does_not_grow():
         return count
 
     for site in (guarded(AsyncCheck(deny)), guarded(Check(deny)), connecting(deny), guarded(Check(lambda r: shared))):
-        depths = []
-        for _ in range(10):
-            assert (await knock(site, "/")).status == 409
-            depths.append(depth())
-        assert depths[0] == depths[-1]
+        depths = [((await knock(site, "/")).status, depth()) for _ in range(10)]
+        assert {*depths} == {(409, depths[0][1])}
         assert shared.__context__ is shared.__cause__ is None
 
 
@@ -510,11 +490,9 @@ async def test_a_client_that_left_before_anything_runs_nothing(caplog):
 @pytest.mark.parametrize("base", BASES)
 async def test_a_client_that_leaves_before_the_answer_is_no_error(base, caplog):
     codes, reached, server = [], threading.Event(), Server()
-    undecided = consumer(
-        lambda self: reached.set(), base, groups=["lobby"], disconnect=lambda self, code: codes.append(code)
-    )
+    leaving = {"groups": ["lobby"], "disconnect": lambda self, code: codes.append(code)}
     async with no_task_left():
-        task = server.begin(open_to_all(undecided.as_asgi()))
+        task = server.begin(connecting(lambda self: reached.set(), base, **leaving))
         await asyncio.to_thread(reached.wait, 10)
         server.events.put_nowait(disconnect(1000))
         assert await task is None
@@ -613,9 +591,8 @@ async def test_an_application_that_ends_by_itself_when_it_is_cancelled_is_not_wa
     assert (seen, server.sent) == ([asyncio.CancelledError], [])
 
 
-@pytest.mark.parametrize("layers", [(), (AllowAny(),)], ids=["one layer", "guards inside"])
-async def test_a_client_is_answered_whose_accept_the_application_gave_up_while_it_waited_for_events(layers, settings):
-    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.02}
+@pytest.mark.parametrize("guard", [lambda app: app, require(AllowAny())], ids=["one layer", "guards inside"])
+async def test_a_client_is_answered_whose_accept_the_application_gave_up_while_it_waited_for_events(guard, impatient):
     moment, tries = Moment(), []
 
     async def app(scope, receive, send):
@@ -631,10 +608,8 @@ async def test_a_client_is_answered_whose_accept_the_application_gave_up_while_i
     hooks = Hooks()
     hooks.register(moment.stay, "response")
     async with no_task_left():
-        answer = await knock(
-            DenyMiddlewareStack(require(*layers)(app) if layers else app, default_policy=AllowAny(), hooks=hooks), "/"
-        )
-    assert answer.status == 500
+        site = DenyMiddlewareStack(guard(app), default_policy=AllowAny(), hooks=hooks)
+        assert (await knock(site, "/")).status == 500
     assert [type(error) for (error,) in tries] == [asyncio.CancelledError]
 
 
@@ -699,10 +674,8 @@ async def test_messages_pass_straight_through_after_the_accept():
     server = Server(CONNECT, message, disconnect(1000))
     site = connecting(None, websocket_receive=websocket_receive, disconnect=lambda self, code: codes.append(code))
     await server.run(site)
-    assert server.sent[1:] == [
-        {"type": "websocket.send", "bytes": b"hello"},
-        {"type": "websocket.close", "code": 4404, "reason": "Gone."},
-    ]
+    closed = {"type": "websocket.close", "code": 4404, "reason": "Gone."}
+    assert server.sent[1:] == [{"type": "websocket.send", "bytes": b"hello"}, closed]
     assert (seen[0] is message, codes) == (True, [1000])
 
 
@@ -734,7 +707,7 @@ async def test_nothing_is_received_or_sent_once_the_application_has_ended():
     assert server.kinds == ["websocket.accept"]
 
 
-async def test_a_second_accept_is_refused(caplog):
+async def test_a_second_accept_is_refused():
     server = Server()
     with pytest.raises(ValueError, match=r"'websocket\.accept' was sent twice"):
         await server.run(open_to_all(Script(accept(), accept())))
