@@ -10,7 +10,6 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.auth import AuthMiddlewareStack
 from channels.generic.http import AsyncHttpConsumer
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
@@ -30,6 +29,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from channels_wsdeny.status import code_for
 from tests.support.clients import fetch, knock
 from tests.support.policies import Check, raising
+from tests.support.sockets import consumer as websocket_consumer
 from tests.support.transports import Asgi, Wsgi
 from tests.support.views import ask as ask_view
 from tests.support.wrappers import Wrapper
@@ -150,15 +150,13 @@ def surround(**options):
 def misuse(*calls):
     """An around hook that makes each of these calls of `call_next`."""
 
-    def add(hooks):
-        @hooks.around
-        async def hook(request, call_next):
-            RAN.append("in")
-            for call in calls:
-                response = await call(call_next, request)
-            return response
+    async def hook(request, call_next):
+        RAN.append("in")
+        for call in calls:
+            response = await call(call_next, request)
+        return response
 
-    return add
+    return lambda hooks: hooks.around(hook)
 
 
 def rightly(call_next, request):
@@ -274,12 +272,8 @@ def run(case):
 
 
 def socket(case, *hooks):
-    class Consumer(AsyncWebsocketConsumer):
-        async def connect(self):
-            run(case)
-            await self.accept()
-
-    return require(case.policy)(with_hooks(*hooks)(Consumer)).as_asgi()
+    made = websocket_consumer(lambda self: run(case) or self.accept())
+    return require(case.policy)(with_hooks(*hooks)(made)).as_asgi()
 
 
 def consumer(case, *hooks):
@@ -292,17 +286,12 @@ def consumer(case, *hooks):
 
 
 def sync_view(case):
-    def view(request):
-        run(case)
-        return HttpResponse("hello", content_type="text/plain")
-
-    return require(case.policy)(view)
+    return require(case.policy)(lambda request: run(case) or HttpResponse("hello", content_type="text/plain"))
 
 
 def async_view(case):
     async def view(request):
-        run(case)
-        return HttpResponse("hello", content_type="text/plain")
+        return run(case) or HttpResponse("hello", content_type="text/plain")
 
     return require(case.policy)(view)
 
@@ -320,11 +309,11 @@ HOST = [(b"host", b"testserver")]
 
 
 def by_stack(kind):
-    def ask(case, hooks, settings):
+    def stack(case, hooks):
         router = ProtocolTypeRouter({"websocket": socket(case), "http": consumer(case)})
-        return async_to_sync(kind)(DenyMiddlewareStack(router, hooks=hooks), "/")
+        return DenyMiddlewareStack(router, hooks=hooks)
 
-    return ask
+    return by_decorator(kind, stack)
 
 
 def by_decorator(kind, endpoint):
@@ -659,17 +648,7 @@ def hold_to_the_model(layers, endpoint):
         assert (ask(given_layers, act, ran), ran) == (passes if right == "pass" else right, model.ran)
 
 
-QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
-@settings(max_examples=30, **QUIET)
-@given(*SITES)
-def test_any_site_of_hooks_runs_them_in_the_order_of_the_model(layers, endpoint):
-    hold_to_the_model(layers, endpoint)
-
-
-@pytest.mark.random
-@settings(max_examples=2000, **QUIET)
-@given(*SITES)
-def test_very_many_sites_of_hooks_run_them_in_the_order_of_the_model(layers, endpoint):
-    hold_to_the_model(layers, endpoint)
+@pytest.mark.parametrize("count", [30, pytest.param(2000, marks=pytest.mark.random)])
+def test_any_site_of_hooks_runs_them_in_the_order_of_the_model(count):
+    unhurried = settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    unhurried(given(*SITES)(hold_to_the_model))()

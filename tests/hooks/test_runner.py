@@ -134,8 +134,7 @@ async def test_the_consumer_lives_on_after_its_hooks_which_share_one_ctx_with_it
 
 @pytest.mark.parametrize("how", ["twice", "at once", "in a task", "left behind"])
 async def test_call_next_is_awaited_by_the_hook_itself_and_once(how, transport, hooks):
-    ask, app, passes = transport
-    errors, tasks = [], []
+    (ask, app, passes), errors, tasks = transport, [], []
 
     @hooks.around
     async def hook(request, call_next):
@@ -238,8 +237,6 @@ async def test_a_hook_that_hangs_is_a_503_and_leaves_no_task(kind, hurry, transp
 
 
 async def test_the_time_limit_counts_again_once_a_hook_has_given_up_on_the_application(hurry, transport, hooks):
-    ask, _, _ = transport
-
     @hooks.around
     async def impatient(request, call_next):
         try:
@@ -253,18 +250,16 @@ async def test_the_time_limit_counts_again_once_a_hook_has_given_up_on_the_appli
 
     hooks.on_response(hang)
     async with no_task_left():
-        assert (await ask(DenyMiddlewareStack(public(slow), hooks=hooks), "/")).status == 503
+        assert (await transport[0](DenyMiddlewareStack(public(slow), hooks=hooks), "/")).status == 503
 
 
 async def test_exception_hooks_see_the_error_of_an_endpoint_inside_a_layer_without_hooks(transport, hooks):
-    ask, _, _ = transport
-
     async def fails(scope, receive, send):
         raise ZeroDivisionError
 
     hooks.on_exception(lambda request, error: HttpResponse(type(error).__name__, status=409))
     inside = public(Wrapper(DenyMiddlewareStack(Wrapper(public(fails)))))
-    answer = await ask(DenyMiddlewareStack(Wrapper(with_hooks(hooks)(inside))), "/")
+    answer = await transport[0](DenyMiddlewareStack(Wrapper(with_hooks(hooks)(inside))), "/")
     assert (answer.status, answer.body) == (409, b"ZeroDivisionError")
 
 
@@ -321,9 +316,8 @@ async def test_an_application_that_runs_the_same_hooks_again_is_denied(kind, cal
         await app(scope, receive, send)
 
     is_slow = kind.endswith("application")
-    inner = with_hooks(denying(kind.split(" after")[0], seconds=0 if is_slow else 0.03))(
-        public(slow if is_slow else app)
-    )
+    hooks = denying(kind.split(" after")[0], seconds=0 if is_slow else 0.03)
+    inner = with_hooks(hooks)(public(slow if is_slow else app))
 
     async def outer(scope, receive, send):
         await call(lambda: inner(scope, receive, send))
@@ -378,11 +372,10 @@ def test_middleware_that_asks_the_mirror_again_does_not_pass(kind, call, setting
     assert site.serve(view, hooks=denying(kind, BEGUN, seconds=0.03), outside=outside).ask().status == 500
 
 
-@pytest.mark.parametrize("is_async", [True, False])
-async def test_an_accept_that_was_cancelled_and_is_sent_again_is_denied(is_async, hooks):
-    hooks.on_response(lambda request, response: time.sleep(0.03))
-    hooks = denying("response", seconds=0.03) if is_async else hooks
-
+@pytest.mark.parametrize(
+    "hooks", [denying("response", seconds=0.03), hooks_of("response", lambda *args: time.sleep(0.03))]
+)
+async def test_an_accept_that_was_cancelled_and_is_sent_again_is_denied(hooks):
     @public
     async def app(scope, receive, send):
         await receive()
@@ -423,10 +416,10 @@ def test_a_caller_that_was_denied_is_denied_again(kind, name, settings, ran):
 def test_hooks_that_have_let_a_request_through_run_once_for_it(settings, ran, hooks):
     hooks.on_request(lambda request: ran.append("request"))
     view = with_hooks(hooks)(lambda request: HttpResponse())
-    site = Site(settings, DJANGO["wsgi"]()).serve(lambda request: view(request) and view(request), hooks=hooks)
-    assert (site.ask().status, ran) == (200, ["request"])
-    site.serve(lambda request: view(request) and view(request))
-    assert (site.ask().status, ran) == (200, ["request"] * 2)
+    site = Site(settings, DJANGO["wsgi"]())
+    for number, of_site in enumerate((hooks, None), 1):
+        site.serve(lambda request: view(request) and view(request), hooks=of_site)
+        assert (site.ask().status, ran) == (200, ["request"] * number)
 
 
 def test_what_runs_around_a_denial_runs_again_with_it(settings, ran, hooks):
@@ -460,14 +453,8 @@ async def speak_around(request, call_next):
         WORD.reset(token)
 
 
-class Says(AsyncWebsocketConsumer):
-    async def connect(self):
-        await self.accept(headers=[(b"x-word", WORD.get().encode())])
-
-
-class SaysInThread(WebsocketConsumer):
-    def connect(self):
-        self.accept(headers=[(b"x-word", WORD.get().encode())])
+def say(self):
+    return self.accept(headers=[(b"x-word", WORD.get().encode())])
 
 
 class SaysOverHttp(AsyncHttpConsumer):
@@ -477,26 +464,23 @@ class SaysOverHttp(AsyncHttpConsumer):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    ("kind", "function", "options"),
+    ("kind", "function", "blocking"),
     [
-        ("request", speak, {}),
-        ("request", speak, {"blocking": False}),
-        ("request", speak_async, {}),
-        ("route", speak, {}),
-        ("around", speak_around, {}),
+        *(("request", speak, blocking) for blocking in (True, False)),
+        *(("request", speak_async, True), ("route", speak, True), ("around", speak_around, True)),
     ],
 )
-async def test_policies_and_endpoints_see_what_a_hook_put_into_a_contextvar(kind, function, options, hooks):
-    hooks.register(function, kind, **options)
+async def test_policies_and_endpoints_see_what_a_hook_put_into_a_contextvar(kind, function, blocking, hooks):
+    hooks.register(function, kind, blocking=blocking)
     policies = Check(lambda request: WORD.get() == "hello") & AsyncCheck(lambda request: WORD.get() == "hello")
     for ask, base, wrap in [
-        (knock, Says, lambda app: app),
-        (knock, SaysInThread, lambda app: app),
-        (knock, Says, Wrapper),
-        (knock, Says, DenyMiddlewareStack),
-        (fetch, SaysOverHttp, lambda app: app),
+        (knock, consumer(say), lambda app: app),
+        (knock, consumer(say, WebsocketConsumer), lambda app: app),
+        (knock, consumer(say), Wrapper),
+        (knock, consumer(say), DenyMiddlewareStack),
+        (fetch, type("Decorated", (SaysOverHttp,), {}), lambda app: app),
     ]:
-        app = wrap(require(policies)(type("Decorated", (base,), {})).as_asgi())
+        app = wrap(require(policies)(base).as_asgi())
         assert (await ask(DenyMiddlewareStack(app, hooks=hooks), "/")).header("x-word") == "hello", base
     assert WORD.get() == "none"
 
@@ -537,19 +521,15 @@ async def test_what_a_hook_activates_a_policy_in_the_pool_sees(hook, kind, hooks
 
 
 async def test_hooks_after_the_accept_see_what_the_consumer_put_into_a_contextvar(hooks, ran):
-    class Speaks(AsyncWebsocketConsumer):
-        async def connect(self):
-            speak()
-            await self.accept()
-
     async def listen(request, call_next):
         response = await call_next(request)
         ran.append(WORD.get())
         return response
 
     hooks.on_response(lambda request, response: ran.append(WORD.get()))
+    speaks = public(consumer(lambda self: speak() or self.accept()).as_asgi())
     for _ in range(2):
-        await knock(DenyMiddlewareStack(public(Speaks).as_asgi(), hooks=hooks), "/")
+        await knock(DenyMiddlewareStack(speaks, hooks=hooks), "/")
         hooks.around(listen)
     assert ran == ["hello"] * 3
 
@@ -563,7 +543,7 @@ async def test_sockets_at_the_same_time_see_their_own_contexts(hooks):
         await turns.wait()
 
     hooks.around(go_on)
-    stack = DenyMiddlewareStack(public(Says.as_asgi()), hooks=hooks)
+    stack = DenyMiddlewareStack(public(consumer(say).as_asgi()), hooks=hooks)
     answers = await asyncio.gather(*(knock(stack, f"/{number}/") for number in range(10)))
     assert [answer.header("x-word") for answer in answers] == [f"/{number}/" for number in range(10)]
 
@@ -590,27 +570,26 @@ async def test_a_hook_that_raises_anything_lets_nothing_in(make):
             assert answer.status == 500, (kind, flavour)
 
 
+def no_answer(request):
+    return DenyAll()
+
+
 async def test_what_is_no_answer_is_logged_with_the_name_of_its_hook(hooks, caplog):
     hooks.on_request(no_answer)
     assert (await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")).status == 500
     assert f"<on_request {__name__}.no_answer> returned a DenyAll. A hook returns None, a response" in caplog.text
 
 
-def no_answer(request):
-    return DenyAll()
-
-
 @pytest.mark.parametrize(
-    ("status", "sent"), [(403, 403), (499, 400), (302, 302), (101, 500), (100, 500), (200, 500), (299, 500)]
+    ("status", "sent"), [(403, 403), (499, 400), (302, 302), *((status, 500) for status in (101, 100, 200, 299))]
 )
 async def test_no_status_that_a_hook_answers_or_sets_opens_a_socket(status, sent):
     async def replace(*args):
         return HttpResponse(status=status)
 
-    def change(request, response):
-        response.status_code = status
-
-    cases = [hooks_of(kind, replace) for kind in KINDS] + ([hooks_of("response", change)] if status != 101 else [])
+    cases = [hooks_of(kind, replace) for kind in KINDS]
+    if status != 101:
+        cases.append(hooks_of("response", lambda request, response: setattr(response, "status_code", status)))
     for hooks in cases:
         answer = await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")
         assert (answer.status, answer.header("cache-control")) == (sent, "no-store"), hooks
@@ -670,15 +649,13 @@ async def test_bad_headers_and_unusable_registries_let_nothing_in_and_malformed_
 # Routes.
 
 
-class Room(AsyncWebsocketConsumer):
-    async def connect(self):
-        await self.accept(headers=[(b"x-room", self.scope["url_route"]["kwargs"]["room"].encode())])
+def room_of(consumer):
+    return [(b"x-room", consumer.scope["url_route"]["kwargs"]["room"].encode())]
 
 
 class HttpRoom(AsyncHttpConsumer):
     async def handle(self, body):
-        room = self.scope["url_route"]["kwargs"]["room"].encode()
-        await self.send_response(200, b"", headers=[(b"x-room", room)])
+        await self.send_response(200, b"", headers=room_of(self))
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, lambda app: Wrapper(DenyMiddlewareStack(app))])
@@ -693,16 +670,17 @@ async def test_a_route_hook_changes_what_the_route_captured_for_policies_and_end
         request.resolver_match.kwargs["room"] = request.resolver_match.kwargs["room"].replace("-", "_")
 
     policy = Check(lambda request: request.resolver_match.kwargs == {"room": "foo_bar"})
-    for ask, base, passes in [(knock, Room, 101), (fetch, HttpRoom, 200)]:
-        consumer = require(policy)(type("Decorated", (base,), {}))
-        router = URLRouter([path("<slug:room>/", wrap(consumer.as_asgi()), name="room")])
+    room = consumer(lambda self: self.accept(headers=room_of(self)))
+    for ask, base, passes in [(knock, room, 101), (fetch, HttpRoom, 200)]:
+        endpoint = require(policy)(type("Decorated", (base,), {}))
+        router = URLRouter([path("<slug:room>/", wrap(endpoint.as_asgi()), name="room")])
         stack = DenyMiddlewareStack(URLRouter([path(prefix, router)]) if prefix else router, hooks=hooks)
         answer = await ask(stack, f"/{prefix}foo-bar/")
         assert (answer.status, answer.header("x-room")) == (passes, "foo_bar")
         if wrap(router) is router:
             match = matches[-1]
             assert (match.route, match.url_name) == (f"{prefix}<slug:room>/", "room")
-            assert match.func.consumer_class is consumer
+            assert match.func.consumer_class is endpoint
 
 
 async def test_where_nothing_is_routed_route_hooks_do_not_run(transport, hooks, ran):
@@ -735,20 +713,14 @@ async def test_the_body_of_a_response_waits_for_its_start(denial, hooks):
 # The same answers without hooks, with hooks of the site or of the stack that do nothing, and with around hooks.
 
 
-def raises(error):
-    def connect(self):
-        raise error
-
-    return consumer(connect).as_asgi()
-
-
-def raises_later(error):
+def raises(error, *, late=False):
     async def app(scope, receive, send):
         await receive()
-        await send({"type": "websocket.accept"})
+        if late:
+            await send({"type": "websocket.accept"})
         raise error
 
-    return app
+    return public(app)
 
 
 async def close_and_sleep(self):
@@ -759,11 +731,11 @@ async def close_and_sleep(self):
 #: Applications, and the status and the code of the close that a client gets; None: it is left to the server.
 SCENARIOS = {
     "accepts": (public(consumer().as_asgi()), 101, 1000),
-    "raises": (public(raises(ZeroDivisionError())), 500, None),
-    "raises 404": (public(raises(Http404())), 404, None),
-    "raises a denial after the accept": (public(raises_later(Deny(410, "Over."))), 101, 4410),
-    "raises 403 after the accept": (public(raises_later(PermissionDenied())), 101, 4403),
-    "raises after the accept": (public(raises_later(ZeroDivisionError())), 101, None),
+    "raises": (raises(ZeroDivisionError()), 500, None),
+    "raises 404": (raises(Http404()), 404, None),
+    "raises a denial after the accept": (raises(Deny(410, "Over."), late=True), 101, 4410),
+    "raises 403 after the accept": (raises(PermissionDenied(), late=True), 101, 4403),
+    "raises after the accept": (raises(ZeroDivisionError(), late=True), 101, None),
     "closes and sleeps": (public(consumer(close_and_sleep).as_asgi()), 404, None),
     "undecorated behind a wrapper": (Wrapper(consumer().as_asgi()), 401, None),
     "public behind a wrapper": (Wrapper(public(consumer()).as_asgi()), 101, 1000),
