@@ -1,4 +1,4 @@
-"""Messages: a denial as every server sends it rightly, and what an application may send."""
+"""Messages: a denial as every server sends it rightly, what an application may send, and what servers differ in."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import io
 import threading
 from collections import deque
 from contextlib import nullcontext
+from functools import partial
+from importlib.util import find_spec
 
 import pytest
 from django.core.signals import request_finished
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 
-from channels_wsdeny import Deny
+from channels_wsdeny import Deny, log
 from channels_wsdeny.handlers import connection
 from channels_wsdeny.policies import DenyAll, IsAuthenticated
 from tests.support.cases import page, with_cookies
 from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check
+from tests.support.processes import run_python
 from tests.support.scripted import Script, accept, body, start
 from tests.support.sockets import CONNECT, DENIAL, Server, disconnect, errors, guarded, open_to_all
 
@@ -103,15 +106,18 @@ async def test_a_denial_is_sent_as_every_server_can_send_it(make, content):
         assert answer.all("set-cookie") == ["one=1; Path=/", "two=2; Path=/"]
 
 
+def upgrade():
+    return Deny(426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+
+
 async def test_the_sites_headers_go_out():
-    answer = await knock(denying(pdf), "/")
-    assert answer.header("content-disposition") == 'attachment; filename="why.pdf"'
-    assert (await knock(denying(lambda: stream([b"a"], headers={"X-A": "世界"})), "/")).header(
-        "x-a"
-    ) == "=?utf-8?b?5LiW55WM?="
-    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
-    answer = await knock(denying(lambda: Deny(426, headers=upgrade)), "/")
-    assert (answer.status, answer.header("upgrade"), answer.header("connection")) == (426, "websocket", "Upgrade")
+    for make, headers in (
+        (pdf, {"content-disposition": 'attachment; filename="why.pdf"'}),
+        (lambda: stream([b"a"], headers={"X-A": "世界"}), {"x-a": "=?utf-8?b?5LiW55WM?="}),
+        (upgrade, {"upgrade": "websocket", "connection": "Upgrade"}),
+    ):
+        answer = await knock(denying(make), "/")
+        assert {name: answer.header(name) for name in headers} == headers
 
 
 def with_bad_cookie():
@@ -125,9 +131,7 @@ BAD = [("X A", "1"), ("X:A", "1"), ("", "1"), ("X-A", "a\0b"), ("X-Ä", "1")]
 BAD += [("X-A", "a\r\nSet-Cookie: b=c"), ("X-A", "a\nb"), ("X-A", "a\rb")]
 
 
-@pytest.mark.parametrize(
-    "make", [*((lambda pair=pair: Deny(403, headers=dict([pair]))) for pair in BAD), with_bad_cookie]
-)
+@pytest.mark.parametrize("make", [*(partial(Deny, 403, headers=dict([pair])) for pair in BAD), with_bad_cookie])
 async def test_a_header_that_cannot_be_sent_becomes_a_500(make):
     answer = await knock(denying(make), "/")
     assert (answer.status, NAMES & {name for name, _ in answer.headers}) == (500, set())
@@ -165,9 +169,10 @@ async def test_a_runtime_error_is_the_word_of_granian_alone_for_a_client_that_ha
         await server.run(denying(text))
 
 
-@pytest.mark.parametrize(
-    "site", [denying(lambda: Deny(403)), guarded(DenyAll(), Script()), guarded(IsAuthenticated(), Script())]
-)
+STRICT = guarded(IsAuthenticated(), Script())
+
+
+@pytest.mark.parametrize("site", [denying(lambda: Deny(403)), guarded(DenyAll(), Script()), STRICT])
 async def test_what_a_server_does_to_a_message_does_not_reach_the_next_client(site):
     def copied(messages):
         return [{**message, "headers": [*message.get("headers", ())]} for message in messages]
@@ -313,9 +318,8 @@ async def test_an_accept_goes_out_as_the_application_gave_it():
 
 
 BAD_PAIRS = [(b"x-a", value) for value in (b"1\r\nset-cookie: b=c", b"1\nb=c", b"1\rb=c", b"b=c\0", "b=c", 1, None)]
-BAD_PAIRS += [
-    (name, b"b=c") for name in (b"x-a\n", b"x-a\0", b"x-a: 1\r\nx-b", b"x a", b"x:a", b":path", b"", b"x-\xff")
-]
+NAMES_NOT_SENT = (b"x-a\n", b"x-a\0", b"x-a: 1\r\nx-b", b"x a", b"x:a", b":path", b"", b"x-\xff")
+BAD_PAIRS += [(name, b"b=c") for name in NAMES_NOT_SENT]
 BAD_PAIRS += [("x-a", b"b=c"), (None, b"b=c"), (b"x-a",), (b"x-a", b"b=c", b"2"), b"x-a: b=c", None]
 
 
@@ -401,3 +405,103 @@ async def test_a_client_that_does_not_answer_the_close_is_not_waited_for(setting
     settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
     monkeypatch.setattr(connection, "_CLOSING", 0.01)
     assert (await Server().run(guarded(DenyAll()))).status == 101
+
+
+# What is special about single servers: granian, and servers without the denial extension.
+
+
+@pytest.fixture(autouse=True)
+def _first_warnings(monkeypatch):
+    """What is warned of once in a process is warned of again."""
+    monkeypatch.setattr(log, "_warned", set())
+
+
+#: Servers whose `send` is a method of an object from these modules.
+Granian = type("Granian", (Server,), {"__module__": "granian.asgi"})
+Hypercorn = type("Hypercorn", (Server,), {"__module__": "hypercorn.protocol.ws_stream"})
+
+
+REPEATED = Script(start(403, (b"x-a", b"1"), (b"x-a", b"2"), (b"set-cookie", b"a=1"), (b"Set-Cookie", b"b=2")), body())
+DENIALS = {
+    "cookies": (denying(with_cookies), {"set-cookie": "one=1; Path=/", "connection": "close"}),
+    "problem": (guarded(DenyAll(), Script()), {"set-cookie": None, "connection": "close"}),
+    "connection of the site": (denying(upgrade), {"upgrade": "websocket", "connection": "close"}),
+    "lines of the application": (open_to_all(REPEATED), {"x-a": "1, 2", "set-cookie": "a=1"}),
+}
+
+
+@pytest.mark.parametrize(("site", "expected"), DENIALS.values(), ids=DENIALS)
+async def test_granian_gets_each_name_once_and_is_told_to_close(site, expected):
+    answer = await Granian().run(site)
+    names = [name for name, _ in answer.headers]
+    assert sorted(names) == sorted(set(names))
+    assert {name: answer.header(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("make", [lambda: guarded(DenyAll(), Script()), lambda: denying(upgrade)])
+async def test_a_server_that_closes_after_a_denial_says_so_on_http1(make, version):
+    found = [(await server().run(make(), http_version=version)).all("connection") for server in (Hypercorn, Server)]
+    assert (found[0] == ["close"]) is (version == "1.1")
+    assert "close" not in found[1]
+
+
+async def test_granian_gets_an_accept_without_headers_but_with_its_subprotocol():
+    granian = Granian(CONNECT, disconnect())
+    answer = await granian.run(open_to_all(Script(accept((b"x-a", b"1"), subprotocol="chat"))))
+    assert (answer.status, answer.headers, granian.sent[0]["subprotocol"]) == (101, [], "chat")
+
+
+def with_cookie(request):
+    response = text()
+    response.set_cookie("one", "1")
+    return response
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        (guarded(AsyncCheck(with_cookies)), ["Set-Cookie"]),
+        (open_to_all(Script(accept((b"x-a", b"1")))), ["accepted"]),
+        (guarded(AsyncCheck(with_cookie)), []),
+    ],
+)
+async def test_what_granian_cannot_send_is_warned_of_once(site, words, caplog):
+    for _ in range(3):
+        await Granian(CONNECT, disconnect()).run(site)
+    warnings = [record.getMessage() for record in caplog.records if "granian" in record.getMessage()]
+    assert [word in warning for word, warning in zip(words, warnings, strict=True)] == [True] * len(words)
+
+
+BEHIND_A_MIDDLEWARE = """
+import django
+django.setup()
+import asyncio
+import granian.asgi
+from tests.http.test_messages import denying, with_cookies
+from tests.support.clients import knock
+from tests.support.wrappers import Wrapper
+
+class Middleware(Wrapper):
+    async def __call__(self, scope, receive, send):
+        async def wrapped(message):
+            await send(message)
+        await self.inner(scope, receive, wrapped)
+
+print(asyncio.run(knock(Middleware(denying(with_cookies)), "/")).header("set-cookie"))
+"""
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(find_spec("granian") is None, reason="granian is not installed")
+def test_granian_is_known_behind_a_middleware_that_wraps_its_send():
+    output, errors = run_python(BEHIND_A_MIDDLEWARE, settings="testproject.settings")
+    assert output == "one=1; Path=/", errors
+
+
+async def test_a_missing_extension_is_warned_of_once_with_the_remedy(caplog):
+    for _ in range(3):
+        await knock(guarded(DenyAll(), Script()), "/", extensions={})
+    (message,) = [record.getMessage() for record in caplog.records if "cannot send a denial" in record.getMessage()]
+    assert "python -m channels_wsdeny.daphne" in message
+    assert "DENY_WITH" in message

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 from io import BytesIO
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib import auth
 from django.contrib.auth.decorators import login_required
+from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.contrib.sites.shortcuts import get_current_site
 from django.core.exceptions import BadRequest, TooManyFieldsSent
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpResponse, UnreadablePostError
+from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404
 from django.template import engines
+from django.test import RequestFactory
 from django.urls import ResolverMatch, path, reverse
+from django.utils.functional import SimpleLazyObject
 
+from channels_wsdeny.http.context import RequestContext, get_context
 from channels_wsdeny.http.request import AppRequest, HandshakeRequest, NoUser
-from channels_wsdeny.policies import IsAuthenticated
+from channels_wsdeny.policies import IsAuthenticated, IsStaff
+from channels_wsdeny.types import context_of
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.policies import accept as accept_all
-from tests.support.sockets import guarded
+from tests.support.sockets import errors, guarded
 
 pytestmark = pytest.mark.urls(__name__)
 
@@ -35,6 +41,7 @@ def handshake(path="/ws/room/", headers=(), **scope):
 
 #: Later releases of Django 5.2 leave such a header out.
 UNDERSCORE = [(b"x_user", b"root")]
+OF_DJANGO = ASGIRequest({"type": "http", "method": "GET", "path": "/", "headers": UNDERSCORE}, BytesIO())
 
 
 def whoami(request):
@@ -42,8 +49,6 @@ def whoami(request):
 
 
 urlpatterns = [path("whoami/", whoami, name="whoami"), path("login/", whoami, name="login")]
-
-
 HOST = [(b"host", b"localhost")]
 SPLIT = [(b"cookie", b"a=1"), (b"user-agent", b"x"), (b"cookie", b"b=2; c=3")]
 FORM = [(b"content-type", b"application/x-www-form-urlencoded")]
@@ -61,22 +66,13 @@ FACTS = {
     "wss": (handshake(scheme="wss"), lambda r: (r.scheme, r.is_secure()), ("https", True)),
     "https": (handshake(scheme="https"), lambda r: r.is_secure(), True),
     "no scheme": (handshake(), lambda r: r.scheme, "http"),
-    "absolute URI": (
-        handshake("/?a=1", HOST, scheme="wss"),
-        lambda r: r.build_absolute_uri(),
-        "https://localhost/?a=1",
-    ),
+    "URI": (handshake("/?a=1", HOST, scheme="wss"), lambda r: r.build_absolute_uri(), "https://localhost/?a=1"),
     "an unnamed proxy": (handshake(headers=PROXIED, scheme="ws"), lambda r: r.is_secure(), False),
     "host of the server": (handshake(server=["127.0.0.1", 8000]), lambda r: r.get_host(), "127.0.0.1:8000"),
     "root path": (handshake("/app/ws/", root_path="/app"), lambda r: (r.path, r.path_info), ("/app/ws/", "/ws/")),
     "no addresses": (handshake(client=None, server=None), lambda r: "REMOTE_ADDR" in r.META, False),
     "address": (handshake(client=["192.0.2.7", 47]), lambda r: r.META["REMOTE_ADDR"], "192.0.2.7"),
-    "underscore": (
-        handshake(headers=UNDERSCORE),
-        lambda r: "X-User" in r.headers,
-        "X-User"
-        in ASGIRequest({"type": "http", "method": "GET", "path": "/", "headers": UNDERSCORE}, BytesIO()).headers,
-    ),
+    "underscore": (handshake(headers=UNDERSCORE), lambda r: "X-User" in r.headers, "X-User" in OF_DJANGO.headers),
     "query": (handshake("/?a=1&a=2&b=%C3%A9"), lambda r: dict(r.GET), {"a": ["1", "2"], "b": ["é"]}),
     "cookies": (handshake(headers=cookie_header(a="1", b="2")), lambda r: r.COOKIES, {"a": "1", "b": "2"}),
     "no cookies": (handshake(), lambda r: r.COOKIES, {}),
@@ -88,6 +84,9 @@ FACTS = {
     "log-in page": (handshake(headers=HOST), lambda r: login_required(whoami)(r).url, "/login/?next=/ws/room/"),
     "current site": (handshake(headers=HOST), lambda r: get_current_site(r).domain, "localhost"),
     "over HTTP": (AppRequest(http_scope("/", "POST")), lambda r: r.method, "POST"),
+    "printed": (handshake("/a/", query_string=b"ticket=secret"), repr, "<HandshakeRequest: GET '/a/'>"),
+    # Formatters of log records print whatever is on them.
+    "printed wrong": (AppRequest(http_scope("/a/", "PUT", query_string=b"\xff")), repr, "<AppRequest: PUT '/a/'>"),
 }
 
 
@@ -103,11 +102,6 @@ def test_settings_about_proxies_and_prefixes_hold(settings):
     assert (request.is_secure(), request.get_host()) == (True, "localhost")
     settings.FORCE_SCRIPT_NAME = "/forced"
     assert handshake("/forced/ws/").path_info == "/ws/"
-
-
-def test_the_body_over_http_is_left_to_the_application():
-    with pytest.raises(UnreadablePostError, match="read by the ASGI application"):
-        AppRequest(http_scope("/", "POST")).body  # noqa: B018
 
 
 # Django's own __init__ runs when something first asks for what it sets.
@@ -166,16 +160,12 @@ WEIRD = [
 
 
 @pytest.mark.parametrize("header", WEIRD, ids=lambda header: f"{header[0].decode()}: {header[1][:12]!r}")
-def test_a_header_that_cannot_be_parsed_is_a_400_or_passes(header):
+def test_a_header_that_cannot_be_parsed_is_a_400_or_passes_and_names_no_user(header):
     def look(request):
         return bool(request.META) and request.accepts("text/html") is not None and request.COOKIES is not None
 
     assert ask(guarded(Check(look), accept_all), "/", headers=[header]).status in {101, 400}
-
-
-@pytest.mark.parametrize("cookie", COOKIES)
-def test_cookies_that_cannot_be_parsed_name_no_user(cookie):
-    assert ask(guarded(IsAuthenticated(), accept_all), "/", headers=[(b"cookie", cookie)]).status == 401
+    assert ask(guarded(IsAuthenticated(), accept_all), "/", headers=[header]).status == 401
 
 
 # What a view can do with a request, a policy can.
@@ -238,13 +228,92 @@ def test_an_attribute_error_inside_the_user_says_what_is_missing(sessions, setti
     assert "'Stumbling' object has no attribute 'nothing'" in caplog.text
 
 
-def test_a_request_prints_no_query_string():
-    """Not even one that cannot be decoded: formatters of log records print whatever is on them."""
-    assert (
-        repr(HandshakeRequest(websocket_scope("/a/", query_string=b"ticket=secret"))) == "<HandshakeRequest: GET '/a/'>"
-    )
-    assert repr(AppRequest(http_scope("/a/", query_string=b"\xff", method="PUT"))) == "<AppRequest: PUT '/a/'>"
-
-
 def test_the_user_of_a_site_without_users_is_allowed_nothing():
     assert (NoUser().get_username(), NoUser().has_perm("a.b"), NoUser().is_authenticated) == ("", False, False)
+
+
+# The context of a request: what was decided about one subject says nothing about another.
+
+
+@pytest.fixture
+def context():
+    request = RequestFactory().get("/")
+    request.user, request.session = SimpleLazyObject(object), SessionStore("a" * 32)
+    request.resolver_match = ResolverMatch(len, (), {"room": 1})
+    return RequestContext(request)
+
+
+CHANGES = {
+    "user": lambda request: setattr(request, "user", object()),
+    "user in place": lambda request: setattr(request.user, "_wrapped", object()),
+    "session": lambda request: setattr(request, "session", object()),
+    "session emptied": lambda request: request.session.flush(),
+    "kwargs": lambda request: request.resolver_match.kwargs.update(room=2),
+    "args": lambda request: vars(request).update(resolver_match=ResolverMatch(len, (2,), {"room": 1})),
+    "view": lambda request: vars(request).update(resolver_match=ResolverMatch(max, (), {"room": 1})),
+    "method": lambda request: vars(request).update(method="DELETE"),
+    "path": lambda request: vars(request).update(path="/other/"),
+}
+#: Guards outside count for another view and other arguments of the URL: those follow from the path.
+FOLLOW_FROM_PATH = {"kwargs", "args", "view", "method"}
+
+
+def test_a_copy_of_a_request_has_a_context_of_its_own_and_the_same_state():
+    request = RequestFactory().get("/")
+    policy, context = IsStaff(), get_context(request)
+    context.mark_passed((policy,))
+    copied = get_context(copy.copy(request))
+    assert (copied.request is request, copied.state is context.state, copied.has_passed(policy)) == (False, True, False)
+    assert get_context(request) is context
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_decided_about_one_subject_says_nothing_about_another(change, context):
+    first, second, equal = IsStaff(), IsAuthenticated(), IsStaff()
+    bool(context.request.user)  # loads it
+    context.mark_passed((first,))
+    context.remember(len, "the room")
+    assert [context.has_passed(policy) for policy in (first, second, equal)] == [True, False, False]
+    assert context.recall(len) == "the room"
+    assert RequestContext(context.request, context.state, context).is_guarded
+    CHANGES[change](context.request)
+    assert context.is_guarded is (change in FOLLOW_FROM_PATH)
+    context.mark_passed((second,))
+    assert [context.has_passed(policy) for policy in (first, second, equal)] == [False, True, False]
+    assert context.recall(len) is None
+
+
+def test_a_user_that_was_not_loaded_may_turn_out_to_be_another(context):
+    policy = IsStaff()
+    context.mark_passed((policy,))
+    inner = RequestContext(context.request, context.state, context)
+    assert (context.has_passed(policy), inner.is_guarded) == (True, True)
+    bool(context.request.user)
+    assert (context.has_passed(policy), inner.is_guarded) == (False, False)
+    context.request.user = SimpleLazyObject(object)
+    assert (context.has_passed(policy), inner.is_guarded) == (False, False)
+
+
+def test_a_request_has_one_context_and_a_namespace_of_its_own(rf):
+    first, second = rf.get("/"), rf.get("/")
+    assert get_context(first) is get_context(first) is first.wsdeny is context_of(first)
+    assert first.ctx is not get_context(second).request.ctx
+
+
+def test_what_waits_for_the_end_is_called_once_or_at_once_after_it_and_its_errors_are_logged(caplog):
+    context, ran = get_context(HandshakeRequest(websocket_scope("/"))), []
+    context.on_end(lambda: ran.append("first"))
+    context.on_end(lambda: 1 / 0)
+    context.on_end(lambda: ran.append("second"))
+    context.state.has_ended = True
+    context.run_ending()
+    context.run_ending()
+    assert sorted(ran) == ["first", "second"]
+    assert [type(error) for error in errors(caplog)] == [ZeroDivisionError]
+    context.on_end(lambda: ran.append("late"))
+    assert ran[2:] == ["late"]
+
+
+def test_the_end_of_a_views_request_is_not_known(context):
+    with pytest.raises(TypeError, match="on_end"):
+        context.on_end(print)
