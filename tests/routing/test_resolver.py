@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
-from channels.generic.websocket import WebsocketConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
@@ -17,9 +17,10 @@ from django.urls import path, re_path, register_converter
 from django.urls.converters import IntConverter
 from django.urls.exceptions import Resolver404
 
-from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.decorators import login_required, public, require
-from channels_wsdeny.policies import AllowAny, IsStaff
+from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny.decorators import login_required, public, require, with_hooks
+from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff
+from channels_wsdeny.routing.guards import NO_GUARDS, guards_of
 from channels_wsdeny.routing.resolver import NOT_FOUND, UNRESOLVABLE, resolve
 from tests.support.clients import knock, websocket_scope
 from tests.support.policies import AsyncCheck
@@ -31,27 +32,23 @@ from tests.support.wrappers import Middleware, OwnRouter, Wrapper
 pytestmark = pytest.mark.django_db
 
 
-class Even(IntConverter):
+class Converter(IntConverter):
+    """Raises what `error` makes of a number, if anything."""
+
     def to_python(self, value):
-        number = super().to_python(value)
-        if number % 2:
-            raise ValueError(f"{number} is odd.")
+        number = int(value)
+        if error := self.error(number):
+            raise error
         return number
 
 
-class Failing(IntConverter):
-    def to_python(self, value):
-        raise KeyError("secret")
-
-
-class Unresolving(IntConverter):
-    def to_python(self, value):
-        raise Resolver404({"path": value})
-
-
-register_converter(Even, "resolver_even")
-register_converter(Failing, "resolver_failing")
-register_converter(Unresolving, "resolver_unresolving")
+ERRORS = {
+    "even": lambda number: number % 2 and ValueError(f"{number} is odd."),
+    "failing": lambda number: KeyError("secret"),
+    "unresolving": lambda number: Resolver404({"path": number}),
+}
+for name, error in ERRORS.items():
+    register_converter(type(name, (Converter,), {"error": staticmethod(error)}), f"resolver_{name}")
 
 # Random tables of routes, which Channels' own routers run.
 
@@ -135,7 +132,8 @@ OF_CHANNELS = (lambda app: ProtocolTypeRouter({"websocket": app}),)
 OF_THIS_PACKAGE = (public, DenyMiddlewareStack, public)
 
 
-async def hold(seeds):
+@pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 3000), marks=pytest.mark.random)])
+async def test_the_resolver_says_what_channels_routers_do(seeds):
     seen = set()
     for seed in seeds:
         plain = Table(seed)
@@ -145,23 +143,13 @@ async def hold(seeds):
             for index, scope in enumerate(plain.scopes(10)):
                 expected = await (table if layers is OF_CHANNELS else plain).routed(scope)
                 assert table.resolved(scope) == expected, (seed, scope)
-                seen |= (
-                    {"not found"} if expected is None else {"deep" if expected[0] else "first", *expected[2]["kwargs"]}
-                )
+                found = expected and {"deep" if expected[0] else "first", *expected[2]["kwargs"]}
+                seen |= found or {"not found"}
                 if index < 2:  # And it is where a handshake gets.
                     table.ran.clear()
                     answer = await knock(app, scope["path"], root_path=scope["root_path"])
                     assert (answer.status, table.ran[:1]) == ((404, []) if expected is None else (101, [expected]))
     assert seen >= {"not found", "first", "deep", "n", "s", "x", "rest", "mode"}
-
-
-async def test_the_resolver_says_what_channels_routers_do():
-    await hold(range(40))
-
-
-@pytest.mark.random
-async def test_the_resolver_says_what_channels_routers_do_for_many_tables():
-    await hold(range(40, 3000))
 
 
 # What it knows.
@@ -194,14 +182,9 @@ def test_a_consumer_is_found_behind_what_is_known(endpoint, around):
     assert not match.is_late
 
 
-class OwnProtocols(ProtocolTypeRouter):
-    async def __call__(self, scope, receive, send):
-        await super().__call__(scope, receive, send)
-
-
-class OwnStack(DenyMiddlewareStack):
-    async def __call__(self, scope, receive, send):
-        await super().__call__(scope, receive, send)
+def calling(base):
+    """A subclass that is called in its own way."""
+    return type("Own", (base,), {"__call__": lambda self, *args: base.__call__(self, *args)})
 
 
 class OwnAsAsgi(WebsocketConsumer):
@@ -217,10 +200,10 @@ class OwnAsAsgi(WebsocketConsumer):
 UNKNOWN = {
     "function": accept_all,
     "router": OwnRouter([path("", app)]),
-    "protocols": OwnProtocols({"websocket": app}),
+    "protocols": calling(ProtocolTypeRouter)({"websocket": app}),
     "AuthMiddleware": type("OwnAuth", (AuthMiddleware,), {})(app),
     "OriginValidator": type("OwnOrigins", (OriginValidator,), {})(app, ["*"]),
-    "stack": OwnStack(app),
+    "stack": calling(DenyMiddlewareStack)(app),
     "as_asgi": OwnAsAsgi.as_asgi(),
     "ChannelNameRouter": ChannelNameRouter({"a": app}),
 }
@@ -269,9 +252,7 @@ def test_policies_and_the_default_policy_are_found_on_the_way():
     endpoint = require(own)(consumer()).as_asgi()
     site = require(outer)(routed(require(middle)(CookieMiddleware(require(inner)(endpoint)))))
     policies = resolve(site, SCOPE).guards.policies
-    assert [policy is expected for policy, expected in zip(policies, (outer, middle, inner, own), strict=True)] == [
-        True
-    ] * 4
+    assert [*map(id, policies)] == [*map(id, (outer, middle, inner, own))]
     assert resolve(routed(require(own)(accept_all)), SCOPE).guards.policies == (own,)
     for inside, expected in ((app, default), (endpoint, None)):
         match = resolve(routed(DenyMiddlewareStack(inside, default_policy=default)), SCOPE)
@@ -288,9 +269,6 @@ async def test_nothing_of_a_site_runs_for_a_client_who_is_denied():
     assert (await knock(site, "/", user=get_user_model()(pk=1, username="alice"))).status == 403
 
 
-# Channels' own wrappers are rebuilt around the endpoint alone.
-
-
 # The route, as on any Django request.
 
 ROUTES = {
@@ -299,7 +277,7 @@ ROUTES = {
         "/rooms/7/",
         ({"pk": 7, "mode": "x"}, (), "room", "rooms/<int:pk>/"),
     ),
-    "unnamed groups": (
+    "unnamed": (
         lambda app: URLRouter([re_path(r"^rooms/(\d+)/(\w+)/$", app)]),
         "/rooms/7/a/",
         ({}, ("7", "a"), None, r"^rooms/(\d+)/(\w+)/$"),
@@ -314,21 +292,13 @@ ROUTES = {
         "/acme/7/",
         ({"org": "acme", "pk": 7}, (), None, "<slug:org>/<int:pk>/"),
     ),
-    "an unknown router": (
-        lambda app: OwnRouter([path("rooms/<int:pk>/", app)]),
-        "/rooms/7/",
-        ({"pk": 7}, (), None, None),
-    ),
+    "unknown router": (lambda app: OwnRouter([path("rooms/<int:pk>/", app)]), "/rooms/7/", ({"pk": 7}, (), None, None)),
     "an unknown router in a decorated one": (
         lambda app: URLRouter([path("<int:pk>/", public(OwnRouter([path("<int:pk>/", app)])))]),
         "/1/2/",
         ({"pk": 2}, (), None, None),
     ),
-    "middleware on a route": (
-        lambda app: URLRouter([path("<int:pk>/", Middleware(app))]),
-        "/1/",
-        ({"pk": 1}, (), None, None),
-    ),
+    "middleware": (lambda app: URLRouter([path("<int:pk>/", Middleware(app))]), "/1/", ({"pk": 1}, (), None, None)),
 }
 
 
@@ -346,9 +316,36 @@ async def test_policies_see_the_route_as_in_a_view(router_of, url, expected):
 
 
 async def test_a_route_that_a_test_writes_into_the_scope_is_found():
-    matches = []
-    policy = AsyncCheck(lambda request: matches.append(request.resolver_match.kwargs) is None)
-    assert (
-        await knock(require(policy)(consumer()).as_asgi(), "/", url_route={"kwargs": {"slug": "lobby"}})
-    ).status == 101
-    assert matches == [{"slug": "lobby"}]
+    policy = AsyncCheck(lambda request: request.resolver_match.kwargs == {"slug": "lobby"})
+    route = {"kwargs": {"slug": "lobby"}}
+    assert (await knock(require(policy)(consumer()).as_asgi(), "/", url_route=route)).status == 101
+
+
+# Guards: which policies and hooks a class carries.
+
+
+def test_a_class_carries_its_own_guards_and_then_those_of_its_bases_each_once():
+    staff, user, anyone, hooks, more = IsStaff(), IsAuthenticated(), AllowAny(), Hooks(), Hooks()
+    base = require(user)(with_hooks(hooks)(consumer()))
+    mixin = require(anyone)(type("Mixin", (AsyncWebsocketConsumer,), {}))
+    child = require(staff)(require(user)(with_hooks(more, hooks)(type("Child", (base, mixin), {}))))
+    assert guards_of(child) == ((staff, user, anyone), (more, hooks), ())
+    assert guards_of(type("Grandchild", (child,), {})) == guards_of(child)
+    assert guards_of(base).policies == (user,)
+    assert guards_of(AsyncWebsocketConsumer) is NO_GUARDS or guards_of(AsyncWebsocketConsumer) == NO_GUARDS
+
+
+def test_equal_policies_are_told_apart_and_a_later_decorator_binds_subclasses():
+    class Equal(IsStaff):
+        __hash__ = IsStaff.__hash__
+
+        def __eq__(self, other):
+            return True
+
+    base = consumer()
+    child = type("Child", (base,), {})
+    assert guards_of(child).policies == ()
+    first, second = Equal(), Equal()
+    require(first)(require(second)(base))
+    assert [*map(id, guards_of(child).policies)] == [id(first), id(second)]
+    assert str(guards_of(child)) == "Equal(), Equal()"
