@@ -1,23 +1,30 @@
-"""Routes around views: what they call, what they leave as it was, and how they compose."""
+"""Routes around views and includes: what they call, what they leave as it was, and how they compose."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import functools
+import json
+import sys
+from types import ModuleType
 
 import pytest
 from asgiref.sync import iscoroutinefunction
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
+from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_not_required
+from django.core.checks import run_checks
 from django.db import connection, transaction
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.template import engines
 from django.template.response import TemplateResponse
-from django.urls import path, resolve, reverse
+from django.test import Client
+from django.urls import NoReverseMatch, URLPattern, include, path, re_path, resolve, reverse
 from django.utils.decorators import method_decorator
+from django.utils.translation import gettext_lazy
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -256,17 +263,16 @@ def test_djangos_decorators_count_inside_and_outside(view):
 
 
 @pytest.mark.parametrize("view", [hello, hello_async, Hello])
-def test_policies_bind_inside_and_outside_and_are_asked_once(view):
+def test_policies_bind_inside_and_outside_and_are_asked_once(view, ran):
     def made(view):
         return view.as_view() if isinstance(view, type) else view
 
     def fresh():
         return type("Fresh", (view,), {}) if isinstance(view, type) else view
 
-    asked = []
-    policy = Check(lambda request: asked.append(request) or True)
+    policy = Check(lambda request: ran.append("asked") or True)
     assert get(made(require(policy)(TimedRoute(require(policy)(fresh()))))).content == b"hello world"
-    assert len(asked) == 1
+    assert ran == ["asked"]
     for route in ROUTES:
         for guarded in (require(DenyAll())(route(fresh())), route(require(DenyAll())(fresh()))):
             assert get(made(guarded)).status_code == 403
@@ -310,18 +316,14 @@ def test_other_exceptions_are_left_to_django(caplog):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_denial_rolls_back_as_any_exception():
+def test_a_denial_rolls_back_as_any_exception(monkeypatch):
     @GzipRoute
     def view(request):
         get_user_model().objects.create_user("alice")
         raise Deny(409)
 
-    connection.settings_dict["ATOMIC_REQUESTS"] = True
-    try:
-        assert get(view).status_code == 409
-    finally:
-        connection.settings_dict["ATOMIC_REQUESTS"] = False
-    assert not get_user_model().objects.exists()
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    assert (get(view).status_code, get_user_model().objects.exists()) == (409, False)
 
 
 # Times.
@@ -343,3 +345,126 @@ def test_every_response_is_timed():
         response = ask(view, b"no gzip", "text/plain", method="GET", **headers)
         assert 0 <= float(response["X-Response-Time"]) < 60
         assert response.getvalue() == b"hello world" or response.status_code in {400, 403, 418}
+
+
+# A route around every view of an include, which itself stays as it was.
+
+
+def view(request, *args, **kwargs):
+    match = request.resolver_match
+    return HttpResponse(json.dumps([type(request).__name__, args, kwargs, match.view_name, match.route]))
+
+
+@pytest.fixture
+def urls(settings):
+    """A function that makes the root URLconf of these patterns."""
+    settings.MIDDLEWARE = []
+
+    def make(*patterns):
+        settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": list(patterns)})
+
+    return make
+
+
+@pytest.fixture
+def module(monkeypatch):
+    module = ModuleType("routed_urls")
+    module.app_name = "shop"
+    module.urlpatterns = [path("a/", view, name="a")]
+    monkeypatch.setitem(sys.modules, "routed_urls", module)
+    return module
+
+
+def is_timed(url):
+    response = Client().get(url)
+    assert response.status_code == 200
+    return "X-Response-Time" in response
+
+
+def test_every_view_is_wrapped_and_those_beside_it_are_not(urls, module):
+    inner = [path("c/", view), path("deeper/", include("routed_urls"))]
+    patterns = [path("a/", view), re_path("^b/$", Hello.as_view()), path("d/", include(inner))]
+    urls(path("api/", TimedRoute.include(patterns)), path("a/", view), path("plain/", include(patterns)))
+    for _ in range(2):
+        assert all(map(is_timed, ("/api/a/", "/api/b/", "/api/d/c/", "/api/d/deeper/a/")))
+        assert not any(map(is_timed, ("/a/", "/plain/a/", "/plain/b/", "/plain/d/c/", "/plain/d/deeper/a/")))
+    assert resolve("/api/b/")._func_path == f"{__name__}.Hello"
+
+
+@pytest.mark.parametrize(
+    ("included", "name"),
+    [
+        (lambda module: ("routed_urls",), "shop:a"),
+        (lambda module: (module, "branch"), "branch:a"),
+        (lambda module: ((module.urlpatterns, "shop"), "branch"), "branch:a"),
+        (lambda module: (include((module.urlpatterns, "shop")),), "shop:a"),
+    ],
+    ids=["name", "module", "patterns", "result of include"],
+)
+def test_whatever_django_includes_is_included_once_a_path_is_resolved(urls, module, included, name):
+    urls(path("api/", TimedRoute.include(*included(module))))
+    module.urlpatterns.append(path("late/", view))  # as modules that import one another do
+    assert is_timed("/api/a/")
+    assert is_timed("/api/late/")
+    assert reverse(name) == reverse("shop:a", current_app=name[:-2]) == "/api/a/"
+
+
+OF_THE_ADMIN = ("sessions.middleware.Session", "auth.middleware.Authentication", "messages.middleware.Message")
+
+
+def test_the_admin_is_included(urls, settings):
+    settings.MIDDLEWARE = [f"django.contrib.{name}Middleware" for name in OF_THE_ADMIN]
+    urls(path("admin/", TimedRoute.include(admin.site.urls)))
+    response = Client().get(reverse("admin:index"))
+    assert (response.status_code, response["Location"]) == (302, "/admin/login/?next=/admin/")
+    assert "X-Response-Time" in response
+
+
+def test_arguments_and_names_are_as_without_the_route(urls):
+    inner = include(([re_path(r"^(\d+)/$", view, name="b"), path("x/", view, {"d": 1}, name="c")], "in"))
+    patterns = ([path("<int:n>/", inner, {"e": 2}), path("<str:s>/a/", view, name="a")], "out")
+
+    def answers(included):
+        urls(path("api/", included))
+        told = [json.loads(Client().get(f"/api{url}").content)[1:] for url in ("/5/x/", "/z/a/", "/5/7/")]
+        return told, reverse("out:in:c", args=[3]), reverse("out:a", args=["z"])
+
+    assert answers(TimedRoute.include(patterns)) == answers(include(patterns))
+    urls(path("api/", TimedRoute.include(patterns)))
+    with pytest.raises(NoReverseMatch):
+        reverse("out:in:c", args=["no number"])
+
+
+def test_what_is_included_stays_as_it_was(urls):
+    endpoint, deep = path("a/", view, name="a"), path("c/", view, name="c")
+    nested = path("<int:n>/", include(([deep], "in")))
+    patterns = [endpoint, nested]
+    before = [dict(vars(pattern)) for pattern in (endpoint, deep, nested)]
+    urls(path("<slug:s>/", TimedRoute.include([path("<str:t>/", include(patterns))])))
+    assert is_timed("/x/y/1/c/")
+    assert reverse("in:c", args=["x", "y", 1]) == "/x/y/1/c/"
+    assert [dict(vars(pattern)) for pattern in (endpoint, deep, nested)] == before
+    assert patterns == [endpoint, nested]
+    assert endpoint.callback is deep.callback is view
+    assert list(nested.pattern.converters) == ["n"]
+
+
+def test_patterns_keep_their_kind_their_translations_and_their_guards(urls):
+    marked = path("a/", view)
+    marked.__class__, marked.label = type("Marked", (URLPattern,), {}), "kept"
+    urlconf, *_ = TimedRoute.include([marked])
+    (routed,) = urlconf.urlpatterns
+    assert (type(routed), routed.label, type(routed.callback)) == (type(marked), "kept", TimedRoute)
+    translated = path(gettext_lazy("a/"), include([path("b/", view)]))
+    guarded = path("c/", require(DenyAll())(view))
+    urls(path("api/", TimedRoute.include([translated, path("in/", GzipRoute.include([marked])), guarded])))
+    assert is_timed("/api/a/b/")
+    assert is_timed("/api/in/a/")
+    assert json.loads(Client().get("/api/in/a/").content)[0] == "GzipRequest"
+    assert Client().get("/api/c/").status_code == 403
+
+
+@pytest.mark.parametrize(("url", "found"), [("a/", []), ("/a/", ["urls.W002"])])
+def test_djangos_checks_find_what_they_found(urls, url, found):
+    urls(path("api/", Route.include([path("b/", include([path(url, view, name="a")]))])))
+    assert [problem.id for problem in run_checks(tags=["urls"])] == found
