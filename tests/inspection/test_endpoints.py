@@ -19,7 +19,7 @@ from django.utils.functional import SimpleLazyObject
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection.routes_table import report_rows
-from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
+from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff, IsSuperuser
 from channels_wsdeny.routing.resolver import resolve
 from tests.support.clients import websocket_scope
 from tests.support.wrappers import Switch
@@ -35,10 +35,6 @@ class Staff(AsyncWebsocketConsumer): ...
 
 
 class InheritsStaff(Staff): ...
-
-
-@public
-class Public(AsyncWebsocketConsumer): ...
 
 
 class OverHttp(AsyncHttpConsumer): ...
@@ -65,7 +61,7 @@ def closure(inner):
     return application
 
 
-plain, staff, public_consumer = Plain.as_asgi(), Staff.as_asgi(), Public.as_asgi()
+plain, staff, public_consumer = Plain.as_asgi(), Staff.as_asgi(), public(type("Public", (Plain,), {})).as_asgi()
 admin = IsStaff() | IsSuperuser()
 
 
@@ -77,91 +73,67 @@ def over_http(**routes):
     return ProtocolTypeRouter({"http": URLRouter([path(f"{name}/", app) for name, app in routes.items()])})
 
 
-# Per application: the path, policy, source and openness of each row.
+def stack(app, default_policy=None):
+    return DenyMiddlewareStack(app, default_policy=default_policy)
+
+
+def only(app):
+    """An application that serves sockets alone, all by `app`."""
+    return ProtocolTypeRouter({"websocket": app})
+
+
+def row(policy, source="decorator", is_open=False, path="/a/"):
+    return path, policy, source, is_open
+
+
+STAFF, PERHAPS_STAFF = row("IsStaff()"), row("IsStaff()", is_open=None)
+PUBLIC, OPEN = row("AllowAny()"), row(None, "none", True, "/")
+EITHER = "IsStaff() | IsSuperuser()"
+#: Per application: its rows.
 ROWS = {
-    "decorated": (DenyMiddlewareStack(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", False)]),
-    "decorated, no stack": (sockets(a=staff), [("/a/", "IsStaff()", "decorator", False)]),
-    "subclass": (sockets(a=InheritsStaff.as_asgi()), [("/a/", "IsStaff()", "decorator", False)]),
-    "site's default": (DenyMiddlewareStack(sockets(a=plain)), [("/a/", "IsAuthenticated()", "default", False)]),
-    "stack's default": (
-        DenyMiddlewareStack(sockets(a=plain), default_policy=IsSuperuser()),
-        [("/a/", "IsSuperuser()", "stack", False)],
-    ),
-    "nearest stack": (
-        DenyMiddlewareStack(DenyMiddlewareStack(sockets(a=plain), default_policy=IsStaff()), default_policy=DenyAll()),
-        [("/a/", "IsStaff()", "stack", False)],
-    ),
+    "decorated": (stack(sockets(a=staff)), [STAFF]),
+    "decorated, no stack": (sockets(a=staff), [STAFF]),
+    "subclass": (sockets(a=InheritsStaff.as_asgi()), [STAFF]),
+    "site's default": (stack(sockets(a=plain)), [row("IsAuthenticated()", "default")]),
+    "stack's default": (stack(sockets(a=plain), IsSuperuser()), [row("IsSuperuser()", "stack")]),
+    "nearest stack": (stack(stack(sockets(a=plain), IsStaff()), DenyAll()), [row("IsStaff()", "stack")]),
     "policy around a stack": (
-        require(IsAuthenticated())(DenyMiddlewareStack(sockets(a=plain), default_policy=IsStaff())),
-        [("/a/", "IsAuthenticated() & IsStaff()", "decorator, stack", False)],
+        require(IsSuperuser())(stack(sockets(a=plain), IsStaff())),
+        [row("IsSuperuser() & IsStaff()", "decorator, stack")],
     ),
     "policy around a router": (
-        DenyMiddlewareStack(require(admin)(sockets(a=plain, b=staff)), default_policy=DenyAll()),
-        [
-            ("/a/", "IsStaff() | IsSuperuser()", "decorator", False),
-            ("/b/", "(IsStaff() | IsSuperuser()) & IsStaff()", "decorator", False),
-        ],
+        stack(require(admin)(sockets(a=plain, b=staff)), DenyAll()),
+        [row(EITHER), row(f"({EITHER}) & IsStaff()", path="/b/")],
     ),
-    "open": (sockets(a=plain), [("/a/", None, "none", True)]),
-    "public": (sockets(a=public_consumer), [("/a/", "AllowAny()", "decorator", False)]),
-    "known wrappers": (
-        AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(a=staff))),
-        [("/a/", "IsStaff()", "decorator", False)],
-    ),
-    "unknown wrapper": (Tokens(sockets(a=staff)), [("/a/", "IsStaff()", "decorator", None)]),
-    "unknown wrapper in a stack": (
-        DenyMiddlewareStack(Tokens(sockets(a=staff))),
-        [("/a/", "IsStaff()", "decorator", False)],
-    ),
-    "unknown wrapper in a stack that is open": (
-        DenyMiddlewareStack(Tokens(sockets(a=staff)), default_policy=AllowAny()),
-        [("/a/", "IsStaff()", "decorator", None)],
-    ),
-    "unknown wrapper around a stack": (
-        Tokens(DenyMiddlewareStack(sockets(a=staff, b=plain))),
-        [("/a/", "IsStaff()", "decorator", None), ("/b/", "IsAuthenticated()", "default", None)],
-    ),
-    "unknown wrapper behind a policy": (
-        require(IsSuperuser())(Tokens(sockets(a=staff))),
-        [("/a/", "IsSuperuser() & IsStaff()", "decorator", False)],
-    ),
-    "unknown wrapper around what is public": (
-        Tokens(sockets(a=public_consumer)),
-        [("/a/", "AllowAny()", "decorator", False)],
-    ),
-    "two applications": (
-        Switch(sockets(a=staff), plain),
-        [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", True)],
-    ),
-    "a function beside the application": (
-        Switch(sockets(a=staff), closure(plain)),
-        [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", True)],
-    ),
-    "a list beside the application": (Switch(sockets(a=staff), [plain]), [("/a/", "IsStaff()", "decorator", None)]),
-    "router with a fallback": (
-        ProtocolTypeRouter({"websocket": Fallback([path("a/", staff)])}),
-        [("/a/", "IsStaff()", "decorator", None), ("/", None, "none", None)],
-    ),
-    "opaque, in a stack": (
-        ProtocolTypeRouter({"websocket": DenyMiddlewareStack(closure(plain))}),
-        [("/", "IsAuthenticated()", "default", False)],
-    ),
+    "open": (sockets(a=plain), [row(None, "none", True)]),
+    "public": (sockets(a=public_consumer), [PUBLIC]),
+    "known wrappers": (AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(a=staff))), [STAFF]),
+    "unknown wrapper": (Tokens(sockets(a=staff)), [PERHAPS_STAFF]),
+    "unknown wrapper in a stack": (stack(Tokens(sockets(a=staff))), [STAFF]),
+    "unknown wrapper in a stack that is open": (stack(Tokens(sockets(a=staff)), AllowAny()), [PERHAPS_STAFF]),
+    "unknown wrapper around a stack": (Tokens(stack(sockets(a=plain))), [row("IsAuthenticated()", "default", None)]),
+    "unknown wrapper around a stack and guards": (Tokens(stack(sockets(a=staff))), [PERHAPS_STAFF]),
+    "unknown wrapper behind a policy": (require(admin)(Tokens(sockets(a=staff))), [row(f"({EITHER}) & IsStaff()")]),
+    "unknown wrapper around what is public": (Tokens(sockets(a=public_consumer)), [PUBLIC]),
+    "two applications": (Switch(sockets(a=staff), plain), [PERHAPS_STAFF, OPEN]),
+    "a function beside the application": (Switch(sockets(a=staff), closure(plain)), [PERHAPS_STAFF, OPEN]),
+    "a list beside the application": (Switch(sockets(a=staff), [plain]), [PERHAPS_STAFF]),
+    "router with a fallback": (only(Fallback([path("a/", staff)])), [PERHAPS_STAFF, row(None, "none", None, "/")]),
+    "opaque, in a stack": (only(stack(closure(plain))), [row("IsAuthenticated()", "default", path="/")]),
     "functions around a stack": (
-        ProtocolTypeRouter({"websocket": closure(partial(closure(Tokens(DenyMiddlewareStack(plain)))))}),
-        [("/", "IsAuthenticated()", "default", None)],
+        only(closure(partial(closure(Tokens(stack(plain)))))),
+        [row("IsAuthenticated()", "default", None, "/")],
     ),
-    "opaque": (ProtocolTypeRouter({"websocket": opaque}), [("/", None, "none", None)]),
-    "class without as_asgi()": (sockets(a=Plain), [("/a/", None, "none", None)]),
-    "lets everybody in": (require(~DenyAll())(sockets(a=plain)), [("/a/", "~DenyAll()", "decorator", None)]),
+    "opaque": (only(opaque), [row(None, "none", None, "/")]),
+    "class without as_asgi()": (sockets(a=Plain), [row(None, "none", None)]),
+    "lets everybody in": (require(~DenyAll())(sockets(a=plain)), [row("~DenyAll()", is_open=None)]),
     "or lets everybody in": (
         require(IsStaff() | AllowAny())(sockets(a=plain)),
-        [("/a/", "IsStaff() | AllowAny()", "decorator", None)],
+        [row("IsStaff() | AllowAny()", is_open=None)],
     ),
-    "any protocol": (DenyMiddlewareStack(URLRouter([path("a/", staff)])), [("/a/", "IsStaff()", "decorator", False)]),
-    "over HTTP": (
-        DenyMiddlewareStack(over_http(a=require(IsStaff())(OverHttp.as_asgi()), b=OverHttp.as_asgi())),
-        [("/a/", "IsStaff()", "decorator", False), ("/b/", None, "none", True)],
-    ),
+    "any protocol": (stack(URLRouter([path("a/", staff)])), [STAFF]),
+    "over HTTP": (stack(over_http(a=OverHttp.as_asgi())), [row(None, "none", True)]),
+    "over HTTP, decorated": (stack(over_http(a=require(IsStaff())(OverHttp.as_asgi()))), [STAFF]),
     "nothing": (None, []),
 }
 
@@ -174,11 +146,11 @@ def test_each_endpoint_is_listed_with_what_protects_it(application, expected, ro
 @pytest.mark.parametrize(
     "application",
     [
-        DenyMiddlewareStack(sockets(x=plain), default_policy=IsSuperuser()),
-        DenyMiddlewareStack(DenyMiddlewareStack(sockets(x=staff), default_policy=IsSuperuser())),
-        require(DenyAll())(DenyMiddlewareStack(sockets(x=plain), default_policy=IsSuperuser())),
-        DenyMiddlewareStack(require(DenyAll())(sockets(x=staff)), default_policy=IsSuperuser()),
-        DenyMiddlewareStack(AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(x=staff)))),
+        stack(sockets(x=plain), IsSuperuser()),
+        stack(stack(sockets(x=staff), IsSuperuser())),
+        require(DenyAll())(stack(sockets(x=plain), IsSuperuser())),
+        stack(require(DenyAll())(sockets(x=staff)), IsSuperuser()),
+        stack(AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(x=staff)))),
         require(DenyAll())(require(IsStaff())(sockets(x=public_consumer))),
     ],
 )
@@ -194,18 +166,12 @@ def test_a_default_policy_that_allows_everybody_leaves_open_what_is_not_public(s
     settings.CHANNELS_WSDENY = {"DEFAULT_POLICY": IsStaff() if source == "stack" else AllowAny()}
     default_policy = AllowAny() if source == "stack" else None
     routes = sockets(a=plain, b=public_consumer, c=staff)
-    rows = rows_of(DenyMiddlewareStack(routes, default_policy=default_policy))
+    rows = rows_of(stack(routes, default_policy))
     assert [row.source for row in rows] == [source, "decorator", "decorator"]
-    assert [(row.is_open, row.is_public, row.is_on_default) for row in rows] == [
-        (True, False, False),
-        (False, True, False),
-        (False, False, False),
-    ]
-
-
-def test_public_behind_a_policy_is_not_public(rows_of):
-    assert [row.is_public for row in rows_of(sockets(a=public_consumer))] == [True]
-    assert [row.is_public for row in rows_of(require(IsStaff())(sockets(a=public_consumer)))] == [False]
+    found = [(row.is_open, row.is_public, row.is_on_default) for row in rows]
+    assert found == [(True, False, False), (False, True, False), (False, False, False)]
+    (row,) = rows_of(require(IsStaff())(sockets(a=public_consumer)))
+    assert not row.is_public
 
 
 def test_nested_routers_have_one_path_and_the_innermost_name(rows_of):
@@ -248,19 +214,14 @@ def test_of_what_a_wrapper_keeps_nothing_is_evaluated(rows_of):
     assert row.is_open
 
 
-def test_a_consumer_of_neither_protocol_is_listed_for_both(rows_of):
-    rows = rows_of(DenyMiddlewareStack(AsyncConsumer.as_asgi()))
-    assert [row.protocol for row in rows] == ["websocket", "http"]
-
-
-def test_an_http_consumer_is_listed_over_http_alone(rows_of):
-    rows = rows_of(DenyMiddlewareStack(URLRouter([path("a/", OverHttp.as_asgi())])))
-    assert [row.protocol for row in rows] == ["http"]
+def test_a_consumer_is_listed_for_its_protocol_or_both_if_it_is_of_neither(rows_of):
+    for cls, protocols in ((AsyncConsumer, ["websocket", "http"]), (OverHttp, ["http"])):
+        assert [row.protocol for row in rows_of(stack(URLRouter([path("a/", cls.as_asgi())])))] == protocols
 
 
 def test_the_default_policy_counts_over_http_if_the_site_wants_that(rows_of, settings):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
-    (row,) = rows_of(DenyMiddlewareStack(over_http(a=OverHttp.as_asgi())))
+    (row,) = rows_of(stack(over_http(a=OverHttp.as_asgi())))
     assert (row.policy, row.source) == ("IsAuthenticated()", "default")
 
 
@@ -273,9 +234,8 @@ def test_hooks_of_a_decorator_bring_the_default_policy_over_http_as_well(rows_of
 def test_the_hooks_of_a_socket_are_those_of_the_site_the_stack_and_the_endpoint(rows_of, settings):
     registries = [Hooks(), Hooks(), Hooks()]
     for registry, name in zip(registries, "abc", strict=True):
-        hook = lambda request: None  # noqa: E731
+        registry.on_request(hook := lambda request: None)
         hook.__qualname__ = name
-        registry.on_request(hook)
     registries[2].on_response(protocols="http")(lambda request, response: None)
     settings.CHANNELS_WSDENY = {"HOOKS": [registries[0]]}
     consumer = with_hooks(registries[2])(plain)

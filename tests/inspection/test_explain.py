@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -44,6 +45,7 @@ from tests.support import case_site
 from tests.support.cases import CASES
 from tests.support.clients import knock
 from tests.support.policies import Check
+from tests.support.sockets import consumer
 from tests.support.wrappers import Switch
 
 pytestmark = pytest.mark.django_db
@@ -91,11 +93,6 @@ class Runs(AsyncWebsocketConsumer):
         await super().__call__(scope, receive, send)
 
 
-class RunsSync(WebsocketConsumer):
-    def connect(self):
-        RAN.append("connect")
-
-
 class RunsOverHttp(AsyncHttpConsumer):
     async def handle(self, body):
         RAN.append("handle")
@@ -116,18 +113,13 @@ class RunsRouter(URLRouter):
         RAN.append("router")
 
 
-def subclass(base):
-    return type(f"Sub{base.__name__}", (base,), {})
-
-
-open_consumer = public(subclass(Runs)).as_asgi()
+open_consumer = public(type("Open", (Runs,), {})).as_asgi()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("folder", ["ws", "http", "sync", "async"])
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
 @pytest.mark.matrix
-# matrix
 def test_it_predicts_what_every_case_gets(folder, case, users, ask, settings):
     settings.ROOT_URLCONF = case_site.__name__
     protocol = "websocket" if folder == "ws" else "http"
@@ -139,7 +131,7 @@ def test_it_predicts_what_every_case_gets(folder, case, users, ask, settings):
 NOT_RUN = {
     "public": open_consumer,
     "decorated application": public(Runs.as_asgi()),
-    "synchronous": public(subclass(RunsSync)).as_asgi(),
+    "synchronous": public(consumer(lambda self: RAN.append("connect"), WebsocketConsumer)).as_asgi(),
     "function": public(runs),
     "in a wrapper": Wrapper(open_consumer),
     "in known wrappers": AuthMiddlewareStack(open_consumer),
@@ -178,13 +170,10 @@ def test_the_application_itself_stays_as_it_was(ask):
     assert "call" in RAN
 
 
-def test_known_wrappers_run(ask):
+def test_known_wrappers_run_and_what_an_application_raises_is_raised(ask):
     stack = DenyMiddlewareStack(OriginValidator(open_consumer, ["elsewhere"]))
     assert ask(stack).status == 403
     assert ask(stack, headers=["Origin: http://elsewhere"]).status == 101
-
-
-def test_what_an_application_raises_is_raised(ask):
     with pytest.raises(ValueError, match="No route found"):
         ask(URLRouter([path("a/", Runs.as_asgi())]))
 
@@ -245,11 +234,6 @@ def test_hooks_run_and_see_the_class_of_the_consumer(ask):
 # Views
 
 
-@require(IsStaff())
-def staff_view(request):
-    RAN.append("view")
-
-
 async def open_view(request):
     RAN.append("view")
 
@@ -275,7 +259,7 @@ async def modify_session_async(request):
 
 
 VIEWS = [
-    path("staff/", staff_view),
+    path("staff/", require(IsStaff())(lambda request: RAN.append("view"))),
     path("open/", open_view),
     path("class/", ClassView.as_view()),
     path("changing/", with_hooks(changing)(open_view)),
@@ -336,19 +320,15 @@ def test_a_plain_get_of_a_socket_is_answered_as_by_the_site(fetch):
 # Sessions
 
 
-def test_a_user_is_logged_in_without_a_stored_session(ask, users):
-    found = ask(DenyMiddlewareStack(require(IsAuthenticated())(Runs.as_asgi())), user="alice")
-    assert found.status == 101
-    assert found.question == "GET / over websocket, by alice"
-    assert "1 query" in found.steps  # The user's; there is no session to load.
-
-
 def cookie_of(session_key):
     return [f"Cookie: sessionid={session_key}"]
 
 
-def test_the_session_of_a_cookie_is_used(ask, sessions):
+def test_a_user_is_logged_in_without_a_stored_session_and_the_session_of_a_cookie_is_used(ask, sessions):
     stack = DenyMiddlewareStack(require(IsAuthenticated())(Runs.as_asgi()))
+    found = ask(stack, user="alice")
+    assert (found.status, found.question) == (101, "GET / over websocket, by alice")
+    assert "1 query" in found.steps  # The user's; there is no session to load.
     found = ask(stack, headers=cookie_of(sessions["alice"].session_key))
     assert (found.status, found.question) == (101, "GET / over websocket")
     assert sessions["alice"].session_key not in found.text
@@ -391,8 +371,8 @@ def test_neither_a_log_record_nor_a_signal_tells_of_it(caplog, users, ask, fetch
     hooks = Hooks()
     hooks.on_request(lambda request: logging.getLogger("chat").warning("hello"))
     caplog.set_level(logging.INFO)
-    signals.handshake_accepted.connect(hear)
-    signals.handshake_denied.connect(hear)
+    for signal in (signals.handshake_accepted, signals.handshake_denied):
+        signal.connect(hear)
     try:
         ask(DenyMiddlewareStack(require(Check(lambda request: 1 / 0))(Runs.as_asgi())))
         ask(DenyMiddlewareStack(open_consumer, hooks=hooks))
@@ -404,8 +384,8 @@ def test_neither_a_log_record_nor_a_signal_tells_of_it(caplog, users, ask, fetch
         async_to_sync(knock)(DenyMiddlewareStack(require(DenyAll())(Runs.as_asgi())), "/")
         assert [record.name for record in caplog.records] == ["channels_wsdeny"]
     finally:
-        signals.handshake_accepted.disconnect(hear)
-        signals.handshake_denied.disconnect(hear)
+        for signal in (signals.handshake_accepted, signals.handshake_denied):
+            signal.disconnect(hear)
 
 
 # The explanation
@@ -432,7 +412,7 @@ def test_a_denial_has_its_steps_and_its_answer(ask, users, settings):
     [
         (lambda request: 1 / 0, r"raised ZeroDivisionError, .*: division by zero"),
         (lambda request: sys.exit("enough"), r"raised SystemExit, .*: enough"),
-        (lambda request: __import__("time").sleep(0.5), "no answer in time"),
+        (lambda request: time.sleep(0.5), "no answer in time"),
     ],
 )
 def test_what_fails_is_told_with_its_text(function, answer, ask, settings):
@@ -489,19 +469,15 @@ def test_authentication_classes_are_steps_and_a_ticket_is_not_used_up(ask, users
 
 
 def test_what_the_life_of_a_socket_depends_on_is_told(ask, users):
-    def last(app, **options):
-        return ask(app, **options).text.splitlines()[-1]
-
-    consumer = AsyncWebsocketConsumer.as_asgi()
-    throttled = require(Throttle("1/s"))(require(IsStaff())(consumer))
-    told = "It is open as long as these last: the session, IsStaff()."
-    assert last(DenyMiddlewareStack(throttled), user="staff") == told
-    token = DenyMiddlewareStack(consumer, authentication=[BearerAuthentication(lambda token: users["alice"])])
-    bearing = {"headers": ["Authorization: Bearer x"]}
-    told = "It is open as long as these last: the credentials of BearerAuthentication, IsAuthenticated()."
-    assert last(token, **bearing) == told
-    assert "as long as" not in ask(DenyMiddlewareStack(public(consumer))).text
-    assert "as long as" not in ask(DenyMiddlewareStack(consumer)).text
+    plain = AsyncWebsocketConsumer.as_asgi()
+    throttled = DenyMiddlewareStack(require(Throttle("1/s"))(require(IsStaff())(plain)))
+    told = "\nIt is open as long as these last: "
+    assert ask(throttled, user="staff").text.endswith(f"{told}the session, IsStaff().")
+    token = DenyMiddlewareStack(plain, authentication=[BearerAuthentication(lambda token: users["alice"])])
+    found = ask(token, headers=["Authorization: Bearer x"]).text
+    assert found.endswith(f"{told}the credentials of BearerAuthentication, IsAuthenticated().")
+    for app in (public(plain), plain):
+        assert "as long as" not in ask(DenyMiddlewareStack(app)).text
 
 
 def test_a_consumer_that_nothing_guards_is_told_to_be_open(ask, users):
@@ -514,11 +490,8 @@ def test_a_consumer_that_nothing_guards_is_told_to_be_open(ask, users):
 def test_nothing_secret_is_told_of_the_request(ask):
     hooks = Hooks()
     hooks.on_response(lambda request, response: response.set_cookie("token", "secret", httponly=True))
-    found = ask(
-        DenyMiddlewareStack(require(DenyAll())(Runs.as_asgi()), hooks=hooks),
-        "/?token=secret",
-        headers=["Authorization: secret", *cookie_of("secretkey")],
-    )
+    stack = DenyMiddlewareStack(require(DenyAll())(Runs.as_asgi()), hooks=hooks)
+    found = ask(stack, "/?token=secret", headers=["Authorization: secret", *cookie_of("secretkey")])
     assert "secret" not in found.text.replace(__name__, "").replace("test_nothing_secret_is_told", "")
     assert found.headers["set-cookie"] == "token=…; HttpOnly; Path=/"
 

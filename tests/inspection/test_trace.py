@@ -22,6 +22,7 @@ from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from tests.support.clients import fetch, knock
 from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.site import go_on, hello, hello_async
 
 pytestmark = pytest.mark.django_db
 hooks = Hooks()
@@ -35,22 +36,12 @@ def on_request(request): ...
 async def on_route(request): ...
 
 
-@hooks.around
-async def around(request, call_next):
-    return await call_next(request)
-
-
-def view(request): ...
-
-
-async def async_view(request): ...
-
-
+hooks.around(go_on)
 ENDPOINTS = {
     "websocket": type("Socket", (AsyncWebsocketConsumer,), {}).as_asgi(),
     "http": type("OverHttp", (AsyncHttpConsumer,), {}).as_asgi(),
-    "sync": view,
-    "async": async_view,
+    "sync": hello,
+    "async": hello_async,
 }
 
 
@@ -95,11 +86,9 @@ def test_the_record_of_a_denial_has_the_trace_on_every_transport(kind, trace_of)
     trace = trace_of(IsAuthenticated() & (IsStaff() | ~AllowAny()) & IsSuperuser(), kind=kind, user="alice")
     assert trace["route"] == "a/"
     (around, _), *others = steps_of(trace, "hook")  # On a view, the denial is logged inside it.
-    assert around == f"around {__name__}.around"
-    assert others[:2] == [
-        (f"on_request {__name__}.on_request", "went on"),
-        (f"on_route {__name__}.on_route", "went on"),
-    ]
+    assert around == f"around {go_on.__module__}.go_on"
+    names = ("on_request", "on_route")
+    assert others[:2] == [(f"{name} {__name__}.{name}", "went on") for name in names]
     policies = [step for step in trace["steps"] if step["kind"] == "policy"]
     outermost = policies[0]["depth"]
     assert [(step["depth"] - outermost, step["name"], step["answer"]) for step in policies] == [
