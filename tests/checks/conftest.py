@@ -30,6 +30,5 @@ def messages(settings, monkeypatch):
 @pytest.fixture
 def ids(messages):
     """A function: the ids of `messages`, without their prefix."""
-    return lambda *arguments, **values: [
-        message.id.removeprefix("channels_wsdeny.") for message in messages(*arguments, **values)
-    ]
+    prefix = "channels_wsdeny."
+    return lambda *args, **values: [message.id.removeprefix(prefix) for message in messages(*args, **values)]

@@ -20,9 +20,16 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.checks.asgi import place_of
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
+from tests.support.wrappers import Wrapper
 
 consumer = AsyncWebsocketConsumer.as_asgi()
 bare = ProtocolTypeRouter({"websocket": URLRouter([path("", consumer)])})
+HTTP = {"http": get_asgi_application()}
+stack = DenyMiddlewareStack
+WITH_HTTP = ProtocolTypeRouter({**HTTP, "websocket": consumer})
+
+
+class OwnAuth(AuthMiddleware): ...
 
 
 async def function(scope, receive, send):
@@ -41,24 +48,30 @@ def token(app):
 class Token(BaseMiddleware): ...
 
 
+ALL, OUT = "ASGI_APPLICATION are not", "ASGI_APPLICATION at /out/ are not"
+BESIDE = URLRouter([path("in/", DenyMiddlewareStack(consumer)), path("out/", consumer)])
+
+
 @pytest.mark.parametrize(
-    "application",
+    ("application", "words"),
     [
-        bare,
-        ProtocolTypeRouter({"websocket": OriginValidator(CookieMiddleware(URLRouter([path("", consumer)])), ["*"])}),
-        ProtocolTypeRouter({"http": DenyMiddlewareStack(consumer), "websocket": consumer}),
-        consumer,
+        (bare, ALL),
+        (ProtocolTypeRouter({"websocket": OriginValidator(CookieMiddleware(bare), ["*"])}), ALL),
+        (ProtocolTypeRouter({"http": DenyMiddlewareStack(consumer), "websocket": consumer}), ALL),
+        (consumer, ALL),
+        (ProtocolTypeRouter({"websocket": BESIDE}), OUT),
     ],
-    ids=["router", "wrappers", "a stack around http alone", "consumer"],
+    ids=["router", "wrappers", "a stack around http alone", "consumer", "a stack around others"],
 )
-def test_consumers_without_a_stack_are_reported(application, messages):
+def test_consumers_without_a_stack_are_reported(application, words, messages):
     (message,) = messages(application)
-    assert (message.id, "ASGI_APPLICATION are not" in message.msg) == ("channels_wsdeny.W002", True)
+    assert (message.id, words in message.msg) == ("channels_wsdeny.W002", True)
 
 
 @pytest.mark.parametrize(
     ("application", "found"),
     [
+        # A wrapper inside the stack that is no middleware of Channels is reported, and around it none.
         (DenyMiddlewareStack(token(bare)), ["W008"]),
         (DenyMiddlewareStack(ProtocolTypeRouter({"websocket": URLRouter([path("", token(consumer))])})), ["W008"]),
         (DenyMiddlewareStack(Token(bare)), []),
@@ -66,43 +79,37 @@ def test_consumers_without_a_stack_are_reported(application, messages):
         (token(DenyMiddlewareStack(bare)), []),
         (ProtocolTypeRouter({"websocket": token(Token(DenyMiddlewareStack(bare)))}), []),
         (token(bare), ["W002"]),
+        # A stack anywhere around the consumers is right, and functions may contain one.
+        (DenyMiddlewareStack(bare), []),
+        (CookieMiddleware(DenyMiddlewareStack(bare)), []),
+        (DenyMiddlewareStack(consumer), []),
+        (DenyMiddlewareStack(require(DenyAll())(bare)), []),
+        (ProtocolTypeRouter({"http": consumer}), []),
+        (ProtocolTypeRouter({"websocket": function}), []),
+        # Channels' own authentication is needed neither inside nor around a stack.
+        (DenyMiddlewareStack(AuthMiddlewareStack(bare)), ["W007"]),
+        (AuthMiddlewareStack(DenyMiddlewareStack(bare)), ["W007"]),
+        (OwnAuth(DenyMiddlewareStack(bare)), []),
+        # An origin validator around a stack is superfluous, and around HTTP an error.
+        (ProtocolTypeRouter({"websocket": OriginValidator(DenyMiddlewareStack(bare), ["*"])}), ["W009"]),
+        (DenyMiddlewareStack(ProtocolTypeRouter({"websocket": OriginValidator(bare, ["*"])})), []),
+        (OriginValidator(DenyMiddlewareStack(WITH_HTTP), ["*"]), ["E012", "W009"]),
+        (DenyMiddlewareStack(ProtocolTypeRouter({**HTTP, "websocket": OriginValidator(consumer, ["*"])})), []),
     ],
 )
-def test_a_wrapper_inside_the_stack_that_is_no_middleware_of_channels_is_reported_and_around_it_none(
-    application, found, ids
-):
+def test_wrappers_around_and_inside_of_a_stack(application, found, ids):
     assert ids(application) == found
 
 
-def test_only_the_consumers_outside_of_the_stack_are_named(messages):
-    routes = [path("in/", DenyMiddlewareStack(consumer)), path("out/", consumer)]
-    (message,) = messages(ProtocolTypeRouter({"websocket": URLRouter(routes)}))
-    assert "ASGI_APPLICATION at /out/ are not" in message.msg
-
-
 @pytest.mark.parametrize(
-    "application",
+    ("value", "found"),
     [
-        DenyMiddlewareStack(bare),
-        CookieMiddleware(DenyMiddlewareStack(bare)),
-        DenyMiddlewareStack(consumer),
-        DenyMiddlewareStack(require(DenyAll())(bare)),
-        ProtocolTypeRouter({"http": consumer}),
-        ProtocolTypeRouter({"websocket": function}),
+        *((value, []) for value in (None, "", "django.core.asgi.get_asgi_application")),  # A site without sockets.
+        *((value, ["W003"]) for value in ("application", "nowhere.application", f"{__name__}.nothing", 3)),
     ],
 )
-def test_a_stack_anywhere_around_the_consumers_is_right_and_functions_may_contain_one(application, ids):
-    assert ids(application) == []
-
-
-@pytest.mark.parametrize("value", [None, "", "django.core.asgi.get_asgi_application"])
-def test_a_site_without_sockets_is_right(value, ids):
-    assert ids(ASGI_APPLICATION=value) == []
-
-
-@pytest.mark.parametrize("value", ["application", "nowhere.application", f"{__name__}.nothing", 3])
-def test_an_application_that_cannot_be_imported_is_reported(value, ids):
-    assert ids(ASGI_APPLICATION=value) == ["W003"]
+def test_an_application_that_cannot_be_imported_is_reported(value, found, ids):
+    assert ids(ASGI_APPLICATION=value) == found
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ def test_a_routed_class_is_named_with_its_route_inside_and_outside_of_a_stack(me
     assert (message.id, "'/ws/'" in message.msg) == ("channels_wsdeny.E006", True)
     assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
     assert [message.id for message in messages(router)] == ["channels_wsdeny.E006", "channels_wsdeny.W002"]
-    beside_http = ProtocolTypeRouter({"websocket": AsyncWebsocketConsumer, "http": get_asgi_application()})
+    beside_http = ProtocolTypeRouter({"websocket": AsyncWebsocketConsumer, **HTTP})
     assert [message.id for message in messages(DenyMiddlewareStack(beside_http))] == ["channels_wsdeny.E006"]
 
 
@@ -187,22 +194,6 @@ class Overriding(Guarded):
 def test_a_consumer_that_does_not_ask_the_policies_of_its_base_is_reported(ids):
     assert ids(DenyMiddlewareStack(Evading.as_asgi())) == ["E007"]
     assert ids(DenyMiddlewareStack(Overriding.as_asgi())) == []
-
-
-class OwnAuth(AuthMiddleware): ...
-
-
-def test_channels_auth_is_needed_neither_inside_nor_around_a_stack(ids):
-    assert ids(DenyMiddlewareStack(AuthMiddlewareStack(bare))) == ["W007"]
-    assert ids(AuthMiddlewareStack(DenyMiddlewareStack(bare))) == ["W007"]
-    assert ids(OwnAuth(DenyMiddlewareStack(bare))) == []
-
-
-def test_an_origin_validator_around_a_stack_is_reported(ids):
-    stack = DenyMiddlewareStack(URLRouter([path("", consumer)]))
-    assert ids(ProtocolTypeRouter({"websocket": OriginValidator(stack, ["*"])})) == ["W009"]
-    inside = OriginValidator(URLRouter([path("", consumer)]), ["*"])
-    assert ids(DenyMiddlewareStack(ProtocolTypeRouter({"websocket": inside}))) == []
 
 
 @pytest.mark.parametrize(
@@ -282,25 +273,13 @@ def test_a_message_about_a_consumer_begins_with_its_file_and_line(cls, messages)
     assert str(message).startswith(f"{__file__}:{line}: (channels_wsdeny.")
 
 
-class Wrapper:
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        await self.app(scope, receive, send)
-
-
 async def enclosing(app, scope, receive, send):
     await app(scope, receive, send)
 
 
 @pytest.mark.parametrize(
     ("application", "code"),
-    [
-        (bare, AsyncWebsocketConsumer),
-        (DenyMiddlewareStack(Wrapper(bare)), Wrapper),
-        (DenyMiddlewareStack(partial(enclosing, bare)), enclosing),
-    ],
+    [(bare, AsyncWebsocketConsumer), (stack(Wrapper(bare)), Wrapper), (stack(partial(enclosing, bare)), enclosing)],
 )
 def test_a_message_about_a_missing_stack_or_a_wrapper_begins_with_a_file_and_a_line(application, code, messages):
     (message,) = messages(application)
@@ -309,10 +288,3 @@ def test_a_message_about_a_missing_stack_or_a_wrapper_begins_with_a_file_and_a_l
 
 def test_a_class_of_a_shell_is_named_where_it_has_no_file():
     assert place_of(type("Shell", (), {"__module__": "shell"})) == "shell.Shell"
-
-
-def test_an_origin_validator_around_http_is_an_error(ids):
-    routes = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": consumer})
-    assert ids(OriginValidator(DenyMiddlewareStack(routes), ["*"])) == ["E012", "W009"]
-    inside = {"http": get_asgi_application(), "websocket": OriginValidator(consumer, ["*"])}
-    assert ids(DenyMiddlewareStack(ProtocolTypeRouter(inside))) == []

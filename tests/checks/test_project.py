@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import re
+from types import ModuleType
+
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter
+from django.apps import apps
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core import checks
 from django.core.asgi import get_asgi_application
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.http import HttpResponse
+from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
-from channels_wsdeny.checks import check_deployed_site
+from channels_wsdeny.checks import CHECKS, DEPLOY_CHECKS, check_deployed_site
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE
-from channels_wsdeny.policies import IsAuthenticated
+from channels_wsdeny.decorators import public, require
+from channels_wsdeny.policies import IsAuthenticated, IsStaff, MaxConnections, Throttle
+from tests.docs.pages import DOCS
 
 NEEDED = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
 consumer = AsyncWebsocketConsumer.as_asgi()
@@ -59,37 +70,30 @@ def test_classes_and_origins_can_be_used(key, value, found, ids):
     assert ids(CHANNELS_WSDENY={key: value}) == found
 
 
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [
-        ({}, []),
-        ({"SESSION_COOKIE_SECURE": True}, ["channels_wsdeny.W030"]),
-        ({"SECURE_SSL_REDIRECT": True}, ["channels_wsdeny.W030"]),
-        ({"SECURE_SSL_REDIRECT": True, "SECURE_PROXY_SSL_HEADER": ("HTTP_X_PROTO", "https")}, []),
-        ({"SECURE_SSL_REDIRECT": True, "CSRF_TRUSTED_ORIGINS": ["https://example.com"]}, []),
-        ({"SECURE_SSL_REDIRECT": True, "CHANNELS_WSDENY": {"ORIGINS": ["https://example.com"]}}, []),
-    ],
-)
-def test_a_site_for_https_says_how_its_own_pages_are_recognised(given, found, settings):
-    for name, value in given.items():
-        setattr(settings, name, value)
-    assert [message.id for message in check_deployed_site() if message.id != "channels_wsdeny.W020"] == found
+LIVELESS = {"CHANNELS_WSDENY": {"LIVE": False}}
 
 
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({}, ["channels_wsdeny.W020"]),
-        ({"CHANNEL_LAYERS": {}}, ["channels_wsdeny.W020"]),
+        # A site of several processes has a channel layer between them.
+        ({}, ["W020"]),
+        ({"CHANNEL_LAYERS": {}}, ["W020"]),
         ({"CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}}, []),
-        ({"CHANNELS_WSDENY": {"LIVE": False}}, []),
+        (LIVELESS, []),
         ({"CHANNELS_WSDENY": {"RECHECK_INTERVAL": 60}}, []),
+        # A site for HTTPS says how its own pages are recognised.
+        ({**LIVELESS, "SESSION_COOKIE_SECURE": True}, ["W030"]),
+        ({**LIVELESS, "SECURE_SSL_REDIRECT": True}, ["W030"]),
+        ({**LIVELESS, "SECURE_SSL_REDIRECT": True, "SECURE_PROXY_SSL_HEADER": ("HTTP_X_PROTO", "https")}, []),
+        ({**LIVELESS, "SECURE_SSL_REDIRECT": True, "CSRF_TRUSTED_ORIGINS": ["https://example.com"]}, []),
+        ({"SECURE_SSL_REDIRECT": True, "CHANNELS_WSDENY": {"LIVE": False, "ORIGINS": ["https://example.com"]}}, []),
     ],
 )
-def test_a_site_of_several_processes_has_a_channel_layer_between_them(given, found, settings):
+def test_a_deployed_site_is_one_of_several_processes_and_of_https(given, found, settings):
     for name, value in given.items():
         setattr(settings, name, value)
-    assert [message.id for message in check_deployed_site()] == found
+    assert [message.id for message in check_deployed_site()] == [f"channels_wsdeny.{number}" for number in found]
 
 
 def registry(kind, function, **options):
@@ -136,14 +140,15 @@ class NeedsArguments(IsAuthenticated):
         pass
 
 
-@pytest.mark.parametrize("value", [None, [], "", 3, [("POOL_SIZE", 3)]])
-def test_a_setting_that_is_no_dict_is_reported_once(value, ids):
-    assert ids(CHANNELS_WSDENY=value) == ["E001"]
-
-
-@pytest.mark.parametrize("key", [None, 3, (), b"POOL_SIZE", "pool_size", ""])
-def test_a_key_that_does_not_exist_is_reported(key, ids):
-    assert ids(CHANNELS_WSDENY={key: 3, "b": 2}) == ["E002", "E002"]
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        *((value, ["E001"]) for value in (None, [], "", 3, [("POOL_SIZE", 3)])),
+        *(({key: 3, "b": 2}, ["E002", "E002"]) for key in (None, 3, (), b"POOL_SIZE", "pool_size", "")),
+    ],
+)
+def test_a_setting_that_is_no_dict_is_reported_once_and_each_key_that_does_not_exist(value, found, ids):
+    assert ids(CHANNELS_WSDENY=value) == found
 
 
 def test_the_hint_names_the_key_that_was_meant_and_all_keys(messages):
@@ -154,9 +159,8 @@ def test_the_hint_names_the_key_that_was_meant_and_all_keys(messages):
 
 def test_a_wrong_value_is_shown_with_what_is_expected_and_the_default(messages):
     (message,) = messages(CHANNELS_WSDENY={"POOL_SIZE": "lots"})
-    assert message.id == "channels_wsdeny.E003"
+    assert (message.id, message.hint) == ("channels_wsdeny.E003", "The default is 16.")
     assert message.msg == "CHANNELS_WSDENY['POOL_SIZE'] must be a whole number of threads above 0, found 'lots'."
-    assert message.hint == "The default is 16."
     (message,) = messages(CHANNELS_WSDENY={"ORIGINS": "https://example.com"})
     assert message.hint == "Write ['https://example.com']. The default is 'same'."
 
@@ -214,3 +218,103 @@ def test_a_middleware_that_cannot_run_around_handshakes_is_named(path, found, me
     reported = messages(ASGI_APPLICATION=None, CHANNELS_WSDENY={"MIDDLEWARE": [path]})
     assert [message.id for message in reported] == [f"channels_wsdeny.{number}" for number in found]
     assert all(repr(path) in message.msg for message in reported)
+
+
+# The caches that policies count on, wherever on the site those are.
+
+
+def backend(path):
+    return {"default": {"BACKEND": f"django.core.cache.backends.{path}"}}
+
+
+@pytest.mark.parametrize(
+    ("caches", "found"),
+    [
+        (backend("redis.RedisCache"), []),
+        (backend("locmem.LocMemCache"), ["W013"]),
+        (backend("db.DatabaseCache"), ["W012"]),
+        (backend("filebased.FileBasedCache"), ["W012"]),
+        (backend("dummy.DummyCache"), ["E013"]),
+        (backend("nowhere.Cache"), ["E013"]),
+        ({**backend("redis.RedisCache"), "other": {}}, []),
+    ],
+)
+def test_a_cache_that_cannot_count_is_an_error_and_one_that_loses_counts_a_warning(caches, found, ids, tmp_path):
+    caches = {**caches, "default": {**caches["default"], "LOCATION": str(tmp_path)}}
+    app = DenyMiddlewareStack(require(IsStaff() | ~(IsAuthenticated() & Throttle("1/s")))(consumer))
+    assert ids(app, CACHES=caches) == found
+    assert ids(DenyMiddlewareStack(public(consumer)), CACHES=caches) == []
+
+
+def test_the_cache_that_a_policy_names_is_the_one_that_is_looked_at(messages):
+    app = DenyMiddlewareStack(require(MaxConnections(1, cache="other"))(consumer))
+    (message,) = messages(app)
+    assert (message.id, "MaxConnections(1, key='user', cache='other')" in message.msg) == ("channels_wsdeny.E013", True)
+
+
+@require(Throttle("1/s"))
+def throttled(request):
+    return HttpResponse()
+
+
+@pytest.mark.parametrize("place", ["the stack", "the site", "a view"])
+def test_policies_are_found_everywhere(place, ids):
+    policy = Throttle("1/s")
+    app = DenyMiddlewareStack(consumer, default_policy=policy if place == "the stack" else None)
+    values = {"CHANNELS_WSDENY": {"DEFAULT_POLICY": policy}} if place == "the site" else {}
+    if place == "a view":
+        values["ROOT_URLCONF"] = ModuleType("urlconf")
+        values["ROOT_URLCONF"].urlpatterns = [path("", throttled)]
+    assert ids(app, **values) == ["W013"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "proxy", "found"),
+    [
+        (Throttle("1/s", key="ip"), {"USE_X_FORWARDED_HOST": True}, ["W014"]),
+        (MaxConnections(1), {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}, ["W014"]),
+        (Throttle("1/s", key=lambda request: "all"), {"USE_X_FORWARDED_HOST": True}, []),
+        (Throttle("1/s", key="ip"), {}, []),
+        (IsStaff(), {"USE_X_FORWARDED_HOST": True}, []),
+    ],
+)
+def test_behind_a_proxy_the_address_that_is_counted_for_may_be_the_proxy_s(policy, proxy, found, ids):
+    assert ids(DenyMiddlewareStack(require(policy)(consumer)), CACHES=backend("redis.RedisCache"), **proxy) == found
+
+
+# The checks as a whole: their ids, levels, registration and documentation.
+
+
+#: A site with an error and a warning.
+WRONG = {"CHANNELS_WSDENY": {"POOL_SIZE": 0}, "ASGI_APPLICATION": "nowhere.application"}
+
+
+def test_a_site_that_sets_nothing_is_right(ids):
+    assert ids(CHANNELS_WSDENY={}) == []
+
+
+def test_the_test_project_is_right_but_for_more_than_one_process():
+    assert [
+        message.id
+        for message in checks.run_checks(include_deployment_checks=True)
+        if message.id.startswith("channels_wsdeny.") and not message.is_silenced()
+    ] == ["channels_wsdeny.W020"]
+
+
+def test_ids_that_begin_with_e_are_errors_and_others_warnings(messages):
+    found = [(message.id.removeprefix("channels_wsdeny."), message.level) for message in messages(**WRONG)]
+    assert found == [("E003", checks.ERROR), ("W003", checks.WARNING)]
+
+
+def test_the_documentation_has_a_remedy_for_each_id():
+    text = (DOCS / "checks.md").read_text()
+    sections = re.findall(r"^### `channels_wsdeny\.([EW]\d{3})`\n\n((?:.+\n)+)", text, re.MULTILINE)
+    assert [number for number, _ in sections] == [*CHECKS, *DEPLOY_CHECKS] == sorted([*CHECKS, *DEPLOY_CHECKS])
+    assert [number for number, remedy in sections if len(remedy.split()) < 10] == []
+
+
+def test_manage_check_runs_them_under_the_tag_security(settings):
+    settings.CHANNELS_WSDENY = WRONG["CHANNELS_WSDENY"]
+    with pytest.raises(SystemCheckError, match=r"channels_wsdeny\.E003"):
+        call_command("check", tags=["security"])
+    assert apps.get_app_config("channels_wsdeny").verbose_name
