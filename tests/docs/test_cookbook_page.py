@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,8 @@ from tests.docs.pages import DOCS, guardian_site, run_snippets, titled
 from tests.support.clients import fetch, knock
 from tests.support.opened import Opened
 from tests.support.processes import ROOT, run_python
+from tests.support.processes import run as run_process
+from tests.support.sockets import consumer
 from tests.support.uvicorn_in_loop import uvicorn_with
 
 PAGE = titled("cookbook.md")
@@ -36,8 +36,8 @@ def recipe(*titles):
     return run_snippets("cookbook.md", [PAGE[title] for title in titles])
 
 
-def served(consumer, route="<slug:slug>/", **options):
-    return DenyMiddlewareStack(URLRouter([path(route, consumer.as_asgi())]), **options)
+def served(cls, route="<slug:slug>/", **options):
+    return DenyMiddlewareStack(URLRouter([path(route, cls.as_asgi())]), **options)
 
 
 async def test_a_program_is_let_in_by_a_token_and_told_why_not(users, settings):
@@ -82,7 +82,7 @@ async def test_the_eleventh_try_of_a_minute_and_the_sixth_socket_are_denied(head
 async def test_pages_of_the_named_origins_may_open_sockets(headers_of, settings):
     settings.CHANNELS_WSDENY = recipe("origins").CHANNELS_WSDENY
     widget = served(recipe("one origin").WidgetConsumer, "")
-    member = DenyMiddlewareStack(login_required(type("Member", (AsyncWebsocketConsumer,), {})).as_asgi())
+    member = DenyMiddlewareStack(login_required(consumer()).as_asgi())
 
     async def ask(app, origin, user=None):
         headers = [*headers_of(user), (b"host", b"testserver")]
@@ -106,7 +106,7 @@ async def test_a_user_who_is_kicked_out_loses_the_open_sockets(users, headers_of
     page = recipe("kick.py")
     if close[0] == 4401:
         page.revoke = lambda **options: None
-    app = served(login_required(type("Member", (AsyncWebsocketConsumer,), {})), "")
+    app = served(login_required(consumer()), "")
     socket = await Opened(app, "/", headers=headers_of("alice")).accepted()
 
     def post():
@@ -137,16 +137,11 @@ def test_permissions_of_guardian_open_a_room_and_close_it(tmp_path):
     assert guardian_site("cookbook.md", tmp_path) == [403, [4403, "permission_denied"]]
 
 
-class ClosesAtOnce(AsyncWebsocketConsumer):
-    async def connect(self):
-        await self.close()
-
-
 async def test_every_403_of_a_socket_has_the_body_of_the_site(headers_of):
     hooks = recipe("hooks.py").hooks
-    closing, widget = login_required(ClosesAtOnce), recipe("one origin").WidgetConsumer
-    for consumer, user, status in [(closing, "alice", 403), (widget, None, 403), (closing, None, 401)]:
-        answer = await knock(served(consumer, "", hooks=hooks), "/", headers=headers_of(user))
+    closing, widget = login_required(consumer(lambda self: self.close())), recipe("one origin").WidgetConsumer
+    for each, user, status in [(closing, "alice", 403), (widget, None, 403), (closing, None, 401)]:
+        answer = await knock(served(each, "", hooks=hooks), "/", headers=headers_of(user))
         assert answer.status == status
         is_own = json.loads(answer.body) == {"error": "forbidden", "help": "https://example.com/help"}
         assert is_own == (status == 403)
@@ -180,17 +175,14 @@ def test_the_tests_of_the_recipe_pass_as_a_sites_own(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     (tmp_path / "test_rooms.py").write_text(PAGE["test_rooms.py"])
     plugins = ["pytest_django.plugin", "pytest_asyncio.plugin", "channels_wsdeny.pytest_plugin"]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *(f"-p{each}" for each in plugins)]
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "-q", *(f"-p{each}" for each in plugins)]
     environment = {
-        **os.environ,
         "DJANGO_SETTINGS_MODULE": "testproject.settings",
         "PYTHONPATH": str(ROOT),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "TESTPROJECT_DATABASE_NAME": "testproject_cookbook",
     }
-    ran = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    ran = run_process(command, tmp_path, **environment)
     assert "4 passed" in ran.stdout, ran.stdout + ran.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from asgiref.sync import async_to_sync
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.core.cache import cache
@@ -92,30 +93,20 @@ async def test_hooks_run_by_priority():
     assert (await socket("ordered")).header("x-order") == "first, second"
 
 
-@pytest.fixture
-def maintenance():
-    cache.set("maintenance", True)
-    yield
-    cache.delete("maintenance")
-
-
-@pytest.mark.usefixtures("maintenance")
 async def test_a_site_in_maintenance_denies_sockets():
-    answer = await socket("early")
+    await cache.aset("maintenance", True)
+    try:
+        answer = await socket("early")
+    finally:
+        await cache.adelete("maintenance")
     assert (answer.status, answer.header("retry-after")) == (503, "600")
     assert answer.problem["detail"] == "We are back at six."
-
-
-async def test_a_site_that_is_not_in_maintenance_accepts():
     assert (await socket("early")).status == 101
 
 
-async def test_the_health_of_a_site_is_answered_over_http_alone():
-    assert (await socket("early", "/health")).status == 404
-
-
-def test_the_health_of_a_site_is_a_view(view):
+def test_the_health_of_a_site_is_answered_over_http_alone(view):
     assert view("early", "/health").json() == {"ok": True}
+    assert async_to_sync(socket)("early", "/health").status == 404
 
 
 async def test_a_full_server_denies_what_a_consumer_accepted():

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core import signing
 from django.core.management import get_commands
 
@@ -18,6 +17,7 @@ from testproject.chat.models import Room
 from tests.authentication.test_packages import DRF, PACKAGES
 from tests.docs.pages import DOCS, blocks, run_snippets, titled
 from tests.support.clients import knock
+from tests.support.sockets import consumer
 
 before = run_snippets("migrating.md", [titled("migrating.md")["before"]])
 page = run_snippets("migrating.md", blocks("migrating.md")[1:])
@@ -43,20 +43,17 @@ def statuses(users, headers_of):
     return statuses
 
 
-async def test_clients_saw_a_close_before_and_see_a_status_now(statuses):
+async def test_clients_saw_a_close_before_and_see_a_status_now_also_of_hand_written_closes(statuses):
     old = await statuses(before.application)
     assert old == {asked: 101 if status == 101 else 0 for asked, status in ASKED.items()}
     assert await statuses(page.application) == ASKED
-
-
-async def test_hand_written_closes_go_on_to_work_within_the_stack(statuses):
     assert await statuses(DenyMiddlewareStack(before.application, default_policy=AllowAny())) == ASKED
 
 
 async def test_a_public_socket_stays_open_and_the_stack_alone_locks_it():
-    assert (await knock(before.application, "/ws/status/")).status == 101
-    assert (await knock(page.application, "/ws/status/")).status == 101
-    assert (await knock(DenyMiddlewareStack(before.application), "/ws/status/")).status == 401
+    apps = {before.application: 101, page.application: 101, DenyMiddlewareStack(before.application): 401}
+    for app, status in apps.items():
+        assert (await knock(app, "/ws/status/")).status == status
 
 
 async def test_a_path_without_a_route_was_a_traceback():
@@ -69,25 +66,21 @@ async def test_a_path_without_a_route_was_a_traceback():
 def whoami(settings):
     """A consumer for users who are logged in, which tells their name, with the settings of the page."""
 
-    class WhoAmI(AsyncWebsocketConsumer):
-        async def connect(self):
-            await self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
+    def connect(self):
+        return self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
 
     settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
-    return DenyMiddlewareStack(WhoAmI.as_asgi())
+    return DenyMiddlewareStack(consumer(connect).as_asgi())
 
 
 def bearing(token):
     return f"/?token={quote(token)}"
 
 
-async def test_a_token_lets_in_its_user(whoami, users):
+async def test_a_token_lets_in_its_user_and_what_is_none_of_an_active_user_is_a_401(whoami, users, monkeypatch):
     for name, user in users.items():
         answer = await knock(whoami, bearing(page.token_of(user)))
         assert (answer.status, answer.header("x-user")) == (101, name)
-
-
-async def test_what_is_no_token_of_an_active_user_is_a_401(whoami, users, monkeypatch):
     alice, staff = users["alice"], users["staff"]
     token = page.token_of(alice)
     _, signed = token.split(":", 1)
@@ -95,10 +88,8 @@ async def test_what_is_no_token_of_an_active_user_is_a_401(whoami, users, monkey
         patch.setattr(signing, "time", SimpleNamespace(time=lambda: time.time() - 3601))
         expired = page.token_of(alice)
     tampered = [f"{staff.pk}:{signed}", token[:-1] + ("A" if token[-1] != "A" else "B"), token + "A", token.upper()]
-    others = [
-        signing.TimestampSigner().sign(alice.pk),
-        signing.TimestampSigner(key="another", salt="chat.token").sign(alice.pk),
-    ]
+    another = signing.TimestampSigner(key="another", salt="chat.token")
+    others = [signer.sign(alice.pk) for signer in (signing.TimestampSigner(), another)]
     for forged in ["alice", str(alice.pk), "", ":", "\xe4", *tampered, *others, expired]:
         assert (await knock(whoami, bearing(forged))).status == 401, forged
     assert (await knock(whoami, bearing(token))).status == 101

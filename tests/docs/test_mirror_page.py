@@ -20,9 +20,10 @@ from django.views.decorators.cache import cache_page
 
 from channels_wsdeny import DenyMiddlewareStack, routes
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import IsStaff, Policy
+from channels_wsdeny.policies import IsStaff
 from tests.docs.pages import DOCS, blocks, run
 from tests.support.clients import fetch, knock
+from tests.support.policies import Check
 
 page = run("mirror.md")
 staff_only = require(IsStaff())
@@ -33,18 +34,9 @@ class Page(View):
         return HttpResponse("For staff.")
 
 
-class NamedX(Policy):
-    def check(self, request):
-        return request.resolver_match.kwargs["name"] == "x"
-
-
-@require(NamedX())
+@require(Check(lambda request: request.resolver_match.kwargs["name"] == "x"))
 def named(request, name):
     return HttpResponse(name)
-
-
-def calls(request, name):
-    return named(request, name="y")
 
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.docs.test_mirror_page")]
@@ -57,7 +49,7 @@ urlpatterns = [
     path("mirrored/", page.mirrored),
     path("guarded-class/", cache_page(60)(staff_only(type("Page", (Page,), {})).as_view())),
     path("guarded-dispatch/", cache_page(60)(method_decorator(staff_only, name="dispatch")(Page).as_view())),
-    path("calls/<name>/", calls),
+    path("calls/<name>/", lambda request, name: named(request, name="y")),
     path("log-in/", LoginView.as_view(template_name="registration/login.html")),
 ]
 handler404 = "channels_wsdeny.views.page_not_found"
@@ -102,7 +94,8 @@ async def test_the_same_line_guards_the_socket_and_the_view():
 
 
 @pytest.mark.usefixtures("locked")
-def test_a_view_without_a_policy_is_locked_when_asked_and_a_public_one_stays_open():
+async def test_a_view_or_consumer_of_http_without_a_policy_is_locked_when_asked_and_a_public_one_stays_open():
+    assert (await fetch(DenyMiddlewareStack(AsyncHttpConsumer.as_asgi()), "/")).status == 401
     statuses = {url: Client().get(url).status_code for url in ("/join/lobby/", "/about/", "/log-in/")}
     assert statuses == {"/join/lobby/": 401, "/about/": 200, "/log-in/": 200}
 
@@ -129,15 +122,6 @@ async def test_a_consumer_of_http_answers_and_what_is_not_routed_is_a_problem():
     answer = await fetch(page.application, "/ticker/")
     assert (answer.status, answer.body) == (200, b"tick")
     assert (await fetch(page.application, "/nowhere/")).problem["code"] == "not_found"
-
-
-@pytest.mark.usefixtures("locked")
-async def test_consumers_of_http_are_locked_as_well():
-    class Undecorated(AsyncHttpConsumer):
-        async def handle(self, body):
-            await self.send_response(200, b"")
-
-    assert (await fetch(DenyMiddlewareStack(Undecorated.as_asgi()), "/")).status == 401
 
 
 def upload(body):

@@ -6,7 +6,6 @@ import re
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
@@ -19,6 +18,7 @@ from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
 from tests.docs.pages import DOCS, run
 from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.sockets import consumer, guarded
 
 page = run("policies.md")
 TEXT = (DOCS / "policies.md").read_text()
@@ -35,14 +35,6 @@ def test(user):
 test.__test__ = False
 
 
-class Plain(AsyncWebsocketConsumer):
-    """A consumer without a policy."""
-
-
-def consumer(policy):
-    return require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
-
-
 def test_the_first_policy_prints_as_it_is_written_and_decides(users, headers_of):
     (policy,) = guards_of(page.MonitorConsumer).policies
     assert f"@require({policy})".replace("'", '"') in TEXT
@@ -56,7 +48,7 @@ async def test_the_table_names_every_policy_with_the_statuses_that_it_denies_wit
     rows = re.findall(r"^\| `(\w+)(\(.*?\))` \| .* \| ?([\d, ]*)\|$", TEXT, re.MULTILINE)
     assert {name for name, *_ in rows} == POLICIES.keys() - {"Policy", "UserPolicy"}
     for name, arguments, statuses in rows:
-        app = consumer(eval(name + arguments.replace(", …", ""), {**POLICIES, "test": test}))
+        app = guarded(eval(name + arguments.replace(", …", ""), {**POLICIES, "test": test}))
         found = {(await knock(app, "/", headers=headers_of(user))).status for user in (None, "alice")}
         too_many = {429}  # of which more are needed
         assert found - {101} == {int(status) for status in re.findall(r"\d+", statuses)} - too_many, name
@@ -67,7 +59,7 @@ def test_each_decorator_is_what_the_table_says():
     assert len(rows) == 4
     for written, policy in rows:
         decorate = eval(written, {**vars(decorators), "test": test})
-        (found,) = guards_of(decorate(type("Consumer", (AsyncWebsocketConsumer,), {}))).policies
+        (found,) = guards_of(decorate(consumer())).policies
         assert repr(found) == repr(eval(policy, {**POLICIES, "test": test}))
 
 
@@ -151,8 +143,12 @@ async def test_the_policies_of_ones_own_answer_as_they_are_written():
 
 def test_queries_by_the_user_are_not_made_for_an_anonymous_one(users, headers_of, caplog):
     Room.objects.create(slug="lobby", name="Lobby").members.add(users["alice"])
-    consumers = {"members": page.MembersConsumer, "lobby": page.LobbyConsumer, "bare": require(page.IsMember())(Plain)}
-    routes = [path(f"{name}/<slug:slug>/", consumer.as_asgi()) for name, consumer in consumers.items()]
+    consumers = {
+        "members": page.MembersConsumer,
+        "lobby": page.LobbyConsumer,
+        "bare": require(page.IsMember())(consumer()),
+    }
+    routes = [path(f"{name}/<slug:slug>/", each.as_asgi()) for name, each in consumers.items()]
     stack = DenyMiddlewareStack(URLRouter(routes))
     for name, anonymous in [("members", 401), ("lobby", 401), ("bare", 500)]:
         for user, status in [(None, anonymous), ("alice", 101), ("bob", 403)]:

@@ -1,7 +1,7 @@
 """The private and undocumented names that docs/architecture.md lists are what the package takes them for.
 
-These tests ask the installed Django, asgiref, Channels and Daphne alone, so that a release which changes one of
-those names fails here first, by its name.
+The tests of those names ask the installed Django, asgiref, Channels and Daphne alone, so that a release which changes
+one fails here first, by its name. What else the page names exists, see the end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from http import HTTPStatus
@@ -55,6 +56,9 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 from django.utils.log import log_response
 
+from tests.docs.pages import DOCS
+from tests.support.processes import ROOT
+
 SCOPE = {"type": "http", "method": "GET", "path": "/a/b/", "query_string": b"", "headers": [(b"x", b"1")]}
 
 
@@ -80,13 +84,12 @@ def test_a_lazy_object_keeps_what_it_stands_for():
 
 
 def test_a_signal_lists_its_receivers_the_synchronous_ones_first():
-    signal = Signal()
-    assert not signal.receivers
-
     def blocking(**kwargs): ...
 
     async def asynchronous(**kwargs): ...
 
+    signal = Signal()
+    assert not signal.receivers
     for receiver in (asynchronous, blocking):
         signal.connect(receiver)
     assert signal.receivers
@@ -271,13 +274,12 @@ def test_a_connection_may_be_used_by_another_thread_and_lists_its_wrappers(db):
     connection.inc_thread_sharing()
     connection.dec_thread_sharing()
     assert isinstance(connection.execute_wrappers, list)
-    assert callable(connection.close_if_unusable_or_obsolete)
-    assert callable(connection.is_in_memory_db)  # of SQLite alone
+    for name in ("close_if_unusable_or_obsolete", "is_in_memory_db", "set_rollback"):  # The second is SQLite's alone.
+        assert callable(getattr(connection, name))
     assert connections.all(initialized_only=True) == [connections["default"]]
     assert connection.in_atomic_block
     assert connection.close_at is None or connection.close_at > 0
     assert connection.settings_dict["ATOMIC_REQUESTS"] is False
-    assert callable(connection.set_rollback)
     assert connections["default"].alias == "default"
 
 
@@ -372,8 +374,7 @@ def test_as_asgi_returns_a_function_whose_code_is_that_of_all_consumers():
 
 
 def test_consumers_say_by_their_methods_what_they_serve():
-    assert hasattr(AsyncWebsocketConsumer, "websocket_connect")
-    assert hasattr(WebsocketConsumer, "websocket_connect")
+    assert all(hasattr(base, "websocket_connect") for base in (AsyncWebsocketConsumer, WebsocketConsumer))
     assert hasattr(AsyncHttpConsumer, "http_request")
 
 
@@ -424,36 +425,29 @@ def test_daphnes_classes_have_what_the_subclasses_override_and_read():
 
     for cls, names in [
         (Server, "create_application handle_reply protocol_disconnected kill_all_applications log_action run"),
-        (
-            WebSocketProtocol,
-            "handle_reply handle_exception applicationCreateFailed serverAccept check_timeouts duration "
-            "onConnect onClose",
-        ),
-        (
-            autobahn.WebSocketServerProtocol,
-            "processHandshake sendHttpErrorResponse onOpenHandshakeTimeout sendCloseFrame sendData "
-            "STATE_CONNECTING STATE_OPEN CLOSE_STATUS_CODE_ABNORMAL_CLOSE",
-        ),
+        (WebSocketProtocol, "handle_reply handle_exception applicationCreateFailed serverAccept check_timeouts"),
+        (WebSocketProtocol, "duration onConnect onClose"),
+        (autobahn.WebSocketServerProtocol, "processHandshake sendHttpErrorResponse onOpenHandshakeTimeout"),
+        (autobahn.WebSocketServerProtocol, "sendCloseFrame sendData STATE_CONNECTING STATE_OPEN"),
+        (autobahn.WebSocketServerProtocol, "CLOSE_STATUS_CODE_ABNORMAL_CLOSE"),
         (CommandLineInterface, "server_class description entrypoint"),
         (DaphneProcess, "run"),
     ]:
         assert [name for name in names.split() if not hasattr(cls, name)] == [], cls
     assert {"websocket_connect_timeout", "websocket_handshake_timeout"} <= inspect.signature(Server).parameters.keys()
     assert ConnectionDeny(401, "why").code == HTTPStatus.UNAUTHORIZED
+    for cls, names in [
+        (Server, "ws_factory connections abort_start"),
+        (WebSocketProtocol, "handshake_deferred application_queue muted client_addr client_scheme"),
+        (DaphneProcess, "server errors"),
+    ]:
+        assert [name for name in names.split() if f"self.{name}" not in inspect.getsource(cls)] == [], cls
     for cls, text in [
         (Server, "self.ws_factory = "),
-        (Server, "self.connections"),
         (Server, '"application_instance"'),
-        (Server, "self.abort_start"),
-        (WebSocketProtocol, "self.handshake_deferred"),
-        (WebSocketProtocol, "self.application_queue"),
-        (WebSocketProtocol, "self.muted"),
-        (WebSocketProtocol, "self.client_addr"),
-        (WebSocketProtocol, "self.client_scheme"),
         (DaphneProcess, "self.server = "),
-        (DaphneProcess, "self.errors"),
     ]:
-        assert text in inspect.getsource(cls), (cls, text)
+        assert text in inspect.getsource(cls)
 
 
 # Python, and servers
@@ -470,12 +464,66 @@ async def test_a_thread_may_forget_its_running_loop_for_a_moment():
 
 
 def test_the_handlers_are_called_by_the_classes_that_the_resolver_compares():
-    assert "__call__" in vars(ASGIHandler)
-    assert "__call__" in vars(URLRouter)
-    assert "__call__" in vars(ProtocolTypeRouter)
+    assert all("__call__" in vars(cls) for cls in (ASGIHandler, URLRouter, ProtocolTypeRouter))
 
 
 def test_uvicorn_says_when_it_has_started():
     uvicorn = pytest.importorskip("uvicorn")
     server = uvicorn.Server(uvicorn.Config(app))
     assert (server.started, server.should_exit) == (False, False)
+
+
+# All of docs/architecture.md: what it names exists, modules, what is in them, and tests.
+
+
+PAGE = (DOCS / "architecture.md").read_text()
+PACKAGE = ROOT / "channels_wsdeny"
+WALKS, NAMES = PAGE.split("## Private and undocumented names")
+
+
+def test_every_module_and_folder_of_the_page_exists():
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)`", PAGE))
+    assert len(named) > 30
+    assert [name for name in named if not ((ROOT / name).exists() or (PACKAGE / name).exists())] == []
+
+
+def test_what_the_page_finds_in_a_module_is_there():
+    found = re.findall(r"`((?:\w+/)*\w+)\.py`: ((?:`\w+`(?:, )?)+)", WALKS)
+    assert len(found) > 10
+    for module, names in found:
+        name = module.removeprefix("channels_wsdeny/")
+        loaded = import_module(f"channels_wsdeny.{name.replace('/', '.')}")
+        assert [name for name in re.findall(r"\w+", names) if not hasattr(loaded, name)] == [], module
+
+
+def test_the_methods_and_classes_of_the_walks_are_there():
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    handler = re.findall(r"`WebSocketHandler\.(\w+)`", WALKS)
+    assert len(handler) == 2
+    for name in handler:
+        assert f"    async def {name}(" in (PACKAGE / "handlers/websocket.py").read_text(), name
+    for name in ("HandshakeRequest", "ViewHandler", "MirrorMiddleware", "DenyMiddlewareStack"):
+        assert name in WALKS
+        assert f"class {name}" in code, name
+
+
+def test_every_private_name_is_used_where_the_table_says_and_has_a_test():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = [line.split(" | ") for line in NAMES.splitlines() if " | `" in line]
+    assert len(rows) > 25
+    for names, files, _, noticing in rows:
+        where = [PACKAGE / name for name in re.findall(r"`([\w/.]+)`", files)]
+        code = "\n".join(
+            each.read_text() for path in where for each in (path.rglob("*.py") if path.is_dir() else [path])
+        )
+        private = re.findall(r"\b_\w+", names)
+        assert [name for name in private if name not in code] == [], names
+        wanted = re.findall(r"`(test_\w+)`", noticing)
+        assert wanted, names
+        assert [test for test in wanted if f"def {test}(" not in tests] == [], names
+
+
+def test_the_picture_names_the_rooms_of_the_package():
+    picture = (DOCS / "architecture.svg").read_text()
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert [room for room in rooms if f">{room}/" not in picture] == []

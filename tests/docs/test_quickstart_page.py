@@ -6,8 +6,6 @@ import http.client
 import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from urllib.parse import urlencode
 
@@ -15,6 +13,7 @@ import pytest
 
 from tests.docs.pages import DOCS, blocks, titled
 from tests.support.processes import ROOT, serving
+from tests.support.processes import run as run_process
 
 FILES = titled("quickstart.md")
 INSTALL, FIRST, CURL, USERS, TEST = blocks("quickstart.md", "console")
@@ -112,16 +111,7 @@ class Site:
     def run(self, command):
         python, *arguments = shlex.split(command.removeprefix("$ "))
         assert python == "python"
-        environment = {**os.environ, **self.environment}
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_process(arguments, self.directory, **self.environment)
 
     def serving(self):
         command = "-m channels_wsdeny.daphne -b 127.0.0.1 -p {port} mysite.asgi:application"

@@ -1,4 +1,4 @@
-"""The pages with little code: index, browsers, security, servers, settings, typing."""
+"""The pages with little code: index, browsers, security, servers, settings, typing, admin, testing, authentication."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import os
 import re
 import shlex
 import threading
+from types import SimpleNamespace
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
-from django.contrib.auth.models import AnonymousUser
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, Permission
 from django.core.checks import run_checks
 from django.test import RequestFactory
-from django.urls import path
+from django.urls import path, reverse
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import issue_ticket
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS, conf
-from channels_wsdeny.decorators import require
+from channels_wsdeny.contrib.admin import denials
+from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, IsStaff, Policy
 from channels_wsdeny.policies.permissions import default_policy
 from channels_wsdeny.routing.guards import guards_of
+from channels_wsdeny.testing.responses import HandshakeResponse
 from testproject.chat.consumers import ChatConsumer
-from tests.docs.pages import DOCS, blocks, run, run_snippets
+from tests.docs.pages import DOCS, blocks, run, run_snippets, titled
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.processes import ROOT
 from tests.support.processes import run as run_process
@@ -238,3 +244,140 @@ async def test_the_typed_consumer_finds_its_object_and_what_hooks_have_kept(head
     stack = DenyMiddlewareStack(URLRouter([path("<slug:slug>/", Observed.as_asgi())]), hooks=typing_page.hooks)
     answer = await knock(stack, "/lobby/", headers=[*headers_of_a_superuser, (b"x-request-id", b"mine")])
     assert (answer.status, answer.problem["detail"]) == (418, "lobby mine")
+
+
+# Admin: the settings of docs/admin.md have the pages; the permissions are those of the table.
+
+
+ADMIN = (DOCS / "admin.md").read_text()
+
+
+def test_the_settings_of_the_page_have_the_pages_and_its_site_has_them_too(settings, admin_client):
+    page = run("admin.md")
+    settings.INSTALLED_APPS = [*page.INSTALLED_APPS, "testproject.chat"]
+    assert run_checks(tags=["admin", "models", "templates"]) == []
+    content = admin_client.get(reverse("admin:index")).content.decode()
+    names = [name.capitalize() for name in re.findall(r"^\| (\w[\w ]+) \| `", ADMIN, re.MULTILINE)]
+    assert [name for name in names if f">{name}</a>" in content] == names
+    registered = [model._meta.verbose_name_plural.capitalize() for model in page.site._registry]
+    assert sorted(registered) == sorted(names)
+
+
+def test_the_permissions_are_those_of_the_table():
+    found = Permission.objects.filter(content_type__app_label="channels_wsdeny_admin")
+    named = re.findall(r"`channels_wsdeny_admin\.(\w+)`", ADMIN)
+    assert sorted(named) == sorted(permission.codename for permission in found)
+
+
+def test_the_number_of_denials_is_that_of_the_code():
+    assert f"The newest {denials._KEPT}, of" in ADMIN
+    assert denials._TIMEOUT == 24 * 60 * 60
+
+
+# Testing: the tests of docs/testing.md pass, under pytest with its plugins, as those of a site.
+
+
+OF_TESTS = titled("testing.md")["settings.py"]
+TESTING = "\n".join(block for block in blocks("testing.md") if block != OF_TESTS)
+
+
+@pytest.mark.servers
+def test_its_tests_pass_and_all_are_run(tmp_path):
+    lines = ["[pytest]", "asyncio_mode = strict", "asyncio_default_fixture_loop_scope = function", ""]
+    (tmp_path / "pytest.ini").write_text("\n".join(lines))
+    is_sqlite = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+    (tmp_path / "site_settings.py").write_text(
+        "from pathlib import Path\nfrom testproject.settings import *\n"
+        f"BASE_DIR = Path(__file__).parent\n{OF_TESTS if is_sqlite else ''}"
+    )
+    (tmp_path / "test_site.py").write_text(TESTING)
+    plugins = ["pytest_django.plugin", "pytest_asyncio.plugin", "channels_wsdeny.pytest_plugin"]
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "site_settings",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "TESTPROJECT_DATABASE_NAME": "testproject_docs",
+    }
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "-q", *(f"-p{each}" for each in plugins), "test_site.py"]
+    result = run_process(command, tmp_path, **environment)
+    written = TESTING.count("def test_")
+    assert f"{written} passed" in result.stdout, result.stdout + result.stderr
+
+
+def test_a_denial_is_asserted_in_three_lines():
+    first = blocks("testing.md")[0]
+    assert len(first[first.index("async def") :].splitlines()) == 3
+
+
+def test_responses_have_what_the_page_names():
+    response = HandshakeResponse(101)
+    names = "status_code headers cookies content json code subprotocol close_code close_reason"
+    for name in re.findall(r"\w+", names):
+        assert f"`{name}" in (DOCS / "testing.md").read_text()
+        assert hasattr(response, name)
+
+
+# Authentication; what its packages do: tests/authentication.
+
+
+class Rows:
+    """A model with a row for one token or device."""
+
+    def __init__(self, **row):
+        self._row, self.objects = row, self
+
+    def select_related(self, name):
+        return self
+
+    def filter(self, **wanted):
+        found = wanted.items() <= self._row.items()
+        return SimpleNamespace(first=lambda: SimpleNamespace(**self._row) if found else None)
+
+
+@pytest.fixture
+def page(users):
+    class Consumer(AsyncWebsocketConsumer):
+        """Accepts."""
+
+    names = {
+        "ApiKey": Rows(digest="TOKEN", user=users["alice"]),
+        "Device": Rows(serial="7", owner=users["bob"]),
+        "digest": str.upper,
+        "router": login_required(Consumer).as_asgi(),
+    }
+    found = []
+    for number, block in enumerate(blocks("authentication.md")[:5]):
+        exec(compile(block, f"authentication.md, snippet {number}", "exec"), names)
+        found.append(names.get("CHANNELS_WSDENY"))
+    return SimpleNamespace(**names, settings=found)
+
+
+async def test_tokens_and_devices_of_a_model_of_the_site(page):
+    for value, status in [(b"Bearer token", 101), (b"Bearer other", 401)]:
+        assert (await knock(page.application, "/", headers=[(b"authorization", value)])).status == status
+    app = DenyMiddlewareStack(public(page.router), authentication=[page.DeviceAuthentication()])
+    for value, status in [(b"7", 101), (b"8", 401)]:
+        answer = await knock(app, "/", headers=[(b"x-device", value), (b"cookie", b"a=b"), (b"origin", b"https://a.b")])
+        assert (answer.status, answer.header("www-authenticate")) == (status, "Device" if status == 401 else None)
+
+
+async def test_tokens_of_pages_and_tickets(page, settings):
+    settings.CHANNELS_WSDENY = page.settings[3]
+    for offered, status in [(["bearer", "token"], 101), (["bearer", "other"], 401), ([], 401)]:
+        assert (await knock(DenyMiddlewareStack(page.router), "/", subprotocols=offered)).status == status
+    settings.CHANNELS_WSDENY = page.settings[4]
+    (pattern,) = page.urlpatterns
+    assert pattern.resolve("ticket/")
+    assert (await knock(DenyMiddlewareStack(page.router), "/?ticket=x")).problem["code"] == "invalid_credentials"
+
+
+async def test_a_ticket_is_used_up_though_the_browser_sends_the_cookie_of_the_session_as_well(
+    page, settings, users, sessions, headers_of
+):
+    settings.CHANNELS_WSDENY = page.settings[4]
+    asking = SimpleNamespace(user=users["alice"], session=sessions["alice"])
+    ticket = await run_in_threadpool(lambda: issue_ticket(asking, "/"))
+    app, headers = DenyMiddlewareStack(page.router), headers_of("alice")
+    found = [(await knock(app, f"/?ticket={ticket}", headers=headers)).status for _ in range(2)]
+    assert found == [101, 401]
+    assert (await knock(app, "/", headers=headers)).status == 101

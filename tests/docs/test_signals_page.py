@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.core.cache import cache
 from django.urls import path
@@ -21,22 +20,15 @@ from channels_wsdeny.signals import handshake_accepted, handshake_denied, socket
 from tests.docs.pages import DOCS, run
 from tests.support.clients import knock
 from tests.support.opened import Opened
+from tests.support.sockets import consumer
 from tests.support.threads import until
 
 TEXT = (DOCS / "signals.md").read_text()
 pytestmark = pytest.mark.django_db
 
 
-class Consumer(AsyncWebsocketConsumer):
-    pass
-
-
-@login_required
-class Locked(Consumer):
-    pass
-
-
-router = URLRouter([path("open/", public(Consumer.as_asgi())), path("locked/", Locked.as_asgi())])
+Locked = login_required(consumer())
+router = URLRouter([path("open/", public(consumer()).as_asgi()), path("locked/", Locked.as_asgi())])
 application = DenyMiddlewareStack(router)
 
 
