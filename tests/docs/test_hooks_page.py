@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 from asgiref.sync import async_to_sync
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.core.cache import cache
 from django.http import HttpResponse
@@ -18,21 +17,19 @@ from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public
 from tests.docs.pages import run
 from tests.support.clients import fetch, knock
+from tests.support.sockets import consumer
 
 page = run("hooks.md")
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.docs.test_hooks_page")]
 FAILURES = {"full": page.RoomIsFull("attic"), "missing": KeyError("attic")}
 
 
-@public
-class Room(AsyncWebsocketConsumer):
-    """Accepts with its room in a header, or fails."""
-
-    async def connect(self):
-        kwargs = self.scope["url_route"]["kwargs"]
-        if error := FAILURES.get(kwargs["room"]):
-            raise error
-        await self.accept(headers=[(b"x-room", kwargs["room"].encode())])
+def connect(self):
+    """Accept with the room in a header, or fail."""
+    name = self.scope["url_route"]["kwargs"]["room"]
+    if error := FAILURES.get(name):
+        raise error
+    return self.accept(headers=[(b"x-room", name.encode())])
 
 
 def room(request, room):
@@ -43,7 +40,7 @@ def room(request, room):
 
 
 urlpatterns = [path("rooms/<slug:room>/", room)]
-router = URLRouter([path("rooms/<slug:room>/", Room.as_asgi())])
+router = URLRouter([path("rooms/<slug:room>/", public(consumer(connect)).as_asgi())])
 
 
 async def socket(name, url="/rooms/foo-bar/", **scope):
@@ -71,13 +68,10 @@ async def test_the_first_hooks_name_the_language_on_every_answer(view):
     assert page.CHANNELS_WSDENY == {"HOOKS": ["chat.hooks.hooks"]}
 
 
-async def test_a_consumer_has_hooks_of_its_own_and_the_stacks():
+async def test_a_consumer_has_hooks_of_its_own_and_the_stacks_and_finds_their_namespace():
     answer = await knock(page.application, "/ws/rooms/lobby/")
     assert (answer.status, answer.header("content-language")) == (101, "en")
     assert (await fetch(page.application, "/nowhere/")).header("content-language") == "en"
-
-
-async def test_the_consumer_finds_the_namespace_of_the_hooks():
     seen = []
 
     class Spy(page.RoomConsumer):
@@ -87,10 +81,6 @@ async def test_the_consumer_finds_the_namespace_of_the_hooks():
 
     await knock(Spy.as_asgi(), "/")
     assert seen == [1]
-
-
-async def test_hooks_run_by_priority():
-    assert (await socket("ordered")).header("x-order") == "first, second"
 
 
 async def test_a_site_in_maintenance_denies_sockets():
@@ -120,6 +110,7 @@ async def test_a_full_server_denies_what_a_consumer_accepted():
 
 
 async def test_a_socket_gets_what_hooks_do_for_it():
+    assert (await socket("ordered")).header("x-order") == "first, second"  # by priority
     assert (await socket("routed")).header("x-room") == "foo_bar"
     answer = await socket("explained", "/rooms/full/")
     assert (answer.status, answer.body) == (409, b'{"full": "attic"}')
@@ -130,16 +121,14 @@ async def test_a_socket_gets_what_hooks_do_for_it():
 async def test_a_hook_gives_up_and_the_consumer_is_cancelled(monkeypatch):
     ended = []
 
-    @public
-    class Slow(AsyncWebsocketConsumer):
-        async def connect(self):
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.append(True)
+    async def connect(self):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
 
     monkeypatch.setattr(page, "SECONDS", 0.3)
-    answer = await knock(DenyMiddlewareStack(Slow.as_asgi(), hooks=page.patient), "/")
+    answer = await knock(DenyMiddlewareStack(public(consumer(connect).as_asgi()), hooks=page.patient), "/")
     assert (answer.status, answer.problem["detail"]) == (503, "This takes too long. Please try again.")
     assert ended == [True]
 

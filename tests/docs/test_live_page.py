@@ -27,11 +27,13 @@ def texts(opened):
     return [json.loads(message["text"]) for message in opened.server.sent if message["type"] == "websocket.send"]
 
 
-def test_the_settings_of_the_page_are_valid(settings):
+def test_the_settings_of_the_page_are_valid_and_its_action_is_one_of_the_admin(settings):
     settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
     assert conf.RECHECK_INTERVAL == 300
     settings.CHANNEL_LAYERS = page.CHANNEL_LAYERS
     assert get_layer() is get_channel_layer()
+    assert page.close_sockets.short_description
+    assert page.UserAdmin.actions == [page.close_sockets]
 
 
 async def test_the_functions_of_the_page_close_and_count_sockets(users, headers_of, change):
@@ -70,8 +72,3 @@ async def test_one_who_is_no_member_does_not_join_and_is_closed(users, headers_o
     await alice.end()
     assert alice.server.sent[-1]["code"] == 4403
     assert not get_channel_layer().groups.get("moderators")
-
-
-def test_the_action_of_the_page_is_one_of_the_admin():
-    assert page.close_sockets.short_description
-    assert page.UserAdmin.actions == [page.close_sockets]

@@ -22,7 +22,7 @@ from channels_wsdeny.handlers import http
 from channels_wsdeny.policies import AllowAny, HasPermission, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import HOST, START, Server, body, made
-from tests.support.policies import AsyncCheck, Check
+from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import OUTSIDE, Site, hello
 from tests.support.transports import DJANGO, Middleware, Wrapper
 
@@ -149,14 +149,10 @@ class RetryOn503(Middleware):
         return await self.get_response(request) if response.status_code == 503 else response
 
 
-def confine(request):
-    request.resolver_match.kwargs["name"] = "lobby"
-
-
 @pytest.mark.parametrize("place", ["inside", "outside"])
 @pytest.mark.parametrize("of", ["site", "view"])
 def test_a_second_try_of_middleware_does_not_undo_what_a_route_hook_has_changed(place, of, site):
-    seen, hooks = [], made("route", confine)
+    seen, hooks = [], made("route", lambda request: request.resolver_match.kwargs.update(name="lobby"))
 
     def view(request, name):
         seen.append(name)
@@ -234,16 +230,12 @@ class Fork(Wrapper):
         await (self.app if scope["path"] != "/x/" else answering(b"secret"))(scope, receive, send)
 
 
-def unreachable(request):
-    raise ConnectionError
-
-
 IN_PLACE = {
     "a public fragment": (ComposedOfDjango, public(hello), {}, 401),
     "a denied fragment": (ComposedOfDjango, hello, {}, 401),
     "what Django does not know": (InPlaceOfErrors, hello, {}, 401),
     "what is beside Django": (Fork, public(hello), {}, 401),
-    "a denial": (InPlaceOfErrors, hello, {"DEFAULT_POLICY": Check(unreachable)}, 503),
+    "a denial": (InPlaceOfErrors, hello, {"DEFAULT_POLICY": Check(raising(ConnectionError))}, 503),
 }
 
 

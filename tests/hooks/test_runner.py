@@ -8,7 +8,6 @@ import contextvars
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from asgiref.local import Local
@@ -33,9 +32,6 @@ from tests.support.site import OUTSIDE, Site, go_on
 from tests.support.sockets import Server, consumer, disconnect, no_task_left
 from tests.support.transports import DJANGO, Middleware
 from tests.support.wrappers import Wrapper
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
@@ -355,7 +351,7 @@ async def beside(make):
 
 
 class Asks(Middleware):
-    call: ClassVar[Callable]
+    call = None  # how it asks again
 
     async def _acall(self, request):
         return await Asks.call(lambda: self.get_response(request))
@@ -367,7 +363,7 @@ def test_middleware_that_asks_the_mirror_again_does_not_pass(kind, call, setting
     async def view(request):
         return HttpResponse(b"secret")
 
-    monkeypatch.setattr(Asks, "call", call, raising=False)
+    monkeypatch.setattr(Asks, "call", call)
     site, outside = Site(settings, DJANGO["asgi"]()), [*OUTSIDE, f"{__name__}.Asks"]
     assert site.serve(view, hooks=denying(kind, BEGUN, seconds=0.03), outside=outside).ask().status == 500
 

@@ -105,20 +105,14 @@ def test_the_record_of_a_denial_has_the_trace_on_every_transport(kind, trace_of)
     assert json.loads(json.dumps(trace)) == trace
 
 
-def test_without_debug_there_is_none(record_of, settings):
-    settings.DEBUG = False
-    assert not hasattr(record_of(DenyAll()), "trace")
-
-
-def test_an_unrouted_handshake_has_no_route(caplog, settings):
-    settings.DEBUG = True
+@pytest.mark.parametrize("debug", [False, True])
+def test_without_debug_there_is_no_trace_and_an_unrouted_handshake_has_no_route(debug, caplog, settings):
+    settings.DEBUG = debug
     async_to_sync(knock)(DenyMiddlewareStack(URLRouter([])), "/nowhere/")
     (record,) = [record for record in caplog.records if record.name == "channels_wsdeny"]
-    assert (record.trace["route"], record.trace["endpoint"]) == (None, None)
-
-
-async def hang(request):
-    await asyncio.sleep(60)
+    trace = getattr(record, "trace", None)
+    assert trace is None or (trace["route"], trace["endpoint"]) == (None, None)
+    assert (trace is not None) is debug
 
 
 @pytest.mark.parametrize(
@@ -128,7 +122,7 @@ async def hang(request):
         (Check(lambda request: HttpResponse("private", status=409)), "answered: 409"),
         (Check(raising(lambda: Deny(418, "private", code="teapot"))), "raised denied: 418 teapot"),
         (Check(raising(lambda: Http404("private"))), "raised Http404, "),
-        (AsyncCheck(hang), None),
+        (AsyncCheck(lambda request: asyncio.sleep(60)), None),
     ],
 )
 def test_the_answer_of_a_policy_is_told_without_its_text(policy, answer, trace_of, settings):
