@@ -155,20 +155,15 @@ def test_the_checks_before_tests_look_only_at_an_application_that_was_imported(i
     assert ids(bare) == ["W002"]
 
 
-def test_a_routed_class_is_named_with_its_route_inside_and_outside_of_a_stack(messages):
-    router = URLRouter([path("ws/", AsyncWebsocketConsumer)])
-    (message,) = messages(DenyMiddlewareStack(router))
-    assert (message.id, "'/ws/'" in message.msg) == ("channels_wsdeny.E006", True)
-    assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
+def test_a_routed_class_or_instance_is_named_with_its_route_inside_and_outside_of_a_stack(messages):
+    for routed, words in ((AsyncWebsocketConsumer(), "names an instance of"), (AsyncWebsocketConsumer, "'/ws/'")):
+        router = URLRouter([path("ws/", routed)])
+        (message,) = messages(DenyMiddlewareStack(router))
+        assert (message.id, words in message.msg) == ("channels_wsdeny.E006", True)
+        assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
     assert [message.id for message in messages(router)] == ["channels_wsdeny.E006", "channels_wsdeny.W002"]
     beside_http = ProtocolTypeRouter({"websocket": AsyncWebsocketConsumer, **HTTP})
     assert [message.id for message in messages(DenyMiddlewareStack(beside_http))] == ["channels_wsdeny.E006"]
-
-
-def test_a_routed_instance_is_an_error_for_all_connections_would_share_it(messages):
-    (message,) = messages(DenyMiddlewareStack(URLRouter([path("ws/", AsyncWebsocketConsumer())])))
-    assert (message.id, "names an instance of" in message.msg) == ("channels_wsdeny.E006", True)
-    assert "AsyncWebsocketConsumer.as_asgi()" in message.hint
 
 
 class Mixin:
@@ -284,7 +279,4 @@ async def enclosing(app, scope, receive, send):
 def test_a_message_about_a_missing_stack_or_a_wrapper_begins_with_a_file_and_a_line(application, code, messages):
     (message,) = messages(application)
     assert message.obj == f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
-
-
-def test_a_class_of_a_shell_is_named_where_it_has_no_file():
-    assert place_of(type("Shell", (), {"__module__": "shell"})) == "shell.Shell"
+    assert place_of(type("Shell", (), {"__module__": "shell"})) == "shell.Shell"  # It has no file.

@@ -143,11 +143,8 @@ async def test_the_policies_of_ones_own_answer_as_they_are_written():
 
 def test_queries_by_the_user_are_not_made_for_an_anonymous_one(users, headers_of, caplog):
     Room.objects.create(slug="lobby", name="Lobby").members.add(users["alice"])
-    consumers = {
-        "members": page.MembersConsumer,
-        "lobby": page.LobbyConsumer,
-        "bare": require(page.IsMember())(consumer()),
-    }
+    bare = require(page.IsMember())(consumer())
+    consumers = {"members": page.MembersConsumer, "lobby": page.LobbyConsumer, "bare": bare}
     routes = [path(f"{name}/<slug:slug>/", each.as_asgi()) for name, each in consumers.items()]
     stack = DenyMiddlewareStack(URLRouter(routes))
     for name, anonymous in [("members", 401), ("lobby", 401), ("bare", 500)]:

@@ -81,6 +81,7 @@ async def test_a_script_sees_the_close_of_a_denial_and_none_of_an_accept(headers
 
 
 async def test_the_applications_answer_as_their_comments_say(headers_of, caplog):
+    assert callable(ChatConsumer.save)  # What asks again, by the page.
     for name, stranger, alice in [
         ("undecorated", 401, 101),
         ("forgotten", 500, 500),
@@ -130,10 +131,6 @@ async def test_what_a_hook_sets_in_its_thread_is_seen_by_the_next_step_and_not_b
     free.set()
     await other
     assert found[0].seen == [True, False]
-
-
-def test_the_method_that_asks_again_exists():
-    assert callable(ChatConsumer.save)
 
 
 # Servers.
@@ -263,13 +260,10 @@ def test_the_settings_of_the_page_have_the_pages_and_its_site_has_them_too(setti
     assert sorted(registered) == sorted(names)
 
 
-def test_the_permissions_are_those_of_the_table():
+def test_the_permissions_and_the_number_of_denials_are_those_of_the_code():
     found = Permission.objects.filter(content_type__app_label="channels_wsdeny_admin")
     named = re.findall(r"`channels_wsdeny_admin\.(\w+)`", ADMIN)
     assert sorted(named) == sorted(permission.codename for permission in found)
-
-
-def test_the_number_of_denials_is_that_of_the_code():
     assert f"The newest {denials._KEPT}, of" in ADMIN
     assert denials._TIMEOUT == 24 * 60 * 60
 
@@ -304,12 +298,9 @@ def test_its_tests_pass_and_all_are_run(tmp_path):
     assert f"{written} passed" in result.stdout, result.stdout + result.stderr
 
 
-def test_a_denial_is_asserted_in_three_lines():
+def test_a_denial_is_asserted_in_three_lines_and_responses_have_what_the_page_names():
     first = blocks("testing.md")[0]
     assert len(first[first.index("async def") :].splitlines()) == 3
-
-
-def test_responses_have_what_the_page_names():
     response = HandshakeResponse(101)
     names = "status_code headers cookies content json code subprotocol close_code close_reason"
     for name in re.findall(r"\w+", names):

@@ -127,10 +127,7 @@ ROWS = {
     "opaque": (only(opaque), [row(None, "none", None, "/")]),
     "class without as_asgi()": (sockets(a=Plain), [row(None, "none", None)]),
     "lets everybody in": (require(~DenyAll())(sockets(a=plain)), [row("~DenyAll()", is_open=None)]),
-    "or lets everybody in": (
-        require(IsStaff() | AllowAny())(sockets(a=plain)),
-        [row("IsStaff() | AllowAny()", is_open=None)],
-    ),
+    "or lets in": (require(IsStaff() | AllowAny())(sockets(a=plain)), [row("IsStaff() | AllowAny()", is_open=None)]),
     "any protocol": (stack(URLRouter([path("a/", staff)])), [STAFF]),
     "over HTTP": (stack(over_http(a=OverHttp.as_asgi())), [row(None, "none", True)]),
     "over HTTP, decorated": (stack(over_http(a=require(IsStaff())(OverHttp.as_asgi()))), [STAFF]),

@@ -176,10 +176,7 @@ GUARDED = {
     "admin, class": (AdminSite().admin_view(ClassView.as_view()), ADMIN),
     "admin, decorated": (vary_on_cookie(AdminSite().admin_view(view)), ADMIN),
     "mixin with a test": (with_method(UserPassesTestMixin, "test_func"), "UserPassesTestMixin"),
-    "mixin beside a method of another's name": (
-        with_method(LoginRequiredMixin, "has_permission"),
-        "LoginRequiredMixin",
-    ),
+    "mixin beside another's method": (with_method(LoginRequiredMixin, "has_permission"), "LoginRequiredMixin"),
     "condition within": (staff(etag(lambda request: "a")(view)), "IsStaff()"),
     "conditional_page": (conditional_page(staff(view)), "IsStaff()"),
     "negation": (require(~IsStaff())(view), "~IsStaff()"),

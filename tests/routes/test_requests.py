@@ -226,9 +226,7 @@ class Catching(GzipRoute):
 
 
 @each_way
-@pytest.mark.parametrize(
-    "read", [lambda r: r.body, lambda r: r.read(3), lambda r: r.POST], ids=["body", "part", "form"]
-)
+@pytest.mark.parametrize("read", [lambda r: r.body, lambda r: r.read(3), lambda r: r.POST], ids=["all", "some", "form"])
 def test_handlers_and_hooks_for_exceptions_see_the_body_that_a_view_has_read(way, read):
     def failing(request):
         assert read(request)
