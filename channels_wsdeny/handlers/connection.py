@@ -137,8 +137,8 @@ class Connection:
     async def close(self, code: int, reason: str) -> bool:
         """Close the accepted socket: the client gets the close, and the application a disconnect with `code`.
 
-        What the application sends from now on is dropped; if it has not ended 5 s later, it is cancelled. False if the
-        socket is closed already.
+        The reason is cut at 123 bytes. What the application sends from now on is dropped; if it has not ended 5 s
+        later, it is cancelled. False if the socket is closed already.
         """
         if self.close_code is not None or self.receive is receive_nothing:
             return False

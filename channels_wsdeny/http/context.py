@@ -194,8 +194,13 @@ class RequestContext:
     async def close(self, status: int = 403, detail: str = "") -> None:
         """Close this socket with 4000 + `status` and the detail as reason; its consumer gets its disconnect.
 
-        Before the accept, the handshake is denied with `status` and the detail.
+        The reason is cut at 123 bytes, all that a close has room for (RFC 6455 section 5.5). Before the accept, the
+        handshake is denied with `status` and the detail.
+
+        Raises `ValueError` for a status that is not 400-599.
         """
+        if not 400 <= status <= 599:
+            raise ValueError(f"close(): the status is 400-599, found {status!r}.")
         await self._socket().close_for(self, 4000 + status, detail)
 
     async def join(self, group: str, policy: Policy, channel: str | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import async_to_sync
 
 from ..conf import conf
-from ..handlers.recheck import key_name
+from ..headers import cut_reason
 from . import channel_layer
 from .registry import hash_key, registry
 from .scheduler import running_loop
@@ -82,11 +82,10 @@ def _event(
         raise TypeError("revoke() takes a user, a session_key, a path or a host; found none of them.")
     if not 400 <= status <= 599:
         raise ValueError(f"revoke(): the status is 400-599, found {status!r}.")
-    cut = (reason or "revoked").encode()[:123].decode(errors="ignore")
     session = None if session_key is None else hash_key(session_key)
     name = None if user is None else _name(user)
     about = {"user": name, "session": session, "path": path, "host": None if host is None else host.lower()}
-    return {"kind": "revoke", **about, "code": 4000 + status, "reason": cut}
+    return {"kind": "revoke", **about, "code": 4000 + status, "reason": cut_reason(reason or "revoked")}
 
 
 def _name(user: Any) -> str:

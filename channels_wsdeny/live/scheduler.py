@@ -26,6 +26,7 @@ from ..db import by_state, carrying, state_of
 from ..exceptions import Deny
 from ..handlers.base import code_of, detail_of
 from ..handlers.recheck import SESSION_ENDED
+from ..headers import cut_reason
 from ..log import escape, log_failure, logger
 from . import expiry
 
@@ -143,7 +144,7 @@ class Scheduler:
             self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
             return
         status = denial.status if isinstance(denial, Deny) else denial.status_code
-        self.close([socket], 4000 + status, detail_of(denial) or _code(denial))
+        self.close([socket], 4000 + status, cut_reason(detail_of(denial) or _code(denial)))
 
     def _ask_later(self, socket: Socket) -> None:
         self.ask([socket], after=0)

@@ -235,11 +235,12 @@ async def test_an_open_socket_has_no_task_of_ours(codes):
     await opened.end()
 
 
-async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(codes):
+@pytest.mark.parametrize(("detail", "reason"), [("Twice is too often.", "Twice is too often."), ("é" * 100, "é" * 61)])
+async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(detail, reason, codes):
     @public
     class Closing(AsyncWebsocketConsumer):
         async def receive(self, **received):
-            await self.scope["wsdeny"].close(409, "Twice is too often.")
+            await self.scope["wsdeny"].close(409, detail)
 
         async def disconnect(self, code):
             codes.append(code)
@@ -247,8 +248,23 @@ async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(codes):
     opened = await Opened(Closing.as_asgi()).accepted()
     opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
     await opened.end()
-    assert opened.server.sent[1:] == [{"type": "websocket.close", "code": 4409, "reason": "Twice is too often."}]
+    assert opened.server.sent[1:] == [{"type": "websocket.close", "code": 4409, "reason": reason}]
     assert codes == [4409]
+
+
+@pytest.mark.parametrize("status", [200, 600])
+async def test_a_consumer_that_closes_with_a_status_of_none_gets_an_error(status, codes):
+    @public
+    class Closing(AsyncWebsocketConsumer):
+        async def receive(self, **received):
+            with pytest.raises(ValueError, match="400-599"):
+                await self.scope["wsdeny"].close(status)
+            codes.append(status)
+
+    opened = await Opened(Closing.as_asgi()).accepted()
+    opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+    await until(lambda: codes)
+    await opened.stays()
 
 
 UNSAVED = SimpleNamespace(pk=None)

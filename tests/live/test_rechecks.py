@@ -272,6 +272,7 @@ class Unprintable:
     [
         (False, (4403, "permission_denied")),
         (Deny(409, "Too late."), (4409, "Too late.")),
+        (Deny(409, "é" * 100), (4409, "é" * 61)),
         (Deny(402, code="no_money"), (4402, "no_money")),
         (Deny(409, lazystr(Unprintable())), (4409, "conflict")),
         (Http404(), (4404, "not_found")),
