@@ -479,7 +479,7 @@ def make_denial(
     if isinstance(denial, Deny):
         marked.wsdeny_code = denial.code, response.status_code
     if isinstance(denial, Closed) and denial.close_code is not None:
-        marked.wsdeny_close = denial.close_code, str(denial.detail)
+        marked.wsdeny_close = denial.close_code, str(denial.detail), response.status_code
     add_denial_headers(response)
     return response
 

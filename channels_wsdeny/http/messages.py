@@ -133,14 +133,16 @@ def accept_message(message: Message, headers: RawHeaders, send: Send) -> Message
 def close_message(denial: EncodedDenial, reason: str = "") -> Message:
     """The close that stands for a denial: 4000 + status, unless its application closed with another code.
 
-    The reason is cut at 123 bytes; by default it is the code of the denial, and ``;retry=`` with the seconds of
-    ``Retry-After``, if there are any.
+    That counts unless a response hook has changed the status. The reason is cut at 123 bytes; by default it is the code
+    of the denial, and ``;retry=`` with the seconds of ``Retry-After``, if there are any.
     """
-    code, own = getattr(denial.response, "wsdeny_close", (None, ""))
+    status = denial.response.status_code
+    code, own, closed_with = getattr(denial.response, "wsdeny_close", (None, "", status))
+    if closed_with != status:
+        code, own = None, ""
     retry = denial.response.get("Retry-After", "")
     coded = f"{denial.code};retry={retry}" if retry.isdecimal() else denial.code
-    status = 4000 + denial.response.status_code
-    return {"type": "websocket.close", "code": code or status, "reason": cut_reason(reason or own or coded)}
+    return {"type": "websocket.close", "code": code or 4000 + status, "reason": cut_reason(reason or own or coded)}
 
 
 async def send_response(denial: EncodedDenial, scope: Scope, send: Send) -> None:

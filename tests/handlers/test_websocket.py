@@ -132,6 +132,15 @@ async def test_a_close_before_the_accept_is_a_denial_by_its_code(given, expected
     assert (server.sent[1]["code"], server.sent[1]["reason"]) == expected_close
 
 
+async def test_a_hook_that_changes_the_status_of_a_close_changes_its_code(settings):
+    settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
+    hooks = Hooks()
+    hooks.on_response(lambda request, response: setattr(response, "status_code", 429))
+    server = Server(CONNECT, disconnect())
+    await server.run(with_hooks(hooks)(open_to_all(Script(close(code=3000, reason="Why.")))))
+    assert (server.sent[1]["code"], server.sent[1]["reason"]) == (4429, "throttled")
+
+
 RAISED = {
     "permission denied": (PermissionDenied, 403, "permission_denied"),
     "not found": (Http404, 404, "not_found"),
