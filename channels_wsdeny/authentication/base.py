@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -238,11 +237,23 @@ def as_authenticators(value: Any, where: str = "CHANNELS_WSDENY['AUTHENTICATION'
     return Authenticators(_instance(item, where) for item in value)
 
 
+#: What was made of a list, and the list, by its dotted paths and the identities of its instances and classes: those of
+#: the site may not be hashable, or be equal and yet not the same.
+_made: dict[tuple[object, ...], tuple[Authenticators, tuple[Any, ...]]] = {}
+#: Lists that are kept.
+_MOST = 64
+
+
 def _authenticators_of(value: Any) -> Authenticators:
-    return _authenticators_of_tuple(tuple(value)) if isinstance(value, (list, tuple)) else as_authenticators(value)
-
-
-_authenticators_of_tuple = lru_cache(maxsize=64)(as_authenticators)
+    if not isinstance(value, (list, tuple)):
+        return as_authenticators(value)
+    key = tuple(item if isinstance(item, str) else id(item) for item in value)
+    found = _made.get(key)
+    if found is None:
+        if len(_made) >= _MOST:
+            _made.clear()
+        found = _made.setdefault(key, (as_authenticators(value), tuple(value)))
+    return found[0]
 
 
 def _instance(value: Any, where: str) -> Any:

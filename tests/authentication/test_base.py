@@ -23,7 +23,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
+from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication, base
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import login_required, permission_required, public, require
@@ -458,6 +458,20 @@ def test_a_guarded_view_is_authenticated_by_the_setting(cls, users, settings, rf
     assert view_of(login_required)(rf.get("/")).status_code == 401
     assert view_of(permission_required("chat.view_room"))(rf.get("/", headers={"x-name": "bob"})).status_code == 403
     assert named.asked == 10
+
+
+class Equal(Named):
+    """Its instances are not hashable, as those of a dataclass, and equal to one another."""
+
+    def __eq__(self, other):
+        return isinstance(other, Equal)
+
+
+async def test_instances_in_the_setting_are_told_apart_by_identity(users, settings, monkeypatch):
+    monkeypatch.setattr(base, "_MOST", 1)
+    for header in ("x-name", "x-other"):
+        settings.CHANNELS_WSDENY = {"AUTHENTICATION": [Equal(users, header)]}
+        assert await ask(DenyMiddlewareStack(Consumer.as_asgi()), **{header: "alice"}) == "alice"
 
 
 MISTAKES = ["missing.Class", "channels_wsdeny.authentication.missing", "os.path", 3]
