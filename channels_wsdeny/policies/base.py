@@ -398,12 +398,11 @@ class Not(Policy):
 
 def policies_within(policy: Policy) -> Iterator[Policy]:
     """`policy` itself, or the policies that it combines."""
-    combined = [policy.policy] if isinstance(policy, Not) else getattr(policy, "policies", None)
-    if combined is None:
-        yield policy
-    else:
-        for each in combined:
+    if isinstance(policy, (Not, _Combination)):
+        for each in [policy.policy] if isinstance(policy, Not) else policy.policies:
             yield from policies_within(each)
+    else:
+        yield policy
 
 
 def depends_on_user(policy: Policy) -> bool:

@@ -27,7 +27,7 @@ from channels_wsdeny.policies import (
     Policy,
     UserPassesTest,
 )
-from channels_wsdeny.policies.base import aask, ask
+from channels_wsdeny.policies.base import aask, ask, policies_within
 from tests.support.policies import AsyncCheck, Check, alice, anonymous, boss, raising, root, status
 
 # A response that is discarded closes old database connections.
@@ -348,3 +348,15 @@ def test_a_policy_class_may_be_abstract_and_part_of_a_union_of_types():
 
     assert Abstract | None == None | Abstract
     assert isinstance(None, Abstract | None)
+
+
+def test_only_operators_combine_policies_and_no_attribute_of_a_policy_of_ones_own():
+    class Insured(Policy):
+        def __init__(self, policies):
+            self.policies = policies
+
+        def check(self, request):
+            return True
+
+    insured, staff = Insured(3), IsStaff()
+    assert [*policies_within(staff & (~insured | staff))] == [staff, insured, staff]
