@@ -67,7 +67,7 @@ handshake_accepted = HandshakeSignal("handshake_accepted")
 #: The handshake was denied, and the server has the messages.
 handshake_denied = HandshakeSignal("handshake_denied")
 #: An accepted socket was closed, because what let it in is gone. In place of `response` it is sent with `code`, that of
-#: the close, and `reason`.
+#: the close, and `reason`; `duration` ends with the close.
 socket_revoked = HandshakeSignal("socket_revoked")
 
 
