@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import async_to_sync
 
 from ..conf import conf
+from ..handlers.recheck import key_name
 from ..headers import cut_reason
 from . import channel_layer
 from .registry import hash_key, registry
