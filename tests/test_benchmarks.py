@@ -1,7 +1,5 @@
 """The benchmarks' machinery: every row is there, and wrong answers are caught. No figure is judged."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

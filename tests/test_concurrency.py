@@ -1,7 +1,5 @@
 """The pool: handshakes side by side in a bounded set of threads, and what a policy that hangs costs the others."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import gc

@@ -1,7 +1,5 @@
 """What a handshake costs: hops to a thread and queries, for each kind of policy, hook and visitor."""
 
-from __future__ import annotations
-
 import asyncio
 from types import SimpleNamespace
 

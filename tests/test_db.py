@@ -1,7 +1,5 @@
 """Database connections of the pool's threads: closed as Django does, and in tests the test's own."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

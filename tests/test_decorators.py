@@ -1,7 +1,5 @@
 """The decorators hold, with the stack and without it, on everything that they go on and on all subclasses."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 

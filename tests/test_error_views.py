@@ -1,7 +1,5 @@
 """The error views of a URLconf, and the site's own pages, which the mirror leaves alone."""
 
-from __future__ import annotations
-
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation

@@ -1,7 +1,5 @@
 """`Deny`, and what the package raises."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """What users import, and what importing it needs."""
 
-from __future__ import annotations
-
 import pytest
 
 import channels_wsdeny

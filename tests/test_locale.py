@@ -1,7 +1,5 @@
 """The translations of the package."""
 
-from __future__ import annotations
-
 import gettext
 import re
 from io import BytesIO

@@ -1,7 +1,5 @@
 """The log: one record for each denial, tracebacks under ``django.request``, and no secrets in either."""
 
-from __future__ import annotations
-
 import logging
 from types import SimpleNamespace
 

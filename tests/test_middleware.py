@@ -1,7 +1,5 @@
 """The mirror: hooks, denials and the default policy for Django's views, in whatever way Django runs them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import functools

@@ -1,7 +1,5 @@
 """One table of cases through every transport: each gives the same answer."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support.case_site import application

@@ -1,7 +1,5 @@
 """The files around the package name the same versions, commands and contributors."""
 
-from __future__ import annotations
-
 import configparser
 import re
 import tomllib

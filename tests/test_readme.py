@@ -1,7 +1,5 @@
 """The README is executed: its site on our Daphne, its snippets against the package."""
 
-from __future__ import annotations
-
 import ast
 import http.client
 import json

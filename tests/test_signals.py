@@ -1,7 +1,5 @@
 """Signals: what receivers get of handshakes, and how little they can do to them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import functools

@@ -1,7 +1,5 @@
 """The stack fails closed: whatever it is around, nothing runs and nothing is accepted without a policy that allows."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 

@@ -1,7 +1,5 @@
 """The pool: how many threads there are, which of them is used, and who is served first."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from types import SimpleNamespace

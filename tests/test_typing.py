@@ -5,8 +5,6 @@ What must be an error is written down there with the comment that allows it, and
 error as well.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Authentication classes: which is asked, what counts, and what denies."""
 
-from __future__ import annotations
-
 import asyncio
 from types import SimpleNamespace
 

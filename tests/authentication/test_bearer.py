@@ -1,7 +1,5 @@
 """Tokens in ``Authorization``, and in the subprotocols that a page may offer."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

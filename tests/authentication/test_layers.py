@@ -1,7 +1,5 @@
 """Credentials and origins at a stack behind a wrapper, or entered as a stream of an accepted socket."""
 
-from __future__ import annotations
-
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware

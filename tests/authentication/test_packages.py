@@ -1,7 +1,5 @@
 """The authentication classes of other packages, as docs/authentication.md puts them into the settings."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

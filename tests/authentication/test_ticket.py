@@ -1,7 +1,5 @@
 """Tickets: one use, one user, one path, some seconds, and only as long as the log-in that has asked for them."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

@@ -1,7 +1,5 @@
 """What Chromium opens: a page with the module, and sockets that are denied or closed in every way."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import django

@@ -1,7 +1,5 @@
 """The module in a real browser, against real servers."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.docs.pages import blocks

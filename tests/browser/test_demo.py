@@ -1,7 +1,5 @@
 """The pages of the test project in a real browser."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The module as it is shipped: its size, its copies, its types, and its tests under node."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

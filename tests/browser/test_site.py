@@ -1,7 +1,5 @@
 """The built documentation in a real browser: nothing is wider than its place."""
 
-from __future__ import annotations
-
 import http.server
 import threading
 from functools import partial

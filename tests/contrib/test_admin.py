@@ -1,7 +1,5 @@
 """The action of the admin of users."""
 
-from __future__ import annotations
-
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model

@@ -1,7 +1,5 @@
 """The pages of Django's admin: routes, open sockets, recent denials."""
 
-from __future__ import annotations
-
 import logging
 import re
 import tomllib
@@ -41,7 +39,7 @@ HOSTILE = "<script>alert(1)</script>"
 class Timer:
     """A `threading.Timer` whose time has come when the test says so."""
 
-    begun: list[Timer]
+    begun: list
 
     def __init__(self, interval, function):
         self.interval, self.function = interval, function

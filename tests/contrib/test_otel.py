@@ -1,7 +1,5 @@
 """OpenTelemetry: what the spans and metrics of handshakes say, by the SDK itself."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """REST framework's classes as a policy: its answers, the user and object that reach the endpoint, its throttles."""
 
-from __future__ import annotations
-
 import json
 import sys
 import types

@@ -1,7 +1,5 @@
 """``python -m channels_wsdeny.daphne``, ``manage.py runserver``, and Daphne's test process."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """What an application's messages become: a denial's bytes, an accept as Autobahn takes it, a close frame."""
 
-from __future__ import annotations
-
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 

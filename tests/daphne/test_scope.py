@@ -1,7 +1,5 @@
 """The scope of a handshake; and HTTP and TLS, which are Daphne's."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import ssl

@@ -1,7 +1,5 @@
 """Handshakes on the server as its own process: what arrives on the wire."""
 
-from __future__ import annotations
-
 import json
 import socket
 import struct

@@ -1,7 +1,5 @@
 """What the server processes serve: sockets, and views that change what lets them in."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

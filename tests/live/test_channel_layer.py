@@ -1,7 +1,5 @@
 """What processes tell each other, and what they do if they cannot."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import threading

@@ -1,7 +1,5 @@
 """An open socket is closed from outside: its client, its application, and what is left of both."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

@@ -1,7 +1,5 @@
 """Streams and groups that a socket enters by policies of their own are lost by themselves."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

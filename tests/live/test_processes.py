@@ -1,7 +1,5 @@
 """Two real servers on one Redis, and real clients: what ends on one closes sockets on both."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """No socket survives what ended it, whenever that comes; and nothing is left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 

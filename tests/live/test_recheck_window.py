@@ -1,7 +1,5 @@
 """What an application may ask while its accept is being sent."""
 
-from __future__ import annotations
-
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import require
 from channels_wsdeny.exceptions import HandshakeDenied

@@ -1,7 +1,5 @@
 """What let a socket in is asked again when it may have changed, and afresh."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from copy import copy

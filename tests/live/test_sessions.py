@@ -1,7 +1,5 @@
 """A socket ends with its session: of every engine, however that ends."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Sockets whose user came from another authentication class than the session."""
 
-from __future__ import annotations
-
 import time
 from types import SimpleNamespace
 

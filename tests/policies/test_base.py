@@ -1,7 +1,5 @@
 """Policies: what they may answer, how they combine and print, and which of their checks is asked."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from abc import ABC

@@ -1,7 +1,5 @@
 """The policies of the package: whom they allow, whom they ask, and which object reaches the endpoint."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import threading

@@ -1,7 +1,5 @@
 """Decisions: for whom one counts, how long policies may take, and what becomes of those that are given up."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -1,7 +1,5 @@
 """Throttles and limits of connections: exact on real caches, whoever comes at the same time and however it ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

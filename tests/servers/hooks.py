@@ -1,7 +1,5 @@
 """Hooks and receivers of signals for servers under test, which `test_hooks` asks by the query ``?do=``."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 

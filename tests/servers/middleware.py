@@ -1,7 +1,5 @@
 """Django middleware for servers under test: one of each kind, which mark what passes."""
 
-from __future__ import annotations
-
 from django.contrib.sessions.models import Session
 from django.utils.decorators import async_only_middleware, sync_only_middleware
 from django.utils.deprecation import MiddlewareMixin

@@ -1,7 +1,5 @@
 """``python -m tests.servers.prepare``: make the database; print its users' session keys as JSON."""
 
-from __future__ import annotations
-
 import json
 
 import django

@@ -1,7 +1,5 @@
 """A channel layer on Redis, a server of the test's own, that stops to answer."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 

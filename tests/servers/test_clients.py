@@ -1,7 +1,5 @@
 """Real clients: what a program finds out about a denial, and that an accepted socket talks."""
 
-from __future__ import annotations
-
 import json
 
 import aiohttp

@@ -1,7 +1,5 @@
 """What only a socket can do: consumers and ASGI apps, from the handshake to the close, on every server."""
 
-from __future__ import annotations
-
 import pytest
 
 from .client import TEXT

@@ -1,7 +1,5 @@
 """Hooks and signals over the wire: what they add to each answer, and clients that leave meanwhile."""
 
-from __future__ import annotations
-
 import pytest
 
 from .client import PLAIN, TEXT

@@ -1,7 +1,5 @@
 """Malformed handshakes: a clean answer or a clean end on every server, never an accept, and it goes on."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

@@ -1,7 +1,5 @@
 """Clients that leave in the middle: nothing of theirs is left, and the server goes on."""
 
-from __future__ import annotations
-
 import pytest
 
 

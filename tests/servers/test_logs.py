@@ -3,8 +3,6 @@
 These tests come last: see `pytest_collection_modifyitems`.
 """
 
-from __future__ import annotations
-
 import re
 import signal
 import time

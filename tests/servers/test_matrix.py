@@ -1,7 +1,5 @@
 """Every case of the table on every server, as it is on the wire."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support.cases import DENIED, PASSED

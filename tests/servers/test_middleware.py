@@ -1,7 +1,5 @@
 """Django middleware over the wire: what they add to each answer, and many handshakes at once."""
 
-from __future__ import annotations
-
 import pytest
 
 from .client import TEXT

@@ -1,7 +1,5 @@
 """What becomes of a site when real services fail: a PostgreSQL and a Redis of the tests' own, and the server itself."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

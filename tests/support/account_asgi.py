@@ -1,7 +1,5 @@
 """The ASGI application of `account_site`, which reads ``ALLOWED_HOSTS`` when it is imported."""
 
-from __future__ import annotations
-
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application

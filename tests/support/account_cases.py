@@ -1,8 +1,6 @@
 """Tests of `account_site` as a site's own: unittest classes, which several test modules run."""
 # ruff: noqa: PT009, PT027 - unittest's own style
 
-from __future__ import annotations
-
 from urllib.request import Request, urlopen
 
 from asgiref.sync import SyncToAsync, async_to_sync

@@ -1,7 +1,5 @@
 """Consumers and views that know the user, and write to the database and the session."""
 
-from __future__ import annotations
-
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 from django.contrib.auth import get_user_model, login, logout

@@ -1,7 +1,5 @@
 """Caches for tests: each has keys of its own, and the real servers are those of this machine."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """A site with an endpoint for every case: a consumer, an HTTP consumer, a view and an asynchronous view."""
 
-from __future__ import annotations
-
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter

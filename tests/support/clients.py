@@ -1,7 +1,5 @@
 """Clients for tests in the process: what goes into an ASGI application, and what comes out."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ python -m tests.support.guardian_site DATABASE PAGE
 PAGE is permissions.md, or cookbook.md: then it prints the answers to one who is to be invited, is, and is not any more.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets

@@ -1,7 +1,5 @@
 """A channel layer of a test's own, which processes of its own may be on."""
 
-from __future__ import annotations
-
 import asyncio
 
 

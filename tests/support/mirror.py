@@ -1,7 +1,5 @@
 """What tests of views and of ASGI applications over HTTP share: hooks of one kind, applications, a server."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

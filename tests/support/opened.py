@@ -1,7 +1,5 @@
 """Accepted sockets in the hands of a test, and changes of the database while they are open."""
 
-from __future__ import annotations
-
 import asyncio
 
 from .clients import GUARD

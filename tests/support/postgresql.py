@@ -1,7 +1,5 @@
 """A PostgreSQL of a test's own, made by the programs of Debian's package."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

@@ -1,7 +1,5 @@
 """ASGI applications that send given messages, and the messages."""
 
-from __future__ import annotations
-
 
 def start(status, *headers):
     return {"type": "websocket.http.response.start", "status": status, "headers": list(headers)}

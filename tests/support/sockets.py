@@ -1,7 +1,5 @@
 """A server in the hands of a test, consumers made of functions, and what a handshake leaves behind."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Threads in the hands of a test."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 

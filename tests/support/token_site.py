@@ -5,8 +5,6 @@
 The settings of each package are a snippet of docs/authentication.md.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets

@@ -1,7 +1,5 @@
 """A site of one view, asked in each way that Django runs it."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Applications that sites put around others."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 

@@ -1,7 +1,5 @@
 """`WebsocketClient`: handshakes as a browser makes them, with the cookies and session of its requests."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """`WebsocketCommunicator`: Channels' API, and denials."""
 
-from __future__ import annotations
-
 import asyncio
 import traceback
 

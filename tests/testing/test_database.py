@@ -1,7 +1,5 @@
 """`SharedTransaction`: who uses the connection of the test's transaction, and that it is given back."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import ClassVar

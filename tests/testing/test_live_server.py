@@ -3,8 +3,6 @@
 `test_testcases` runs a site's tests on it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import socket
 

@@ -1,7 +1,5 @@
 """The pytest plugin, in runs of pytest as a site's own."""
 
-from __future__ import annotations
-
 import textwrap
 from importlib.metadata import entry_points
 

@@ -1,7 +1,5 @@
 """Responses to handshakes, and assertions on them: what passes, and what failures say."""
 
-from __future__ import annotations
-
 import pytest
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 

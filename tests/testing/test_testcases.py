@@ -1,7 +1,5 @@
 """`account_cases` by pytest on the tests' own database, and by Django's runner on one in a file."""
 
-from __future__ import annotations
-
 import channels
 import pytest
 

@@ -1,7 +1,5 @@
 """ASGI applications for the servers under test. They need no Django."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import gc

@@ -1,7 +1,5 @@
 """A client of raw sockets: it sends a handshake and reads what comes, to the end of the connection."""
 
-from __future__ import annotations
-
 import socket
 from dataclasses import dataclass
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """Daphne's processes for tests: on a free port, with an access log."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 
 from tests.support.processes import Process, start

@@ -1,7 +1,5 @@
 """Settings for a site that is nothing but its server."""
 
-from __future__ import annotations
-
 import os
 
 SECRET_KEY = "not a secret"

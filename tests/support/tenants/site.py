@@ -5,8 +5,6 @@
 DATABASE is the settings of a PostgreSQL database, as JSON.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets
