@@ -56,9 +56,6 @@ def test_without_wrk_the_rows_say_so(plan, monkeypatch):
     assert plan.failures == []
 
 
-# Contenders that answer wrongly, crash or are absent.
-
-
 def site(*, lie=None):
     """A site that answers rightly for `honest` handshakes, and then begins to lie."""
     count = 0
@@ -128,9 +125,6 @@ def test_a_contender_that_is_not_installed_is_no_failure_but_one_that_is_broken_
     assert "No module named 'benchmarks.sites.broken'" in failure
 
 
-# Turns.
-
-
 class Actor:
     """Takes turns in this process, and notes when."""
 
@@ -174,9 +168,6 @@ def test_a_contender_that_fails_takes_no_more_turns_and_the_others_go_on():
     assert results.failures == {"a": "fell ill"}
     assert diary.count(("turn", "a")) == 2
     assert len(results.values("b", "case", "us")) == 3
-
-
-# Figures, tables and targets.
 
 
 def test_figures_are_medians_and_are_compared_round_by_round():
@@ -232,9 +223,6 @@ def test_what_wrk_prints_is_read_and_answers_that_are_no_denials_are_caught():
     assert servers._figures(WRK.format(denials=100)) == {"per second": 99.5, "p99 ms": 12.1, "errors": 3}
     with pytest.raises(Failed, match="of 100, only 99 were denials"):
         servers._figures(WRK.format(denials=99))
-
-
-# The command.
 
 
 @pytest.fixture

@@ -26,9 +26,6 @@ def allows(request):
     return True
 
 
-# What comes back.
-
-
 class Note(Exception):
     pass
 
@@ -97,9 +94,6 @@ def test_a_coroutine_that_has_to_wait_cannot_be_run_in_a_synchronous_caller():
         run_coroutine(asyncio.sleep(0))
 
 
-# Which pool there is.
-
-
 async def test_the_size_is_the_setting_and_a_change_loses_nothing(settings, gate):
     settings.CHANNELS_WSDENY = {"POOL_SIZE": 3}
     assert get_pool().size == 3
@@ -111,9 +105,6 @@ async def test_the_size_is_the_setting_and_a_change_loses_nothing(settings, gate
     assert await run_in_threadpool(lambda: 7) == 7
     gate.open()
     assert await asyncio.gather(*waiting) == [True] * 5
-
-
-# Handshakes side by side.
 
 
 def change(request):
@@ -147,9 +138,6 @@ async def test_a_policy_that_asks_another_one_in_its_thread_needs_no_second_thre
     other = Check(allows) & AllowAny()
     policy = Check(lambda request: async_to_sync(other.acheck)(request))
     assert (await knock(guarded(policy, accept), "/")).status == 101
-
-
-# A policy that hangs.
 
 
 @pytest.fixture
@@ -232,9 +220,6 @@ async def test_a_handshake_that_the_server_cancels_frees_its_place_in_the_queue(
     await hung
     await run_in_threadpool(lambda: None)
     assert asked == []
-
-
-# Several loops, forks, and the end of the process.
 
 
 def test_several_loops_share_the_threads_and_one_that_closes_early_does_no_harm(settings, gate):

@@ -129,9 +129,6 @@ async def test_the_default_policy_is_a_policy_or_the_path_of_a_class_or_instance
     assert (await knock(DenyMiddlewareStack(Consumer.as_asgi()), "/")).status == status
 
 
-# MIDDLEWARE.
-
-
 class Subclass(MirrorMiddleware): ...
 
 

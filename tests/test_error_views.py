@@ -72,9 +72,6 @@ def kind_of(answer):
     return answer.headers["content-type"].partition(";")[0]
 
 
-# Without the four lines in the URLconf
-
-
 @pytest.mark.parametrize("accept", [*PROGRAMS, BROWSER])
 @pytest.mark.parametrize("handlers", [None, MINE])
 def test_without_them_the_sites_own_pages_stay_as_they_are(one, accept, handlers):
@@ -93,9 +90,6 @@ def test_with_debug_a_browser_gets_djangos_technical_pages(one, settings, handle
     assert b"known" in site.serve(path("known/", hello), *URLS, handlers=handlers).browse("/nowhere/").body
     for url in ("/gone/", "/broken/", "/missing/1/"):
         assert b"DEBUG = True" in site.browse(url).body
-
-
-# With them
 
 
 def test_a_program_gets_the_problem_of_each_error(site):
@@ -183,9 +177,6 @@ def test_what_django_logs_is_logged_once(one, caplog):
     ]
 
 
-# Pages for denials, in a browser
-
-
 @pytest.mark.parametrize("handlers", [MINE, OURS])
 def test_a_browser_gets_the_sites_own_page_for_a_denial(one, templates, handlers):
     urls = [path(f"{status}/", raising(lambda status=status: Deny(status))) for status in (403, 404)]
@@ -236,9 +227,6 @@ def test_a_view_may_name_a_log_in_page_of_its_own(one):
 
     view.login_url = "/other/"
     assert one.serve(login_required(view)).browse().headers["location"] == "/other/?next=/"
-
-
-# What the site answers by itself
 
 
 class AnswersErrors(Middleware):

@@ -146,9 +146,6 @@ async def test_what_can_be_printed_stays_legible(records):
     assert escape("\r\n\x1b\u2028") == "\\r\\n\\x1b\\u2028"
 
 
-# Tracebacks.
-
-
 def test_an_exception_has_its_traceback_once_and_the_clients_faults_have_none(ask, records):
     def tracebacks():
         return [record for record in records("django.request") if record.exc_info]
@@ -247,9 +244,6 @@ async def test_nothing_is_made_for_a_level_that_is_off_and_redirects_are_informa
 def test_a_view_that_answers_403_itself_is_no_denial_of_this_package(records):
     require(Check(lambda request: True))(lambda request: HttpResponse(status=403))(RequestFactory().get("/"))
     assert records() == []
-
-
-# Handlers of the site.
 
 
 @pytest.fixture

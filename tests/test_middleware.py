@@ -229,9 +229,6 @@ def test_hooks_run_where_the_view_does_share_its_transaction_and_may_cross_to_lo
     assert len(set(threads)) == 1
 
 
-# Exceptions
-
-
 def test_only_what_no_hook_answers_is_reported_and_logged_by_django(one, hooks, ran, caplog):
     got_request_exception.connect(report := lambda **_: ran.append("reported"))  # noqa: F841 - kept alive
     hooks.on_exception(Lost)(lambda request, error: HttpResponse("taken"))

@@ -35,9 +35,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 urlpatterns = [path("page/", lambda request: HttpResponse("page"))]
 
 
-# What may be behind a stack; each notes that it ran.
-
-
 def generic(base, ran):
     return consumer(lambda self: ran.append("connect") or self.accept(), base)
 
@@ -167,9 +164,6 @@ async def test_a_path_without_a_route_is_a_404_and_no_error(site, caplog):
     assert (answer.status, answer.problem["code"], errors(caplog)) == (404, "not_found", [])
 
 
-# Policies on a part of the site.
-
-
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, wrappers.Middleware])
 async def test_a_decorated_router_routes_and_guards_all_that_is_in_it(wrap):
     ran = []
@@ -271,9 +265,6 @@ async def test_an_asynchronous_wrapper_may_look_at_the_user_of_the_session(name,
     assert seen == [(name is not None, name or "")]
 
 
-# A scope without headers, as of a client in a test.
-
-
 async def test_a_scope_without_headers_is_answered():
     async def around(request, call_next):
         return await call_next(request)
@@ -285,9 +276,6 @@ async def test_a_scope_without_headers_is_answered():
             assert (await server.run_scope(DenyMiddlewareStack(app, hooks=hooks), scope)).status == status
 
 
-# Everything but websockets.
-
-
 @pytest.mark.parametrize("kind", ["lifespan", "channel", "webtransport"])
 async def test_other_scopes_pass_through_untouched(kind):
     seen, given = [], ({"type": kind}, object(), object())
@@ -297,9 +285,6 @@ async def test_other_scopes_pass_through_untouched(kind):
 
     await DenyMiddlewareStack(app)(*given)
     assert [a is b for a, b in zip(seen, given, strict=True)] == [True, True, True]
-
-
-# Arguments.
 
 
 @pytest.mark.parametrize(

@@ -406,9 +406,6 @@ async def test_a_log_record_passes_also_if_the_denial_cannot_be_noted(recent, ca
     assert "Denied /ws/nowhere/: 404 not_found" in caplog.messages
 
 
-# Setting up
-
-
 @pytest.mark.parametrize("missing", ["channels_wsdeny", "django.contrib.admin"])
 def test_an_app_that_is_missing_is_named(settings, missing):
     with pytest.raises(ImproperlyConfigured, match=rf"'channels_wsdeny.contrib.admin' needs '{missing}' in INSTALLED"):

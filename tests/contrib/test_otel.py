@@ -75,9 +75,6 @@ def site(policy=None, app=accept, **options):
     return DenyMiddlewareStack(URLRouter([path(ROUTE, app)]), default_policy=AllowAny(), **options)
 
 
-# Spans.
-
-
 async def test_the_span_says_what_was_asked_for_and_answered_but_nothing_secret():
     secrets = [(b"cookie", b"sessionid=s3cret"), (b"authorization", b"Bearer s3cret")]
     await knock(site(DenyAll()), "/rooms/kitchen/?token=s3cret", scheme="wss", headers=secrets)
@@ -179,9 +176,6 @@ async def test_an_http_request_has_no_span():
     assert spans() == []
 
 
-# Where spans are.
-
-
 async def test_the_span_is_current_in_hooks_policies_and_the_consumer():
     seen = []
 
@@ -225,9 +219,6 @@ async def test_within_the_span_of_an_instrumentation_there_is_no_second_one_of_a
 async def test_handshakes_side_by_side_have_traces_of_their_own():
     await asyncio.gather(*(knock(site(Check(lambda request: True)), "/rooms/a/") for _ in range(5)))
     assert len({span.context.trace_id for span in spans()}) == 5
-
-
-# Metrics.
 
 
 async def test_handshakes_are_counted_by_status_and_route_also_if_they_are_too_malformed_for_hooks():

@@ -334,9 +334,6 @@ def test_a_policy_that_asks_for_nothing_is_not_listed_as_a_protection(policy, is
     assert effects == {"unknown" if is_open is None else "denies"}
 
 
-# On everything that has a policy.
-
-
 @pytest.mark.parametrize("view", [hello, hello_async])
 def test_it_guards_views(site, users, view):
     site.serve(require(RestFramework(permissions=[permissions.IsAuthenticated]))(view))
@@ -576,9 +573,6 @@ def test_a_dry_run_does_not_count(throttled, settings, monkeypatch):
     settings.ASGI_APPLICATION = f"{module.__name__}.application"
     for _ in range(3):
         assert "HTTP 101 Switching Protocols" in [*explain("/", "websocket", None, []).lines()]
-
-
-# Transactions.
 
 
 @pytest.mark.urls(__name__)

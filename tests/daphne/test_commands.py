@@ -134,9 +134,6 @@ runpy.run_module("channels_wsdeny.daphne", run_name="__main__")
     assert run_python(code, without=["daphne"]) == ("", line)
 
 
-# Daphne's test process.
-
-
 def load():
     return scripted
 

@@ -25,9 +25,6 @@ def accepting(*headers, server_name=""):
     return accept_headers({"type": "websocket.accept", "headers": headers}, server_name)
 
 
-# Messages.
-
-
 def test_a_denial_is_complete_with_the_last_part_of_its_body():
     part = bytearray(b"one ")
     handshake = Handshake([], "")
@@ -91,9 +88,6 @@ def test_a_close_that_must_not_be_sent_is_an_error():
         close_payload({**CLOSE, "reason": b"bye"})
 
 
-# The bytes of a denial.
-
-
 def test_every_status_has_a_phrase_that_cannot_break_its_line():
     lines = ["299 Success", "302 Found", "399 Redirection", "429 Too Many Requests", "499 Client Error"]
     assert [reply(int(line[:3])).status_line for line in lines] == [f"HTTP/1.1 {line}" for line in lines]
@@ -126,9 +120,6 @@ def test_server_and_date_are_added_unless_the_application_gives_its_own():
     assert added.all("server") == ["daphne"]
     assert parsedate_to_datetime(added.all("date")[0]).tzinfo
     assert (own.all("server"), own.all("date")) == (["mine"], ["today"])
-
-
-# The headers of an accept.
 
 
 def test_an_accept_has_one_server_header_and_none_that_frame_a_body():

@@ -51,9 +51,6 @@ def url(server, *steps):
     return f"ws://127.0.0.1:{server.port}{unique()}?{quote(repr(list(steps)))}"
 
 
-# Denials.
-
-
 def test_a_denial_arrives_with_its_status_headers_and_body(server):
     headers = [(b"www-authenticate", b"Session"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     reply = ask(server, [start(401, headers), body(b"who are ", more=True), ("sleep", 0.1), body(b"you?")])
@@ -124,9 +121,6 @@ def test_what_a_client_sends_too_early_is_no_second_request(server):
     assert "/second" not in server.access_log
 
 
-# Accepts.
-
-
 def test_headers_and_subprotocol_of_the_accept_are_on_the_101(server):
     headers = [(b"Set-Cookie", b"a=1"), (b"x-name", b"caf\xc3\xa9"), (b"set-cookie", b"b=2")]
     accept = {**ACCEPT, "subprotocol": "b", "headers": headers}
@@ -163,9 +157,6 @@ def test_frames_that_came_before_the_accept_are_delivered(server):
         server.wait_for(f"{path} {HEARD}")
         connection.sendall(b"\x81\x82\0\0\0\0hi")  # A text frame with a mask of zeros.
         server.wait_for(f"{path} heard {{'type': 'websocket.receive', 'text': 'hi'}}")
-
-
-# Applications that do not answer.
 
 
 def test_an_end_without_an_answer_is_a_bare_500_or_503_that_waits_for_no_poll(unpolled):
@@ -222,9 +213,6 @@ def test_a_handshake_that_is_pending_at_shutdown_is_a_503(tmp_path):
     assert "Traceback" not in server.log
 
 
-# Requests that the server refuses by itself.
-
-
 def test_a_request_that_the_server_refuses_gets_a_bare_400_and_leaves_nothing(server):
     for header in ("Origin: http://[bad", "Origin: ftp", "Sec-WebSocket-Key: second"):
         path = unique()
@@ -247,9 +235,6 @@ def test_the_refusal_of_an_unusual_request_says_what_is_wrong(server, change, st
         reply = read(connection)
     assert (reply.status, reply.body) == (status, b"")
     assert value in reply.all(name)[0]
-
-
-# What is left of a connection once it is over.
 
 
 def held(server):
@@ -310,9 +295,6 @@ def test_nothing_is_left_when_the_client_leaves_within_a_large_body(server):
         connection.sendall(request(path, [start(401), ("body", 32 * 1024 * 1024)]))
         connection.recv(1000)
     wait_until_gone(server, path)
-
-
-# The access log.
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,6 @@ async def test_the_channel_of_a_process_is_told_before_its_first_heartbeat(layer
     await socket.leave()
 
 
-# Processes without an event loop
-
-
 def test_a_process_without_sockets_sends_at_once_and_gathers_what_follows(layer, monkeypatch):
     monkeypatch.setattr(channel_layer, "_GATHERING", 0.1)
     for number in range(100):
@@ -273,9 +270,6 @@ def test_revoke_and_sockets_are_for_synchronous_code_too(layer, monkeypatch):
     revoke(path="/room/")
     assert layer.sent[0]["events"][0]["path"] == "/room/"
     assert sockets() == []
-
-
-# Event loops
 
 
 async def test_the_sockets_of_several_event_loops_are_closed(layer):

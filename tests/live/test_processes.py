@@ -335,9 +335,6 @@ def test_a_row_that_is_credentials_ends_its_sockets_with_it():
     assert closed == [f"{name} (4401, 'invalid_credentials')" for name in names], errors
 
 
-# A Redis of the test's own
-
-
 @pytest.mark.parametrize("layer", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])
 def test_what_happens_while_redis_is_stopped_closes_sockets_afterwards(redis, layer, start_site):
     site = start_site(layer=layer, redis=redis.url)

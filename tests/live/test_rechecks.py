@@ -635,9 +635,6 @@ async def test_a_user_of_a_token_is_read_anew(name, world, change):
     assert (await opened.close())[0] == code
 
 
-# What the consumer asks for
-
-
 async def test_a_consumer_asks_again_by_itself(world, headers_of, change):
     results = []
     policy = Switch()
@@ -673,9 +670,6 @@ async def test_a_denial_that_the_consumer_does_not_catch_closes_the_socket(world
     policy.answer = False
     alice.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
     assert (await alice.close())[0] == 4403
-
-
-# Between the policy and the accept
 
 
 @pytest.mark.parametrize("is_revoked", [True, False])

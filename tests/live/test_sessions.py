@@ -191,9 +191,6 @@ def test_a_new_key_is_read_by_those_who_know_the_old_one(new):
         unmask(mask("ü" * 99, "old"), "another")
 
 
-# Expiry
-
-
 @pytest.fixture
 def soon(monkeypatch):
     monkeypatch.setattr(scheduler, "_LOOKING", 0.01)

@@ -157,9 +157,6 @@ async def test_what_is_no_answer_is_a_500_and_the_log_says_what_to_write(policy,
     assert message in caplog.text
 
 
-# Writing and printing expressions.
-
-
 @pytest.mark.parametrize("other", [True, None, "IsStaff()", IsStaff, lambda user: True])
 def test_a_policy_combines_with_policies_only_and_by_no_other_operator(other):
     for use in (lambda p: p & other, lambda p: p | other, lambda p: other & p, lambda p: other | p):
@@ -195,9 +192,6 @@ class Open(Policy):
 def test_a_policy_prints_as_it_was_written(written, printed):
     names = {**vars(policies), "Open": Open, "is_alice": is_alice}
     assert repr(eval(written, names)) == (printed or written)
-
-
-# Checks.
 
 
 class Both(Policy):

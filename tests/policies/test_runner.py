@@ -142,9 +142,6 @@ async def test_what_a_route_hook_writes_reaches_no_other_request(wrap, around):
     assert (seen, ROUTE["kwargs"]) == ([seen[0]] * 3, {})
 
 
-# Time.
-
-
 @pytest.fixture
 def hurry(settings):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
@@ -227,9 +224,6 @@ async def test_a_denial_whose_stream_hangs_is_unavailable_and_closed(hurry):
     assert await status(AsyncCheck(lambda request: asyncio.sleep(0, Stream(chunks(), status=403)))) == 503
     gc.collect()
     assert closed == [True]
-
-
-# Cancellations, and other exceptions that are not the policy's to raise.
 
 
 async def await_cancelled(request=None):

@@ -41,9 +41,6 @@ HEADERS = [(b"X-Own", b"yes"), (b"Set-Cookie", b"one=1"), (b"Set-Cookie", b"two=
 OURS = tuple(f"{Path(file).parent}/" for file in (channels.__file__, channels_wsdeny.__file__, __file__))
 
 
-# Consumers.
-
-
 def calls(name: str, **arguments: Any) -> Any:
     """A method of a consumer that awaits this method of it."""
 

@@ -47,9 +47,6 @@ def test_a_server_that_closes_after_a_denial_says_so(server, ask):
         assert answer.all("connection") == []
 
 
-# The accept.
-
-
 def test_headers_and_cookies_of_an_accept_arrive_or_are_left_out(server, opened):
     for _ in range(2):
         connection, answer = opened("/accepts-with-headers/")
@@ -76,9 +73,6 @@ def test_a_session_cookie_among_cookie_headers_that_http2_has_split_is_found(ope
     opened("/logged-in/", {"Cookie": ["a=1", f"sessionid={session_keys['alice']}", "b=2"]})
 
 
-# After the accept.
-
-
 def test_a_close_after_the_accept_arrives_with_its_code_and_reason(server, opened):
     connection, _ = opened("/closes-after-accept/")
     connection.say(TEXT, b"enough?")
@@ -91,9 +85,6 @@ def test_an_exception_after_the_accept_is_the_servers_to_log(server, opened):
     connection, _ = opened("/raises-after-accept/")
     connection.say(TEXT, b"well?")
     server.wait_for("ZeroDivisionError: secret", log)
-
-
-# Sessions.
 
 
 @pytest.mark.parametrize("then", ["accept", "close"])
@@ -118,9 +109,6 @@ def test_a_body_of_1_mib_arrives_whole(ask):
     answer = ask(f"/body/{MEGABYTE}/")
     assert answer.header("content-length") == str(MEGABYTE)
     assert answer.body == (bytes(range(251)) * (MEGABYTE // 251 + 1))[:MEGABYTE]
-
-
-# Policies that take too long.
 
 
 LATE = {"/sleeps/": 503, "/sleeps-on/": 503, "/never-answers/": 500}
@@ -166,6 +154,3 @@ def test_our_daphne_waits_for_a_policy_timeout_longer_than_its_own(fleet):
         answer = connection.answer()
     assert (answer.status, answer.problem["code"]) == (503, "unavailable")
     assert "ran past POLICY_TIMEOUT (6 s)" in server.log
-
-
-# DENY_WITH = "close", per stack.

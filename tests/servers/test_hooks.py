@@ -79,9 +79,6 @@ def test_a_client_may_leave_while_a_hook_runs(path, where, server, ask, token):
     server.wait_until_gone(token)
 
 
-# Receivers of signals.
-
-
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
 def test_receivers_hear_of_each_handshake(server, token):
     for then, heard in {"accept": "handshake_accepted {}: 101", "close": "handshake_denied {}: 403"}.items():

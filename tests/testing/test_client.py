@@ -28,9 +28,6 @@ def bob(db):
     return get_user_model().objects.create_user("bob")
 
 
-# The handshake.
-
-
 async def scope_of(path="/ws/", client_options=None, **options):
     application = Script(start(403), body())
     await WebsocketClient(application, **(client_options or {})).handshake(path, **options)
@@ -90,9 +87,6 @@ async def test_other_arguments_go_into_the_scope():
 async def test_headers_of_the_client_are_sent_with_requests(client):
     client = WebsocketClient(headers={"Accept-Language": "de"})
     assert (await client.get("/whoami/")).content == b" de"
-
-
-# The response, and the socket.
 
 
 async def test_a_handshake_that_is_accepted_returns_the_accept_and_closes_the_socket():
@@ -176,9 +170,6 @@ async def test_a_close_that_was_not_received_is_known_after_the_block():
     assert (socket.close_code, socket.response.close_reason) == (4001, "why")
 
 
-# Tests that fail, applications that hang.
-
-
 async def fail_at_the_end(scope, receive, send):
     await send(accept())
     await receive()
@@ -217,9 +208,6 @@ async def test_a_message_that_does_not_come_times_out():
     async with WebsocketClient(echo, timeout=60).connect("/ws/") as socket:
         with pytest.raises(TimeoutError, match=r"/ws/: the application sent nothing for 0.01 s"):
             await socket.receive(timeout=0.01)
-
-
-# Cookies, users and sessions.
 
 
 @pytest.mark.parametrize("answer", [start(403), accept()])

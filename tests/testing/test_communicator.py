@@ -126,9 +126,6 @@ async def test_a_frame_is_no_response_to_a_handshake():
         await communicator(text("hello")).connect()
 
 
-# Applications that raise, end or hang.
-
-
 def failing(*messages, receives=0):
     """An application that sends these messages, receives some, and raises."""
 
