@@ -307,10 +307,8 @@ def test_hooks_that_need_no_thread_add_no_hop_to_any_answer(place, alice, header
     app = URLRouter(
         [path("there/", require(HasPermission(VIEW))(accept)), path("x/", require(HasPermission("auth.x"))(accept))]
     )
-    stack, headers = (
-        DenyMiddlewareStack(app, hooks=hooks if place in {"stack", "around"} else None),
-        headers_of("alice"),
-    )
+    stack = DenyMiddlewareStack(app, hooks=hooks if place in {"stack", "around"} else None)
+    headers = headers_of("alice")
     assert count(stack, "/there/") == (401, 0, 0)
     assert count(stack, "/there/", headers=headers) == (101, 1, SESSION + PERMISSIONS)
     assert count(stack, "/x/", headers=headers) == (403, 1, SESSION + PERMISSIONS)

@@ -10,7 +10,6 @@ from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.http import HttpResponse
-from django.test import RequestFactory
 from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -20,7 +19,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, user_passes_test
 from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy
 from tests.support.clients import fetch, knock
-from tests.support.policies import AsyncCheck, accept, alice, anonymous, boss
+from tests.support.policies import AsyncCheck, accept, alice, anonymous, boss, request_of
 from tests.support.wrappers import Wrapper
 
 # Channels' consumers close old database connections before each message.
@@ -286,12 +285,6 @@ async def test_classes_keep_their_own_new_and_init_subclass(ran):
 
 
 # Views: more of them in tests/handlers/test_view.py.
-
-
-def request_of(user):
-    request = RequestFactory().get("/page/")
-    request.user = user
-    return request
 
 
 class Page(View):

@@ -60,10 +60,8 @@ def one(settings):
 
 @pytest.fixture
 def templates(settings):
-    loader = (
-        "django.template.loaders.locmem.Loader",
-        {f"{status}.html": f"template {status}" for status in (403, 404)},
-    )
+    pages = {f"{status}.html": f"template {status}" for status in (403, 404)}
+    loader = ("django.template.loaders.locmem.Loader", pages)
     backend = "django.template.backends.django.DjangoTemplates"
     settings.TEMPLATES = [{"BACKEND": backend, "OPTIONS": {"loaders": [loader]}}]
 
@@ -108,11 +106,8 @@ def test_a_program_gets_the_problem_of_each_error(site):
 
 def test_a_browser_gets_the_pages_of_the_site(one, templates):
     one.serve(*URLS, handlers=OURS)
-    assert [one.browse(url).body for url in ("/forbidden/", "/gone/", "/nowhere/")] == [
-        b"template 403",
-        b"template 404",
-        b"template 404",
-    ]
+    for url, status in {"forbidden": 403, "gone": 404, "nowhere": 404}.items():
+        assert one.browse(f"/{url}/").body == b"template %d" % status
     answer = one.browse("/broken/")
     assert (answer.status, kind_of(answer)) == (500, "text/html")
 

@@ -1,4 +1,4 @@
-"""`Deny`, and what the package raises."""
+"""`Deny`, what the package raises, and the statuses of denials."""
 
 import copy
 import pickle
@@ -7,9 +7,11 @@ from http import HTTPStatus
 import pytest
 from django.http import HttpResponse
 from django.utils import translation
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from channels_wsdeny import Deny
+from channels_wsdeny import status as statuses
 from channels_wsdeny.exceptions import HandshakeDenied, HookError, PolicyError
 
 DENIALS = {
@@ -67,13 +69,8 @@ def test_a_deny_prints_as_what_it_is():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda deny: pickle.loads(pickle.dumps(deny))])
 def test_a_deny_survives_copying_and_pickling(duplicate):
     deny = duplicate(Deny(429, "Slowly.", code="slow", headers={"Retry-After": "9"}, room=7))
-    assert (deny.status, deny.detail, deny.code, deny.headers, deny.members) == (
-        429,
-        "Slowly.",
-        "slow",
-        {"Retry-After": "9"},
-        {"room": 7},
-    )
+    assert (deny.status, deny.detail, deny.code) == (429, "Slowly.", "slow")
+    assert (deny.headers, deny.members) == ({"Retry-After": "9"}, {"room": 7})
     deny = duplicate(Deny(response=HttpResponse(b"gone", status=410), code="left"))
     assert (deny.status, deny.code, deny.response.content) == (410, "left", b"gone")
 
@@ -82,3 +79,60 @@ def test_the_kinds_of_exceptions_are_those_that_callers_expect():
     assert issubclass(HandshakeDenied, OSError)  # as the ASGI specification asks of a closed connection
     assert issubclass(PolicyError, TypeError)
     assert issubclass(HookError, TypeError)
+
+
+# Statuses
+
+REGISTERED = [status.value for status in HTTPStatus if status.value >= 300]
+CODES = {
+    302: "found",
+    400: "bad_request",
+    401: "not_authenticated",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    410: "gone",
+    413: "content_too_large",
+    414: "uri_too_long",
+    416: "range_not_satisfiable",
+    418: "im_a_teapot",
+    422: "unprocessable_content",
+    429: "throttled",
+    500: "server_error",
+    503: "unavailable",
+}
+
+
+def test_statuses_from_300_to_599_deny_and_nothing_else_does():
+    denying = [*(300, 302, 400, 404, 499, 500, 599), HTTPStatus.NOT_FOUND]
+    other = [*(-1, 0, 100, 101, 200, 204, 299, 600, 1000), *(True, None, "404", 404.0, [], b"404")]
+    assert [status for status in (*denying, *other) if statuses.is_denial(status)] == denying
+
+
+def test_a_status_that_discloses_the_resource_is_content():
+    assert [status for status in (101, 200, 204, 299, 301, 304, 401, 500) if statuses.is_content(status)] == [
+        *(101, 200, 204, 299, 304)
+    ]
+
+
+def test_a_registered_status_goes_out_as_it_is_and_another_as_the_x00_of_its_class():
+    assert [statuses.wire_status(status) for status in REGISTERED] == REGISTERED
+    assert [statuses.wire_status(status) for status in (306, 419, 512, 599)] == [300, 400, 500, 500]
+    assert type(statuses.wire_status(HTTPStatus.NOT_FOUND)) is int
+
+
+def test_codes_do_not_follow_phrases_which_change_with_pythons_version():
+    assert {status: statuses.code_for(status) for status in CODES} == CODES
+
+
+def test_codes_are_plain_words_that_differ_by_status():
+    codes = {statuses.code_for(status) for status in REGISTERED}
+    assert len(codes) == len(REGISTERED)
+    assert [code for code in codes if not (code.isidentifier() and code.islower())] == []
+
+
+def test_the_usual_denials_have_a_translatable_text_and_others_none():
+    for status in (400, 401, 403, 404, 429, 500, 503):
+        assert isinstance(statuses.detail_for(statuses.code_for(status), status), Promise)
+        assert isinstance(statuses.detail_for("too_young", status), Promise)
+    assert statuses.detail_for("im_a_teapot", 418) == ""

@@ -35,6 +35,7 @@ from tests.support.clients import fetch
 from tests.support.mirror import HOST, made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import OUTSIDE, VIEWS, Site, hello, hello_async, noting, page, tell
+from tests.support.threads import until
 from tests.support.transports import DJANGO, Middleware, SyncOnly, Wrapper
 
 pytestmark = pytest.mark.django_db
@@ -527,11 +528,10 @@ def test_a_response_that_is_sent_to_many_keeps_nothing_of_one(one):
     async def around(request, call_next):
         return shared
 
-    sources = [made(kind, give) for kind in ("request", "route", "response", "exception")]
-    views = [require(Check(give))(hello), raising(lambda: Deny(response=shared))]
-    for hooks, view in [(hooks, raising(Lost)) for hooks in (*sources, made("around", around))] + [
-        (None, view) for view in views
-    ]:
+    sources = [made("around", around), *(made(kind, give) for kind in ("request", "route", "response", "exception"))]
+    sites = [(raising(Lost), hooks) for hooks in sources]
+    sites += [(require(Check(give))(hello), None), (raising(lambda: Deny(response=shared)), None)]
+    for view, hooks in sites:
         one.serve(view, hooks=hooks, outside=[f"{__name__}.Names", *OUTSIDE])
         cookies = [list(one.ask(X_Visitor=name).cookies) for name in ("alice", "bob")]
         assert cookies == [["alice"], ["bob"]]
@@ -601,9 +601,6 @@ async def test_a_request_that_is_cancelled_in_an_around_hook_leaves_no_task(sett
     await entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 10)
-    for _ in range(50):
-        if asyncio.all_tasks() == {asyncio.current_task()}:
-            break
-        await asyncio.sleep(0.02)
-    assert (ran, asyncio.all_tasks()) == (["ended"], {asyncio.current_task()})
+        await task
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    assert ran == ["ended"]

@@ -1,10 +1,14 @@
-"""The files around the package name the same versions, commands and contributors."""
+"""The files around the package name the same versions, commands and contributors; its texts are translated."""
 
 import configparser
+import gettext
 import re
 import tomllib
+from io import BytesIO
+from pathlib import Path
 
 import pytest
+from django.contrib import admin
 
 import channels_wsdeny
 from tests.support.processes import ROOT
@@ -144,3 +148,16 @@ def test_every_host_in_the_texts_is_one_for_examples_or_is_known():
     for path in TEXTS:
         hosts = re.findall(r"\b(?:https?|wss?)://(?!github\.com/django/)([\w.*-]+)", path.read_text())
         assert [host for host in hosts if host not in known and not for_examples.fullmatch(host)] == [], path
+
+
+def test_every_text_is_translated_here_or_by_django():
+    marked = re.compile(r"""\b_\(\s*"([^"]+)"|\{% translate "([^"]+)" %\}""")
+    package = Path(channels_wsdeny.__file__).parent
+    sources = [*package.rglob("*.py"), *package.rglob("*.html")]
+    texts = {found[1] or found[2] for path in sources for found in marked.finditer(path.read_text())}
+    known = set()
+    for app in (package, Path(admin.__file__).parent):
+        catalog = BytesIO((app / "locale/de/LC_MESSAGES/django.mo").read_bytes())
+        known |= gettext.GNUTranslations(catalog)._catalog.keys()
+    assert len(texts) > 30
+    assert texts - known == set()

@@ -26,6 +26,7 @@ from tests.support.clients import knock, websocket_scope
 from tests.support.mirror import made
 from tests.support.policies import alice, boss
 from tests.support.scripted import Script, accept, close, text
+from tests.support.site import go_on
 from tests.support.sockets import CONNECT, DENIAL, Server, consumer, disconnect, errors, no_task_left
 from tests.support.wrappers import InTask, OwnRouter, Peeks, Wrapper
 
@@ -266,10 +267,7 @@ async def test_an_asynchronous_wrapper_may_look_at_the_user_of_the_session(name,
 
 
 async def test_a_scope_without_headers_is_answered():
-    async def around(request, call_next):
-        return await call_next(request)
-
-    for hooks in (None, made("around", around)):
+    for hooks in (None, made("around", go_on)):
         for app, status in ((public(function([])), 101), (function([]), 401)):
             scope = {name: value for name, value in websocket_scope("/").items() if name != "headers"}
             server = Server(CONNECT, disconnect())

@@ -7,7 +7,6 @@ import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
-from channels.middleware import BaseMiddleware
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
@@ -28,6 +27,7 @@ from channels_wsdeny.decorators import login_required, permission_required, publ
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
 from tests.support.clients import fetch, knock
 from tests.support.site import OUTSIDE, Site, hello, hello_async
+from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db
 
@@ -108,14 +108,6 @@ class Foreign:
     def authenticate(self, request):
         name = request.headers.get("x-name")
         return self.users[name] if name else None
-
-
-def with_user(user):
-    class Wrapper(BaseMiddleware):
-        async def __call__(self, scope, receive, send):
-            return await super().__call__({**scope, "user": user}, receive, send)
-
-    return Wrapper
 
 
 def headers(**given):
@@ -226,37 +218,33 @@ async def test_what_is_no_user_is_an_error(found):
 async def test_a_user_in_the_scope_stays_unless_it_is_anonymous(users):
     named = Named(users)
     for user, expected in [(users["bob"], "bob"), (AnonymousUser(), "alice"), (None, "alice")]:
-        around = with_user(user)(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]))
-        inside = DenyMiddlewareStack(with_user(user)(Consumer.as_asgi()), authentication=[named])
+        around = Middleware(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]), user=user)
+        inside = DenyMiddlewareStack(Middleware(Consumer.as_asgi(), user=user), authentication=[named])
         assert [await ask(app, x_name="alice") for app in (around, inside)] == [expected] * 2
     app = AuthMiddlewareStack(DenyMiddlewareStack(Consumer.as_asgi(), authentication=[named]))
     assert await ask(app, x_name="alice") == "alice"
     assert (await ask(app)).status == 401
     known = DenyMiddlewareStack(Open.as_asgi(), authentication=[BearerAuthentication(lambda token: None)])
-    assert await ask(with_user(AnonymousUser())(known)) == ""
+    assert await ask(Middleware(known, user=AnonymousUser())) == ""
 
 
 async def test_a_user_that_a_wrapper_has_not_loaded_yet_stays_where_there_are_no_credentials(users):
     classes = [BearerAuthentication(lambda token: None)]
     for user, expected in [(users["bob"], "bob"), (AnonymousUser(), None)]:
         lazy = SimpleLazyObject(lambda user=user: user)
-        answer = await ask(with_user(lazy)(DenyMiddlewareStack(Consumer.as_asgi(), authentication=classes)))
+        answer = await ask(Middleware(DenyMiddlewareStack(Consumer.as_asgi(), authentication=classes), user=lazy))
         assert answer == expected if expected else answer.status == 401
 
 
 async def test_the_session_of_an_anonymous_user_in_the_scope_is_not_asked_again(headers_of):
-    app = with_user(AnonymousUser())(
-        DenyMiddlewareStack(Consumer.as_asgi(), authentication=[SessionAuthentication(), Foreign({})])
-    )
-    assert (await ask(app, cookie=headers_of("alice")[0][1].decode())).status == 401
+    app = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[SessionAuthentication(), Foreign({})])
+    known = Middleware(app, user=AnonymousUser())
+    assert (await ask(known, cookie=headers_of("alice")[0][1].decode())).status == 401
 
 
 async def test_the_classes_of_the_nearest_stack_count_also_behind_a_wrapper(users):
-    class Wrapper(BaseMiddleware):
-        pass
-
     inner = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[Named(users, "x-inner")])
-    for app in (inner, Wrapper(inner)):
+    for app in (inner, Middleware(inner)):
         stack = DenyMiddlewareStack(app, authentication=[Named(users)])
         assert await ask(stack, x_inner="alice") == "alice"
         assert (await ask(stack, x_name="alice")).status == 401

@@ -30,8 +30,8 @@ def serve(tmp_path_factory):
     directory = tmp_path_factory.mktemp("servers")
     environment = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings", "BROWSER_ORIGINS": ""}
     environment["BROWSER_DATABASE"] = str(directory / "site.sqlite3")
-    prepare = [sys.executable, "-m", "tests.browser.prepare"]
-    subprocess.run(prepare, cwd=ROOT, env=os.environ | environment, check=True, timeout=60)
+    prepare = [sys.executable, "-m", "tests.servers.prepare"]
+    subprocess.run(prepare, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, check=True, timeout=60)
 
     def serve(name, origins="", port=None):
         log = directory / f"{len(started)}.log"

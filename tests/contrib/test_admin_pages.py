@@ -1,4 +1,4 @@
-"""The pages of Django's admin: routes, open sockets, recent denials."""
+"""The pages of Django's admin: routes, open sockets, recent denials; and the action of that of users."""
 
 import logging
 import re
@@ -8,8 +8,11 @@ from fnmatch import fnmatch
 from html import unescape
 
 import pytest
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Permission, User
+from django.contrib.messages import get_messages
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +21,7 @@ from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
 from channels_wsdeny import log
+from channels_wsdeny.contrib import admin as actions
 from channels_wsdeny.contrib.admin import admin as pages
 from channels_wsdeny.contrib.admin import denials
 from channels_wsdeny.decorators import login_required, public, require
@@ -265,6 +269,37 @@ class Away:
         raise ConnectionError
 
     group_send = group_add = new_channel = receive = fail
+
+
+# The action of the admin of users
+
+
+def act(rf, users):
+    """The messages that the admin shows once the action was run on these users."""
+    request = rf.post("/")
+    request._messages = CookieStorage(request)
+    model_admin = ModelAdmin(User, AdminSite())
+    actions.close_sockets(model_admin, request, User.objects.filter(username__in=users))
+    return [str(message) for message in get_messages(request)]
+
+
+async def test_the_action_closes_the_sockets_of_the_selected_users(opened, rf, change):
+    alice, bob = [await opened(name) for name in ("alice", "bob")]
+    assert await change(lambda: act(rf, ["alice"])) == ["The sockets of the selected users are closed."]
+    assert await alice.close() == (4403, "revoked")
+    await bob.leave()
+
+
+def test_the_action_tells_of_a_layer_that_is_away(users, rf, monkeypatch):
+    def revoke(user):
+        raise ConnectionError
+
+    monkeypatch.setattr(actions, "revoke", revoke)
+    assert act(rf, ["alice"]) == ["The sockets of other processes could not be closed: ConnectionError"]
+
+
+def test_those_who_may_change_users_may_run_the_action():
+    assert actions.close_sockets.allowed_permissions == ["change"]
 
 
 # Recent denials

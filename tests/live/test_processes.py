@@ -121,19 +121,13 @@ def test_the_admin_lists_denials_of_both_servers(site):
 
 async def crowd_of(site, clients):
     """Ten sockets for each of many users, over both servers; and the closes of all, once each user was banned."""
+
+    def opening(client, server):
+        url, headers = f"ws://127.0.0.1:{server.port}/ws/members/", {"Cookie": client.cookie}
+        return stack.enter_async_context(connect(url, additional_headers=headers, open_timeout=GUARD, proxy=None))
+
     async with AsyncExitStack() as stack:
-        sockets = [
-            await stack.enter_async_context(
-                connect(
-                    f"ws://127.0.0.1:{server.port}/ws/members/",
-                    additional_headers={"Cookie": client.cookie},
-                    open_timeout=GUARD,
-                    proxy=None,
-                )
-            )
-            for client in clients
-            for server in site.servers * 5
-        ]
+        sockets = [await opening(client, server) for client in clients for server in site.servers * 5]
         for number, client in enumerate(clients):
             await asyncio.to_thread(client.do, "ban", number % 2, name=f"user{number}")
         async with asyncio.timeout(GUARD):

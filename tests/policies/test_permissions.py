@@ -13,7 +13,6 @@ from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
-from django.test import RequestFactory
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
@@ -35,7 +34,7 @@ from channels_wsdeny.policies import (
 )
 from channels_wsdeny.policies.base import And, Not, Or
 from tests.support.clients import knock
-from tests.support.policies import USERS, AsyncCheck, ByName, Check, alice, anonymous, boss, root, status
+from tests.support.policies import USERS, AsyncCheck, ByName, Check, alice, anonymous, boss, request_of, root, status
 
 # Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
@@ -142,8 +141,7 @@ async def test_exactly_true_allows(wrong):
     for policy in (HasPermission("a.b"), ~HasPermission("a.b"), HasPermission("a.b", anonymous=True)):
         assert await status(policy, Custom()) == 500, policy
 
-    request = RequestFactory().get("/", headers={"accept": "application/json"})
-    request.user = alice
+    request = request_of(alice, accept="application/json")
     view = require(asked[0])(lambda request: HttpResponse())
     assert (await sync_to_async(view)(request)).status_code == 500
 
@@ -194,8 +192,7 @@ def test_a_method_that_a_subclass_overrides_is_asked_on_sockets_and_views(name, 
 
     policy = type("Mine", (base,), {name: deny_async if name == "acheck" else deny})(*BUILTIN[base])
     user = type(root)(pk=3, username="root", is_superuser=True, is_staff=True)
-    request = RequestFactory().get("/")
-    request.user = user
+    request = request_of(user)
     view = require(policy)(lambda request: HttpResponse())
     # Policies of the site may ask it themselves, and by either of its checks.
     own = Check(policy.check), AsyncCheck(policy.acheck)
@@ -356,6 +353,11 @@ async def test_without_a_resolver_there_is_no_object():
 
 # Arguments and settings.
 
+
+def allow(self, argument):
+    return True
+
+
 IGNORED = {
     "obj": (HasPermission, "obj", "give obj as an argument"),
     "test": (UserPassesTest, "test", "give test as an argument"),
@@ -366,18 +368,14 @@ IGNORED = {
     "permissions": (RestFramework, "permissions", "give permissions as an argument"),
     "throttle_classes": (RestFramework, "throttle_classes", "would be ignored"),
     "allows": (type("Closed", (IsStaff,), {}), "allows", "asked in its place"),
-    "allows of a base class": (
-        type("Closed", (IsStaff,), {"check": lambda self, request: True}),
-        "allows",
-        "in its place",
-    ),
+    "allows of a base class": (type("Closed", (IsStaff,), {"check": allow}), "allows", "in its place"),
 }
 
 
 @pytest.mark.parametrize(("base", "name", "message"), IGNORED.values(), ids=IGNORED)
 def test_an_override_that_would_be_ignored_is_an_error_when_the_class_is_made(base, name, message):
     needs_check = name == "allows" and "check" not in vars(base)
-    methods = {name: lambda self, user: False} | ({"check": lambda self, request: True} if needs_check else {})
+    methods = {name: lambda self, user: False} | ({"check": allow} if needs_check else {})
     with pytest.raises(TypeError, match=message):
         type("Ignored", (base,), methods)
 

@@ -41,34 +41,23 @@ class Notes(AsyncCheck):
         return request.user.is_staff and room in {None, "a"}
 
 
-class Relogged(Wrapper):
-    """Changes the user of the scope in place, as subclasses of Channels' AuthMiddleware do."""
+def changing(change):
+    """A class of wrappers that change the scope in place."""
 
-    async def __call__(self, scope, receive, send):
-        scope["user"]._wrapped = alice
-        await super().__call__(scope, receive, send)
+    class Changing(Wrapper):
+        async def __call__(self, scope, receive, send):
+            change(scope)
+            await super().__call__(scope, receive, send)
 
-
-class Moved(Wrapper):
-    """Changes the arguments of the route in place."""
-
-    async def __call__(self, scope, receive, send):
-        scope["url_route"]["kwargs"]["room"] = "b"
-        await super().__call__(scope, receive, send)
+    return Changing
 
 
+#: As subclasses of Channels' AuthMiddleware do.
+Relogged = changing(lambda scope: setattr(scope["user"], "_wrapped", alice))
+Moved = changing(lambda scope: scope["url_route"]["kwargs"].update(room="b"))
+Replaced = changing(lambda scope: scope["url_route"].update(kwargs={"room": "b"}))
 OTHER_HOOKS = Hooks()
 OTHER_HOOKS.on_request(lambda request: None, blocking=False)
-
-
-class Replaced(Wrapper):
-    """Replaces the arguments of the route in the scope, in place."""
-
-    async def __call__(self, scope, receive, send):
-        scope["url_route"]["kwargs"] = {"room": "b"}
-        await super().__call__(scope, receive, send)
-
-
 #: A wrapper between two layers with the same policy; the status, and how often the policy is asked.
 SUBJECTS = {
     "the same": (Wrapper, 101, 1),

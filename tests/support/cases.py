@@ -59,7 +59,8 @@ class Case:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", self.code or CODES.get(self.status))
-        object.__setattr__(self, "headers", {**HEADERS.get(self.status, {}), **self.headers})
+        own = {name.lower(): value for name, value in self.headers.items()}
+        object.__setattr__(self, "headers", {**HEADERS.get(self.status, {}), **own})
 
     @property
     def reason(self) -> str:
@@ -154,8 +155,14 @@ def left() -> Deny:
     return Deny(response=HttpResponse(b"gone", status=410), code="left", headers={"X-A": "1"})
 
 
+def redirect(request: Any) -> HttpResponse:
+    return HttpResponseRedirect("/elsewhere")
+
+
 SHARED = Deny(409, "Already here.", code="already_here")
 SECRET = "secret"
+LIMIT, BEARER = {"Retry-After": "30", "X-Limit": "10"}, {"WWW-Authenticate": "Bearer"}
+PLAIN = {"Content-Type": "text/x"}
 
 CASES = [
     # Who may pass.
@@ -194,21 +201,10 @@ CASES = [
     Case("raises-deny", Check(raising(lambda: Deny(402, "Pay first.", code="pay"))), 402, "pay"),
     Case("status-101", Check(raising(lambda: Deny(101))), 500),
     # What policies answer.
-    Case(
-        "deny-with-headers",
-        deny(429, headers={"Retry-After": "30", "X-Limit": "10"}),
-        429,
-        "throttled",
-        {"retry-after": "30", "x-limit": "10"},
-    ),
+    Case("deny-with-headers", deny(429, headers=LIMIT), 429, "throttled", LIMIT),
     Case("shared-deny", Check(lambda request: SHARED), 409, "already_here"),
     Case("deny-401", AsyncCheck(lambda request: Deny(401)), 401),
-    Case(
-        "deny-401-own-challenge",
-        deny(401, headers={"WWW-Authenticate": "Bearer"}),
-        401,
-        headers={"www-authenticate": "Bearer"},
-    ),
+    Case("deny-401-own-challenge", deny(401, headers=BEARER), 401, headers=BEARER),
     Case("unknown-status", deny(499), 400),
     Case("unknown-5xx-status", deny(599), 500),
     Case("status-200", deny(200), 500),
@@ -222,22 +218,8 @@ CASES = [
     Case("async-allows", AsyncCheck(lambda request: True)),
     Case("async-denies", AsyncCheck(lambda request: False), 403),
     # Responses of a policy's own.
-    Case(
-        "redirect",
-        Check(lambda request: HttpResponseRedirect("/elsewhere")),
-        302,
-        "found",
-        {"location": "/elsewhere"},
-        body=b"",
-    ),
-    Case(
-        "own-response",
-        answer(b"gone", status=410, content_type="text/x"),
-        410,
-        "gone",
-        {"content-type": "text/x"},
-        body=b"gone",
-    ),
+    Case("redirect", Check(redirect), 302, "found", {"location": "/elsewhere"}, body=b""),
+    Case("own-response", answer(b"gone", status=410, headers=PLAIN), 410, "gone", PLAIN, body=b"gone"),
     Case("deny-with-response", Check(raising(left)), 410, "left", {"x-a": "1"}, body=b"gone"),
     Case("template-fails", Check(lambda request: broken_page()), 500),
     Case("template", Check(page), 403, body=b"Hello you"),

@@ -47,14 +47,8 @@ from testproject.chat.models import Room  # noqa: E402
 from tests.support.opened import Opened  # noqa: E402
 
 page = run_snippets("permissions.md", [PAGE["rooms.py"], PAGE["consumers with guardian"]])
-APP = DenyMiddlewareStack(
-    URLRouter(
-        [
-            path("private/<slug:slug>/", page.PrivateRoomConsumer.as_asgi()),
-            path("public/<slug:slug>/", page.PublicRoomConsumer.as_asgi()),
-        ]
-    )
-)
+CONSUMERS = {"private": page.PrivateRoomConsumer, "public": page.PublicRoomConsumer}
+APP = DenyMiddlewareStack(URLRouter([path(f"{url}/<slug:slug>/", each.as_asgi()) for url, each in CONSUMERS.items()]))
 
 
 def clients():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import AnonymousUser
+from django.test import RequestFactory
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import require
@@ -32,6 +33,13 @@ USERS = {
     "ex-boss": User(pk=4, username="ex-boss", is_staff=True, is_active=False),
     "ex-root": User(pk=5, username="ex-root", is_superuser=True, is_active=False),
 }
+
+
+def request_of(user: Any, **headers: str) -> Any:
+    """A request of `user` for a view."""
+    request = RequestFactory().get("/", headers=headers)
+    request.user = user
+    return request
 
 
 class ByName(BaseBackend):

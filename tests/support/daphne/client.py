@@ -52,10 +52,8 @@ class Reply:
 
     def is_bare(self, status):
         """Whether it is a well-formed response of `status` without content."""
-        return (self.status, self.all("content-length"), self.all("connection"), self.body) == (
-            *(status, ["0"], ["close"]),
-            b"",
-        )
+        found = (self.status, self.all("content-length"), self.all("connection"), self.body)
+        return found == (status, ["0"], ["close"], b"")
 
 
 def request(path, steps=(), *headers, method="GET"):
