@@ -55,20 +55,13 @@ def _what_stays():
 
 
 @pytest.fixture(autouse=True)
-def _own_outages(monkeypatch):
-    """What an earlier test has logged of a service that could not be reached is logged again."""
+def _nothing_of_other_tests(monkeypatch):
+    """Outages are logged again, and the language is that of the site: `LocaleMiddleware` leaves one in the thread.
+
+    The ``Retry-After`` of a 503 is the setting itself, so that answers can be compared.
+    """
     monkeypatch.setattr(log, "_outages", {})
-
-
-@pytest.fixture(autouse=True)
-def _no_jitter(monkeypatch):
-    """The ``Retry-After`` of a 503 is the setting itself, so that answers can be compared."""
     monkeypatch.setattr(responses, "_spread", float)
-
-
-@pytest.fixture(autouse=True)
-def _own_language():
-    """`LocaleMiddleware` leaves a request's language active in the thread; the next test has none of that."""
     yield
     translation.deactivate()
 

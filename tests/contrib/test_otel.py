@@ -9,12 +9,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.urls import path
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, DenyAll
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
-from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.mirror import made
+from tests.support.policies import AsyncCheck, Check, accept, raising
 
 pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed (extra: test)")
 
@@ -103,21 +104,11 @@ async def test_a_route_that_is_known_late_names_the_span():
     assert span().name == NAME
 
 
-def raises(request):
-    raise ZeroDivisionError("secret")
-
-
-def hooks_with(kind, function):
-    hooks = Hooks()
-    getattr(hooks, kind)(function)
-    return hooks
-
-
 def around_hook_that_raises(error):
     async def fail(request, call_next):
         raise error
 
-    return site(hooks=hooks_with("around", fail))
+    return site(hooks=made("around", fail))
 
 
 @pytest.mark.parametrize(
@@ -125,11 +116,11 @@ def around_hook_that_raises(error):
     [
         (site(AllowAny()), 101),
         (site(DenyAll()), 403),
-        (site(Check(raises)), 500),
+        (site(Check(raising(ZeroDivisionError))), 500),
         (around_hook_that_raises(PermissionDenied()), 403),
         (around_hook_that_raises(Deny(418)), 418),
         (around_hook_that_raises(ZeroDivisionError()), 500),
-        (site(hooks=hooks_with("on_response", lambda request, response: HttpResponse(status=409))), 409),
+        (site(hooks=made("response", lambda request, response: HttpResponse(status=409))), 409),
     ],
 )
 async def test_the_span_has_the_status_that_goes_out_and_only_failures_are_errors(application, status):
@@ -187,7 +178,7 @@ async def test_the_span_is_current_in_hooks_policies_and_the_consumer():
             note()
             await self.accept()
 
-    hooks = hooks_with("on_request", note)
+    hooks = made("request", note)
     hooks.on_response(note)
     await knock(site(Check(lambda request: note() or True), Room.as_asgi(), hooks=hooks), "/rooms/kitchen/")
     assert seen == [span().context.span_id] * 4

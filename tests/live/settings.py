@@ -3,6 +3,7 @@
 import os
 
 from testproject.settings import *  # noqa: F403
+from tests.support.processes import LOGGING  # noqa: F401 - it is a setting
 
 ROOT_URLCONF = "tests.live.site"
 ASGI_APPLICATION = "tests.live.asgi.application"
@@ -35,10 +36,3 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CHANNELS_WSDENY = {"HEARTBEAT": 1.0, "RECHECK_INTERVAL": float(os.environ.get("LIVE_INTERVAL", 0))}
 CHANNELS_WSDENY["DRAIN_SECONDS"] = float(os.environ.get("LIVE_DRAIN", 0))
 CHANNELS_WSDENY["POLICY_TIMEOUT"] = float(os.environ.get("LIVE_TIMEOUT", 4))
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}

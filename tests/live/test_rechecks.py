@@ -635,41 +635,27 @@ async def test_a_user_of_a_token_is_read_anew(name, world, change):
     assert (await opened.close())[0] == code
 
 
-async def test_a_consumer_asks_again_by_itself(world, headers_of, change):
+async def test_a_consumer_asks_again_by_itself_and_a_denial_that_it_does_not_catch_closes(world, headers_of, change):
     results = []
     policy = Switch()
 
     @require(policy)
     class Asking(AsyncWebsocketConsumer):
-        async def receive(self, **received):
+        async def receive(self, text_data=None, bytes_data=None):
             try:
                 results.append(await self.scope["wsdeny"].recheck())
             except Deny as deny:
                 results.append(deny.status)
-            await self.send(text_data="asked")
+                if text_data == "and raise":
+                    raise
 
     alice = await Opened(Asking.as_asgi(), headers=headers_of("alice")).accepted()
-    for answer in (True, OperationalError(), False):
-        policy.answer = answer
-        count = len(results)
-        alice.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+    for text, answer in (("", True), ("", OperationalError()), ("", False), ("and raise", False)):
+        policy.answer, count = answer, len(results)
+        alice.server.events.put_nowait({"type": "websocket.receive", "text": text})
         await until(lambda count=count: len(results) > count)
-    await alice.leave()
-    assert results == [None, None, 403]
-
-
-async def test_a_denial_that_the_consumer_does_not_catch_closes_the_socket(world, headers_of):
-    policy = Switch()
-
-    @require(policy)
-    class Asking(AsyncWebsocketConsumer):
-        async def receive(self, **received):
-            await self.scope["wsdeny"].recheck()
-
-    alice = await Opened(Asking.as_asgi(), headers=headers_of("alice")).accepted()
-    policy.answer = False
-    alice.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
     assert (await alice.close())[0] == 4403
+    assert results == [None, None, 403, 403]
 
 
 @pytest.mark.parametrize("is_revoked", [True, False])

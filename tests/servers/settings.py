@@ -4,6 +4,7 @@ import json
 import os
 
 from testproject.settings import *  # noqa: F403
+from tests.support.processes import LOGGING  # noqa: F401 - it is a setting
 
 ROOT_URLCONF = "tests.support.case_site"
 DATABASES = {
@@ -16,12 +17,3 @@ DATABASES = {
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CHANNELS_WSDENY = json.loads(os.environ.get("SERVERS_CHANNELS_WSDENY", "{}"))
 globals().update(json.loads(os.environ.get("SERVERS_SETTINGS", "{}")))
-
-# One line a record and its traceback, for `test_logs` to read.
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}

@@ -1,7 +1,5 @@
 """The site that the servers serve: an endpoint for every case, and some that only a socket can have."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json
@@ -9,7 +7,7 @@ import logging
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 import channels
@@ -28,12 +26,10 @@ from channels_wsdeny import Deny, DenyMiddlewareStack  # noqa: E402
 from channels_wsdeny.conf import conf  # noqa: E402
 from channels_wsdeny.decorators import login_required, public  # noqa: E402
 from channels_wsdeny.policies import IsAuthenticated, Throttle  # noqa: E402
+from channels_wsdeny.types import Receive, Scope, Send  # noqa: E402
 from tests.support.case_site import Echo, SyncEcho, guarded, websocket_urlpatterns  # noqa: E402
 from tests.support.clients import GUARD  # noqa: E402
 from tests.support.policies import AsyncCheck, Check  # noqa: E402
-
-if TYPE_CHECKING:
-    from channels_wsdeny.types import Receive, Scope, Send
 
 logger = logging.getLogger("tests.servers")
 HEADERS = [(b"X-Own", b"yes"), (b"Set-Cookie", b"one=1"), (b"Set-Cookie", b"two=2; Path=/")]

@@ -1,20 +1,16 @@
 """The table of servers, each a process of its own, and what each cannot do by itself."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from tests.support.clients import GUARD
 from tests.support.processes import Process, start
 
 from .client import Connection, Http2Connection
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # It would wait for ever for a connection whose handshake made wsproto raise.
 _UVICORN = "uvicorn --timeout-graceful-shutdown 2 --port {port}"

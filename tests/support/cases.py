@@ -1,11 +1,9 @@
 """The table of cases: a policy, who asks, and the answer that every transport gives."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, SuspiciousOperation
@@ -28,10 +26,8 @@ from channels_wsdeny.policies import (
     UserPassesTest,
 )
 
+from .clients import Answer
 from .policies import AsyncCheck, Check, raising
-
-if TYPE_CHECKING:
-    from .clients import Answer
 
 #: The code of a problem, and the headers of a denial, where a case names none.
 CODES = {

@@ -1,13 +1,10 @@
 """A site in two server processes, and clients of it."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 from uuid import uuid4
@@ -15,11 +12,9 @@ from uuid import uuid4
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from .caches import REDIS
 from .clients import GUARD
 from .processes import Process, run, start
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _SITE = "tests.live.asgi:application"
 UVICORN = f"-m uvicorn {_SITE} --port {{port}} --host 127.0.0.1".split()
@@ -86,20 +81,11 @@ class Site:
 
     def __init__(self, environment):
         self.environment = environment
-        self.servers: list[Process] = []
-        self.opened = ExitStack()
+        self.servers, self.opened = [], ExitStack()
 
     @classmethod
     @contextmanager
-    def running(
-        cls,
-        directory: Path,
-        *,
-        layer="core.RedisChannelLayer",
-        redis="redis://127.0.0.1:6379/0",
-        servers=(UVICORN, DAPHNE),
-        **environ,
-    ):
+    def running(cls, directory, *, layer="core.RedisChannelLayer", redis=REDIS, servers=(UVICORN, DAPHNE), **environ):
         site = cls(
             {
                 "DJANGO_SETTINGS_MODULE": "tests.live.settings",

@@ -1,9 +1,8 @@
 """Policies made of functions, an application that accepts, users who ask them, and a backend of permissions."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import BaseBackend
@@ -14,12 +13,7 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import Policy
 
-from .clients import knock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .clients import Answer
+from .clients import Answer, knock
 
 User = get_user_model()
 anonymous = AnonymousUser()

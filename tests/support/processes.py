@@ -1,7 +1,5 @@
 """Child processes of tests: Python code, and servers, read by their logs and ended by their ids."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -9,17 +7,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from .clients import GUARD
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
 ROOT = Path(__file__).parents[2]
+#: Settings of servers: one line a record and its traceback.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+}
 #: The environment of the tests without their settings.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
 

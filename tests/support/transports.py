@@ -4,11 +4,10 @@
 transport is made for each request, as Django's handlers read the settings once.
 """
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, iscoroutinefunction, markcoroutinefunction
 from channels.routing import ProtocolTypeRouter
@@ -22,9 +21,6 @@ from channels_wsdeny import DenyMiddlewareStack
 from . import case_site
 from .clients import GUARD, Answer, answer_of, fetch, http_scope, knock
 from .wrappers import AppWrapper as Wrapper
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Middleware:

@@ -2,6 +2,8 @@
 
 import os
 
+from tests.support.processes import LOGGING  # noqa: F401 - it is a setting
+
 SECRET_KEY = "not a secret"
 DEBUG = True
 ALLOWED_HOSTS = ["*"]
@@ -13,11 +15,5 @@ WSGI_APPLICATION = None
 USE_TZ = True
 NAME = os.environ.get("TESTS_DAPHNE_DATABASE", ":memory:")
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": NAME, "TEST": {"NAME": NAME}}}
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}
 
 urlpatterns: list[object] = []
