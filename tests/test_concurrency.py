@@ -314,9 +314,6 @@ def test_a_process(code, output):
     assert "Fatal" not in errors
 
 
-# The pool by itself.
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """The clock of the pool, which the test sets."""

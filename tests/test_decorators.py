@@ -47,9 +47,6 @@ async def assert_guarded(app, expected=GUARDED):
         assert await statuses(site(app)) == expected, name
 
 
-# Consumers and applications.
-
-
 class Shut:
     def websocket_connect(self, message):
         raise AssertionError("This should not have run.")
@@ -146,9 +143,6 @@ def test_a_decorated_application_keeps_its_name_and_attributes():
     assert "IsAuthenticated()" in repr(guarded)
     with pytest.raises(AttributeError):
         guarded.nothing  # noqa: B018 - reading it is what raises
-
-
-# Subclasses of consumers.
 
 
 async def own_call(self, scope, receive, send):
@@ -346,9 +340,6 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
     view = page.as_view(http_method_names=["get"])
     assert (view.view_class, view.csrf_exempt, view.__doc__) == (page, True, "Says hello.")
     assert view.view_initkwargs == {"http_method_names": ["get"]}
-
-
-# What cannot be decorated.
 
 
 @pytest.mark.parametrize(

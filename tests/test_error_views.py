@@ -13,7 +13,7 @@ from channels_wsdeny.decorators import login_required, require
 from channels_wsdeny.policies import DenyAll
 from tests.support.policies import raising
 from tests.support.site import BROWSER, OUTSIDE, Site, hello, page, tell
-from tests.support.transports import DJANGO, Middleware
+from tests.support.transports import DJANGO, middleware_with
 
 pytestmark = pytest.mark.django_db
 
@@ -112,19 +112,13 @@ def test_a_browser_gets_the_pages_of_the_site(one, templates):
     assert (answer.status, kind_of(answer)) == (500, "text/html")
 
 
-class Raises(Middleware):
-    def come(self, request):
-        raise LookupError
+def fail(self, *arguments):
+    raise LookupError
 
 
-class RaisesOnTheWayOut(Middleware):
-    def go(self, request, response):
-        raise LookupError
-
-
-class RaisesBeforeTheView(Middleware):
-    def process_view(self, request, view, args, kwargs):
-        raise LookupError
+Raises, RaisesOnTheWayOut, RaisesBeforeTheView = (
+    middleware_with(**{name: fail}) for name in ("come", "go", "process_view")
+)
 
 
 def test_exception_hooks_are_asked_once_about_inner_middleware_and_unrouted_paths(site, hooks, ran):
@@ -138,6 +132,9 @@ def test_exception_hooks_are_asked_once_about_inner_middleware_and_unrouted_path
     assert ran == ["Http404", "Resolver404"]
 
 
+Denies = middleware_with(come=lambda self, request: raising(lambda: Deny(410))(request))
+
+
 def test_a_deny_of_inner_middleware_answers_and_one_of_a_hook_too(one, hooks):
     @hooks.on_exception(LookupError)
     def explain(request, error):
@@ -147,11 +144,6 @@ def test_a_deny_of_inner_middleware_answers_and_one_of_a_hook_too(one, hooks):
     assert one.ask().code == "conflict"
     one.serve(hello, hooks=hooks, inside=[f"{__name__}.Denies"], handlers=OURS)
     assert one.ask().code == "gone"
-
-
-class Denies(Middleware):
-    def come(self, request):
-        raise Deny(410)
 
 
 def test_response_hooks_and_outer_middleware_see_the_problem(one, hooks):
@@ -224,14 +216,14 @@ def test_a_view_may_name_a_log_in_page_of_its_own(one):
     assert one.serve(login_required(view)).browse().headers["location"] == "/other/?next=/"
 
 
-class AnswersErrors(Middleware):
-    def go(self, request, response):
-        return HttpResponse("mine", status=500) if response.status_code == 500 else response
+def mine(status):
+    return HttpResponse("mine", status=status)
 
 
-class TakesErrors(Middleware):
-    def process_exception(self, request, error):
-        return HttpResponse("mine", status=500)
+AnswersErrors = middleware_with(
+    go=lambda self, request, response: mine(500) if response.status_code == 500 else response
+)
+TakesErrors = middleware_with(process_exception=lambda self, request, error: mine(500))
 
 
 def test_an_error_of_another_class_than_its_page_does_not_change_the_status(rf):
@@ -240,7 +232,7 @@ def test_an_error_of_another_class_than_its_page_does_not_change_the_status(rf):
 
 
 def test_what_views_and_middleware_answer_by_themselves_stays(one):
-    returned = path("<int:status>/", lambda request, status: HttpResponse("mine", status=status))
+    returned = path("<int:status>/", lambda request, status: mine(status))
     rendered = path("page/", lambda request: page("mine"))
     one.serve(returned, rendered, handlers=OURS)
     assert {one.ask(f"/{url}/").body for url in (400, 401, 403, 404, 418, 500, 503, "page")} == {b"mine"}

@@ -81,8 +81,6 @@ def test_the_kinds_of_exceptions_are_those_that_callers_expect():
     assert issubclass(HookError, TypeError)
 
 
-# Statuses
-
 REGISTERED = [status.value for status in HTTPStatus if status.value >= 300]
 CODES = {
     302: "found",

@@ -74,9 +74,6 @@ def sent(heard):
     return [(kwargs["signal"], kwargs["response"].status_code) for kwargs in heard]
 
 
-# What is sent.
-
-
 async def test_one_signal_is_sent_for_each_handshake(heard, headers_of):
     for case in CASES:
         heard.clear()
@@ -182,9 +179,6 @@ async def test_a_receiver_of_one_sender_gets_no_signal_of_another(ran):
     assert ran == ["/room/"]
 
 
-# Receivers.
-
-
 async def test_receivers_run_on_the_loop_or_in_a_thread_that_no_socket_waits_for_and_may_query(ran):
     async def hear(**kwargs):
         ran.append(threading.current_thread())
@@ -244,9 +238,6 @@ async def test_receivers_may_come_and_go_during_a_handshake(failures, ran):
     await knock(DenyMiddlewareStack(require(Check(lambda r: listeners.append(Listener(ran)) or False))(accept)), "/")
     assert len(ran) == 2
     listeners.clear()
-
-
-# What receivers cannot do.
 
 
 def raising(make, *, is_async=False):
@@ -381,9 +372,6 @@ async def test_an_application_ends_when_its_receivers_have_run(ran):
     with connected(lambda **kwargs: time.sleep(0.02) or ran.append("blocking"), hear):
         await knock(LOCKED, "/")
     assert sorted(ran) == ["asynchronous", "blocking"]
-
-
-# Clients that leave, and what is left.
 
 
 async def wait(scope, receive, send):

@@ -133,9 +133,6 @@ def test_wrong_arguments_are_refused(make):
         make()
 
 
-# A stack behind a wrapper, or entered as a stream of an accepted socket
-
-
 Guarded = login_required(type("Guarded", (Consumer,), {}))
 Open = public(type("Open", (Consumer,), {}))
 

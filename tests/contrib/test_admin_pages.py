@@ -99,9 +99,6 @@ def keys(response):
     return [unescape(key) for key in re.findall(r'name="_selected_action" value="(.*?)"', response.content.decode())]
 
 
-# Permissions
-
-
 def test_there_is_a_permission_for_each_page_and_one_to_close():
     found = Permission.objects.filter(content_type__app_label="channels_wsdeny_admin")
     assert {permission.codename for permission in found} == {*VIEW, "close_opensocket"}
@@ -145,9 +142,6 @@ def test_what_is_not_open_is_not_closed(client_with, page):
     assert client_with(None).post(url(page), {"_selected_action": "", "post": "yes"}).status_code == 403
 
 
-# Routes
-
-
 def test_the_routes_are_those_of_the_command(client_with, capsys):
     response = client_with("view_route").get(url("route"))
     call_command("wsdeny", "routes")
@@ -175,9 +169,6 @@ def test_a_site_whose_modules_fail_is_told(client_with, settings):
     settings.ASGI_APPLICATION = "tests.nowhere.application"
     response = client_with("view_route").get(url("route"))
     assert (rows(response), notes(response)) == ([], ["The routes cannot be read: ModuleNotFoundError"])
-
-
-# Open sockets
 
 
 @login_required
@@ -271,9 +262,6 @@ class Away:
     group_send = group_add = new_channel = receive = fail
 
 
-# The action of the admin of users
-
-
 def act(rf, users):
     """The messages that the admin shows once the action was run on these users."""
     request = rf.post("/")
@@ -300,9 +288,6 @@ def test_the_action_tells_of_a_layer_that_is_away(users, rf, monkeypatch):
 
 def test_those_who_may_change_users_may_run_the_action():
     assert actions.close_sockets.allowed_permissions == ["change"]
-
-
-# Recent denials
 
 
 @pytest.fixture

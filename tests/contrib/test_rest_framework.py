@@ -100,8 +100,6 @@ class Named(permissions.BasePermission):
         return obj == request.user.username
 
 
-# The answers are those of an API view.
-
 CHOICES = {
     "nothing": {},
     "authenticated": {"permissions": [permissions.IsAuthenticated]},
@@ -205,9 +203,6 @@ async def test_the_log_has_the_code_of_rest_framework(caplog):
     (record,) = [record for record in caplog.records if record.name == "channels_wsdeny"]
     assert (record.status, record.code, record.user) == (401, "bad_token", None)
     assert record.policy == "RestFramework(authentication=[Token])"
-
-
-# Which views can be asked.
 
 
 class Rooms(viewsets.ViewSet):
@@ -345,8 +340,6 @@ async def test_it_guards_applications_over_http():
     assert (await fetch(app, "/", headers=token("alice"))).body == b"alice"
 
 
-# The user.
-
 TOKEN = {"authentication": [Token]}
 
 
@@ -443,9 +436,6 @@ async def test_a_user_who_is_not_exactly_authenticated_is_anonymous():
     assert (await ask(RestFramework(permissions=[permissions.IsAuthenticated]), Custom())).status == 401
 
 
-# Objects.
-
-
 def of_url(request):
     name = request.resolver_match.kwargs["name"]
     if name == "nowhere":
@@ -499,9 +489,6 @@ async def test_the_object_is_resolved_once_for_all_policies_with_its_resolver(se
     policy = HasPermission("site.alice", obj=resolve) & RestFramework(permissions=[Named], obj=resolve)
     assert (await ask(policy, alice)).status == 101
     assert len(calls) == 1
-
-
-# Throttles.
 
 
 class Two(throttling.UserRateThrottle):

@@ -473,9 +473,6 @@ async def test_sessions_and_groups_are_looked_up_for_the_tenant_of_a_socket(worl
     await alice.stays()
 
 
-# A user whom a Django middleware has set
-
-
 def verify(request):
     """As django-otp: the user, with something that is not in the database."""
     user = request.user
@@ -597,9 +594,6 @@ async def test_who_acts_as_another_does_so_as_long_as_a_middleware_lets_him(worl
     assert await socket.opened.ask_again() is None
     await change(update(is_staff=False))
     assert (await opened.close())[0] == 4401
-
-
-# A user that does not come from the session
 
 
 async def test_a_session_of_a_wrapper_without_a_cookie_is_read_anew(world, sessions, change):

@@ -56,9 +56,6 @@ def backends(settings):
     return use
 
 
-# Who is allowed.
-
-
 class NamedAlice(UserPolicy):
     status = 418
 
@@ -93,9 +90,6 @@ def test_an_active_user_in_one_of_several_groups_is_allowed(users):
         assert [status_of(policy, user) for user in asked] == [401, 101, 403]
     users["alice"].is_active = False
     assert status_of(InGroup("ops"), users["alice"]) == 403
-
-
-# Exactly True allows, wherever the site is asked.
 
 
 class Liar:
@@ -241,9 +235,6 @@ async def test_an_override_of_allows_is_asked_by_a_check_that_asks_on():
     assert [await status(IsBoss(), user) for user in (alice, boss)] == [403, 101]
 
 
-# Permissions.
-
-
 def test_permissions_are_asked_of_every_backend(users, settings, backends):
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", f"{ByName.__module__}.ByName"]
     users["alice"].user_permissions.add(Permission.objects.get(codename="add_user"))
@@ -267,9 +258,6 @@ async def test_backends_are_asked_about_anonymous_users_only_by_anonymous_true(b
     assert await status(HasPermission("site.anonymous", anonymous=True)) == 101
     other = HasPermission("site.other", anonymous=True)
     assert [await status(other), await status(other, alice)] == [401, 403]
-
-
-# Objects.
 
 
 class Resolver:
@@ -349,9 +337,6 @@ async def test_without_a_resolver_there_is_no_object():
     seen = []
     app = found_by(AsyncWebsocketConsumer, require(IsAuthenticated()), seen)
     assert ((await knock(app, "/", user=alice)).status, seen) == (101, [None])
-
-
-# Arguments and settings.
 
 
 def allow(self, argument):

@@ -87,9 +87,6 @@ def request_of(user=anonymous, **scope):
     return HandshakeRequest(websocket_scope("/", user=user, **scope))
 
 
-# How many
-
-
 async def test_of_handshakes_that_come_at_once_as_many_are_allowed_as_the_rate_says(counts):
     app = guarded(Throttle("20/day"), accept)
     answers = await asyncio.gather(*(knock(app, "/", user=alice) for _ in range(100)))
@@ -206,9 +203,6 @@ print(MaxConnections(1).check(request_of(alice)) is True, len(throttling._slots.
     assert process.communicate()[0] == "{}\nFalse 1\n"
 
 
-# The denial, and windows
-
-
 async def test_a_denial_says_when_to_come_again():
     throttled = [await ask(Throttle("1/day"), alice) for _ in range(2)][1]
     seconds = int(throttled.header("retry-after"))
@@ -253,8 +247,6 @@ async def test_a_clock_that_is_set_back_finds_its_earlier_count(clock):
     clock.seconds -= 45
     assert await statuses(app, 1, user=alice) == [429]
 
-
-# Whom and what for
 
 V6, ONES = "2001:db8:0:1:", ("1", 1)
 #: Two handshakes: the throttle's arguments, what differs, and whether they share one count.
@@ -357,9 +349,6 @@ def test_no_key_of_the_cache_has_what_a_client_has_sent(settings):
         assert not {"a b", "ccc", "d e"} & {key[at : at + 3] for at in range(len(key))}
 
 
-# Once
-
-
 async def test_one_handshake_counts_once_whatever_asks_again():
     policy, same = Throttle("2/day", key="ip"), Throttle("2/day", key="ip")
     inner = With(require(same & IsAuthenticated())(accept), user=boss)
@@ -414,9 +403,6 @@ def test_both_say_that_they_are_asked_once_and_whether_they_need_a_user():
         policies = [policy(one, key="ip"), policy(one), policy(one, key=str)]
         assert [(policy.once, policy.needs_user) for policy in policies] == [(True, False), (True, True), (True, True)]
     assert (Policy.once, Policy.needs_user) == (False, True)
-
-
-# How connections end
 
 
 async def _leave(app):
@@ -523,9 +509,6 @@ def test_a_limit_of_connections_on_a_view_is_an_error_and_a_throttle_counts(site
     pages = [site.ask(f"/throttled/{slug}/") for slug in "abc"]
     assert [page.status for page in pages] == [200, 200, 429]
     assert pages[-1].problem["retry"] == int(pages[-1].headers["retry-after"])
-
-
-# Slots over time
 
 
 @pytest.fixture
@@ -644,9 +627,6 @@ async def test_a_cache_that_is_down_is_logged_once_and_asked_again(settings, cap
     assert [type(error) for error in errors(caplog)] == [ConnectionError]
 
 
-# Outages, and caches that cannot count
-
-
 @pytest.mark.parametrize(("policy", "one"), BOTH)
 async def test_while_the_cache_is_down_all_are_denied_unless_they_are_to_be_allowed(policy, one, settings, caplog):
     settings.CACHES = cache_settings("redis", "redis://127.0.0.1:1")
@@ -694,9 +674,6 @@ async def test_each_takes_few_commands_of_the_cache(settings):
     await socket.connect()
     assert await commands(app) == ["add", "get_many"]
     await socket.leave()
-
-
-# Arguments
 
 
 @pytest.mark.parametrize(

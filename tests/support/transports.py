@@ -49,6 +49,11 @@ class Middleware:
         return response
 
 
+def middleware_with(**methods: Any) -> type[Middleware]:
+    """A class of middleware with these methods."""
+    return type("Own", (Middleware,), methods)
+
+
 class SyncOnly(Middleware):
     async_capable = False
 

@@ -200,8 +200,6 @@ async def test_a_member_who_is_removed_loses_the_socket_and_others_keep_theirs(r
     assert (await other.receive_json_from())["type"] == "left"
 
 
-# The hooks: every answer carries its request's id, and how long it took.
-
 HOST = (b"host", b"testserver")
 ANSWERS = {
     "an accepted socket": (knock, "/ws/status/", 101),
