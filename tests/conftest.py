@@ -68,7 +68,10 @@ def _nothing_of_other_tests(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _own_receivers(request):
-    """Importing `contrib.otel` or the test project connects receivers; only the tests that are about them keep them."""
+    """Importing `contrib.otel` or the test project connects receivers; only the tests that are about them keep them.
+
+    So do those of the pages of `contrib.admin` with the filter that notes denials.
+    """
     handshakes = sys.modules.get("testproject.chat.handshakes")
     if handshakes is not None:
         for signal in (signals.handshake_accepted, signals.handshake_denied, signals.socket_revoked):
@@ -81,11 +84,6 @@ def _own_receivers(request):
             signal.disconnect(otel.count_handshake)
             if hasattr(request.module, "otel") or request.module.__name__.endswith("test_otel"):
                 signal.connect(otel.count_handshake)
-
-
-@pytest.fixture(autouse=True)
-def _no_notes(request):
-    """The test project has the pages of `contrib.admin`; only the tests that are about them note denials."""
     if not request.module.__name__.endswith("test_admin_pages"):
         log.logger.removeFilter(denials.note)
 

@@ -13,7 +13,7 @@ from asgiref.local import Local
 from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone, translation
 
-from channels_wsdeny import DenyMiddlewareStack, concurrency
+from channels_wsdeny import concurrency
 from channels_wsdeny.concurrency import ThreadPool, get_pool, run_coroutine, run_in_background, run_in_threadpool
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock
@@ -185,10 +185,6 @@ async def test_those_who_wait_for_a_full_pool_are_unavailable_in_time_and_not_as
     await until(lambda: gate.left == 2)
     await run_in_threadpool(lambda: None)
     assert asked == []
-
-
-async def test_a_full_pool_is_not_needed_for_anonymous_clients(full):
-    assert (await knock(DenyMiddlewareStack(accept), "/")).status == 401
 
 
 @pytest.mark.parametrize("then", [allows, lambda request: 1 / 0, lambda request: asyncio.sleep(0)])

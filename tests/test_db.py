@@ -19,7 +19,7 @@ from channels_wsdeny.db import get_cache
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, knock
-from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.policies import AsyncCheck, Check, accept, change_session
 from tests.support.processes import run_python
 
 HAS_SQLITE = connection.vendor == "sqlite"
@@ -102,16 +102,12 @@ def test_the_tests_connection_is_shared_for_the_handshake_alone_and_stays_open(s
 
 @in_memory
 def test_handshakes_at_the_same_time_do_not_mix_users_and_sessions(users, headers_of):
-    async def change(scope, receive, send):
-        scope["session"]["color"] = "red"
-        await accept(scope, receive, send)
-
     def is_right(request):
         return request.user.get_username() == request.headers["x-name"]
 
     async def all_at_once():
         named = [[*headers_of(name), (b"x-name", name.encode())] for name in users]
-        known, new = site(Check(is_right)), site(Check(lambda request: True), change)
+        known, new = site(Check(is_right)), site(Check(lambda request: True), change_session)
         many = [knock(known, "/", headers=headers) for _ in range(50) for headers in named]
         return await asyncio.gather(*many), await asyncio.gather(*(knock(new, "/") for _ in range(50)))
 
@@ -401,15 +397,11 @@ def test_a_session_of_a_cache_that_cannot_be_reached_is_unavailable_and_not_repl
     backend = "django.core.cache.backends.redis.RedisCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1"}}
 
-    async def change(scope, receive, send):
-        scope["session"]["color"] = "red"
-        await accept(scope, receive, send)
-
     for policy, app in (
         (IsAuthenticated(), accept),
         (~IsAuthenticated(), accept),
         (AsyncCheck(lambda request: request.session.aget("color")), accept),
-        (Check(lambda request: True), change),
+        (Check(lambda request: True), change_session),
     ):
         answer = async_to_sync(knock)(site(policy, app), "/", headers=cookie_header(sessionid="a" * 32))
         assert (answer.status, answer.header("set-cookie")) == (503, None)

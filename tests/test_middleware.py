@@ -33,7 +33,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import HOST, made
 from tests.support.policies import AsyncCheck, Check, raising
-from tests.support.site import OUTSIDE, VIEWS, Site, hello, hello_async, noting, page, tell
+from tests.support.site import OUTSIDE, SITE_CACHE, VIEWS, Site, hello, hello_async, noting, page, tell
 from tests.support.threads import until
 from tests.support.transports import DJANGO, Middleware, SyncOnly, Wrapper, middleware_with
 
@@ -399,12 +399,6 @@ def cached(settings):
     cache.clear()
 
 
-SITE_CACHE = {
-    "outside": ["django.middleware.cache.UpdateCacheMiddleware", *OUTSIDE],
-    "inside": ["django.middleware.cache.FetchFromCacheMiddleware"],
-}
-
-
 @pytest.mark.usefixtures("cached")
 def test_a_cached_page_is_not_served_past_a_policy(locked):
     by_name = Check(lambda request: FROM_OFFICE.check(request) and request.resolver_match.kwargs["name"] == "x")
@@ -422,8 +416,8 @@ def test_a_cached_page_is_not_served_past_a_policy(locked):
 @pytest.mark.usefixtures("cached")
 def test_a_cached_view_keeps_what_its_own_hooks_made_of_it_and_no_denial_is_cached(one, hooks):
     hooks.on_response(tell("X-Own", lambda request, response: "1"))
-    one.serve(cache_page(60)(with_hooks(hooks)(lambda request: page("hello"))))
-    assert [one.ask().headers.get("x-own") for _ in range(2)] == ["1", "1"]
+    one.serve(path("own/", cache_page(60)(with_hooks(hooks)(lambda request: page("hello")))))
+    assert [one.ask("/own/").headers.get("x-own") for _ in range(2)] == ["1", "1"]
     answers = iter([False, True])
     one.serve(require(Check(lambda request: next(answers)))(hello), **SITE_CACHE)
     assert [one.ask().status, one.ask().status] == [403, 200]
@@ -505,32 +499,19 @@ def quiet():
     logging.disable(logging.NOTSET)
 
 
-def busy_urls():
-    own = made("exception", lambda request, error: HttpResponse("taken", status=418), types=(KeyError,))
-    views = [
-        hello,
-        hello_async,
-        raising(ZeroDivisionError),
-        raising(Lost),
-        with_hooks(own)(raising(KeyError)),
-        public(raising(lambda: Deny(409))),
-        require(DenyAll())(hello),
-        lambda request: page("hello"),
-    ]
-    return [path(f"{index}/", view) for index, view in enumerate(views)]
-
-
 @pytest.mark.usefixtures("quiet")
 def test_nothing_of_a_request_is_kept_alive(one, hooks):
-    alive = []
+    alive, shared = [], Deny(409)
+    own = made("exception", lambda request, error: HttpResponse("taken", status=418), types=(KeyError,))
+    views = [hello, hello_async, raising(ZeroDivisionError), raising(Lost), require(DenyAll())(hello)]
+    views += [with_hooks(own)(raising(KeyError)), public(raising(lambda: Deny(409))), lambda request: page("hello")]
 
     @hooks.on_request
     def begin(request):
         request.ctx.token = type("Token", (), {})()
         alive.append(weakref.ref(request.ctx.token))
 
-    shared = Deny(409)
-    urls = busy_urls()
+    urls = [path(f"{index}/", view) for index, view in enumerate(views)]
     one.serve(*urls, path("shared/", raising(lambda: shared)), hooks=hooks)
     for url in [f"/{index}/" for index in range(len(urls) + 1)] + ["/shared/"] * 2:
         one.ask(url)

@@ -4,6 +4,7 @@ import configparser
 import gettext
 import re
 import tomllib
+from fnmatch import fnmatch
 from io import BytesIO
 from pathlib import Path
 
@@ -161,3 +162,12 @@ def test_every_text_is_translated_here_or_by_django():
         known |= gettext.GNUTranslations(catalog)._catalog.keys()
     assert len(texts) > 30
     assert texts - known == set()
+
+
+def test_every_file_of_the_package_is_shipped():
+    package = ROOT / "channels_wsdeny"
+    shipped = PROJECT["tool"]["setuptools"]["package-data"]["channels_wsdeny"]
+    files = [file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()]
+    others = [name for name in files if not name.endswith((".py", ".pyc"))]
+    assert [name for name in others if not any(fnmatch(name, pattern) for pattern in shipped)] == []
+    assert "contrib/admin/templates/channels_wsdeny/admin/report.html" in others

@@ -26,6 +26,7 @@ from tests.support import scripted
 from tests.support.case_site import application
 from tests.support.cases import CASES
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.sockets import CONNECT, Server, consumer, disconnect, open_to_all
 from tests.support.threads import until
@@ -85,18 +86,13 @@ async def raises(scope, receive, send):
     raise ZeroDivisionError
 
 
-def hooked(app):
-    hooks = Hooks()
-    hooks.on_response(lambda request, response: HttpResponse(status=409))
-    return DenyMiddlewareStack(public(app), hooks=hooks)
-
-
+DENYING = made("response", lambda request, response: HttpResponse(status=409))
 #: Sites, the options of the scope, and the status that is sent with the signal.
 ANSWERS = {
     "the application raises": (open_to_all(raises), {}, 500),
     "it closes": (open_to_all(scripted.Script(scripted.close(code=4404))), {}, 404),
     "it answers": (open_to_all(scripted.Script(scripted.start(418), scripted.body(b"teapot"))), {}, 418),
-    "a hook denies": (hooked(accept), {}, 409),
+    "a hook denies": (DenyMiddlewareStack(public(accept), hooks=DENYING), {}, 409),
     "nested stacks": (open_to_all(Wrapper(open_to_all(public(consumer()).as_asgi()))), {}, 101),
     "no stack": (login_required(consumer()).as_asgi(), {}, 401),
     "a close": (DenyMiddlewareStack(accept, deny_with="close", default_policy=IsAuthenticated()), {}, 401),

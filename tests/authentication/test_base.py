@@ -26,7 +26,7 @@ from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import login_required, permission_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
 from tests.support.clients import fetch, knock
-from tests.support.site import OUTSIDE, Site, hello, hello_async
+from tests.support.site import SITE_CACHE, Site, hello, hello_async
 from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db
@@ -181,13 +181,9 @@ async def test_wrong_credentials_deny_at_any_endpoint_before_its_policy(
         assert b"secret" not in answer.body
 
 
-class Key(HttpBearer):
-    def authenticate(self, request, token):
-        return None
-
-
 async def test_a_class_of_ninja_challenges_by_its_scheme():
-    app = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[Key()])
+    key = type("Key", (HttpBearer,), {"authenticate": lambda self, request, token: None})
+    app = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[key()])
     assert (await ask(app)).header("www-authenticate") == "Bearer"
 
 
@@ -333,13 +329,6 @@ def test_a_class_that_looks_at_the_user_of_a_view_finds_that_of_the_session(auth
     assert site.log_in(users["alice"]).ask().status == 200
 
 
-#: Where Django's cache of a whole site has its middleware: around all, and inside all.
-CACHED = {
-    "outside": ["django.middleware.cache.UpdateCacheMiddleware", *OUTSIDE],
-    "inside": ["django.middleware.cache.FetchFromCacheMiddleware"],
-}
-
-
 def greet(request):
     return HttpResponse(f"hello {request.user.username}")
 
@@ -363,7 +352,7 @@ async def greet_async(request):
 )
 def test_what_a_credential_opens_is_not_cached_for_others(view, mirror, users, site):
     cache.clear()
-    site.serve(view, mirror=mirror, AUTHENTICATION=[Named(users)], **CACHED)
+    site.serve(view, mirror=mirror, AUTHENTICATION=[Named(users)], **SITE_CACHE)
     answer = site.ask(x_name="alice")
     assert (answer.body, answer.headers["cache-control"]) == (b"hello alice", "private")
     assert b"alice" not in site.ask().body
@@ -376,17 +365,12 @@ def test_a_view_says_itself_what_caches_do_with_what_a_credential_opens(control,
     assert site.ask(x_name="alice").headers["cache-control"] == control
 
 
-def test_what_anonymous_clients_get_is_not_private(users, site):
+def test_what_anonymous_clients_get_is_not_private_and_what_a_session_opens_is_left_to_django(users, site):
     site.serve(require(RestFramework(authentication=[DRFNamed]))(greet), AUTHENTICATION=[Named(users)])
     assert "cache-control" not in site.ask().headers
-
-
-@pytest.mark.parametrize("name", ["alice", None])
-def test_what_a_session_opens_is_left_to_the_middleware_of_django(name, users, site):
     site.serve(greet, AUTHENTICATION=[SessionAuthentication(), Named(users)])
-    if name is not None:
-        site.log_in(users[name])
     assert "cache-control" not in site.ask().headers
+    assert "cache-control" not in site.log_in(users["alice"]).ask().headers
 
 
 def looking(get_response):

@@ -2,9 +2,7 @@
 
 import logging
 import re
-import tomllib
 from concurrent.futures import Future
-from fnmatch import fnmatch
 from html import unescape
 
 import pytest
@@ -31,7 +29,7 @@ from testproject.asgi import application
 from tests.support.clients import knock
 from tests.support.opened import Opened
 from tests.support.policies import accept
-from tests.support.processes import ROOT, run_python
+from tests.support.processes import run_python
 
 pytestmark = pytest.mark.django_db
 
@@ -171,11 +169,7 @@ def test_a_site_whose_modules_fail_is_told(client_with, settings):
     assert (rows(response), notes(response)) == ([], ["The routes cannot be read: ModuleNotFoundError"])
 
 
-@login_required
-async def room(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
+room = login_required(accept)
 
 
 @pytest.fixture
@@ -482,14 +476,3 @@ print(f"boss@example.com ({user.pk})" in content, "of a token&#x27;s user" in co
 def test_another_admin_site_another_user_model_and_another_direction():
     out, errors = run_python(OTHER)
     assert out.split("\n") == ["200 True True"] * 3 + ["True True"], errors
-
-
-def test_every_file_of_the_package_is_shipped():
-    package = ROOT / "channels_wsdeny"
-    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "channels_wsdeny"
-    ]
-    files = [file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()]
-    others = [name for name in files if not name.endswith((".py", ".pyc"))]
-    assert [name for name in others if not any(fnmatch(name, pattern) for pattern in shipped)] == []
-    assert "contrib/admin/templates/channels_wsdeny/admin/report.html" in others

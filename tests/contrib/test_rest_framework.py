@@ -31,7 +31,7 @@ from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.inspection.protections import protections_of_endpoint
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated, IsStaff
 from tests.support.clients import fetch, knock
-from tests.support.policies import USERS, ByName, Check, User, alice, anonymous, ask, boss
+from tests.support.policies import USERS, ByName, Check, User, alice, anonymous, ask, boss, raising
 from tests.support.site import hello, hello_async
 
 pytestmark = pytest.mark.django_db
@@ -135,13 +135,6 @@ async def test_a_denial_has_the_status_body_and_challenge_of_an_api_view(chosen,
     assert answer.header("allow") is None
 
 
-class Raises(permissions.BasePermission):
-    error: Exception
-
-    def has_permission(self, request, view):
-        raise self.error
-
-
 RAISED = {
     "not found": (Http404(), 404, {"detail": "Not found."}),
     "denied": (PermissionDenied(), 403, {"detail": "You do not have permission to perform this action."}),
@@ -154,7 +147,8 @@ RAISED = {
 
 @pytest.mark.parametrize(("error", "status", "body"), RAISED.values(), ids=RAISED)
 async def test_what_a_permission_raises_is_answered_by_the_exception_handler_or_by_the_package(error, status, body):
-    answer = await ask(RestFramework(permissions=[type("Mine", (Raises,), {"error": error})]), alice)
+    fails = type("Fails", (permissions.BasePermission,), {"has_permission": lambda *_: raising(lambda: error)(None)})
+    answer = await ask(RestFramework(permissions=[fails]), alice)
     assert answer.status == status
     assert (json.loads(answer.body) if body else answer.problem["status"]) == (body or status)
 
@@ -184,17 +178,11 @@ async def test_a_handshake_is_not_denied_for_its_accept_and_gets_no_browsable_pa
     assert (answer.status, answer.header("content-type")) == (401, "application/json")
 
 
-class Translated(permissions.BasePermission):
-    message = gettext_lazy("This field is required.")
-
-    def has_permission(self, request, view):
-        return False
-
-
 async def test_a_denial_is_in_the_language_of_the_client(settings):
     settings.MIDDLEWARE = ["django.middleware.locale.LocaleMiddleware"]
-    headers = [(b"accept-language", b"de")]
-    answer = await ask(RestFramework(permissions=[Translated]), alice, headers=headers)
+    own = {"message": gettext_lazy("This field is required."), "has_permission": lambda *_: False}
+    policy = RestFramework(permissions=[type("Translated", (permissions.BasePermission,), own)])
+    answer = await ask(policy, alice, headers=[(b"accept-language", b"de")])
     assert json.loads(answer.body) == {"detail": "Dieses Feld ist zwingend erforderlich."}
 
 

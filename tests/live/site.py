@@ -48,13 +48,6 @@ async def wait_for_file(request):
     return True
 
 
-class Hanging(Echo):
-    """Never returns from its disconnect()."""
-
-    async def disconnect(self, code):
-        await asyncio.Event().wait()
-
-
 class SyncHanging(SyncEcho):
     """Returns from its disconnect() once the test is over."""
 
@@ -70,7 +63,6 @@ sockets = {
     "editors": permission_required("auth.change_user")(type("Editors", (Echo,), {})).as_asgi(),
     "public": public(type("Public", (Echo,), {})).as_asgi(),
     "raw": raw,
-    "hanging": login_required(Hanging).as_asgi(),
     "sync-hanging": login_required(SyncHanging).as_asgi(),
     "waiting": require(AsyncCheck(wait_for_file))(type("Waiting", (Echo,), {})).as_asgi(),
 }

@@ -185,6 +185,7 @@ async def test_an_application_that_hangs_is_cancelled_and_the_log_names_it(hangi
         await opened.end()
     assert "Hanging" in caplog.text
     assert "did not end within" in caplog.text
+    assert registry.sockets() == []
 
 
 async def test_a_client_that_does_not_read_cannot_keep_its_socket(codes):

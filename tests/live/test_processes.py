@@ -52,16 +52,6 @@ def test_a_permission_that_the_admin_takes_from_a_group_closes_the_sockets_that_
     assert all(map(is_open, others))
 
 
-def test_a_consumer_that_hangs_in_its_disconnect_is_ended(site):
-    anna = Client(site, "anna")
-    sockets, logs = open_all(anna, "hanging"), [server.log_from_here() for server in site.servers]
-    anna.do("logout")
-    assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
-    for server, log in zip(site.servers, logs, strict=True):
-        server.wait_for("did not end within 5.0 s", log)
-    assert json.loads(site.manage("wsdeny", "sockets", "--json")) == []
-
-
 def test_a_synchronous_consumer_that_hangs_in_its_disconnect_keeps_no_connection_open(site):
     """Its thread cannot be ended, and it is the one in which Channels calls all consumers."""
     anna, berta = Client(site, "anna"), Client(site, "berta")

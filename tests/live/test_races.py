@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,14 +17,9 @@ from tests.support.sockets import Server, disconnect, no_task_left
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 
 
-class Person:
+def person(pk):
     """A user that is no model."""
-
-    is_authenticated = is_active = True
-    is_anonymous = False
-
-    def __init__(self, pk):
-        self.pk = pk
+    return SimpleNamespace(pk=pk, is_authenticated=True, is_active=True, is_anonymous=False)
 
 
 class Allowed(Policy):
@@ -61,7 +57,7 @@ async def test_no_socket_survives_a_revocation_whenever_it_comes(seed, monkeypat
     async def connect(pk, server):
         await turns(4)
         began.add(pk)
-        await application(websocket_scope("/", user=Person(pk)), server.receive, server.send)
+        await application(websocket_scope("/", user=person(pk)), server.receive, server.send)
 
     async def end(pk):
         await turns(12)

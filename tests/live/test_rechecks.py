@@ -408,10 +408,8 @@ class Tenancy(MiddlewareMixin):
             connection.tenant = "blue"
 
 
-class TenancyAround(SyncOnly):
-    """The same, in a thread of its own until the accept."""
-
-    come = Tenancy.process_request
+#: The same, in a thread of its own until the accept.
+TenancyAround = type("TenancyAround", (SyncOnly,), {"come": Tenancy.process_request})
 
 
 @pytest.mark.parametrize("middleware", [Tenancy, TenancyAround])
@@ -490,12 +488,8 @@ class SplitVerifier(MiddlewareMixin):
         verify(request)
 
 
-class Verifier(SyncOnly):
-    come = staticmethod(verify)
-
-
-class AsyncVerifier(AsyncOnly):
-    come = staticmethod(verify)
+Verifier = type("Verifier", (SyncOnly,), {"come": staticmethod(verify)})
+AsyncVerifier = type("AsyncVerifier", (AsyncOnly,), {"come": staticmethod(verify)})
 
 
 @pytest.mark.parametrize("middleware", [SplitVerifier, Verifier, AsyncVerifier])

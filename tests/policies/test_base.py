@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 
 from channels_wsdeny import Deny, policies
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import (
-    AllowAny,
-    HasPermission,
-    InGroup,
-    IsAuthenticated,
-    IsStaff,
-    IsSuperuser,
-    Policy,
-    UserPassesTest,
-)
+from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, IsSuperuser, Policy
 from channels_wsdeny.policies.base import aask, ask, policies_within
+from channels_wsdeny.policies.permissions import HasPermission, InGroup, UserPassesTest
 from tests.support.policies import AsyncCheck, Check, alice, anonymous, boss, raising, request_of, root, status
 
 # A response that is discarded closes old database connections.

@@ -18,21 +18,10 @@ from django.urls import path
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import permission_required, require
-from channels_wsdeny.policies import (
-    AllowAny,
-    AllowedOrigin,
-    DenyAll,
-    HasPermission,
-    InGroup,
-    IsAuthenticated,
-    IsStaff,
-    IsSuperuser,
-    MaxConnections,
-    Throttle,
-    UserPassesTest,
-    UserPolicy,
-)
+from channels_wsdeny.policies import AllowAny, AllowedOrigin, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from channels_wsdeny.policies.base import And, Not, Or
+from channels_wsdeny.policies.permissions import HasPermission, InGroup, UserPassesTest, UserPolicy
+from channels_wsdeny.policies.throttling import MaxConnections, Throttle
 from tests.support.clients import knock
 from tests.support.policies import USERS, AsyncCheck, ByName, Check, alice, anonymous, boss, request_of, root, status
 

@@ -32,6 +32,7 @@ from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Policy, Throttle, throttling
 from tests.support.caches import REDIS, Counting, cache_settings, has_memcached
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
+from tests.support.opened import Opened
 from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
 from tests.support.processes import ENVIRONMENT, ROOT
 from tests.support.sockets import Server, consumer, disconnect, errors, guarded
@@ -406,19 +407,13 @@ def test_both_say_that_they_are_asked_once_and_whether_they_need_a_user():
 
 
 async def _leave(app):
-    server = Server()
-    task = server.begin(app, user=alice)
-    await until(lambda: server.sent)
-    server.events.put_nowait(disconnect())
-    await task
+    await (await Opened(app, user=alice).accepted()).leave()
 
 
 async def _cancel(app):
-    server = Server()
-    task = server.begin(app, user=alice)
-    await until(lambda: server.sent)
-    task.cancel()
-    await asyncio.wait({task})
+    opened = await Opened(app, user=alice).accepted()
+    opened.task.cancel()
+    await asyncio.wait({opened.task})
 
 
 async def _break(app):

@@ -1,11 +1,10 @@
 """A client of raw sockets: it reads what a server really sends, and sends what no library would."""
 
-from __future__ import annotations
-
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -14,12 +13,8 @@ from h2.settings import SettingCodes
 
 from tests.support.clients import GUARD, Answer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    #: Headers by name; a list is a header that comes several times, None one that is left out.
-    Headers = Mapping[str, str | list[str] | None]
-
+#: Headers by name; a list is a header that comes several times, None one that is left out.
+Headers = Mapping[str, str | list[str] | None]
 #: Kinds of frames (RFC 6455 section 5.2).
 TEXT, BINARY, CLOSE = 1, 2, 8
 HANDSHAKE: Headers = {
@@ -54,7 +49,7 @@ class Connection:
         self.socket = self._connect(port)
         self._buffer = b""
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *args: object) -> None:

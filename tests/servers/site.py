@@ -29,7 +29,7 @@ from channels_wsdeny.policies import IsAuthenticated, Throttle  # noqa: E402
 from channels_wsdeny.types import Receive, Scope, Send  # noqa: E402
 from tests.support.case_site import Echo, SyncEcho, guarded, websocket_urlpatterns  # noqa: E402
 from tests.support.clients import GUARD  # noqa: E402
-from tests.support.policies import AsyncCheck, Check  # noqa: E402
+from tests.support.policies import AsyncCheck, Check, raising  # noqa: E402
 
 logger = logging.getLogger("tests.servers")
 HEADERS = [(b"X-Own", b"yes"), (b"Set-Cookie", b"one=1"), (b"Set-Cookie", b"two=2; Path=/")]
@@ -39,18 +39,11 @@ OURS = tuple(f"{Path(file).parent}/" for file in (channels.__file__, channels_ws
 
 def calls(name: str, **arguments: Any) -> Any:
     """A method of a consumer that awaits this method of it."""
-
-    async def method(self: Any, **received: Any) -> None:
-        await getattr(self, name)(**arguments)
-
-    return method
+    return lambda self, **received: getattr(self, name)(**arguments)
 
 
 def raises(make: Any) -> Any:
-    async def method(self: Any, **received: Any) -> None:
-        raise make()
-
-    return method
+    return lambda self, **received: raising(make)(self)
 
 
 async def log_and_accept(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""What only a socket can do: consumers and ASGI apps, from the handshake to the close, on every server."""
+"""What only a socket can do, from the handshake to the close, on every server; and clients that leave in the middle."""
 
 import pytest
 
@@ -55,10 +55,6 @@ def test_headers_and_cookies_of_an_accept_arrive_or_are_left_out(server, opened)
         assert found == (("yes", ["one=1", "two=2; Path=/"]) if server.can("accept-headers") else (None, []))
     if server.name == "granian":
         assert server.log.count("granian drops the headers and cookies of an accepted handshake") == 1
-
-
-def test_an_undecorated_consumer_connects_for_a_user(opened, cookie_of):
-    opened("/undecorated/", cookie_of("alice"))
 
 
 def test_a_subprotocol_is_negotiated(opened):
@@ -149,8 +145,49 @@ def test_a_handshake_past_its_timeout_is_answered_before_the_server_gives_up(ser
 
 def test_our_daphne_waits_for_a_policy_timeout_longer_than_its_own(fleet):
     server = fleet.get("daphne", POLICY_TIMEOUT=6)
-    with server.connect() as connection:
-        connection.request("/sleeps/")
-        answer = connection.answer()
+    answer = answer_of(server, "/sleeps/")
     assert (answer.status, answer.problem["code"]) == (503, "unavailable")
     assert "ran past POLICY_TIMEOUT (6 s)" in server.log
+
+
+def answer_of(server, path):
+    with server.connect() as connection:
+        connection.request(path)
+        return connection.answer()
+
+
+@pytest.fixture(params=[False, True], ids=["close", "reset"])
+def reset(request):
+    return request.param
+
+
+@pytest.mark.parametrize("then", ["allow", "deny"])
+def test_a_client_may_leave_while_its_policy_runs(server, reset, token, then):
+    with server.connect() as connection:
+        connection.request(f"/hold/{token}/{then}/")
+        server.wait_for(f"holding {token}")
+        connection.leave(reset=reset)
+    answer_of(server, f"/release/{token}/")
+    server.wait_for(f"released {token}")
+    server.wait_until_gone(token)
+
+
+def test_a_client_may_leave_with_its_denial_half_read(server, reset, token):
+    with server.connect() as connection:
+        connection.request(f"/body/1048576/?{token}")
+        assert connection.socket.recv(100)
+        connection.leave(reset=reset)
+    server.wait_until_gone(token)
+
+
+def test_a_client_may_leave_with_its_handshake_half_sent(server, reset):
+    with server.connect() as connection:
+        connection.socket.sendall(b"GET /ws/allow-any/ HTTP/1.1\r\nHost: loc")
+        connection.leave(reset=reset)
+    assert answer_of(server, "/ws/anonymous/").status == (401 if server.can("denial") else 403)
+
+
+def test_a_client_may_leave_an_open_socket(server, reset, token, opened):
+    connection, _ = opened(f"/ws/allow-any/?{token}")
+    connection.leave(reset=reset)
+    server.wait_until_gone(token)

@@ -1,8 +1,9 @@
-"""Hooks and signals over the wire: what they add to each answer, and clients that leave meanwhile."""
+"""Hooks, signals and middleware over the wire: what they add to each answer, and clients that leave meanwhile."""
 
 import pytest
 
 from .client import PLAIN, TEXT
+from .middleware import ALL
 from .table import DIFFERENCES, HTTP1, SERVERS
 
 HOOKS = "tests.servers.hooks.hooks"
@@ -87,3 +88,26 @@ def test_receivers_hear_of_each_handshake(server, token):
             connection.request(path)
             connection.answer()
             server.wait_for(heard.format(path))
+
+
+@pytest.mark.parametrize("name", MARKING)
+def test_headers_and_cookies_of_middleware_are_on_the_101_and_on_every_denial(name, fleet, cookie_of):
+    server = fleet.get(name, MIDDLEWARE=ALL, POOL_SIZE=2)
+    answers = {
+        "ws/allow-any/": (101, "ws/allow-any/"),
+        "ws/anonymous/": (401, "ws/anonymous/"),
+        "nowhere/": (404, "none"),
+    }
+    for path, (status, route) in answers.items():
+        with server.connect() as connection:
+            connection.request(f"/{path}", cookie_of("alice" if status == 101 else None))
+            answer = connection.answer()
+            marks = [answer.header(name) for name in ("x-split", "x-sync", "x-async")]
+            assert (marks, answer.all("set-cookie")) == ([str(status), "True", route], ["seen=1; Path=/"])
+            if status != 101:
+                assert (answer.status, answer.problem["status"]) == (status, status)
+                continue
+            assert answer.status == connection.accepted
+            connection.say(TEXT, b"a")
+            assert connection.hear() == (TEXT, b"a")
+            connection.close()

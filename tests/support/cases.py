@@ -14,17 +14,8 @@ from django.template.response import SimpleTemplateResponse
 from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny
-from channels_wsdeny.policies import (
-    AllowAny,
-    DenyAll,
-    HasPermission,
-    InGroup,
-    IsAuthenticated,
-    IsStaff,
-    IsSuperuser,
-    Policy,
-    UserPassesTest,
-)
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser, Policy
+from channels_wsdeny.policies.permissions import HasPermission, InGroup, UserPassesTest
 
 from .clients import Answer
 from .policies import AsyncCheck, Check, raising

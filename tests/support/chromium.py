@@ -1,23 +1,17 @@
 """A headless Chromium, driven by its DevTools protocol (chromedevtools.github.io/devtools-protocol)."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from .clients import GUARD
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from websockets.sync.client import ClientConnection
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: Chromium's own sandbox refuses to run as root. Background requests would only take time.
@@ -45,7 +39,7 @@ class Chromium:
             self.events.append(answer)
 
     @contextmanager
-    def page(self, url: str) -> Iterator[Page]:
+    def page(self, url: str) -> Iterator["Page"]:
         """A page at `url`, loaded, with cookies and storage of its own. Uncaught exceptions in it fail the test."""
         context = self.send("Target.createBrowserContext")["browserContextId"]
         target = self.send("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]

@@ -79,6 +79,12 @@ async def accept(scope: Any, receive: Any, send: Any) -> None:
     await receive()
 
 
+async def change_session(scope: Any, receive: Any, send: Any) -> None:
+    """As `accept`, and changes the session before."""
+    scope["session"]["color"] = "red"
+    await accept(scope, receive, send)
+
+
 async def ask(policy: Policy, user: Any = anonymous, app: Any = accept, **scope: Any) -> Answer:
     """The answer to a handshake at `app` behind `policy`."""
     return await knock(DenyMiddlewareStack(require(policy)(app)), "/", user=user, **scope)

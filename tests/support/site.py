@@ -1,13 +1,11 @@
 """A Django site of one test's own behind the mirror, asked through every transport of Django."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 from http.cookies import SimpleCookie
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
@@ -21,11 +19,8 @@ from channels_wsdeny import Hooks
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public
 
-from .transports import Asgi, Stack
-
-if TYPE_CHECKING:
-    from .clients import Answer
-    from .transports import Transport
+from .clients import Answer
+from .transports import Asgi, Stack, Transport
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 #: What a site has around the mirror, and within it.
@@ -35,6 +30,11 @@ OUTSIDE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 ]
 INSIDE = ["django.middleware.clickjacking.XFrameOptionsMiddleware"]
+#: Where Django's cache of a whole site has its middleware: around all, and inside all.
+SITE_CACHE = {
+    "outside": ["django.middleware.cache.UpdateCacheMiddleware", *OUTSIDE],
+    "inside": ["django.middleware.cache.FetchFromCacheMiddleware"],
+}
 
 
 class Page:
@@ -88,7 +88,7 @@ class Site:
         inside: Any = INSIDE,
         handlers: dict[str, Any] | None = None,
         **wsdeny: Any,
-    ) -> Site:
+    ) -> Self:
         """Serve `urls` (a view alone at ``/``); `hooks` are given to the stack where there is one."""
         urls = tuple(url if hasattr(url, "pattern") else path("", url) for url in urls)
         urlconf = ModuleType("urlconf")
@@ -102,7 +102,7 @@ class Site:
         self._settings.CHANNELS_WSDENY = wsdeny
         return self
 
-    def log_in(self, user: Any) -> Site:
+    def log_in(self, user: Any) -> Self:
         """Send the session of `user` from now on."""
         session = import_module(settings.SESSION_ENGINE).SessionStore()
         session[SESSION_KEY] = str(user.pk)
@@ -112,7 +112,7 @@ class Site:
         self._cookie = f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
         return self
 
-    def log_out(self) -> Site:
+    def log_out(self) -> Self:
         self._cookie = None
         return self
 

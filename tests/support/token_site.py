@@ -53,7 +53,6 @@ django.setup()
 
 from base64 import b64encode  # noqa: E402
 
-from allauth.headless.internal.sessionkit import session_store  # noqa: E402
 from asgiref.sync import sync_to_async  # noqa: E402
 from channels.generic.http import AsyncHttpConsumer  # noqa: E402
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
@@ -62,7 +61,7 @@ from django.contrib.sessions.models import Session  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
-from django.test import override_settings  # noqa: E402
+from django.test import Client, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from knox.models import AuthToken  # noqa: E402
@@ -176,9 +175,9 @@ def credentials():
 
 def session_of(user, expiry=None):
     """The key of a session."""
-    session = session_store()
-    session.update({auth.SESSION_KEY: str(user.pk), auth.BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0]})
-    session[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
+    client = Client()
+    client.force_login(user)
+    session = client.session
     session.set_expiry(expiry)
     session.save()
     return session.session_key

@@ -17,30 +17,18 @@ class Wrapper:
         await self.inner(scope, receive, send)
 
 
-class AppWrapper:
-    def __init__(self, app):
-        self.app = app
+def _wrapper(name, attribute):
+    """A class of wrappers that keep their application under this name."""
 
-    async def __call__(self, scope, receive, send):
-        await self.app(scope, receive, send)
+    async def call(self, scope, receive, send):
+        await getattr(self, attribute)(scope, receive, send)
 
-
-class ApplicationWrapper:
-    def __init__(self, application):
-        self.application = application
-
-    async def __call__(self, scope, receive, send):
-        await self.application(scope, receive, send)
+    return type(name, (), {"__init__": lambda self, app: setattr(self, attribute, app), "__call__": call})
 
 
-class HiddenWrapper:
-    """Keeps its application under a name of its own."""
-
-    def __init__(self, app):
-        self.what_is_inside = app
-
-    async def __call__(self, scope, receive, send):
-        await self.what_is_inside(scope, receive, send)
+AppWrapper = _wrapper("AppWrapper", "app")
+ApplicationWrapper = _wrapper("ApplicationWrapper", "application")
+HiddenWrapper = _wrapper("HiddenWrapper", "what_is_inside")
 
 
 def Function(app):

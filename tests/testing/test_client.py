@@ -23,11 +23,6 @@ def alice(db):
     return get_user_model().objects.create_user("alice", password="secret")
 
 
-@pytest.fixture
-def bob(db):
-    return get_user_model().objects.create_user("bob")
-
-
 async def scope_of(path="/ws/", client_options=None, **options):
     application = Script(start(403), body())
     await WebsocketClient(application, **(client_options or {})).handshake(path, **options)
@@ -233,10 +228,10 @@ async def test_users_log_in_and_out(client, alice):
     assert_denied(await client.handshake("/ws/members/"), 401)
 
 
-async def test_a_second_login_is_another_session(client, alice, bob):
+async def test_a_second_login_is_another_session(client, alice):
     await client.aforce_login(alice)
     first = client.cookies["sessionid"].value
-    await client.aforce_login(bob)
+    await client.aforce_login(await get_user_model().objects.acreate_user("bob"))
     assert client.cookies["sessionid"].value != first
     async with client.connect("/ws/members/") as socket:
         await socket.send_json("friends")

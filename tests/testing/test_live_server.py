@@ -26,11 +26,6 @@ def _database_in_a_file(monkeypatch, tmp_path):
         monkeypatch.setitem(connection.settings_dict, "NAME", str(tmp_path / "test.sqlite3"))
 
 
-async def deny(scope, receive, send):
-    await send(start(403, (b"x-a", b"1")))
-    await send(body(b"no"))
-
-
 async def fail(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
@@ -40,7 +35,7 @@ async def fail(scope, receive, send):
 def test_a_server_accepts_denies_and_stops(settings):
     settings.ASGI_APPLICATION = "tests.support.scripted.echo"
     settings.ALLOWED_HOSTS = []
-    with live_server() as server, live_server(deny) as denying:
+    with live_server() as server, live_server(Script(start(403, (b"x-a", b"1")), body(b"no"))) as denying:
         assert settings.ALLOWED_HOSTS[0] == "127.0.0.1"
         assert server.ws_url == server.url.replace("http", "ws") == f"ws://127.0.0.1:{server.port}"
         with connect(f"{server.ws_url}/ws/") as client:

@@ -3,15 +3,9 @@
 import pytest
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 
-from channels_wsdeny.testing import (
-    Closed,
-    Denied,
-    HandshakeResponse,
-    WebsocketClient,
-    WebsocketCommunicator,
-    assert_accepted,
-    assert_denied,
-)
+from channels_wsdeny.testing import Closed, Denied, HandshakeResponse, assert_accepted, assert_denied
+from channels_wsdeny.testing.client import WebsocketClient
+from channels_wsdeny.testing.communicator import WebsocketCommunicator
 from tests.support.scripted import Script, accept, body, start
 
 PROBLEM = [(b"content-type", b"application/problem+json")]

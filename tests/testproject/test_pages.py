@@ -47,12 +47,8 @@ def test_the_room_page_names_its_socket_to_members_and_others(client_of, alice, 
     assert client_of(alice).get(reverse("room", args=["nowhere"])).status_code == 404
 
 
-def test_the_monitor_page_opens_for_staff_alone(client_of, staff, alice):
-    assert client_of(staff).get(reverse("monitor")).status_code == 200
-    assert client_of(alice).get(reverse("monitor")).status_code == 403
-
-
-def test_staff_see_who_is_a_member_and_others_do_not(client_of, staff, alice, bob, lobby):
+def test_staff_see_the_monitor_and_who_is_a_member_and_others_do_not(client_of, staff, alice, bob, lobby):
+    assert [client_of(user).get(reverse("monitor")).status_code for user in (staff, alice)] == [200, 403]
     content = client_of(staff).get(lobby.get_absolute_url()).content.decode()
     for button in ("Remove alice", "Add bob"):
         assert button in content

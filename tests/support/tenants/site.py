@@ -49,9 +49,9 @@ django.setup()
 
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from channels.routing import URLRouter  # noqa: E402
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model  # noqa: E402
-from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
+from django.contrib.auth import get_user_model  # noqa: E402
 from django.db import connection  # noqa: E402
+from django.test import Client  # noqa: E402
 from django.urls import path  # noqa: E402
 from django_tenants.utils import tenant_context  # noqa: E402
 
@@ -100,10 +100,9 @@ def prepare():
         Domain.objects.create(domain=host, tenant=tenant, is_primary=True)
         with tenant_context(tenant):
             user = get_user_model().objects.create_user(f"user-of-{name}")
-            session = SessionStore()
-            session.update({SESSION_KEY: str(user.pk), BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0]})
-            session[HASH_SESSION_KEY] = user.get_session_auth_hash()
-            session.save()
+            client = Client()
+            client.force_login(user)
+            session = client.session
             ticket = issue_ticket(SimpleNamespace(user=user, session=session), "/")
         found[name] = {"pk": user.pk, "session": session.session_key, "ticket": ticket}
     connection.close()
