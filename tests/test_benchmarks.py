@@ -40,18 +40,11 @@ def plan(database):
     return Plan(database=database, random=random.Random(1), quick=True, rounds=1, seconds=0)
 
 
-# The items. Peers that are not installed are the only ones that may be missing.
-
-
-def cells_of(table):
-    return [str(cell) for _, cells in table.rows for cell in cells]
-
-
 @pytest.mark.servers
 def test_without_wrk_the_rows_say_so(plan, monkeypatch):
     monkeypatch.setenv("PATH", "")
     (table,) = items.ITEMS[3](plan).tables
-    assert set(cells_of(table)) == {"not available"}
+    assert {str(cell) for _, cells in table.rows for cell in cells} == {"not available"}
     assert "channels_wsdeny, uvicorn, denials: lacks wrk" in plan.absences
     assert plan.failures == []
 

@@ -97,19 +97,18 @@ def test_a_setting_that_is_overridden_is_read_again(settings):
     assert conf.POOL_SIZE == 3
 
 
-class Consumer(AsyncWebsocketConsumer):
-    """Accepts every handshake that reaches it."""
+UNGUARDED = AsyncWebsocketConsumer.as_asgi()
 
 
 def guarded(policy):
-    return DenyMiddlewareStack(require(policy)(type("Guarded", (Consumer,), {})).as_asgi())
+    return DenyMiddlewareStack(require(policy)(type("Guarded", (AsyncWebsocketConsumer,), {})).as_asgi())
 
 
 async def test_an_invalid_setting_allows_nothing(settings):
     """Neither behind the default policy nor behind a synchronous one; an error is the server's 500."""
     for given in [*({name: value} for name, value in INVALID), None, [], "x", 3]:
         settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.5, **given} if isinstance(given, dict) else given
-        for application in (DenyMiddlewareStack(Consumer.as_asgi()), guarded(Check(lambda request: False))):
+        for application in (DenyMiddlewareStack(UNGUARDED), guarded(Check(lambda request: False))):
             try:
                 status = (await knock(application, "/")).status
             except Exception:  # whatever it is
@@ -126,7 +125,7 @@ an_instance = AllowAny()
 )
 async def test_the_default_policy_is_a_policy_or_the_path_of_a_class_or_instance(policy, status, settings):
     settings.CHANNELS_WSDENY = {"DEFAULT_POLICY": policy}
-    assert (await knock(DenyMiddlewareStack(Consumer.as_asgi()), "/")).status == status
+    assert (await knock(DenyMiddlewareStack(UNGUARDED), "/")).status == status
 
 
 class Subclass(MirrorMiddleware): ...

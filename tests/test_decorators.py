@@ -278,9 +278,6 @@ async def test_classes_keep_their_own_new_and_init_subclass(ran):
     await assert_guarded(Sub.as_asgi(name="lobby"))
 
 
-# Views: more of them in tests/handlers/test_view.py.
-
-
 class Page(View):
     """Says hello."""
 

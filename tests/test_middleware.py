@@ -376,11 +376,7 @@ def test_the_default_policy_is_asked_once_for_each_request(locked, ran):
     assert [site.ask().status for _ in range(3)] == [200, 403, 200]
 
 
-class Falsy(HttpResponse):
-    def __len__(self):
-        return len(self.content)
-
-
+Falsy = type("Falsy", (HttpResponse,), {"__len__": lambda self: len(self.content)})
 LooksAtViews = middleware_with(process_view=lambda self, request, view, args, kwargs: None)
 
 

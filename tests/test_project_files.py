@@ -171,3 +171,28 @@ def test_every_file_of_the_package_is_shipped():
     others = [name for name in files if not name.endswith((".py", ".pyc"))]
     assert [name for name in others if not any(fnmatch(name, pattern) for pattern in shipped)] == []
     assert "contrib/admin/templates/channels_wsdeny/admin/report.html" in others
+
+
+def test_the_commands_of_the_readme_name_extras_and_markers_that_exist():
+    extras = re.findall(r'--editable "\.\[(\w+)\]"', text("README.md"))
+    assert set(extras) <= set(PROJECT["project"]["optional-dependencies"])
+    fast, whole = re.findall(r"\.venv/bin/python -m pytest\b(.*)", text("README.md"))
+    registered = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
+    expression = " and ".join(f"not {marker}" for marker in registered)
+    assert (fast, whole) == (f' -n 2 -m "{expression}"', "")
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed():
+    extras = PROJECT["project"]["optional-dependencies"]
+    named = [
+        *PROJECT["project"]["dependencies"],
+        *(each for extra in extras.keys() - {"bench", "dev", "docs"} for each in extras[extra]),
+    ]
+    floors = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)$", "\n".join(named), re.MULTILINE))
+    lowest = dict(re.findall(r"^([\w-]+)==(.+)$", text(".ci/lowest.txt"), re.MULTILINE))
+    assert lowest.pop("psycopg-binary") == lowest["psycopg"]
+    assert lowest == floors
+
+
+def test_the_changelog_begins_with_this_version():
+    assert re.findall(r"^## (\S+)", text("CHANGELOG.md"), re.MULTILINE)[0] == channels_wsdeny.__version__

@@ -8,7 +8,6 @@ import re
 import shlex
 import sys
 import time
-import tomllib
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -17,7 +16,6 @@ from django.test import Client, RequestFactory
 from django.urls import path
 from websockets.exceptions import InvalidStatus
 
-import channels_wsdeny
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS
@@ -33,7 +31,6 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 ASGI, CONSUMERS, SETTINGS, *SNIPPETS = [text for language, text in BLOCKS if language == "python"]
 COMMAND, ANSWER = next(text for language, text in BLOCKS if language == "console").split("\n", 1)
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: The two lines of comment of asgi.py that show chat/routing.py: its imports, and what follows them.
 ROUTING = re.findall(r"^# chat/routing\.py, after (.+):\n#     (.+)$", ASGI, re.MULTILINE)[0]
 FILES = {
@@ -216,30 +213,3 @@ def test_the_settings_that_the_readme_names_are_some_of_all():
     named = set(re.findall(r"`([A-Z_]+)`", section)) - {"CHANNELS_WSDENY"}
     assert named < set(KEYS)
     assert (len(KEYS) - len(named), "and nine more" in section) == (9, True)
-
-
-def test_the_commands_of_the_readme_name_extras_and_markers_that_exist():
-    extras = re.findall(r'--editable "\.\[(\w+)\]"', README)
-    assert set(extras) <= set(PYPROJECT["project"]["optional-dependencies"])
-    fast, whole = re.findall(r"\.venv/bin/python -m pytest\b(.*)", README)
-    registered = [line.partition(":")[0] for line in PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]]
-    expression = " and ".join(f"not {marker}" for marker in registered)
-    assert (fast, whole) == (f' -n 2 -m "{expression}"', "")
-
-
-def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed():
-    project = PYPROJECT["project"]
-    extras = project["optional-dependencies"]
-    named = [
-        *project["dependencies"],
-        *(each for extra in extras.keys() - {"bench", "dev", "docs"} for each in extras[extra]),
-    ]
-    floors = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)$", "\n".join(named), re.MULTILINE))
-    lowest = dict(re.findall(r"^([\w-]+)==(.+)$", (ROOT / ".ci" / "lowest.txt").read_text(), re.MULTILINE))
-    assert lowest.pop("psycopg-binary") == lowest["psycopg"]
-    assert lowest == floors
-
-
-def test_the_changelog_begins_with_this_version():
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == channels_wsdeny.__version__

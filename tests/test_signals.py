@@ -252,9 +252,6 @@ async def await_something_cancelled(**kwargs):
     await future
 
 
-def wrong_arguments(request): ...
-
-
 FAILING = {
     "error": raising(ZeroDivisionError),
     "exit": raising(SystemExit),
@@ -264,7 +261,7 @@ FAILING = {
     "async exit": raising(SystemExit, is_async=True),
     "async cancellation": raising(asyncio.CancelledError, is_async=True),
     "something cancelled": await_something_cancelled,
-    "wrong arguments": wrong_arguments,
+    "wrong arguments": lambda request: None,
 }
 
 

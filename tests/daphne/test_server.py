@@ -53,10 +53,6 @@ def hasty(tmp_path_factory):
         yield server
 
 
-def url(server, *steps):
-    return f"ws://127.0.0.1:{server.port}{unique()}?{quote(repr(list(steps)))}"
-
-
 def test_a_denial_arrives_with_its_status_headers_and_body(server):
     headers = [(b"www-authenticate", b"Session"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     reply = ask(server, [start(401, headers), body(b"who are ", more=True), ("sleep", 0.1), body(b"you?")])
@@ -134,7 +130,8 @@ def test_headers_and_subprotocol_of_the_accept_are_on_the_101(server):
 
 
 def test_an_exception_after_the_accept_closes_with_1011(server):
-    with websocket(url(server, ACCEPT, "crash")) as client, pytest.raises(ConnectionClosed) as caught:
+    url = f"ws://127.0.0.1:{server.port}{unique()}?{quote(repr([ACCEPT, 'crash']))}"
+    with websocket(url) as client, pytest.raises(ConnectionClosed) as caught:
         client.recv()
     assert caught.value.rcvd.code == 1011
 

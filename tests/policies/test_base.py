@@ -24,7 +24,6 @@ pytestmark = pytest.mark.django_db
 
 
 # Any expression gives what this model says, which shares no code with the package.
-
 #: What a leaf answers, and the outcome: True, the status of a denial, or the exception that comes out.
 LEAVES = {
     "yes": (lambda request: True, True),

@@ -141,9 +141,7 @@ async def test_a_test_may_be_a_coroutine_function_or_return_a_coroutine():
         assert [await status(UserPassesTest(test), user) for user in (anonymous, alice, boss)] == [401, 101, 403]
 
 
-# A subclass that overrides any method of a policy of the package is asked by it.
-
-#: Policies that allow root, and what their subclasses may override.
+#: Policies that allow root, and what their subclasses may override: any such method is asked.
 BUILTIN = {
     AllowAny: (),
     Throttle: ("9/day", "ip"),

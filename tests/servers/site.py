@@ -76,8 +76,6 @@ async def ends_without_answering(scope: Scope, receive: Receive, send: Send) -> 
     await receive()
 
 
-# Policies, each a function of the request.
-
 #: What holds the handshakes that wait at ``/hold/``, by their token.
 HELD: dict[str, asyncio.Event] = {}
 #: Where as many handshakes meet as the pool has threads.

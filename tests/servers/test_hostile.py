@@ -51,6 +51,7 @@ OWN_FAULTS = {
     ("daphne", "subprotocol-bytes"): FAILS,
     ("stock-daphne", "subprotocol-bytes"): FAILS,
 }
+#: HTTP/2 has neither other methods (a websocket is always a CONNECT) nor an Upgrade header to lose.
 OVER_HTTP1 = pytest.mark.parametrize("server", HTTP1, indirect=True)
 
 
@@ -86,9 +87,6 @@ def test_a_malformed_handshake_gets_a_clean_answer_or_a_clean_end_and_the_server
         if not is_clean(answer, expected, fault) or knock(server, "/ws/anonymous/").status != alive:
             wrong[name] = answer
     assert wrong == {}
-
-
-# HTTP/2 has neither other methods (a websocket is always a CONNECT) nor an Upgrade header to lose.
 
 
 @OVER_HTTP1

@@ -26,9 +26,8 @@ class SyncMembers(JsonWebsocketConsumer):
         self.send_json([self.scope["user"].username, Group.objects.count()])
 
 
-@permission_required("auth.add_group")
-class Founders(AsyncJsonWebsocketConsumer):
-    pass
+Founders = permission_required("auth.add_group")(type("Founders", (AsyncJsonWebsocketConsumer,), {}))
+Open = public(type("Open", (AsyncJsonWebsocketConsumer,), {}))
 
 
 @public
@@ -36,11 +35,6 @@ class Count(AsyncJsonWebsocketConsumer):
     async def connect(self):
         await self.accept()
         await self.send_json(await Group.objects.acount())
-
-
-@public
-class Open(AsyncJsonWebsocketConsumer):
-    pass
 
 
 @public

@@ -45,11 +45,5 @@ http_urlpatterns = [path(f"http/{case.name}/", guarded(Hello, case.policy)) for 
 urlpatterns = [path(f"sync/{case.name}/", require(case.policy)(view)) for case in CASES]
 urlpatterns += [path(f"async/{case.name}/", require(case.policy)(async_view)) for case in CASES]
 
-application = DenyMiddlewareStack(
-    ProtocolTypeRouter(
-        {
-            "http": URLRouter([*http_urlpatterns, re_path("", get_asgi_application())]),
-            "websocket": URLRouter(websocket_urlpatterns),
-        }
-    )
-)
+http = URLRouter([*http_urlpatterns, re_path("", get_asgi_application())])
+application = DenyMiddlewareStack(ProtocolTypeRouter({"http": http, "websocket": URLRouter(websocket_urlpatterns)}))

@@ -104,9 +104,6 @@ def find_none(request: Any) -> Any:
     return None
 
 
-# Responses, anew for each request.
-
-
 def with_cookies(request: Any = None) -> HttpResponse:
     response = HttpResponse(b"no", status=403, content_type="text/plain")
     response.set_cookie("one", "1")

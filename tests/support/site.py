@@ -131,9 +131,6 @@ class Site:
         return self.ask(url, "POST", body, **headers)
 
 
-# Views and hooks for any test.
-
-
 def hello(request, name="world"):
     return HttpResponse(f"hello {name}")
 

@@ -228,10 +228,10 @@ async def test_users_log_in_and_out(client, alice):
     assert_denied(await client.handshake("/ws/members/"), 401)
 
 
-async def test_a_second_login_is_another_session(client, alice):
-    await client.aforce_login(alice)
+async def test_a_second_login_is_another_session(client, users):
+    await client.aforce_login(users["alice"])
     first = client.cookies["sessionid"].value
-    await client.aforce_login(await get_user_model().objects.acreate_user("bob"))
+    await client.aforce_login(users["bob"])
     assert client.cookies["sessionid"].value != first
     async with client.connect("/ws/members/") as socket:
         await socket.send_json("friends")

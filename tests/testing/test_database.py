@@ -50,11 +50,9 @@ async def thread_of_a_policy():
     """Handshake with a site whose policy records where it queries."""
     found = []
 
-    @user_passes_test(lambda user: not found.append(here()))
-    class Consumer(AsyncWebsocketConsumer):
-        pass
-
-    assert_accepted(await WebsocketClient(DenyMiddlewareStack(Consumer.as_asgi())).handshake("/ws/"))
+    guard = user_passes_test(lambda user: not found.append(here()))
+    app = DenyMiddlewareStack(guard(AsyncWebsocketConsumer.as_asgi()))
+    assert_accepted(await WebsocketClient(app).handshake("/ws/"))
     return found[0]
 
 

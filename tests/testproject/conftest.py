@@ -5,19 +5,15 @@ from django.test import Client
 from testproject.chat.models import Room
 
 
-@pytest.fixture
-def alice(db):
-    return User.objects.create(username="alice")
+def user_named(name):
+    @pytest.fixture
+    def user(db):
+        return User.objects.create(username=name, is_staff=name == "staff")
+
+    return user
 
 
-@pytest.fixture
-def bob(db):
-    return User.objects.create(username="bob")
-
-
-@pytest.fixture
-def staff(db):
-    return User.objects.create(username="staff", is_staff=True)
+alice, bob, staff = map(user_named, ("alice", "bob", "staff"))
 
 
 @pytest.fixture
