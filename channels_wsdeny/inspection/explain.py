@@ -384,9 +384,9 @@ class _NotRun:
         self._name, self._trace = dotted_name(app), trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
         with self._trace.note("endpoint", self._name) as noted:
             noted.answer = "not run"
+        await receive()
         if scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
         else:

@@ -46,7 +46,7 @@ from tests.support.cases import CASES
 from tests.support.clients import knock
 from tests.support.policies import Check, raising
 from tests.support.sockets import consumer
-from tests.support.wrappers import Switch
+from tests.support.wrappers import Function, Switch
 
 pytestmark = pytest.mark.django_db
 RAN = []
@@ -167,6 +167,13 @@ def test_the_application_itself_stays_as_it_was(ask):
     assert (stack.inner.application_mapping["websocket"], router.routes[0].callback) == (router, open_consumer)
     assert async_to_sync(knock)(stack, "/").status == 101
     assert "call" in RAN
+
+
+def test_a_function_is_named_though_the_default_policy_denies_before_it_for_it_may_lead_to_a_guarded_consumer(ask):
+    app = DenyMiddlewareStack(Function(public(Runs.as_asgi())))
+    found = ask(app)
+    assert (found.status, async_to_sync(knock)(app, "/").status) == (401, 101)
+    assert re.search(r"endpoint +tests\.support\.wrappers\.Function\S+ +not run\n", found.steps)
 
 
 def test_known_wrappers_run_and_what_an_application_raises_is_raised(ask):
