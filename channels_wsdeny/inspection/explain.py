@@ -37,14 +37,14 @@ from ..headers import is_sendable
 from ..http.messages import EXTENSION
 from ..http.trace import Noted, Trace, is_dry_run, recording
 from ..log import dotted_name, escape
-from ..routing.guards import guards_of
+from ..routing.guards import ASGIMiddleware, guards_of, transparent
 from ..routing.resolver import consumer_class_of, inner_name, is_known
 from .endpoints import enclosed, site_application, site_endpoints
 from .protections import guards_on, remarks_on
 from .routes_table import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from django.http import HttpRequest
 
@@ -358,10 +358,7 @@ class _Replacement:
         inside = enclosed(app) if name is None else [getattr(app, name)]
         if len(inside) != 1 or isinstance(app, type):
             return _NotRun(app, self._trace)
-        if all(noted.name != dotted_name(app) for noted in self._trace.noted):
-            answer = "not run: a wrapper that is not known, which may change the scope, or deny"
-            self._trace.noted.append(Noted("other", dotted_name(app), answer=answer))
-        return self.of(inside[0])
+        return _NotRunWrapper(app, self.of(inside[0]), self._trace)
 
     def _copy(self, app: Any, name: str | None) -> Any:
         twin = copy.copy(app)
@@ -374,6 +371,27 @@ class _Replacement:
         else:
             setattr(twin, str(name), self.of(getattr(app, str(name))))
         return twin
+
+
+@transparent
+class _NotRunWrapper(ASGIMiddleware):
+    """Stands for a wrapper that is not known, and not run: a request goes on with what is inside.
+
+    It is noted once the resolver or a request comes to it: it says nothing of other paths and protocols.
+    """
+
+    def __init__(self, app: ASGIApp, inner: ASGIApp, trace: Trace) -> None:
+        self._name, self._inner, self._trace = dotted_name(app), inner, trace
+
+    @functools.cached_property
+    def inner(self) -> ASGIApp:  # type: ignore[override] # it is only read
+        """The replacement of what is inside."""
+        answer = "not run: a wrapper that is not known, which may change the scope, or deny"
+        self._trace.noted.append(Noted("other", self._name, answer=answer))
+        return self._inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.inner(scope, receive, send)
 
 
 class _NotRun:

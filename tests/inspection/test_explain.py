@@ -176,6 +176,12 @@ def test_a_function_is_named_though_the_default_policy_denies_before_it_for_it_m
     assert re.search(r"endpoint +tests\.support\.wrappers\.Function\S+ +not run\n", found.steps)
 
 
+def test_a_wrapper_is_named_only_where_the_request_comes_to_it(ask):
+    routes = [path("a/", open_consumer), path("b/", Wrapper(open_consumer))]
+    app = DenyMiddlewareStack(ProtocolTypeRouter({"http": Wrapper(runs), "websocket": URLRouter(routes)}))
+    assert ["Wrapper" in ask(app, url).steps for url in ("/a/", "/b/", "/c/")] == [False, True, False]
+
+
 def test_known_wrappers_run_and_what_an_application_raises_is_raised(ask):
     stack = DenyMiddlewareStack(OriginValidator(open_consumer, ["elsewhere"]))
     assert ask(stack).status == 403
