@@ -287,7 +287,8 @@ def _dry_run(application: ASGIApp, scope: Scope, trace: Trace, store: Any) -> tu
         if (await asyncio.wait({task}, timeout=time_limit()))[0]:
             task.result()
             return None
-        hanging = ", ".join(f"{each.kind} {each.name}" for each in trace.noted if each.seconds is None)
+        has_not_ended = (each for each in trace.noted if each.seconds is None and each.answer is None)
+        hanging = ", ".join(f"{each.kind} {each.name}" for each in has_not_ended)
         await _give_up(asyncio.all_tasks() - earlier)
         return hanging or dotted_name(application)
 

@@ -443,7 +443,7 @@ def test_a_hook_that_does_not_let_itself_be_cancelled_is_given_up(swallows, site
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(explain_module, "_PATIENCE", 0.2)
     monkeypatch.setattr(explain_module, "_PARTING", 0.1)
-    site(DenyMiddlewareStack(open_consumer, hooks=hooks))
+    site(DenyMiddlewareStack(Wrapper(open_consumer), hooks=hooks))
     text = "\n".join(explain("/", "websocket", None, ()).lines())
     assert f"Given up after 0.25 seconds. What had not ended: hook on_request {__name__}." in text
     assert RAN == []
