@@ -25,8 +25,10 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.handlers.asgi import ASGIHandler
 from django.core.management import CommandError
+from django.db import connections, router
 from django.http import HttpResponse, parse_cookie
 from django.utils.encoding import iri_to_uri
 
@@ -246,21 +248,32 @@ def _unsaved_sessions(logins: dict[str, dict[str, Any]]) -> Any:
     """The class of ``SESSION_ENGINE``, but it writes nothing; `logins` are contents of sessions by key."""
     engine: Any = import_module(settings.SESSION_ENGINE).SessionStore
 
+    def refuse_on_loop() -> None:
+        """Raise what a query raises on an event loop: a hook that forgets its ``await`` fails in a real request."""
+        if issubclass(engine, DatabaseStore):  # With a cache before the database it is chance which of them is asked.
+            connections[router.db_for_read(engine.get_model_class())].cursor().close()
+
     class UnsavedSession(engine):  # type: ignore[misc]
         # The asynchronous methods of Django's base class call the synchronous ones.
         aload, asave, acreate = SessionBase.aload, SessionBase.asave, SessionBase.acreate
         adelete = SessionBase.adelete
 
         def load(self) -> Any:
-            return dict(logins[self.session_key]) if self.session_key in logins else super().load()
+            if self.session_key not in logins:
+                return super().load()
+            refuse_on_loop()
+            return dict(logins[self.session_key])
 
         def save(self, must_create: bool = False) -> None:
+            refuse_on_loop()
             self._session_key = self.session_key or _NEW_SESSION_KEY
 
         def create(self) -> None:
+            refuse_on_loop()
             self._session_key, self.modified = _NEW_SESSION_KEY, True
 
-        def delete(self, session_key: str | None = None) -> None: ...
+        def delete(self, session_key: str | None = None) -> None:
+            refuse_on_loop()
 
     UnsavedSession.__qualname__ = engine.__qualname__  # It is part of the salt that sessions are signed with.
     return UnsavedSession

@@ -356,6 +356,23 @@ def test_a_session_that_is_changed_is_not_saved(engine, user, settings, tmp_path
     assert (stored(), list(tmp_path.iterdir())) == (before, [])
 
 
+@pytest.mark.parametrize(("engine", "status"), [("db", 500), ("cached_db", 500), ("cache", 101)])
+@pytest.mark.parametrize("use", [modify_session, lambda request: request.session.cycle_key()], ids=["read", "write"])
+def test_a_session_that_a_coroutine_reads_without_await_fails_where_that_needs_the_database(
+    engine, status, use, settings, users, headers_of, ask
+):
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+
+    async def forget_await(request):
+        use(request)
+
+    hooks = Hooks()
+    hooks.on_request(forget_await)
+    app = DenyMiddlewareStack(open_consumer, hooks=hooks)
+    assert ask(app, user="alice").status == status
+    assert async_to_sync(knock)(app, "/", headers=headers_of("alice")).status == status
+
+
 def test_a_session_that_a_real_request_would_end_is_kept(sessions, ask, fetch):
     session = sessions["alice"]
     session[HASH_SESSION_KEY] = "another"
