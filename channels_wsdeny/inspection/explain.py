@@ -46,7 +46,7 @@ from .protections import guards_on, remarks_on
 from .routes_table import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from django.http import HttpRequest
 

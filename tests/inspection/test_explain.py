@@ -169,11 +169,11 @@ def test_the_application_itself_stays_as_it_was(ask):
     assert "call" in RAN
 
 
-def test_a_function_is_named_though_the_default_policy_denies_before_it_for_it_may_lead_to_a_guarded_consumer(ask):
+def test_a_function_is_named_and_a_guarded_consumer_behind_it_asked(ask):
     app = DenyMiddlewareStack(Function(public(Runs.as_asgi())))
     found = ask(app)
-    assert (found.status, async_to_sync(knock)(app, "/").status) == (401, 101)
-    assert re.search(r"endpoint +tests\.support\.wrappers\.Function\S+ +not run\n", found.steps)
+    assert (found.status, async_to_sync(knock)(app, "/").status) == (101, 101)
+    assert re.search(r"tests\.support\.wrappers\.Function\S* +not run: a wrapper that is not known", found.steps)
 
 
 def test_a_wrapper_is_named_only_where_the_request_comes_to_it(ask):
@@ -310,7 +310,10 @@ def test_the_policies_of_views_are_asked(fetch, users):
     ("view", "remark"),
     [
         (login_required(open_view), "user_passes_test not run"),
-        (functools.wraps(staff_view)(lambda request: HttpResponse()), "IsStaff() asked below, though"),
+        (
+            functools.wraps(require(IsStaff())(open_view))(lambda request: HttpResponse()),
+            "IsStaff() asked below, though",
+        ),
     ],
 )
 def test_what_of_a_view_the_answer_may_not_be_true_of_is_told(view, remark, ask, site):
