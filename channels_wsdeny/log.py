@@ -9,13 +9,10 @@ import logging
 import threading
 import time
 import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
@@ -96,14 +93,18 @@ def _level(status: int) -> int:
     return logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
 
 
-@contextmanager
-def protected() -> Iterator[None]:
+class protected:  # noqa: N801 - a context manager as `contextlib.suppress`, at a third of a generator's cost
     """Log something although a log handler may raise, which must not keep a response from the client."""
-    try:
-        yield
-    except Exception:  # protects the response from a log handler that raises
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
         if logging.raiseExceptions:
-            traceback.print_exc()  # as logging itself does
+            traceback.print_exception(error)  # as logging itself does
+        return True
 
 
 def log_failure(context: RequestContext, error: BaseException, status: int = 500) -> None:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 #: Denials that are kept, and bytes of a body at most.
 _MOST, _LARGEST = 256, 4096
+#: The headers that are looked at for a denial that follows from route and headers.
+_READ = frozenset({b"accept", b"accept-language", b"authorization", b"cookie", b"host", b"x-forwarded-host"})
 #: Characters of a text that a kept denial may depend on.
 _LONGEST = 256
 
@@ -86,13 +88,14 @@ async def deny_anonymous(
     Returns whether it was answered.
     """
     site = _site()
+    headers = [pair for pair in scope.get("headers", ()) if pair[0] in _READ]
     if (
         "user" in scope
         or scope.get("session") is not None
-        or _may_have_credentials(scope, site)
+        or _may_have_credentials(headers, site)
         or is_nested(scope)
         or is_recorded()
-        or not has_allowed_host(scope)
+        or not has_allowed_host(headers)
         or not scope.get("query_string", b"").isascii()
     ):
         return False
@@ -103,7 +106,7 @@ async def deny_anonymous(
     authentication = nearest.authentication or site.authentication
     if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
-    found = encoded_denial(denial, scope, send, nearest.deny_with, authentication, is_anonymous=True)
+    found = encoded_denial(denial, scope, headers, send, nearest.deny_with, authentication, is_anonymous=True)
     if found is None:
         return False
     started = time.monotonic()
@@ -118,9 +121,9 @@ async def deny_anonymous(
     return True
 
 
-def _may_have_credentials(scope: Scope, site: _Site) -> bool:
+def _may_have_credentials(headers: RawHeaders, site: _Site) -> bool:
     """Whether there may be a session, or what the origin has to be checked for."""
-    for name, value in scope.get("headers", ()):
+    for name, value in headers:
         if name == b"authorization" or (name == b"cookie" and site.session_cookie in value):
             return True
     return False
@@ -159,6 +162,7 @@ _NOT_FOUND = Deny(404)
 def encoded_denial(
     deny: Deny,
     scope: Scope,
+    headers: RawHeaders,
     send: Send,
     deny_with: str | None,
     authentication: Authenticators | None,
@@ -168,7 +172,8 @@ def encoded_denial(
     """The messages that deny the handshake of `scope`; None if they depend on more than can be kept.
 
     No hook, trace or session of the request may change the answer; with `is_anonymous` the hooks of the site are
-    looked up here. `deny_with` is that of the stack, and `authentication` says the challenge of a 401.
+    looked up here. `headers` are those of the scope, or the ones of them that a denial may depend on. `deny_with` is
+    that of the stack, and `authentication` says the challenge of a 401.
     """
     site = _site()
     if (
@@ -188,19 +193,19 @@ def encoded_denial(
         or (deny.status == 401 and authentication is not None and authentication.has_own_challenge(scope))
     ):
         return None
-    headers = _headers(scope, site)
-    if headers is None:
+    varying = _varying(headers, site)
+    if varying is None:
         return None
-    media_type = negotiate_type([value for name, value in headers if name == b"accept"])
+    media_type = negotiate_type([value for name, value in varying if name == b"accept"])
     language = active_language() if site.is_translated else None
     if site.is_negotiated:
-        language = negotiate_language([value for name, value in headers if name == b"accept-language"], {}) or language
+        language = negotiate_language([value for name, value in varying if name == b"accept-language"], {}) or language
     closes = is_closing(scope, send)
     asked = authentication if deny.status == 401 else None
     key = (deny.status, deny.code, deny.detail, media_type, language, site.varying, closes, asked)
     found = _encoded.get(key)
     if found is None:
-        request = HandshakeRequest({"type": "websocket", "path": "/", "headers": headers})
+        request = HandshakeRequest({"type": "websocket", "path": "/", "headers": varying})
         if asked is not None:
             authenticate_by(request, asked)
         found = _encode(deny, request, scope, send)
@@ -233,18 +238,13 @@ def _authentication() -> Authenticators | None:
         return None
 
 
-_HEADERS = frozenset({b"accept", b"accept-language", b"cookie"})
-
-
-def _headers(scope: Scope, site: _Site) -> RawHeaders | None:
-    """The headers of `scope` that a denial depends on; None if it depends on more."""
+def _varying(headers: RawHeaders, site: _Site) -> RawHeaders | None:
+    """Those of `headers` that the bytes of a denial depend on; None if they depend on more."""
     found: RawHeaders = []
-    for pair in scope.get("headers", ()):
-        if pair[0] not in _HEADERS:
-            continue
-        if pair[0] != b"cookie":
+    for pair in headers:
+        if pair[0] in {b"accept", b"accept-language"}:
             found.append(pair)
-        elif site.is_negotiated and site.language_cookie in pair[1]:
+        elif pair[0] == b"cookie" and site.is_negotiated and site.language_cookie in pair[1]:
             return None
     return found
 

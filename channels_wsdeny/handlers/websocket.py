@@ -716,7 +716,8 @@ class WebSocketHandler(AppHandler):
             return False
         connection = self._connection
         authentication = authentication_of(context.request)
-        messages = encoded_denial(deny, connection.scope, connection.send, connection.deny_with, authentication)
+        scope, headers = connection.scope, connection.scope.get("headers", [])
+        messages = encoded_denial(deny, scope, headers, connection.send, connection.deny_with, authentication)
         if messages is None:
             return False
         log_denial(context, deny.status, deny.code)

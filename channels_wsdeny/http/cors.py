@@ -32,7 +32,7 @@ def cors_headers(scope: Scope, origins: Origins | None) -> RawHeaders:
     origin = request.header(b"origin")
     try:
         # The own origin is that of the host, which must be checked before.
-        if origin is None or not has_allowed_host(scope) or not has_allowed_origin(request, origins):
+        if origin is None or not has_allowed_host(scope.get("headers", ())) or not has_allowed_origin(request, origins):
             return []
     except ImproperlyConfigured:  # The handshake was denied by it.
         return []

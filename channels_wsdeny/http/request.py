@@ -26,7 +26,7 @@ from ..db import get_cache
 from . import session as sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -110,7 +110,7 @@ class ScopeRequest(ASGIRequest):
 
         Raises `DisallowedHost` for one that ``ALLOWED_HOSTS`` does not name.
         """
-        if not has_allowed_host(self.scope):
+        if not has_allowed_host(self.scope.get("headers", ())):
             try:
                 self.get_host()
             except DisallowedHost as error:
@@ -369,9 +369,9 @@ class _UnreadableBody:
     def close(self) -> None: ...
 
 
-def has_allowed_host(scope: Mapping[str, Any]) -> bool:
-    """Whether the host of `scope` is allowed, as far as its ``Host`` alone tells; also if there is none."""
-    for name, value in scope.get("headers", ()):
+def has_allowed_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the host of a request is allowed, as far as its ``Host`` alone tells; also if there is none."""
+    for name, value in headers:
         is_host = name == b"host" or (name == b"x-forwarded-host" and settings.USE_X_FORWARDED_HOST)
         if is_host and not _is_allowed(value, tuple(settings.ALLOWED_HOSTS), is_debug=settings.DEBUG):
             return False
