@@ -7,8 +7,10 @@ They stack (all policies must allow, the outermost is asked first), bind subclas
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable
+from operator import eq
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import markcoroutinefunction
@@ -142,6 +144,7 @@ def guard(endpoint: E, guards: Guards) -> E:
     elif is_asgi_app(endpoint):
         guarded = GuardedApp(endpoint, guards)
     elif callable(endpoint):
+        _refuse_other_names(endpoint, guards)
         guarded = guard_view(endpoint, guards)
     else:
         raise TypeError(
@@ -150,6 +153,20 @@ def guard(endpoint: E, guards: Guards) -> E:
         )
     found: E = guarded
     return found
+
+
+def _refuse_other_names(endpoint: Callable[..., Any], guards: Guards) -> None:
+    """Raise `TypeError` for what is an ASGI application by one of its three parameters, and no view by the first."""
+    try:
+        names = [*inspect.signature(endpoint).parameters]
+    except (TypeError, ValueError):
+        return
+    is_named = any(map(eq, names, ("scope", "receive", "send")))
+    if len(names) == 3 and names[0] != "request" and is_named:
+        raise TypeError(
+            f"{guards} cannot guard {endpoint!r}: it takes ({', '.join(names)}). An ASGI app must take "
+            "(scope, receive, send) by these names, and a view a request first, by the name request."
+        )
 
 
 @transparent

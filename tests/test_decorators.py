@@ -368,7 +368,8 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         (lambda: login_required(View.as_view), r"what View.as_view\(\) returns"),
         (lambda: require(IsAuthenticated() and IsStaff()), "&"),
         (lambda: made("Page", View, get=login_required(Page.get)), "method_decorator"),
-        (lambda: async_to_sync(login_required(odd))({"type": "websocket", "path": "/"}, None, None), "by these names"),
+        (lambda: login_required(odd), r"takes \(s, r, send\).*by these names"),
+        (lambda: async_to_sync(login_required(view_or_app))({"type": "websocket"}, None, None), "by these names"),
     ],
 )
 def test_what_cannot_be_decorated_is_refused(decorate, message):
@@ -382,3 +383,13 @@ async def odd_app(scope, receive, send):
 
 async def odd(s, r, send):
     raise AssertionError("This should not have run.")
+
+
+async def view_or_app(a, b, c):
+    raise AssertionError("This should not have run.")
+
+
+def test_a_view_may_call_the_arguments_of_its_url_as_an_application_does():
+    def view(request, receive, send): ...
+
+    assert login_required(view).__wrapped__ is view
