@@ -70,7 +70,7 @@ async def test_no_socket_survives_a_revocation_whenever_it_comes(seed, monkeypat
             kept.add(pk)
 
     async with no_task_left():
-        for start in range(0, 2000 if seed == 1 else 10_000, 200):
+        for start in range(0, 2000 if seed == 1 else 15_000, 200):
             keys = range(start, start + 200)
             policy.keys.update(keys)
             servers = {pk: Server() for pk in keys}
