@@ -236,8 +236,8 @@ def check_outer_origin_validators() -> Iterator[tuple[str, str]]:
         if any(isinstance(app, OriginValidator) for app in way.apps[:stack]):
             yield (
                 f"An OriginValidator (or AllowedHostsOriginValidator) is around the DenyMiddlewareStack of {way.path!r}"
-                ". It closes handshakes by itself: the client gets a 403 without the code origin_not_allowed, and no log "
-                "line says why.",
+                ". It closes handshakes by itself: the client gets a 403 without the code origin_not_allowed, and no "
+                "log line says why.",
                 "Leave it out, for the stack checks origins itself (ORIGINS); or move it inside the stack, where its "
                 "denial has that code.",
             )
