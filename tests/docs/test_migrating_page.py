@@ -14,9 +14,9 @@ from django.core.management import get_commands
 from channels_wsdeny import DenyMiddlewareStack, authentication
 from channels_wsdeny.policies import AllowAny
 from testproject.chat.models import Room
-from tests.authentication.test_packages import DRF, PACKAGES
 from tests.docs.pages import DOCS, blocks, run_snippets, titled
 from tests.support.clients import knock
+from tests.support.packages import DRF, PACKAGES
 from tests.support.sockets import consumer
 
 before = run_snippets("migrating.md", [titled("migrating.md")["before"]])

@@ -27,9 +27,10 @@ from channels_wsdeny import Deny
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection.explain import explain
-from tests.handlers.test_properties import EVERYONE, USERS, Asks, Node, Rule, amounts, application, hooks_of, users
 from tests.support.clients import GUARD
+from tests.support.examples import amounts
 from tests.support.mirror import START, Server, body
+from tests.support.random_handshakes import EVERYONE, USERS, Asks, Node, Rule, application, hooks_of, users
 from tests.support.transports import DJANGO, Middleware, Stack
 
 pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.

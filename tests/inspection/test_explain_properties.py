@@ -13,18 +13,16 @@ from django.contrib.auth.models import Group
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from channels_wsdeny.inspection.explain import explain
-from tests.handlers.test_properties import EXAMPLES, unhurried
 from tests.support import random_sites
 from tests.support.clients import GUARD, cookie_header, websocket_scope
+from tests.support.examples import amounts
 from tests.support.sockets import Server
 
 pytestmark = pytest.mark.django_db
-few = settings(unhurried, max_examples=100, derandomize=True)
-many = settings(unhurried, max_examples=int(EXAMPLES or 5000), derandomize=EXAMPLES is None)
 
 USERS = {
     "alice": {},
@@ -108,7 +106,7 @@ def hold(site, url, user, origin, cookies):
     assert not_run or not is_accepted(first), "no endpoint is named"
 
 
-@pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.random)], ids=["few", "many"])
+@amounts(100, 2000)
 def test_a_handshake_is_answered_as_explain_tells(amount, cookies, settings, clock):
     settings.ASGI_APPLICATION = f"{__name__}.application"
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": GUARD, "ACCEPT_TIMEOUT": None}

@@ -11,9 +11,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels_wsdeny.decorators import require
 from channels_wsdeny.live import arevoke, asockets, channel_layer, revoke, sockets
 from channels_wsdeny.live.registry import registry
-from tests.live.test_rechecks import Switch
 from tests.support.layers import FakeLayer
 from tests.support.opened import Opened
+from tests.support.policies import Switch
 from tests.support.processes import run_python
 from tests.support.threads import until
 

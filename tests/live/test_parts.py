@@ -26,9 +26,9 @@ from channels_wsdeny.policies import (
     Throttle,
     UserPassesTest,
 )
-from tests.live.test_rechecks import Switch, update, user
 from tests.support.clients import cookie_header
-from tests.support.opened import Opened
+from tests.support.opened import Opened, update, user
+from tests.support.policies import Switch
 from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]

@@ -30,8 +30,8 @@ from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
 from channels_wsdeny.policies.base import And
 from tests.support.clients import GUARD, knock
-from tests.support.opened import Opened
-from tests.support.policies import AsyncCheck, Check
+from tests.support.opened import Opened, update, user
+from tests.support.policies import AsyncCheck, Check, Switch
 from tests.support.sockets import Server
 from tests.support.threads import until
 from tests.support.transports import AsyncOnly, SyncOnly
@@ -58,22 +58,8 @@ def world(users):
     return users
 
 
-def user():
-    return get_user_model().objects.get(username="alice")
-
-
 def group():
     return Group.objects.get(name="editors")
-
-
-def update(**values):
-    def save():
-        alice = user()
-        for name, value in values.items():
-            setattr(alice, name, value)
-        alice.save()
-
-    return save
 
 
 EDITOR, DELETER = HasPermission("auth.change_user"), HasPermission("auth.delete_user")
@@ -240,19 +226,6 @@ async def test_a_change_that_takes_nothing_away_closes_nothing(name, world, head
     if is_asked:
         await until(lambda: policy.asked == 2)
     await alice.stays()
-
-
-class Switch(Policy):
-    """Answers what a test wants, and counts how often it was asked."""
-
-    def __init__(self, answer=True):
-        self.answer, self.asked = answer, 0
-
-    def check(self, request):
-        self.asked += 1
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
 
 
 class Once(Switch):

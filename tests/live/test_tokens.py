@@ -21,8 +21,7 @@ from channels_wsdeny.decorators import login_required
 from channels_wsdeny.live import receivers, scheduler
 from channels_wsdeny.live.registry import registry
 from testproject.chat.models import Token
-from tests.live.test_rechecks import update
-from tests.support.opened import Opened
+from tests.support.opened import Opened, update
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from django.contrib.auth import get_user_model
+
 from .clients import GUARD
 from .sockets import Server, disconnect
 from .threads import until
@@ -39,3 +41,20 @@ class Opened:
         """It is still open; its client leaves then."""
         assert "websocket.close" not in self.server.kinds, self.server.sent
         await self.leave()
+
+
+def user():
+    """alice, read anew."""
+    return get_user_model().objects.get(username="alice")
+
+
+def update(**values):
+    """A function that gives alice these attributes, and saves her."""
+
+    def save():
+        alice = user()
+        for name, value in values.items():
+            setattr(alice, name, value)
+        alice.save()
+
+    return save

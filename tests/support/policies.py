@@ -93,3 +93,16 @@ async def ask(policy: Policy, user: Any = anonymous, app: Any = accept, **scope:
 async def status(policy: Policy, user: Any = anonymous) -> int:
     """The status of that answer."""
     return (await ask(policy, user)).status
+
+
+class Switch(Policy):
+    """Answers what a test wants, and counts how often it was asked."""
+
+    def __init__(self, answer=True):
+        self.answer, self.asked = answer, 0
+
+    def check(self, request):
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
