@@ -240,6 +240,7 @@ async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(detail,
     class Closing(AsyncWebsocketConsumer):
         async def receive(self, **received):
             await self.scope["wsdeny"].close(409, detail)
+            await self.scope["wsdeny"].close(410, "It is closed already.")
 
         async def disconnect(self, code):
             codes.append(code)
