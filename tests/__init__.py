@@ -1,5 +1,6 @@
 """The tests. What fails in a helper of `support` is shown as in a test."""
 
-import pytest
+import sys
 
-pytest.register_assert_rewrite("tests.support")
+if "pytest" in sys.modules:  # else this is a process that a test has started
+    sys.modules["pytest"].register_assert_rewrite("tests.support")
