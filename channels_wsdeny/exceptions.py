@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.utils.functional import Promise
@@ -30,6 +31,14 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
     Raises `ValueError` for a status that cannot deny or a reserved member, `TypeError` for a code or detail that
     is no text.
     """
+
+    # What an instance of a subclass has whose `__init__` does not call this one: it is a plain 403.
+    status: int = 403
+    code: str = "permission_denied"
+    detail: statuses.Text = ""
+    headers: Mapping[str, str] = MappingProxyType({})
+    response: HttpResponseBase | None = None
+    members: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,

@@ -75,6 +75,18 @@ def test_a_deny_survives_copying_and_pickling(duplicate):
     assert (deny.status, deny.code, deny.response.content) == (410, "left", b"gone")
 
 
+def test_a_subclass_that_does_not_call_init_is_a_plain_403():
+    class Quiet(Deny):
+        def __init__(self):
+            pass
+
+    deny = Quiet()
+    assert (deny.status, deny.code, deny.detail, deny.response) == (403, "permission_denied", "", None)
+    assert (dict(deny.headers), dict(deny.members), str(deny)) == ({}, {}, "403 permission_denied")
+    with pytest.raises(TypeError):
+        deny.headers["X-Shared"] = "by all"
+
+
 def test_the_kinds_of_exceptions_are_those_that_callers_expect():
     assert issubclass(HandshakeDenied, OSError)  # as the ASGI specification asks of a closed connection
     assert issubclass(PolicyError, TypeError)

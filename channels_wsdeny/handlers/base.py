@@ -447,8 +447,8 @@ def make_denial(
 ) -> HttpResponseBase:
     """The rendered response that a denial or an exception is sent as. Never raises.
 
-    With `strict`, as for sockets, a status that cannot deny is an error. `page_for` gives the site's own page for
-    clients that want one.
+    A status that cannot deny is an error, with `strict`, as for sockets, that of a response, too. `page_for` gives the
+    site's own page for clients that want one.
     """
     error: BaseException | None = None
     if isinstance(denial, Exception):
@@ -460,7 +460,7 @@ def make_denial(
         if page is not None and isinstance(denial, Deny):
             denial = Deny(code=denial.code, headers=denial.headers, response=page)
         response = render(context.request, to_response(context, denial))
-        if strict and not statuses.is_denial(response.status_code):
+        if (strict or isinstance(denial, Deny)) and not statuses.is_denial(response.status_code):
             raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
         _add_challenge(context, response)
         encode_headers(response)  # Raises for what cannot be sent.

@@ -10,6 +10,7 @@ runs in a task of its own, for then hooks have to return while the consumer live
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import enum
 from functools import partial
@@ -947,5 +948,8 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
         await asyncio.wait(tasks, timeout=_GRACE)
-        if task.done() and not task.cancelled():
-            task.exception()  # Retrieved, so that asyncio does not log it.
+        if task.done():
+            # Retrieved, so that asyncio does not log it, and so that a cancelled task lets go of its traceback: from
+            # Python 3.14 on, the frame of `asyncio.wait` in it holds the task.
+            with contextlib.suppress(asyncio.CancelledError):
+                task.exception()

@@ -302,6 +302,8 @@ def as_policy(value: object) -> Policy:
             f"{value!r} is not a policy. Give an instance of channels_wsdeny.policies.Policy, such as "
             "IsAuthenticated()."
         )
+    if not found._given:
+        raise ImproperlyConfigured(f"{value!r} is a policy without a check() or acheck(): it could answer nothing.")
     return found
 
 

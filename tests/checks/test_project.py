@@ -170,6 +170,7 @@ def test_a_wrong_value_is_shown_with_what_is_expected_and_the_default(messages):
     "path",
     [
         *("", "..", "IsAuthenticated", "nowhere.Policy", "channels_wsdeny.policies.Nothing"),
+        "channels_wsdeny.policies.Policy",
         *("channels_wsdeny.policies.as_policy", "channels_wsdeny.policies", "builtins.dict"),
         f"{__name__}.NeedsArguments",
     ],

@@ -303,7 +303,7 @@ def test_a_middleware_mixin_calls_two_steps_around_the_response():
 
     assert Steps(lambda request: ran.append("view") or "answer")(None) == "answer"
     assert ran == ["request", "view", "response"]
-    assert asyncio.iscoroutinefunction(MiddlewareMixin.__acall__)
+    assert inspect.iscoroutinefunction(MiddlewareMixin.__acall__)
 
 
 def test_a_view_names_the_databases_that_it_wants_no_transaction_of():

@@ -69,6 +69,22 @@ async def test_a_denial_is_two_messages_and_no_application_is_called():
     assert dict(start["headers"])[b"content-length"] == b"%d" % len(end["body"])
 
 
+async def test_a_deny_whose_status_no_longer_denies_is_a_500(caplog):
+    def let_in(request):
+        deny = Deny(403, response=HttpResponse(status=403))
+        deny.response.status_code = 200
+        return deny
+
+    def let_in_by_status(request):
+        deny = Deny(403)
+        deny.status = 200
+        return deny
+
+    for policy in (let_in, let_in_by_status):
+        assert (await fetch(require(Check(policy))(plain), "/")).status == 500
+    assert "The status of a denial is 300-599." in caplog.text
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
