@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import sys
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daphne.testing import DaphneProcess as StockDaphneProcess
 
+if TYPE_CHECKING or sys.platform in {"darwin", "win32"}:
+    from multiprocessing import Process
+else:
+    # Python 3.14 does not fork by default, and only a fork has the settings as a test has changed them.
+    Process = multiprocessing.get_context("fork").Process
 
-class DaphneProcess(StockDaphneProcess):
+
+class DaphneProcess(Process, StockDaphneProcess):
     """For live tests:
 
         class ChatTests(ChannelsLiveServerTestCase):

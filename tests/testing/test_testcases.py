@@ -6,12 +6,15 @@ import pytest
 from tests.support.account_cases import InTestCase, InTransactionTestCase  # noqa: F401 - pytest runs them
 from tests.support.processes import run
 
+#: Daphne's txaio calls what is deprecated on Python 3.14.
+OF_TXAIO = "ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning"
+
 
 def run_by_django(tmp_path, *classes):
     """Run these classes of `account_cases` by ``manage.py test``; return what it prints."""
     labels = [f"tests.support.account_cases.{name}" for name in classes]
     result = run(
-        ["-W", "error", "-m", "django", "test", "--noinput", *labels],
+        ["-W", "error", "-W", OF_TXAIO, "-m", "django", "test", "--noinput", *labels],
         DJANGO_SETTINGS_MODULE="tests.support.account_settings",
         TESTS_DATABASE_FILE=str(tmp_path / "test.sqlite3"),
         TESTPROJECT_DATABASE_NAME="testproject_testcases",
