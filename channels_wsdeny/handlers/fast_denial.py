@@ -27,7 +27,7 @@ from ..http.messages import (
     encode_headers,
     is_connect,
 )
-from ..http.request import HandshakeRequest, has_allowed_host
+from ..http.request import HandshakeRequest, is_allowed_host
 from ..http.responses import active_language, is_language_negotiated, negotiate_language, negotiate_type
 from ..http.servers import is_closing, is_granian
 from ..http.trace import is_recorded
@@ -49,8 +49,9 @@ if TYPE_CHECKING:
 
 #: Denials that are kept, and bytes of a body at most.
 _MOST, _LARGEST = 256, 4096
-#: The headers that are looked at for a denial that follows from route and headers.
-_READ = frozenset({b"accept", b"accept-language", b"authorization", b"cookie", b"host", b"x-forwarded-host"})
+#: The headers that a denial may vary by, and those that tell whether there is more to look at.
+_VARYING = frozenset({b"accept", b"accept-language", b"cookie"})
+_READ = _VARYING | {b"authorization", b"host", b"x-forwarded-host"}
 #: Characters of a text that a kept denial may depend on.
 _LONGEST = 256
 
@@ -65,6 +66,8 @@ class _Site(NamedTuple):
     #: What changes the bytes of a denial.
     varying: tuple[Any, ...]
     session_cookie: bytes
+    allowed_hosts: tuple[str, ...]
+    reads_forwarded_host: bool
     #: None if they cannot be used.
     authentication: Authenticators | None
     language_cookie: bytes
@@ -88,14 +91,13 @@ async def deny_anonymous(
     Returns whether it was answered.
     """
     site = _site()
-    headers = [pair for pair in scope.get("headers", ()) if pair[0] in _READ]
+    headers = _without_credentials(scope.get("headers", ()), site)
     if (
-        "user" in scope
+        headers is None
+        or "user" in scope
         or scope.get("session") is not None
-        or _may_have_credentials(headers, site)
         or is_nested(scope)
         or is_recorded()
-        or not has_allowed_host(headers)
         or not scope.get("query_string", b"").isascii()
     ):
         return False
@@ -121,12 +123,26 @@ async def deny_anonymous(
     return True
 
 
-def _may_have_credentials(headers: RawHeaders, site: _Site) -> bool:
-    """Whether there may be a session, or what the origin has to be checked for."""
-    for name, value in headers:
-        if name == b"authorization" or (name == b"cookie" and site.session_cookie in value):
-            return True
-    return False
+def _without_credentials(headers: RawHeaders, site: _Site) -> RawHeaders | None:
+    """The headers that the denial of an anonymous client may vary by.
+
+    None if there may be credentials, for which more than that has to be checked, or if the host may not be allowed.
+    """
+    found: RawHeaders = []
+    for pair in headers:
+        name = pair[0]
+        if name not in _READ:
+            continue
+        if name in _VARYING:
+            if name == b"cookie" and site.session_cookie in pair[1]:
+                return None
+            found.append(pair)
+        elif name == b"host" or (name == b"x-forwarded-host" and site.reads_forwarded_host):
+            if not is_allowed_host(pair[1], site.allowed_hosts):
+                return None
+        elif name == b"authorization":
+            return None
+    return found
 
 
 def _denial(middleware: ASGIMiddleware, match: Match | Exception, site: _Site) -> tuple[Policy | None, Deny | None]:
@@ -224,6 +240,8 @@ def _site() -> _Site:
         has_middleware=bool(conf.MIDDLEWARE),
         varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
         session_cookie=settings.SESSION_COOKIE_NAME.encode(),
+        allowed_hosts=tuple(settings.ALLOWED_HOSTS),
+        reads_forwarded_host=settings.USE_X_FORWARDED_HOST,
         authentication=_authentication(),
         language_cookie=settings.LANGUAGE_COOKIE_NAME.encode(),
         is_translated=settings.USE_I18N,

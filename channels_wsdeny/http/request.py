@@ -373,13 +373,14 @@ def has_allowed_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the host of a request is allowed, as far as its ``Host`` alone tells; also if there is none."""
     for name, value in headers:
         is_host = name == b"host" or (name == b"x-forwarded-host" and settings.USE_X_FORWARDED_HOST)
-        if is_host and not _is_allowed(value, tuple(settings.ALLOWED_HOSTS), is_debug=settings.DEBUG):
+        if is_host and not is_allowed_host(value, tuple(settings.ALLOWED_HOSTS), is_debug=settings.DEBUG):
             return False
     return True
 
 
 @functools.lru_cache(maxsize=256)
-def _is_allowed(host: bytes, allowed: tuple[str, ...], *, is_debug: bool) -> bool:
+def is_allowed_host(host: bytes, allowed: tuple[str, ...], *, is_debug: bool = False) -> bool:
+    """Whether one of `allowed`, which is ``ALLOWED_HOSTS``, matches the value of a ``Host`` header."""
     if is_debug and not allowed:
         allowed = (".localhost", "127.0.0.1", "[::1]")  # as Django's `get_host`
     domain, _ = split_domain_port(host.decode("latin1"))

@@ -386,7 +386,7 @@ async def test_a_client_that_leaves_ends_a_middleware_that_waits_for_the_consume
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("kinds", [["sync"], ["sync", "sync"], ["sync", "async", "sync"], ["split", "sync", "split"]])
 async def test_many_handshakes_at_once_end_although_each_holds_a_thread_and_its_policies_need_one(size, kinds, use):
-    use(*map(middleware, kinds), POOL_SIZE=size)
+    use(*map(middleware, kinds), POOL_SIZE=size, POLICY_TIMEOUT=GUARD)
     policy = Check(lambda request: time.sleep(0.001) or True) & AsyncCheck(lambda request: True)
     app = URLRouter([path("", Wrapper(require(policy & Check(lambda request: True))(accept)))])
     answers = await asyncio.gather(*(knock(DenyMiddlewareStack(app), "/") for _ in range(50)))
