@@ -96,7 +96,8 @@ class SubprotocolToken(Authentication):
             handshake: Any = request
             scope: Scope = handshake.scope
             headers = [pair for pair in scope["headers"] if pair[0] not in {b"authorization", b"cookie"}]
-            headers.append((b"authorization", f"{scheme} {token}".encode("latin1")))
+            # A subprotocol is ASCII (RFC 6455 section 4.1); one beyond latin-1 is no token of anyone.
+            headers.append((b"authorization", f"{scheme} {token}".encode("latin1", "replace")))
             left_out = {"session", "user", "cookies"}
             given = {name: value for name, value in scope.items() if name not in left_out}
             own[self] = HandshakeRequest({**given, "headers": headers})
@@ -127,7 +128,7 @@ def take_tokens(scope: Scope, authentication: Authenticators) -> tuple[Scope, di
         return scope, tokens
     headers = [pair for pair in scope.get("headers", ()) if pair[0] != b"sec-websocket-protocol"]
     if offered:
-        headers.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin1")))
+        headers.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin1", "replace")))
     return {**scope, "subprotocols": offered, "headers": headers}, tokens
 
 

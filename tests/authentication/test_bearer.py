@@ -82,6 +82,7 @@ OFFERED = [
     (["chat", "bearer", "good", "news"], None, "alice", ["chat", "news"], "bearer"),
     (["bearer", "good", "chat"], "chat", "alice", ["chat"], "chat"),
     (["bearer", "wrong", "chat"], None, None, None, None),
+    (["bearer", "\u0bb2", "\u0bb2"], None, None, None, None),
     (["bearer"], None, "", ["bearer"], None),
     (["chat", "good"], None, "", ["chat", "good"], None),
     ([], None, "", [], None),
