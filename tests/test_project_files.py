@@ -179,7 +179,7 @@ def test_the_commands_of_the_readme_name_extras_and_markers_that_exist():
     fast, whole = re.findall(r"\.venv/bin/python -m pytest\b(.*)", text("README.md"))
     registered = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
     expression = " and ".join(f"not {marker}" for marker in registered)
-    assert (fast, whole) == (f' -n 2 -m "{expression}"', "")
+    assert (fast, whole) == (f' -n 2 -m "{expression}"', " -n 2")
 
 
 def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed():
