@@ -277,6 +277,7 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     offered = request.scope_for_application()
     given = {"session": offered["session"], "user": offered["user"], "wsdeny": context}
     if request.url_route is not None:
+        request.keep_route()
         given["url_route"] = request.url_route
     return {**offered, **copy_scope(scope), **given}
 

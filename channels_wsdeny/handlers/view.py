@@ -292,18 +292,19 @@ class ViewHandler(DjangoHandler):
         authenticate_view(request)
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
+        #: The arguments of the route before any hook runs, which may change them.
+        self._given = self._kwargs_of_route()
         self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
 
     def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The view's response, or a denial."""
-        before = self._kwargs_of_route()
         denial = authorize_sync(self.context, self._checks(request_hooks, route_hooks))
         if denial is not None:
             return self.deny_sync(denial)
         report_sync(self.context, self._reported)
-        self._enter(before)
+        self._enter()
         try:
             response: HttpResponseBase = self.view(self.context.request, *self._args, **self._kwargs)
         except Exception as error:
@@ -313,12 +314,11 @@ class ViewHandler(DjangoHandler):
 
     async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """As `get_response`, of a view that is a coroutine function."""
-        before = self._kwargs_of_route()
         denial = await self.authorize(self._checks(request_hooks, route_hooks))
         if denial is not None:
             return await self.deny(denial)
         await report(self.context, self._reported)
-        self._enter(before)
+        self._enter()
         try:
             response: HttpResponseBase = await self.view(self.context.request, *self._args, **self._kwargs)
         except Exception as error:
@@ -352,17 +352,15 @@ class ViewHandler(DjangoHandler):
 
     def _kwargs_of_route(self) -> dict[str, Any]:
         match = self.context.request.resolver_match
-        return dict(match.kwargs) if self.runner is not None and match is not None else {}
+        return {} if match is None else dict(match.kwargs)
 
-    def _enter(self, before: dict[str, Any]) -> None:
-        """The request is allowed: take over what a route hook has changed."""
+    def _enter(self) -> None:
+        """The request is allowed: take over what a hook or policy has changed."""
         self.context.mark_passed(self._policies)
         self.go_on()
-        if self.runner is None:
-            return
-        match = self.context.request.resolver_match
-        after = match.kwargs if match is not None else {}
-        self.context.state.route = match
+        before, after = self._given, self._kwargs_of_route()
+        if self.runner is not None:
+            self.context.state.route = self.context.request.resolver_match
         if after != before:
             kept = {name: value for name, value in self._kwargs.items() if name not in before}
             self._kwargs = {**kept, **after}

@@ -250,8 +250,8 @@ class ScopeRequest(ASGIRequest):
 
     def keep_route(self) -> None:
         """Write `resolver_match`, which a hook may have changed, back to ``url_route`` of Channels."""
-        match = self.resolver_match
-        if match is not None and isinstance(self.url_route, dict):
+        match = vars(self).get("_resolver_match")
+        if isinstance(match, ResolverMatch) and isinstance(self.url_route, dict):
             self.url_route.update(args=match.args, kwargs=match.kwargs)
 
     def follow_route(self) -> None:
@@ -279,7 +279,8 @@ class ScopeRequest(ASGIRequest):
 
         The keyword arguments are copied.
         """
-        if self.url_route is not None:
+        match = vars(self).get("_resolver_match")
+        if not isinstance(match, ResolverMatch) and self.url_route is not None:
             return self.url_route.get("args", ()), dict(self.url_route["kwargs"])
         match = self.resolver_match
         return () if match is None else (match.args, dict(match.kwargs))

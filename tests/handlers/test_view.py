@@ -269,10 +269,20 @@ def test_what_a_view_wrote_is_rolled_back_if_it_raises(view, status, is_written,
 # Hooks of one view
 
 
-def test_a_route_hook_of_a_view_may_change_its_arguments(site, hooks):
-    hooks.on_route(lambda request: request.resolver_match.kwargs.update(name="other"))
-    views = [path(f"{index}/<name>/", with_hooks(hooks)(view)) for index, view in enumerate(VIEWS.values())]
-    site.serve(*views)
+@pytest.mark.parametrize("kind", ["request", "route", "around", "policy"])
+def test_a_hook_or_policy_of_a_view_may_change_its_arguments(kind, site, hooks):
+    def change(request):
+        request.resolver_match.kwargs["name"] = "other"
+
+    async def around(request, call_next):
+        change(request)
+        return await call_next(request)
+
+    decorate = require(Check(lambda request: change(request) or True))
+    if kind != "policy":
+        hooks.register(around if kind == "around" else change, kind)
+        decorate = with_hooks(hooks)
+    site.serve(*(path(f"{index}/<name>/", decorate(view)) for index, view in enumerate(VIEWS.values())))
     assert {site.ask(f"/{index}/you/").body for index in range(len(VIEWS))} == {b"hello other"}
 
 

@@ -679,6 +679,32 @@ async def test_a_route_hook_changes_what_the_route_captured_for_policies_and_end
             assert match.func.consumer_class is endpoint
 
 
+@pytest.mark.parametrize("kind", ["request", "route", "around", "policy"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_what_is_decided_about_arguments_that_were_changed_is_about_those_that_the_endpoint_gets(
+    is_replaced, kind, hooks
+):
+    def change(request):
+        match = request.resolver_match
+        match.kwargs = {**match.kwargs} if is_replaced else match.kwargs
+        match.kwargs["room"] = "lobby"
+
+    async def around(request, call_next):
+        change(request)
+        return await call_next(request)
+
+    decorate = require(Check(lambda request: change(request) or True))
+    if kind != "policy":
+        hooks.register(around if kind == "around" else change, kind)
+        decorate = with_hooks(hooks)
+    in_lobby = Check(lambda request: request.resolver_match.kwargs == {"room": "lobby"})
+    room = consumer(lambda self: self.accept(headers=room_of(self)))
+    for ask, base, passes in [(knock, room, 101), (fetch, HttpRoom, 200)]:
+        endpoint = decorate(require(in_lobby)(type("Decorated", (base,), {})))
+        answer = await ask(DenyMiddlewareStack(URLRouter([path("<slug:room>/", endpoint.as_asgi())])), "/secret/")
+        assert (answer.status, answer.header("x-room")) == (passes, "lobby")
+
+
 async def test_where_nothing_is_routed_route_hooks_do_not_run(transport, hooks, ran):
     ask, app, _ = transport
     for kind in ("request", "route", "response"):
