@@ -15,12 +15,13 @@ from rest_framework.permissions import AllowAny, DjangoModelPermissions
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
 
-from ..authentication.base import session_user
+from ..authentication.base import Authenticators, session_user
 from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.exception_handler import forget_frames, translate
-from ..http.request import ScopeRequest, anonymous_user, authentication_of, run_in_thread
+from ..http.origins import check_origin
+from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
 from ..log import dotted_name, warn_once
 from ..policies.base import Answer, Policy
@@ -52,6 +53,7 @@ class RestFramework(Policy):
     Without `authentication`, the user that the request has already is the user. With it, the user whom these classes
     find (perhaps an anonymous one) becomes the user of the request, for later policies and for the endpoint, and
     ``request.auth`` what they found with it; policies that were asked before are then asked again, about that user.
+    If one of the classes may read cookies, the origin of a handshake with any is checked, as for ``AUTHENTICATION``.
 
     Throttles count a request once; they are not asked again about an open socket, nor by a dry run.
 
@@ -151,7 +153,7 @@ class RestFramework(Policy):
 class _AskedView(APIView):
     """A view that is asked whether a request is permitted, and not called."""
 
-    #: Whether the throttles have counted the request.
+    #: Whether the handshake was asked about: its throttles have counted, and its origin was checked.
     is_counted = False
 
     def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
@@ -214,6 +216,10 @@ class _Question:
         view.request, view.headers, view.format_kwarg = self._asked, {}, None
         negotiated = view.perform_content_negotiation(self._asked)
         self._asked.accepted_renderer, self._asked.accepted_media_type = negotiated
+        if policy.sets_user and isinstance(request, HandshakeRequest) and not view.is_counted:
+            # Before the hooks it was checked for the classes of the site or stack alone.
+            reads_cookies = Authenticators(self._asked.authenticators).reads_cookies
+            check_origin(request, self._context.origins, reads_cookies=reads_cookies)
 
     def ask(self, question: Callable[[], None]) -> Answer | None:
         """Call one of the methods below: None if it returns, else the denial. Raises what is not REST framework's."""

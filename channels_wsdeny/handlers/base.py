@@ -250,17 +250,20 @@ def _is_another(inner: Authenticators | None, outer: Authenticators | None) -> b
     return outer is None or not (inner.is_session_only and outer.is_session_only)
 
 
-def check_origin_for(request: Any, target: Target) -> None:
+def check_origin_for(context: RequestContext, target: Target) -> None:
     """Check the origin of a handshake, by what the nearest stack has said. Raises what denies it."""
+    request: Any = context.request
     authentication = authentication_of(request)
     reads_cookies = authentication is not None and authentication.reads_cookies
-    check_origin(request, target.origins, reads_cookies=reads_cookies)
+    if target.origins is not None:
+        context.origins = target.origins
+    check_origin(request, context.origins, reads_cookies=reads_cookies)
 
 
 def check_origin_again(context: RequestContext, target: Target) -> None:
     """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
     if target.authentication is not None or target.origins is not None:
-        check_origin_for(context.request, target)
+        check_origin_for(context, target)
 
 
 def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, Any]:

@@ -399,7 +399,7 @@ class WebSocketHandler(AppHandler):
         request.check_host()
         request.begin()
         authenticate_by(request, authentication)
-        check_origin_for(request, target)
+        check_origin_for(self.context, target)
         hooks = site_hooks()
         given = conf.MIDDLEWARE if target.middleware is None else target.middleware
         middleware = await middleware_hooks(tuple(given)) if given else ()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..hooks.registry import Hook
     from ..policies import Policy
     from ..types import HttpRequest as TypedRequest
+    from .origins import Origins
 
 
 class Subject(NamedTuple):
@@ -127,6 +128,7 @@ class RequestContext:
         "handler",
         "mirror",
         "obj",
+        "origins",
         "pending_default",
         "policy",
         "request",
@@ -145,6 +147,8 @@ class RequestContext:
         self.mirror: Any = None
         #: The nearest default policy, for endpoints that carry no policy of their own.
         self.pending_default: Policy | None = None if outer is None else outer.pending_default
+        #: The origins of the nearest stack that names some; None: the site's.
+        self.origins: Origins | None = None if outer is None else outer.origins
         #: For whom the guards of an outer layer have been asked, those outside the stack with the nearest default
         #: policy left out.
         self.guarded: Subject | None = None if outer is None else outer.guarded
@@ -160,7 +164,7 @@ class RequestContext:
         """The context of `request`, a copy of the request: what hooks have run counts for it, no decision does."""
         context = RequestContext(request, self.state)
         context.handler, context.mirror, context.route_hooks = self.handler, self.mirror, self.route_hooks
-        context.pending_default = self.pending_default
+        context.pending_default, context.origins = self.pending_default, self.origins
         return context
 
     @property

@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.auth import AuthMiddlewareStack
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
@@ -529,11 +530,45 @@ async def test_an_open_socket_is_asked_about_without_its_throttles(combine, deni
 
 def test_a_dry_run_does_not_count(throttled, settings, monkeypatch):
     module = types.ModuleType("asgi_of_this_test")
-    module.application = DenyMiddlewareStack(require(throttled)(Echo).as_asgi())
+    module.application = DenyMiddlewareStack(guarded(throttled).as_asgi())
     monkeypatch.setitem(sys.modules, module.__name__, module)
     settings.ASGI_APPLICATION = f"{module.__name__}.application"
     for _ in range(3):
         assert "HTTP 101 Switching Protocols" in [*explain("/", "websocket", None, []).lines()]
+
+
+class InCookie(authentication.BaseAuthentication):
+    """alice is who has the cookie."""
+
+    def authenticate(self, request):
+        return (alice, None) if "jwt" in request.COOKIES else None
+
+
+FROM_COOKIE = RestFramework(authentication=[InCookie], permissions=[permissions.IsAuthenticated], throttles=[])
+FROM_HEADER = RestFramework(authentication=[type("FromHeader", (InCookie,), {"ambient": False})], throttles=[])
+OWN, EVIL = "http://testserver", "https://evil.example"
+ORIGINS = [
+    (FROM_COOKIE, OWN, {}, 101),
+    (FROM_COOKIE, EVIL, {}, 403),
+    (FROM_COOKIE | AllowAny(), EVIL, {}, 403),
+    (~~FROM_COOKIE, EVIL, {}, 403),
+    (FROM_COOKIE, EVIL, {"origins": [EVIL]}, 101),
+    (*durable((FROM_COOKIE,)), EVIL, {}, 101),  # It is that of the handshake.
+    (FROM_HEADER, EVIL, {}, 101),
+    (RestFramework(throttles=[]), EVIL, {}, 101),
+]
+
+
+@pytest.mark.parametrize(("policy", "origin", "stack", "expected"), ORIGINS)
+@pytest.mark.parametrize("wrap", [lambda app: app, BaseMiddleware], ids=["direct", "wrapped"])
+async def test_the_origin_is_checked_where_a_class_of_the_policy_may_read_cookies(
+    wrap, policy, origin, stack, expected
+):
+    headers = [(b"host", b"testserver"), (b"origin", origin.encode()), (b"cookie", b"jwt=alice")]
+    app = wrap(guarded(policy).as_asgi())
+    answer = await knock(DenyMiddlewareStack(app, default_policy=AllowAny(), **stack), "/", headers=headers)
+    assert answer.status == expected
+    assert expected == 101 or answer.problem["code"] == "origin_not_allowed"
 
 
 @pytest.mark.urls(__name__)
