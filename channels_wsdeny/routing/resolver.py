@@ -10,6 +10,7 @@ import copy
 import enum
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlparse
@@ -206,9 +207,7 @@ class _Resolver:
 
     def _in_site_middleware(self, wrapper: BaseMiddleware, guard: Guard) -> EndpointMatch:
         """Middleware of the site, which may change user and route: what it wraps is resolved when it is called."""
-        twin = copy.copy(wrapper)
-        twin.inner = guard(wrapper.inner)
-        return EndpointMatch(twin, endpoint=wrapper, is_late=True)
+        return EndpointMatch(_twin_of(wrapper, guard(wrapper.inner)), endpoint=wrapper, is_late=True)
 
     def _in_urls(self, router: URLRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
         """As `URLRouter.__call__`, which goes on to the next route when an inner router has no match."""
@@ -249,6 +248,26 @@ class _Resolver:
         for route in twin.routes:
             route.callback = self._guard(route.callback)
         return EndpointMatch(twin, endpoint=router, is_late=True)
+
+
+def _twin_of(wrapper: BaseMiddleware, inner: ASGIApp) -> ASGIApp:
+    """`wrapper` around another application. All that it keeps is shared, such as what it has counted or loaded."""
+    cls: Any = type(wrapper)
+    state: Any = object.__getstate__(wrapper)
+    twin: Any = object.__new__(_twin_class(cls))
+    twin.__dict__ = vars(wrapper)
+    for name, value in state[1].items() if isinstance(state, tuple) else ():  # of slots: these are copied
+        object.__setattr__(twin, name, value)
+    object.__setattr__(twin, "inner", inner)
+    app: ASGIApp = twin
+    return app
+
+
+@lru_cache(maxsize=256)
+def _twin_class(cls: type) -> type:
+    """A subclass of `cls` whose instances have an ``inner`` of their own: a slot comes before what ``__dict__`` has."""
+    names = {"__slots__": ("inner",), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls)(cls.__name__, (cls,), names)
 
 
 class _OriginCheck:

@@ -88,6 +88,31 @@ async def test_the_default_policy_is_asked_where_a_base_middleware_calls_what_it
         assert statuses == [101, 403, 403]
 
 
+class Counting(Middleware):
+    """Lets one in, and no more."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.count, self.limit = 0, 1
+
+    async def __call__(self, scope, receive, send):
+        self.count += 1
+        if self.count > self.limit:
+            await send({"type": "websocket.close"})
+        else:
+            await super().__call__(scope, receive, send)
+
+
+async def test_what_a_base_middleware_keeps_is_kept_from_one_handshake_to_the_next():
+    counting = Counting(public(accept_all))
+    site = DenyMiddlewareStack(counting)
+    assert [(await knock(site, "/")).status for _ in range(3)] == [101, 403, 403]
+    counting.count = 0
+    assert (await knock(site, "/")).status == 101
+
+
 # A router takes a Resolver404 for "try the next route".
 
 
