@@ -60,7 +60,7 @@ async def enter_stream(
         first = [FreshUser(socket.grant_for(around, ()))] if is_of_handshake else []
         hooks = _stream_hooks(target, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
-        socket.add_part(stream, Part(request, (*policies, *late), partial(_lose_stream, stream, context)))
+        socket.add_part(stream, Part(request, (*policies, *late), partial(lose_stream, stream, context)))
         denial = await authorize(context, [*first, *hooks, *policy_checks((*policies, *late)), LoadUser()])
         if denial is None:
             await report(context, target.reported)
@@ -81,7 +81,8 @@ async def enter_stream(
     await stream.send(await closing_message(context, denial))  # It may be closed already.
 
 
-async def _lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
+async def lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
+    """Close a stream, or a whole socket, which a policy that has allowed it denies now."""
     closing = await closing_message(context, denial)
     await stream.close(closing["code"], closing["reason"])
 

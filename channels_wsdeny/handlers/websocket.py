@@ -14,7 +14,7 @@ import contextlib
 import contextvars
 import enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
@@ -74,7 +74,8 @@ from .connection import CLOSED_GRACE, Connection
 from .django_middleware import middleware_hooks
 from .fast_denial import deny_anonymous, encoded_denial
 from .open_socket import OpenSocket, is_draining
-from .stream import enter_stream
+from .recheck import Part
+from .stream import enter_stream, lose_stream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -922,9 +923,14 @@ class WebSocketHandler(AppHandler):
 
         Route hooks that still wait run before, if there is a route.
         """
-        late, context = self._late, self.context
-        context.request.follow_route()  # type: ignore[attr-defined] # made from a scope
-        hooks = [*context.route_hooks] if context.request.resolver_match is not None else []
+        late, context, request = self._late, self.context, cast("HandshakeRequest", self.context.request)
+        request.follow_route()
+        hooks = [*context.route_hooks] if request.resolver_match is not None else []
+        if self.state is State.ACCEPTED:
+            # A part of the application has accepted by policies of its own. Those of the rest are asked again beside
+            # them, and noted before they are asked, so that what happens meanwhile is not missed.
+            self.socket.add_part(self, Part(request, late, partial(lose_stream, self.outermost._connection, context)))
+            self.socket.stream_changed(request)
         denial: Denial | _Raised | None
         try:
             denial = await self.authorize(context, [*hooks, *policy_checks(late)])
