@@ -300,8 +300,10 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
     for grant in grants:
         request: Any = fresh_request(grant)
         request.wsdeny = context = RequestContext(request)
-        policies = map(PolicyCheck, durable(grant.policies))
-        checks: list[Check] = [*grant.request.user_setters, _IsSameUser(grant, users), *policies]
+        policies = tuple(durable(grant.policies))
+        checks: list[Check] = [*grant.request.user_setters, _IsSameUser(grant, users), *map(PolicyCheck, policies)]
+        if any(policy.sets_user for policy in policies):
+            checks.append(_IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):
                 denial = await run_checks(Checks(checks), request)

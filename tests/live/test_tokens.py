@@ -7,6 +7,7 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.test.utils import isolate_apps
+from rest_framework.authentication import BaseAuthentication
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import (
@@ -17,7 +18,8 @@ from channels_wsdeny.authentication import (
     TicketAuthentication,
     issue_ticket,
 )
-from channels_wsdeny.decorators import login_required
+from channels_wsdeny.contrib.rest_framework import RestFramework
+from channels_wsdeny.decorators import login_required, require
 from channels_wsdeny.live import receivers, scheduler
 from channels_wsdeny.live.registry import registry
 from testproject.chat.models import Token
@@ -150,6 +152,21 @@ async def test_a_token_that_is_gone_is_not_replaced_by_a_session_of_its_user(
     assert (await second.opened.ask_again(users)).status == 401
     await by_session.stays()
     await by_token.stays()
+
+
+@pytest.mark.parametrize("has_session", [False, True])
+async def test_a_token_that_a_policy_finds_no_more_closes_its_socket(has_session, users, tokens, headers_of, change):
+    class Found(BaseAuthentication):
+        def authenticate(self, request):
+            return (get_user_model().objects.get(username="alice"), None) if "one" in tokens else None
+
+    policy = RestFramework(authentication=[Found], permissions=[], throttles=[])
+    consumer = require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    headers = headers_of("alice") if has_session else []
+    opened = await Opened(DenyMiddlewareStack(consumer), headers=headers).accepted()
+    del tokens["one"]
+    await change(update(first_name="Alice"))
+    assert (await opened.close())[0] == 4401
 
 
 @pytest.mark.parametrize("given", [in_header, as_subprotocol])
