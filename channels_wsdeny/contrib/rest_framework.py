@@ -362,10 +362,21 @@ def _allows_safe_methods(cls: Any) -> bool:
 
 
 def _allows_all(view: Any) -> bool:
-    """Whether `view` asks for nothing: ``AllowAny`` is the default of REST framework."""
+    """Whether `view` may let in every handshake, a GET: ``AllowAny`` is the default of REST framework."""
     names = ("initial", "check_permissions", "check_object_permissions", "get_permissions")
     definers = {base for base in type(view).__mro__ for name in names if name in vars(base)}
-    return definers <= {_AskedView, APIView} and all(leaf is AllowAny for leaf in _leaves(view.permission_classes))
+    return definers <= {_AskedView, APIView} and all(map(_lets_all_read, view.permission_classes))
+
+
+def _lets_all_read(permission: Any) -> bool:
+    """Whether a permission class, or what operators have made of several, may let every client read."""
+    operator = getattr(getattr(permission, "operator_class", None), "__name__", None)
+    if operator is None:
+        cls = permission if isinstance(permission, type) else type(permission)
+        needs_user = getattr(cls, "authenticated_users_only", False)  # of those for models
+        return cls is AllowAny or (_allows_safe_methods(cls) and not needs_user)
+    operands = [getattr(permission, name) for name in ("op1_class", "op2_class") if hasattr(permission, name)]
+    return operator != "NOT" and (any if operator == "OR" else all)(map(_lets_all_read, operands))
 
 
 # How a policy is printed

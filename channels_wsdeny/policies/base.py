@@ -75,7 +75,7 @@ class Policy(metaclass=_PolicyClass):
     once = False
     #: Whether the policy may set another user, about whom policies before it have to be asked again.
     sets_user = False
-    #: Whether it is known to allow every request, for `inspection`.
+    #: Whether it allows, or may well allow, every handshake, for `inspection`.
     allows_all = False
 
     #: The arguments that ``__init__`` sets as attributes: a subclass cannot override them.
