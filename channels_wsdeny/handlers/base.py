@@ -231,12 +231,15 @@ def request_within(request: Any, scope: Scope, target: Target | None, tokens: Ma
     A `target` inside a stack of its own may have other authentication classes: then the user is theirs. `tokens` are
     the subprotocols that were taken out of `scope` for them.
     """
-    authentication = authentication_of(request)
+    authentication, setters = authentication_of(request), ()
     if target is not None and _is_another(target.authentication, authentication):
         authentication = target.authentication
         if scope.get("user") is request.user:
             scope = {name: value for name, value in scope.items() if name != "user"}
+            setters = request.user_setters
     sibling = request.sibling(scope)
+    if setters:
+        sibling.user_setters = sibling.setters_due = setters
     if tokens:
         sibling.subprotocol_tokens = {**sibling.subprotocol_tokens, **tokens}
     if authentication is not None:
@@ -344,7 +347,7 @@ def checks_before(
     """What runs before `target`. Route hooks wait in the context until the endpoint is known."""
     waiting = context.route_hooks
     waiting += route_hooks
-    checks = [*request_hooks]
+    checks = [*setters_due(context.request), *request_hooks]
     if waiting and not target.is_late and context.request.resolver_match is not None:
         checks += waiting
         waiting.clear()
@@ -352,6 +355,14 @@ def checks_before(
     if target.error is None and not target.is_django:
         checks.append(LoadUser())
     return checks
+
+
+def setters_due(request: Any) -> tuple[Check, ...]:
+    """What sets another user, such as middleware for a second factor, and is still to be called for this user; once."""
+    due: tuple[Check, ...] = request.setters_due
+    if due:
+        request.setters_due = ()
+    return due
 
 
 async def authorize(

@@ -409,11 +409,14 @@ class _Chain:
     @contextmanager
     def _around(self, request: HttpRequest, get_response: Callable[..., Any]) -> Iterator[None]:
         inside = _progress(request).inside
+        around = inside.get(self)  # It is called again for a layer inside that has another user.
         inside[self] = get_response, request.user
         try:
             yield
         finally:
             del inside[self]
+            if around is not None:
+                inside[self] = around
 
     def _inside(self, request: HttpRequest) -> Callable[..., Any]:
         try:

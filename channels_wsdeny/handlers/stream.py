@@ -20,6 +20,7 @@ from .base import (
     request_within,
     scope_for_application,
     set_route,
+    setters_due,
 )
 from .connection import Connection
 from .recheck import FreshUser, Part
@@ -61,7 +62,8 @@ async def enter_stream(
         hooks = _stream_hooks(target, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
         socket.add_part(stream, Part(request, (*policies, *late), partial(lose_stream, stream, context)))
-        denial = await authorize(context, [*first, *hooks, *policy_checks((*policies, *late)), LoadUser()])
+        checks = [*first, *setters_due(request), *hooks, *policy_checks((*policies, *late)), LoadUser()]
+        denial = await authorize(context, checks)
         if denial is None:
             await report(context, target.reported)
             context.consumer = target.consumer or True

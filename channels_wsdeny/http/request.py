@@ -62,6 +62,8 @@ class ScopeRequest(ASGIRequest):
     subprotocol_tokens: Mapping[str, str] = MappingProxyType({})
     #: What has set another user, to be called again when that is loaded anew: checks.
     user_setters: tuple[Any, ...] = ()
+    #: Those that have not been called for the user whom other authentication classes tell.
+    setters_due: tuple[Any, ...] = ()
 
     def __init__(self, scope: Scope, stream: Any) -> None:
         self.scope = scope

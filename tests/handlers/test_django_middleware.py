@@ -15,9 +15,11 @@ from types import ModuleType
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.conf import settings as site_settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
@@ -28,7 +30,7 @@ from django.utils.decorators import async_only_middleware
 from django.utils.deprecation import MiddlewareMixin
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, concurrency
-from channels_wsdeny.authentication import BearerAuthentication
+from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HookError
@@ -907,3 +909,24 @@ async def test_the_login_required_middleware_redirects_as_on_a_view(use, setting
     answer = await knock(stack, "/")
     assert (answer.status, answer.header("location")) == (302, "/login/?next=/")
     assert (await knock(stack, "/", user=users["alice"])).status == 101
+
+
+def entering(app):
+    """A public application that enters `app` as a stream, and accepts if that does."""
+
+    @public
+    async def enters(scope, receive, send):
+        await app(scope, receive, send)
+
+    return enters
+
+
+@pytest.mark.parametrize("enter", [lambda app: app, Wrapper, BaseMiddleware, entering])
+@every_kind
+async def test_whom_a_middleware_does_not_know_is_not_known_to_other_authentication_classes_inside(
+    kind, enter, use, headers_of
+):
+    use(middleware(kind, come=lambda request: setattr(request, "user", AnonymousUser())))
+    bearer = BearerAuthentication(lambda token: None)
+    inner = DenyMiddlewareStack(require(IsAuthenticated())(accept), authentication=[SessionAuthentication(), bearer])
+    assert (await knock(DenyMiddlewareStack(enter(inner)), "/", headers=headers_of("alice"))).status == 401
