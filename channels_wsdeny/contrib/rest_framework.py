@@ -232,7 +232,9 @@ class _Question:
 
     def initial(self) -> None:
         """Authenticate, and ask the permission and throttle classes."""
-        if self._policy.sets_user:  # `SessionAuthentication` takes the user that is there for that of the session.
+        if self._policy.sets_user and not getattr(self._request, "user_setters", ()):
+            # `SessionAuthentication` takes the user that is there for that of the session; as in a view, that is the
+            # one whom a middleware has put in its place.
             vars(self._request)["user"] = session_user(self._request)
         self._view.initial(self._asked, *self._args, **self._kwargs)
         user, auth = self._asked.user, self._asked.auth

@@ -152,7 +152,7 @@ def fresh_request(grant: Grant) -> HandshakeRequest:
         route = {**route, "kwargs": {**route.get("kwargs", {})}}
     request.route_to(vars(old).get("_resolver_match"), route)
     request.session = session
-    request.subprotocol_tokens = old.subprotocol_tokens
+    request.subprotocol_tokens, request.user_setters = old.subprotocol_tokens, old.user_setters
     _set_user(request, grant)
     fresh: HandshakeRequest = request
     return fresh

@@ -17,6 +17,7 @@ from django.db import OperationalError, connection
 from django.http import Http404, HttpResponse, JsonResponse
 from django.test import RequestFactory
 from django.urls import path
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext_lazy
 from rest_framework import authentication, exceptions, permissions, throttling, viewsets
 from rest_framework.decorators import api_view, permission_classes
@@ -576,6 +577,23 @@ async def test_the_origin_is_checked_where_a_class_of_the_policy_may_read_cookie
     answer = await knock(DenyMiddlewareStack(app, default_policy=AllowAny(), **stack), "/", headers=headers)
     assert answer.status == expected
     assert expected == 101 or answer.problem["code"] == "origin_not_allowed"
+
+
+class SecondFactor(MiddlewareMixin):
+    """Knows nobody."""
+
+    def process_request(self, request):
+        request.user = anonymous
+
+
+async def test_the_session_of_a_user_whom_a_middleware_has_replaced_is_not_asked_past_it(headers_of):
+    policy = RestFramework(
+        authentication=[authentication.SessionAuthentication], permissions=[permissions.IsAuthenticated], throttles=[]
+    )
+    app = guarded(policy).as_asgi()
+    assert (await knock(DenyMiddlewareStack(app), "/", headers=headers_of("alice"))).status == 101
+    stack = DenyMiddlewareStack(app, middleware=[f"{__name__}.SecondFactor"])
+    assert (await knock(stack, "/", headers=headers_of("alice"))).status == 403
 
 
 @pytest.mark.urls(__name__)

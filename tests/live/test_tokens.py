@@ -7,7 +7,10 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.test.utils import isolate_apps
+from django.utils.deprecation import MiddlewareMixin
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import SessionAuthentication as OfSession
+from rest_framework.permissions import IsAuthenticated
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import (
@@ -167,6 +170,20 @@ async def test_a_token_that_a_policy_finds_no_more_closes_its_socket(has_session
     del tokens["one"]
     await change(update(first_name="Alice"))
     assert (await opened.close())[0] == 4401
+
+
+class ActsAsBob(MiddlewareMixin):
+    def process_request(self, request):
+        request.user = get_user_model().objects.get(username="bob")
+
+
+async def test_whom_a_middleware_has_put_in_the_place_of_the_sessions_user_a_policy_finds_again(users, headers_of):
+    policy = RestFramework(authentication=[OfSession], permissions=[IsAuthenticated], throttles=[])
+    consumer = require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    stack = DenyMiddlewareStack(consumer, middleware=[f"{__name__}.ActsAsBob"])
+    opened = await Opened(stack, headers=headers_of("alice")).accepted()
+    assert [await socket.opened.ask_again() for socket in registry.sockets()] == [None]
+    await opened.stays()
 
 
 @pytest.mark.parametrize("given", [in_header, as_subprotocol])
