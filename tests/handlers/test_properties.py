@@ -9,7 +9,7 @@ from hypothesis import given
 from tests.support.examples import amounts
 from tests.support.random_handshakes import Node, Rule, Site, hold, sites
 
-pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
+pytestmark = pytest.mark.django_db
 
 
 @amounts(150, 10000)
@@ -20,10 +20,10 @@ def test_nothing_is_accepted_that_the_model_forbids(amount):
 def test_a_task_group_that_leaves_a_count_of_cancellations_behind_is_answered():
     nodes = (Node("stack"), Node("guards", Rule()), Node("asks again"), Node("InTask"))
     script = (("text", "plain", 0),)
-    hold(Site(nodes, "consumer", rule=None, script=script, user="", leaves=None, cancels=None, slow_send=0))
+    hold(Site(nodes, "consumer", script=script))
 
 
 def test_a_route_that_middleware_behind_a_wrapper_changes_in_place_may_be_known_to_the_default_policy():
     in_place = Node("middleware in place", room="b")
     nodes = (Node("stack", Rule(rooms=frozenset("b"))), Node("router"), Node("Function"), in_place)
-    hold(Site(nodes, "consumer", rule=None, script=(), user="", leaves=None, cancels=None, slow_send=0))
+    hold(Site(nodes, "consumer"))

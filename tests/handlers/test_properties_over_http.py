@@ -27,13 +27,14 @@ from channels_wsdeny import Deny
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection.explain import explain
+from tests.support import random_handshakes
 from tests.support.clients import GUARD
 from tests.support.examples import amounts
 from tests.support.mirror import START, Server, body
-from tests.support.random_handshakes import EVERYONE, USERS, Asks, Node, Rule, application, hooks_of, users
+from tests.support.random_handshakes import EVERYONE, USERS, Asks, Rule, hooks_of, users
 from tests.support.transports import DJANGO, Middleware, Stack
 
-pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
+pytestmark = pytest.mark.django_db
 
 #: How a policy may deny, and the status of that.
 NO = {"False": 403, "None": 500, "Deny": 402, "response": 409, "raises": 403, "breaks": 500}
@@ -169,107 +170,60 @@ def test_a_view_gets_the_status_of_the_model_and_explain_foretells_it(amount):
 # ASGI applications.
 
 
-PASSIVE = ("Wrapper", "AppWrapper", "ApplicationWrapper", "Function", "with_wraps", "router", "protocols")
+KINDS = ["stack", "guards", "router", "protocols", *random_handshakes.PASSIVE[:5], "sets", "middleware"]
 
 
-@dataclass(frozen=True)
-class Nest:
-    nodes: tuple[Node, ...]
-    rule: Rule | None
-    is_consumer: bool
-    outcome: str
-    has_default: bool
-    user: str
-
-    def users_from(self, index):
-        """The user at a node, and those whom wrappers inside it set."""
-        found = [self.user]
-        for node in self.nodes:
-            found.append(found[-1] if node.user is None else node.user)
-        return found[index:]
-
-    @property
-    def may_run(self):
-        """Whether the application may be reached."""
-        guards = [(index, node.rule) for index, node in enumerate(self.nodes) if node.kind == "guards" and node.rule]
-        guards += [(len(self.nodes), self.rule)] if self.rule else []
-        before = {"request", "around before"}
-        vetoed = any(
-            node.hook and node.hook[0] in before and self.users_from(index)[0] not in node.hook[1].users
-            for index, node in enumerate(self.nodes)
-        )
-        if vetoed or any(self.user_asked(index) not in rule.users for index, rule in guards):
-            return False
-        stacks = [index for index, node in enumerate(self.nodes) if node.kind == "stack"]
-        if not (self.has_default and stacks) or guards:
-            return True
-        named = [self.nodes[index].rule for index in stacks if self.nodes[index].rule]
-        rule = named[-1] if named else Rule(EVERYONE - {""})
-        return any(user in rule.users for user in self.users_from(0))
-
-    def user_asked(self, index):
-        """The user about whom guards are asked: known up to the next wrapper that may set another one."""
-        while index < len(self.nodes) and self.nodes[index].kind not in {*PASSIVE[:5], "sets", "middleware"}:
-            index += 1
-        return self.users_from(index)[0]
-
-    @property
-    def must_pass(self):
-        """Whether nothing denies."""
-        rules = [self.rule, *(rule for node in self.nodes for rule in (node.rule, node.hook and node.hook[1]))]
-        return not self.has_default and all(rule is None or rule.users == EVERYONE for rule in rules)
-
-    def application(self, ran):
-        async def app(scope, receive, send):
-            ran.append(scope["user"].get_username() if "user" in scope else None)
-            if self.outcome in ERRORS:
-                raise ERRORS[self.outcome]()
-            await send({**START, "status": OUTCOMES[self.outcome]})
-            await send(body(b"secret"))
-
-        class Consumer(AsyncHttpConsumer):
-            async def __call__(self, scope, receive, send):
-                await app(scope, receive, send)
-
-        guard = (lambda app: app) if self.rule is None else require(Asks(self.rule))
-        return application(self.nodes, guard(Consumer).as_asgi() if self.is_consumer else guard(app))
+def layers(kinds):
+    return st.booleans().flatmap(lambda open_to_all: random_handshakes.nodes(kinds, open_to_all))
 
 
-layers = st.builds(Node, st.sampled_from(["stack", "guards"]), st.none() | rules, st.none() | hooks).map(
-    lambda node: replace(node, rule=node.rule or (Rule() if node.kind == "guards" and not node.hook else None))
-)
-others = st.builds(Node, st.sampled_from(PASSIVE)) | st.builds(
-    Node, st.sampled_from(["sets", "middleware"]), user=st.none() | users
-)
 nests = st.builds(
-    lambda first, nodes, *rest: Nest((first, *nodes), *rest),
-    layers,
-    st.lists(layers | others, max_size=4),
+    random_handshakes.Site,
+    st.builds(lambda first, others: (first, *others), layers(["stack", "guards"]), st.lists(layers(KINDS), max_size=4)),
+    st.sampled_from(["function", "consumer"]),
     st.none() | rules,
-    st.booleans(),
-    st.sampled_from(["ok", "ok", *OUTCOMES]),
-    st.booleans(),
-    users,
+    user=users,
 )
 
 
-def hold_nest(nest):
-    ran = []
+def application_over_http(nest, outcome, ran):
+    async def app(scope, receive, send):
+        ran.append("application")
+        if outcome in ERRORS:
+            raise ERRORS[outcome]()
+        await send({**START, "status": OUTCOMES[outcome]})
+        await send(body(b"secret"))
+
+    class Consumer(AsyncHttpConsumer):
+        async def __call__(self, scope, receive, send):
+            await app(scope, receive, send)
+
+    guard = (lambda app: app) if nest.rule is None else require(Asks(nest.rule))
+    endpoint = guard(Consumer).as_asgi() if nest.endpoint == "consumer" else guard(app)
+    return random_handshakes.application(nest.nodes, endpoint)
+
+
+def hold_nest(nest, outcome, has_default):
+    model, ran = random_handshakes.Model(nest, has_default=has_default), []
+    path = "/" + "".join(f"{node.room}/" for node in nest.nodes if node.kind == "router" and node.room)
+
+    async def at_path(scope, receive, send):
+        await application_over_http(nest, outcome, ran)({**scope, "path": path}, receive, send)
 
     async def run():
-        server = Server(nest.application(ran), user=USERS[nest.user], session=SessionStore())
+        server = Server(at_path, user=USERS[nest.user], session=SessionStore())
         return server, await server.end()
 
-    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": nest.has_default, "POLICY_TIMEOUT": 2 * GUARD}):
+    with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": has_default, "POLICY_TIMEOUT": 2 * GUARD}):
         server, raised = asyncio.run(run())
     kinds = [message["type"] for message in server.sent]
     assert (kinds, raised) == (["http.response.start", "http.response.body"], None)
-    status = server.sent[0]["status"]
-    assert nest.may_run or not ran, "the application was reached"
+    assert model.may_run or not ran, "the application was reached"
     assert (b"secret" in server.body) <= bool(ran), "content without the application"
-    assert not nest.must_pass or status == OUTCOMES[nest.outcome], "denied"
+    must_pass = model.is_open and not has_default
+    assert not must_pass or server.sent[0]["status"] == OUTCOMES[outcome], "denied"
 
 
 @amounts(80, 10000)
 def test_no_application_over_http_is_reached_that_the_model_forbids(amount):
-    amount(given(nests)(lambda nest: hold_nest(nest)))()
+    amount(given(nests, st.sampled_from(["ok", "ok", *OUTCOMES]), st.booleans())(hold_nest))()

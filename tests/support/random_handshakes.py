@@ -89,13 +89,13 @@ BOUNDARIES = {*UNKNOWN, "middleware", "middleware in place"}
 class Site:
     nodes: tuple[Node, ...]
     endpoint: str
-    rule: Rule | None
-    script: tuple
-    user: str
+    rule: Rule | None = None
+    script: tuple = ()
+    user: str = ""
     #: Turns of the loop until the client leaves, and until the server cancels; None if they do not.
-    leaves: int | None
-    cancels: int | None
-    slow_send: int
+    leaves: int | None = None
+    cancels: int | None = None
+    slow_send: int = 0
     headers: tuple = ()
     #: Whether the server can send a response that denies (the extension ``websocket.http.response``).
     is_able: bool = True
@@ -105,9 +105,9 @@ class Site:
 
 
 class Model:
-    """What may be accepted at a site, and what must be."""
+    """What may be accepted at a site, and what must be. Over HTTP the default policy counts where the site says so."""
 
-    def __init__(self, site):
+    def __init__(self, site, *, has_default=True):
         self.site, nodes = site, site.nodes
         self.users, self.rooms = [site.user], [None]
         for node in nodes:
@@ -117,7 +117,7 @@ class Model:
         if site.rule:
             guards[len(nodes)] = site.rule
         allows = [rule.allows(*self.subject(index, BOUNDARIES)) for index, rule in guards.items()]
-        allows.append(self.default_allows(guards))
+        allows.append(not has_default or self.default_allows(guards))
         hooked = [(user, *node.hook) for user, node in zip(self.users, nodes, strict=False) if node.hook]
         vetoes = {kind for user, kind, rule in hooked if user not in rule.users}
         self.may_run = all(allows) and not vetoes & {"request", "around before"}
@@ -167,11 +167,19 @@ class Model:
         return sys.version_info < (3, 13) and "retries" in kinds and "InTask" in kinds[kinds.index("retries") :]
 
     @property
+    def is_open(self):
+        """Whether everything allows everyone."""
+        rules = [
+            self.site.rule,
+            *(rule for node in self.site.nodes for rule in (node.rule, node.hook and node.hook[1])),
+        ]
+        return all(not rule or (rule.users, rule.rooms) == (EVERYONE, EVERYWHERE) for rule in rules)
+
+    @property
     def must_accept(self):
         """Whether everything allows everyone, and nothing is out of the ordinary."""
         site = self.site
-        rules = [site.rule, *(rule for node in site.nodes for rule in (node.rule, node.hook and node.hook[1]))]
-        if any(rule and (rule.users, rule.rooms) != (EVERYONE, EVERYWHERE) for rule in rules):
+        if not self.is_open:
             return False
         if "" in self.users and not (site.nodes[0].kind == "stack" and site.nodes[0].rule):
             return False
