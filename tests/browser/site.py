@@ -6,7 +6,6 @@ import django
 
 django.setup()
 
-from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.contrib import auth  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
@@ -25,6 +24,7 @@ from channels_wsdeny.authentication import (  # noqa: E402
 from channels_wsdeny.decorators import require  # noqa: E402
 from channels_wsdeny.policies import AllowAny, IsAuthenticated  # noqa: E402
 from testproject.chat.views import static_file  # noqa: E402
+from tests.support.case_site import Echo  # noqa: E402
 from tests.support.policies import Check  # noqa: E402
 
 PAGE = """<!doctype html><title>Sockets</title>
@@ -63,11 +63,6 @@ def busy_at_first(request):
 
 def verify(token):
     return User.objects.get(username=token) if token == "alice" else None
-
-
-class Echo(AsyncWebsocketConsumer):
-    async def receive(self, text_data=None, bytes_data=None):
-        await self.send(text_data=text_data, bytes_data=bytes_data)
 
 
 class ClosesAtFirst(Echo):

@@ -18,19 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
 from tests.support.clients import GUARD
-from tests.support.daphne.client import (
-    ACCEPT,
-    CLOSE,
-    ask,
-    body,
-    connect,
-    read,
-    read_head,
-    request,
-    start,
-    switch,
-    unique,
-)
+from tests.support.daphne.client import ACCEPT, CLOSE, ask, body, connect, read, read_head, request, start, unique
 from tests.support.daphne.servers import daphne
 
 pytestmark = pytest.mark.servers
@@ -51,15 +39,6 @@ def hasty(tmp_path_factory):
     application, options = "tests.support.daphne.hasty:application", ["--websocket_connect_timeout", "1"]
     with daphne(tmp_path_factory.mktemp("hasty"), *options, application=application) as server:
         yield server
-
-
-def test_a_denial_arrives_with_its_status_headers_and_body(server):
-    headers = [(b"www-authenticate", b"Session"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
-    reply = ask(server, [start(401, headers), body(b"who are ", more=True), ("sleep", 0.1), body(b"you?")])
-    assert (reply.status_line, reply.body) == ("HTTP/1.1 401 Unauthorized", b"who are you?")
-    assert (reply.all("www-authenticate"), reply.all("set-cookie")) == (["Session"], ["a=1", "b=2"])
-    assert (reply.all("content-length"), reply.all("connection")) == (["12"], ["close"])
-    assert reply.all("server") == ["daphne"]
 
 
 def test_a_slow_client_gets_all_of_a_large_body_and_the_application_its_disconnect_at_once(server):
@@ -117,16 +96,6 @@ def test_what_a_client_sends_too_early_is_no_second_request(server):
         reply = read(connection)
     assert (reply.status, reply.body) == (401, b"once")
     assert "/second" not in server.access_log
-
-
-def test_headers_and_subprotocol_of_the_accept_are_on_the_101(server):
-    headers = [(b"Set-Cookie", b"a=1"), (b"x-name", b"caf\xc3\xa9"), (b"set-cookie", b"b=2")]
-    accept = {**ACCEPT, "subprotocol": "b", "headers": headers}
-    reply = switch(server, [accept], "Sec-WebSocket-Protocol: a, b")
-    assert (reply.status, reply.all("sec-websocket-protocol"), reply.all("server")) == (101, ["b"], ["daphne"])
-    assert sorted(reply.all("set-cookie")) == ["a=1", "b=2"]
-    assert b"x-name: caf\xc3\xa9\r\n" in reply.raw
-    assert switch(server, [{**ACCEPT, "headers": [(b"Server", b"mine")]}]).all("server") == ["mine"]
 
 
 def test_an_exception_after_the_accept_closes_with_1011(server):
@@ -277,14 +246,6 @@ def test_nothing_is_left_when_the_client_leaves(server, steps, after, leaving):
     wait_until_gone(server, path)
 
 
-def test_nothing_is_left_when_the_client_leaves_within_a_large_body(server):
-    path = unique()
-    with connect(server) as connection:
-        connection.sendall(request(path, [start(401), ("body", 32 * 1024 * 1024)]))
-        connection.recv(1000)
-    wait_until_gone(server, path)
-
-
 @pytest.mark.parametrize(
     ("steps", "logged"),
     [
@@ -313,11 +274,6 @@ SCHEME = [("show", "scheme")]
 def proxied(tmp_path_factory):
     with daphne(tmp_path_factory.mktemp("proxied"), "--proxy-headers") as server:
         yield server
-
-
-def test_the_extension_is_offered(server):
-    reply = ask(server, [("show", "extensions", "scheme")])
-    assert reply.body == b"[{'websocket.http.response': {}}, 'ws']"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import logging
 
 from django.contrib.sessions.models import Session
 from django.dispatch import receiver
-from django.http import HttpResponse
 
 from channels_wsdeny import Hooks
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
@@ -52,18 +51,9 @@ def mark(request, response):
     response.set_cookie("two", "2", path="/two", httponly=True)
 
 
-@hooks.on_response(priority=1)
-def replace(request, response):
-    return HttpResponse(b"replaced", status=403) if what(request) == "replace" else None
-
-
 @hooks.around
 async def surround(request, call_next):
-    try:
-        async with asyncio.timeout(0.1 if what(request) == "impatient" else None):
-            response = await call_next(request)
-    except TimeoutError:
-        return HttpResponse(b"too slow", status=403)
+    response = await call_next(request)
     response["X-Around"] = "1"
     return response
 

@@ -1,9 +1,8 @@
-"""Hooks, signals and middleware over the wire: what they add to each answer, and clients that leave meanwhile."""
+"""Hooks and signals over the wire: what they add to each answer, and clients that leave meanwhile."""
 
 import pytest
 
 from .client import PLAIN, TEXT
-from .middleware import ALL
 from .table import DIFFERENCES, HTTP1, SERVERS
 
 HOOKS = "tests.servers.hooks.hooks"
@@ -52,13 +51,6 @@ def test_headers_and_cookies_of_hooks_are_on_every_denial(ask):
         assert marks_of(answer) == (["hello", str(status), "1"], COOKIES)
 
 
-def test_a_hook_denies_what_the_consumer_accepted_or_what_takes_too_long(ask, token):
-    answer = ask("/ws/allow-any/?do=replace")
-    assert (answer.status, answer.body, answer.header("content-length")) == (403, b"replaced", "8")
-    answer = ask(f"/hold/{token}/allow/?do=impatient")
-    assert (answer.status, answer.body) == (403, b"too slow")
-
-
 @PLAINLY
 def test_a_plain_get_on_a_socket_is_answered_with_the_headers_of_hooks(ask):
     answer = ask("/ws/allow-any/", PLAIN)
@@ -88,26 +80,3 @@ def test_receivers_hear_of_each_handshake(server, token):
             connection.request(path)
             connection.answer()
             server.wait_for(heard.format(path))
-
-
-@pytest.mark.parametrize("name", MARKING)
-def test_headers_and_cookies_of_middleware_are_on_the_101_and_on_every_denial(name, fleet, cookie_of):
-    server = fleet.get(name, MIDDLEWARE=ALL, POOL_SIZE=2)
-    answers = {
-        "ws/allow-any/": (101, "ws/allow-any/"),
-        "ws/anonymous/": (401, "ws/anonymous/"),
-        "nowhere/": (404, "none"),
-    }
-    for path, (status, route) in answers.items():
-        with server.connect() as connection:
-            connection.request(f"/{path}", cookie_of("alice" if status == 101 else None))
-            answer = connection.answer()
-            marks = [answer.header(name) for name in ("x-split", "x-sync", "x-async")]
-            assert (marks, answer.all("set-cookie")) == ([str(status), "True", route], ["seen=1; Path=/"])
-            if status != 101:
-                assert (answer.status, answer.problem["status"]) == (status, status)
-                continue
-            assert answer.status == connection.accepted
-            connection.say(TEXT, b"a")
-            assert connection.hear() == (TEXT, b"a")
-            connection.close()

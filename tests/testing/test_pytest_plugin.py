@@ -37,51 +37,6 @@ def test_it_is_declared():
     assert entry_point.value == "channels_wsdeny.pytest_plugin"
 
 
-MEMBERS = """
-    import pytest
-    from channels_wsdeny.testing import WebsocketClient
-    from django.contrib.auth import get_user_model
-    from django.contrib.auth.models import Group
-    from django.db import connections
-
-    @pytest.fixture
-    def alice(db):
-        return get_user_model().objects.create_user("alice")
-
-    @pytest.mark.parametrize("path", ["/ws/members/", "/ws/sync/"])
-    class TestInATransaction:
-        async def test_sockets_views_and_the_test_see_the_same(self, ws_client, alice, path):
-            await Group.objects.acreate(name="family")
-            await ws_client.aforce_login(alice, "django.contrib.auth.backends.ModelBackend")
-            async with ws_client.connect(path) as socket:
-                await socket.send_json("friends")
-                assert await socket.receive_json() == ["alice", 2]
-            assert await Group.objects.acount() == 2
-            assert (await ws_client.get("/whoami/")).content == b"alice "
-
-        async def test_sockets_of_another_client_do_as_well(self, alice, path):
-            client = WebsocketClient()
-            await client.aforce_login(alice, "django.contrib.auth.backends.ModelBackend")
-            async with client.connect(path) as socket:
-                await socket.send_json("friends")
-                assert await socket.receive_json() == ["alice", 1]
-
-    @pytest.mark.django_db(transaction=True)
-    class TestCommitted(TestInATransaction):
-        test_sockets_of_another_client_do_as_well = None
-
-    @pytest.mark.django_db
-    async def test_nothing_is_left(ws_client):
-        assert await Group.objects.acount() == 0
-
-    def test_no_connection_is_left():
-        from asgiref.sync import SyncToAsync
-        here = lambda: [each.connection for each in connections.all(initialized_only=True)]
-        left = SyncToAsync.single_thread_executor.submit(here).result()
-        assert [each for each in left if each is not None] == []
-"""
-
-
 LIVE = """
     from django.contrib.auth.models import Group
     from websockets.sync.client import connect
@@ -102,19 +57,10 @@ LIVE = """
 """
 
 
-#: Tests of a site, options of pytest, the database (None: in memory), and what pytest says.
-RUNS = {
-    "the client sees the test's database": (MEMBERS, (), "test.sqlite3", "8 passed"),
-    "a database in memory": (MEMBERS, ("--deselect=test_site.py::test_no_connection_is_left",), None, "7 passed"),
-    "the live server has the database of the test": (LIVE, (), "test.sqlite3", "3 passed"),
-}
-
-
 @pytest.mark.servers
-@pytest.mark.parametrize(("tests", "options", "database", "said"), RUNS.values(), ids=RUNS)
-def test_fixtures_and_the_test_share_a_database(tests, options, database, said, run, tmp_path):
-    environment = {"TESTS_DATABASE_FILE": str(tmp_path / database)} if database else {}
-    assert said in (output := run(tests, *options, **environment, **SITE)), output
+def test_the_live_server_has_the_database_of_the_test(run, tmp_path):
+    output = run(LIVE, TESTS_DATABASE_FILE=str(tmp_path / "test.sqlite3"), **SITE)
+    assert "3 passed" in output, output
 
 
 @pytest.mark.servers

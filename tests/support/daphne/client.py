@@ -98,10 +98,3 @@ def ask(server, steps, *headers, path=None, tls=None):
     with connect(server, tls) as connection:
         connection.sendall(request(path or unique(), steps, *headers))
         return read(connection)
-
-
-def switch(server, steps, *headers):
-    """A handshake that is accepted: the head of the 101."""
-    with connect(server) as connection:
-        connection.sendall(request(unique(), [*steps, "hang"], *headers))
-        return read_head(connection)
