@@ -112,10 +112,6 @@ class Site:
         self._cookie = f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
         return self
 
-    def log_out(self) -> Self:
-        self._cookie = None
-        return self
-
     def ask(self, url: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> Page:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if self._cookie is not None:

@@ -67,6 +67,7 @@ class Transport:
 
     around: tuple[str, ...] = ()
     within: tuple[str, ...] = ()
+    enforces_csrf = False
 
     def ask(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
         raise NotImplementedError
@@ -74,7 +75,8 @@ class Transport:
 
 class Wsgi(Transport):
     def ask(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        response = _request(Client(raise_request_exception=False), method, url, body, headers)
+        client = Client(raise_request_exception=False, enforce_csrf_checks=self.enforces_csrf)
+        response = _request(client, method, url, body, headers)
         return _answer(response, b"".join(response) if response.streaming else response.content)
 
 
@@ -87,7 +89,7 @@ class AsyncInside(Wsgi):
 class Asgi(Transport):
     @async_to_sync
     async def ask(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        client = AsyncClient(raise_request_exception=False)
+        client = AsyncClient(raise_request_exception=False, enforce_csrf_checks=self.enforces_csrf)
         async with asyncio.timeout(GUARD):
             response = await _request(client, method, url, body, headers)
             if not response.streaming:
@@ -116,9 +118,11 @@ class Stack(Transport):
     def application(self) -> Any:
         return get_asgi_application()
 
+    def site(self) -> Any:
+        return DenyMiddlewareStack(ProtocolTypeRouter({"http": self.application()}), **self.options)
+
     @async_to_sync
     async def ask(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        stack = DenyMiddlewareStack(ProtocolTypeRouter({"http": self.application()}), **self.options)
         is_sized = body and "Transfer-Encoding" not in headers
         given = {"Host": "testserver", **({"Content-Length": str(len(body))} if is_sized else {}), **headers}
 
@@ -130,7 +134,7 @@ class Stack(Transport):
             sent.append(message)
 
         async with asyncio.timeout(GUARD), ThreadSensitiveContext() as context:
-            await stack(http_scope(url, method, headers=_raw(given)), received.get, send)
+            await self.site()(http_scope(url, method, headers=_raw(given)), received.get, send)
             # In memory, Django leaves the connections of the request's thread open.
             if executor := SyncToAsync.context_to_thread_executor.get(context):
                 await asyncio.get_running_loop().run_in_executor(executor, _close_connections)
@@ -142,6 +146,13 @@ class Opaque(Stack):
 
     def application(self) -> Any:
         return Wrapper(super().application())
+
+
+class Served(Stack):
+    """As `Stack`, but there is none."""
+
+    def site(self) -> Any:
+        return self.application()
 
 
 class Endpoint(Transport):
