@@ -25,7 +25,7 @@ from tests.support.sockets import Server
 from tests.support.sockets import consumer as made
 from tests.support.wrappers import Middleware
 
-pytestmark = pytest.mark.django_db  # Channels' consumers close old connections.
+pytestmark = pytest.mark.django_db
 
 
 async def accepting(scope, receive, send):

@@ -44,7 +44,6 @@ from tests.support.threads import Gate, until
 from tests.support.transports import AsyncOnly, Middleware, SyncOnly
 from tests.support.wrappers import Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
 #: Each list has a module of its own: what a dotted path names is remembered.
 _numbers = itertools.count()

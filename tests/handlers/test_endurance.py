@@ -19,7 +19,7 @@ from tests.support.scripted import accept, body, start
 from tests.support.site import go_on
 from tests.support.sockets import Server, consumer
 
-pytestmark = pytest.mark.django_db  # Synchronous code closes old connections.
+pytestmark = pytest.mark.django_db
 
 
 ALLOW = AllowAny()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 from channels.auth import AuthMiddleware
@@ -17,7 +16,6 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
-from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.support.caches import cache_settings
 from tests.support.clients import Handshake, knock, websocket_scope
@@ -25,10 +23,8 @@ from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, close, text
 from tests.support.sockets import Server, consumer, no_task_left, open_to_all
-from tests.support.threads import until
-from tests.support.wrappers import Middleware, Peeks, Wrapper
+from tests.support.wrappers import Function, Middleware, Peeks, Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
 
 
@@ -136,7 +132,7 @@ FIRST = {
     "async resolver": lambda: refused(HasPermission("a.b", obj=unresolved_async)),
     "connect": lambda: login_required(consumer(unresolved)).as_asgi(),
     "synchronous connect": lambda: login_required(consumer(unresolved, WebsocketConsumer)).as_asgi(),
-    "application": lambda: login_required(with_names(unresolved_async)),
+    "application": lambda: login_required(Function(unresolved_async)),
     "policy of a router": lambda: require(Check(unresolved))(URLRouter([path("", accept_all)])),
 }
 ROUTERS = {
@@ -147,13 +143,6 @@ ROUTERS = {
     "nested stack": lambda routes: DenyMiddlewareStack(Wrapper(DenyMiddlewareStack(URLRouter(routes)))),
     "no stack": URLRouter,
 }
-
-
-def with_names(app):
-    async def named(scope, receive, send):
-        await app(scope, receive, send)
-
-    return named
 
 
 @pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
@@ -297,12 +286,12 @@ async def test_a_hook_that_denies_closes_the_stream(place, kind, before_accept, 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
 async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_the_site(wrap):
-    for app in (Script(accept()), with_names(lambda scope, receive, send: send(accept()))):
+    for app in (Script(accept()), Function(lambda scope, receive, send: send(accept()))):
         asked = ((IsStaff(), alice, "4403 permission_denied"), (None, AnonymousUser(), "4401 not_authenticated"))
         for default, user, closed in asked:
             site = DenyMiddlewareStack(wrap(app), default_policy=default)
             assert await streams(site, {"path": "/a"}, user=user) == [f"websocket.close {closed}"]
-    early = with_names(lambda scope, receive, send: send(text("secret")))
+    early = Function(lambda scope, receive, send: send(text("secret")))
     site = DenyMiddlewareStack(wrap(early), default_policy=IsStaff())
     assert await streams(site, {"path": "/a"}) == ["websocket.close 4403 permission_denied"]
     nowhere = open_to_all(Middleware(URLRouter([path("room/", accept_all)])))
@@ -366,13 +355,13 @@ async def test_a_stream_that_is_opened_again_is_asked_again_and_each_time_once(w
 # Layers that only a wrapper leads to, and that answer by the layer around them.
 
 
-def layer(app, policy=None):
+def layer(app):
     """`app` in a layer of its own, which what is around cannot look into."""
-    return Wrapper(require(AsyncCheck(lambda request: True) if policy is None else policy)(app))
+    return Wrapper(require(AsyncCheck(lambda request: True))(app))
 
 
-def inside(app, hooks=None, policy=None):
-    return DenyMiddlewareStack(layer(app, policy), hooks=hooks, default_policy=AllowAny())
+def inside(app, hooks=None):
+    return DenyMiddlewareStack(layer(app), hooks=hooks, default_policy=AllowAny())
 
 
 def policies(caplog):
@@ -432,22 +421,4 @@ async def test_the_log_names_the_policy_of_the_layer_whose_application_is_silent
     settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
 
     assert (await knock(inside(Script()), "/")).status == 500
-    assert policies(caplog) == ["AsyncCheck()"]
-
-
-async def test_the_log_names_the_policy_that_goes_on_after_its_cancellation(settings, caplog, monkeypatch):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
-    monkeypatch.setattr(base, "_GRACE", 0.01)
-    end, server = asyncio.Event(), Server()
-
-    async def swallow(request):
-        while not end.is_set():
-            with suppress(asyncio.CancelledError):
-                await end.wait()
-        return True
-
-    running = server.begin(inside(Script(accept()), policy=AsyncCheck(swallow)))
-    await until(lambda: len(server.sent) == 2)
-    end.set()
-    await running
     assert policies(caplog) == ["AsyncCheck()"]

@@ -7,7 +7,6 @@ import functools
 import logging
 import random
 import threading
-from contextlib import suppress
 from operator import attrgetter
 
 import pytest
@@ -27,6 +26,7 @@ from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, Is
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
 from tests.support.site import hello, hello_async
+from tests.support.threads import outlast
 from tests.support.wrappers import Wrapper
 
 pytestmark = pytest.mark.django_db
@@ -126,13 +126,7 @@ async def test_a_policy_that_swallows_its_cancellation_decides_nothing_either(fe
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(base, "_GRACE", 0.05)
     let_go = asyncio.Event()
-
-    async def swallow(request):
-        while not let_go.is_set():
-            with suppress(asyncio.CancelledError):
-                await let_go.wait()
-
-    policy = AsyncCheck(swallow)
+    policy = AsyncCheck(lambda request: outlast(let_go))
     app = consumer(report(policy), public, base=Answers if fetching else AsyncWebsocketConsumer).as_asgi()
     try:
         async with asyncio.timeout(GUARD):

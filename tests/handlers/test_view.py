@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -27,7 +26,7 @@ from channels_wsdeny.policies import DenyAll
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import BROWSER, OUTSIDE, VIEWS, Site, hello, hello_async, tell
-from tests.support.threads import until
+from tests.support.threads import outlast, until
 from tests.support.transports import DJANGO
 
 pytestmark = pytest.mark.django_db
@@ -117,13 +116,8 @@ async def test_the_log_names_a_policy_that_swallows_its_cancellation(mirror, set
     monkeypatch.setattr(base, "_GRACE", 0.01)
     let_go = asyncio.Event()
 
-    async def hang(request):
-        while not let_go.is_set():
-            with suppress(asyncio.CancelledError):
-                await let_go.wait()
-        return True
-
-    policy, view = AsyncCheck(hang), hello_async if mirror else require(AsyncCheck(hang))(hello_async)
+    policy = AsyncCheck(lambda request: outlast(let_go))
+    view = hello_async if mirror else require(policy)(hello_async)
     site = Site(settings, DJANGO["asgi"]())
     site.serve(view, POLICY_TIMEOUT=0.05, DEFAULT_POLICY=policy, MIRROR_DEFAULT_POLICY=mirror)
     task = asyncio.create_task(AsyncClient().get("/"))

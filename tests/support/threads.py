@@ -1,7 +1,8 @@
-"""Threads in the hands of a test."""
+"""Threads and waits in the hands of a test."""
 
 import asyncio
 import threading
+from contextlib import suppress
 
 from .clients import GUARD
 
@@ -21,6 +22,14 @@ class Gate:
 
     def open(self):
         self._open.set()
+
+
+async def outlast(event):
+    """Wait for `event` and swallow every cancellation until then; returns True, as a policy that allows."""
+    while not event.is_set():
+        with suppress(asyncio.CancelledError):
+            await event.wait()
+    return True
 
 
 async def until(condition):
