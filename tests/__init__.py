@@ -1,4 +1,7 @@
-"""The tests. What fails in a helper of `support` is shown as in a test."""
+"""The tests. What fails in a helper of `support` is shown as in a test.
+
+Channels' consumers, and synchronous code in the pool, close old connections: tests that run any are marked `django_db`.
+"""
 
 import sys
 

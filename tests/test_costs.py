@@ -258,6 +258,9 @@ def registry(declared):
 @pytest.mark.parametrize(("declared", "hops"), HOOKS.items())
 def test_hooks_cost_hops(declared, hops):
     assert count(site(AllowAny(), hooks=registry(declared))) == (101, hops, 0)
+    if hops == 0 and declared != "exception":  # They add none to any answer.
+        assert count(site(DenyAll(), hooks=registry(declared))) == (403, 0, 0)
+        assert count(DenyMiddlewareStack(URLRouter([]), hooks=registry(declared))) == (404, 0, 0)
 
 
 def test_hooks_of_all_layers_share_a_hop_with_policies_and_with_the_session_that_they_change(alice, headers_of):
@@ -267,30 +270,6 @@ def test_hooks_of_all_layers_share_a_hop_with_policies_and_with_the_session_that
     hooks = registry("response")
     hooks.on_response(lambda request, response: request.session.update({"a": 1}))
     assert count(site(AllowAny(), hooks=hooks))[:2] == (101, 1)
-
-
-#: Where hooks that do nothing are, of kinds that need no thread.
-PLACES = {
-    "none": "",
-    "site": "async-request quick-route async-response",
-    "stack": "quick-request async-response",
-    "around": "around",
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_hooks_that_need_no_thread_add_no_hop_to_any_answer(place, alice, headers_of, settings):
-    hooks = registry(PLACES[place])
-    settings.CHANNELS_WSDENY = {"HOOKS": [hooks]} if place == "site" else {}
-    app = URLRouter(
-        [path("there/", require(HasPermission(VIEW))(accept)), path("x/", require(HasPermission("auth.x"))(accept))]
-    )
-    stack = DenyMiddlewareStack(app, hooks=hooks if place in {"stack", "around"} else None)
-    headers = headers_of("alice")
-    assert count(stack, "/there/") == (401, 0, 0)
-    assert count(stack, "/there/", headers=headers) == (101, 1, SESSION + PERMISSIONS)
-    assert count(stack, "/x/", headers=headers) == (403, 1, SESSION + PERMISSIONS)
-    assert count(stack, "/nowhere/", headers=headers) == (404, 0, 0)
 
 
 class Steps(MiddlewareMixin):

@@ -22,7 +22,6 @@ from tests.support.clients import fetch, knock
 from tests.support.policies import AsyncCheck, accept, alice, anonymous, boss, request_of
 from tests.support.wrappers import Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 urlpatterns = []

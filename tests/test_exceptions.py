@@ -113,12 +113,6 @@ CODES = {
 }
 
 
-def test_statuses_from_300_to_599_deny_and_nothing_else_does():
-    denying = [*(300, 302, 400, 404, 499, 500, 599), HTTPStatus.NOT_FOUND]
-    other = [*(-1, 0, 100, 101, 200, 204, 299, 600, 1000), *(True, None, "404", 404.0, [], b"404")]
-    assert [status for status in (*denying, *other) if statuses.is_denial(status)] == denying
-
-
 def test_a_status_that_discloses_the_resource_is_content():
     assert [status for status in (101, 200, 204, 299, 301, 304, 401, 500) if statuses.is_content(status)] == [
         *(101, 200, 204, 299, 304)

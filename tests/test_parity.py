@@ -35,11 +35,12 @@ def test_every_case_is_answered_alike(ask):
     assert wrong == {}
 
 
-async def test_without_the_extension_a_denial_is_a_close_with_its_status(headers_of):
+@pytest.mark.parametrize("extensions", [None, {}, {"tls": {}}])
+async def test_without_the_extension_a_denial_is_a_close_with_its_status(extensions, headers_of):
     found = {}
     for case in CASES:
         headers = headers_of(case.user)
-        answer = await knock(application, f"/ws/{case.name}/", headers=headers, extensions={})
+        answer = await knock(application, f"/ws/{case.name}/", headers=headers, extensions=extensions)
         found[case.name] = answer.close or answer.status
     assert found == {case.name: (4000 + case.status, case.reason) if case.status else 101 for case in CASES}
 

@@ -30,7 +30,6 @@ from tests.support.site import go_on
 from tests.support.sockets import CONNECT, DENIAL, Server, consumer, disconnect, errors, no_task_left
 from tests.support.wrappers import InTask, OwnRouter, Peeks, Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 urlpatterns = [path("page/", lambda request: HttpResponse("page"))]

@@ -32,7 +32,7 @@ from tests.support.policies import Check, raising
 from tests.support.sockets import consumer as websocket_consumer
 from tests.support.transports import Asgi, Wsgi
 from tests.support.views import ask as ask_view
-from tests.support.wrappers import Wrapper
+from tests.support.wrappers import Function, Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -396,25 +396,16 @@ def test_every_transport_answers_alike_and_runs_each_hook_once_in_one_order(case
 # Stackings: `a` and `b` are stacks, which may be given hooks.
 
 
-def hidden(app):
-    """`app` in a wrapper that nothing can be seen of."""
-
-    async def wrapper(scope, receive, send):
-        await app(scope, receive, send)
-
-    return wrapper
-
-
 STACKINGS = {
     "stack": lambda a, b, app: a(app),
     "stack in stack in stack": lambda a, b, app: a(b(a(app))),
-    "wrapper in stack": lambda a, b, app: a(hidden(app)),
-    "stack in wrapper in stack": lambda a, b, app: b(hidden(a(app))),
-    "all in wrappers": lambda a, b, app: hidden(b(hidden(a(hidden(app))))),
+    "wrapper in stack": lambda a, b, app: a(Function(app)),
+    "stack in wrapper in stack": lambda a, b, app: b(Function(a(app))),
+    "all in wrappers": lambda a, b, app: Function(b(Function(a(Function(app))))),
     "stack in Channels' own": lambda a, b, app: AuthMiddlewareStack(a(app)),
     "Channels' own in stack": lambda a, b, app: a(AuthMiddlewareStack(app)),
     "stack in policy in stack": lambda a, b, app: b(require(AllowAny())(a(app))),
-    "wrapper in policy in stack": lambda a, b, app: a(require(AllowAny())(hidden(app))),
+    "wrapper in policy in stack": lambda a, b, app: a(require(AllowAny())(Function(app))),
     "stack in router in stack": lambda a, b, app: b(URLRouter([re_path("", a(app))])),
 }
 

@@ -14,7 +14,6 @@ from asgiref.local import Local
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.urls import path
 from django.utils import timezone, translation
@@ -29,11 +28,10 @@ from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.site import OUTSIDE, Site, go_on
-from tests.support.sockets import Server, consumer, disconnect, no_task_left
+from tests.support.sockets import consumer, no_task_left
 from tests.support.transports import DJANGO, Middleware
 from tests.support.wrappers import Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
 
 KINDS = ["request", "route", "response", "around", "around late"]
@@ -247,16 +245,6 @@ async def test_the_time_limit_counts_again_once_a_hook_has_given_up_on_the_appli
     hooks.on_response(hang)
     async with no_task_left():
         assert (await transport[0](DenyMiddlewareStack(public(slow), hooks=hooks), "/")).status == 503
-
-
-async def test_exception_hooks_see_the_error_of_an_endpoint_inside_a_layer_without_hooks(transport, hooks):
-    async def fails(scope, receive, send):
-        raise ZeroDivisionError
-
-    hooks.on_exception(lambda request, error: HttpResponse(type(error).__name__, status=409))
-    inside = public(Wrapper(DenyMiddlewareStack(Wrapper(public(fails)))))
-    answer = await transport[0](DenyMiddlewareStack(Wrapper(with_hooks(hooks)(inside))), "/")
-    assert (answer.status, answer.body) == (409, b"ZeroDivisionError")
 
 
 async def swallow_the_answer(request, call_next):
@@ -730,62 +718,3 @@ async def test_the_body_of_a_response_waits_for_its_start(denial, hooks):
 
     answer = await fetch(DenyMiddlewareStack(app, hooks=hooks), "/")
     assert (answer.status, b"page" in answer.body) == ((200, True) if denial is None else (403, False))
-
-
-# The same answers without hooks, with hooks of the site or of the stack that do nothing, and with around hooks.
-
-
-def raises(error, *, late=False):
-    async def app(scope, receive, send):
-        await receive()
-        if late:
-            await send({"type": "websocket.accept"})
-        raise error
-
-    return public(app)
-
-
-async def close_and_sleep(self):
-    await self.close(code=4404, reason="Not here.")
-    await asyncio.sleep(0.05)  # The denial goes out meanwhile.
-
-
-#: Applications, and the status and the code of the close that a client gets; None: it is left to the server.
-SCENARIOS = {
-    "accepts": (public(consumer().as_asgi()), 101, 1000),
-    "raises": (raises(ZeroDivisionError()), 500, None),
-    "raises 404": (raises(Http404()), 404, None),
-    "raises a denial after the accept": (raises(Deny(410, "Over."), late=True), 101, 4410),
-    "raises 403 after the accept": (raises(PermissionDenied(), late=True), 101, 4403),
-    "raises after the accept": (raises(ZeroDivisionError(), late=True), 101, None),
-    "closes and sleeps": (public(consumer(close_and_sleep).as_asgi()), 404, None),
-    "undecorated behind a wrapper": (Wrapper(consumer().as_asgi()), 401, None),
-    "public behind a wrapper": (Wrapper(public(consumer()).as_asgi()), 101, 1000),
-    "guarded behind a wrapper": (Wrapper(require(DenyAll())(consumer()).as_asgi()), 403, None),
-    "unrouted": (URLRouter([]), 404, None),
-}
-
-
-@pytest.mark.parametrize("place", ["none", "site", "stack", "around"])
-@pytest.mark.parametrize("name", SCENARIOS)
-async def test_hooks_that_do_nothing_change_no_answer(name, place, settings, hooks):
-    app, status, code = SCENARIOS[name]
-    for kind in ("request", "route", "response", "exception"):
-        hooks.register(lambda *args: None, kind)
-    if place == "around":
-        hooks.around(go_on)
-    settings.CHANNELS_WSDENY = {"HOOKS": [hooks] if place == "site" else []}
-    server = Server()
-    async with no_task_left():
-        task = server.begin(DenyMiddlewareStack(app, hooks=hooks if place in {"stack", "around"} else None))
-        while not server.sent:
-            await asyncio.sleep(0)
-        if code == 1000:
-            server.events.put_nowait(disconnect(1000))
-        if status == 101 and code is None:
-            with pytest.raises(ZeroDivisionError):
-                await task
-        else:
-            await task
-    assert server.answer.status == status
-    assert server.sent[-1].get("code") == (None if code == 1000 else code)

@@ -356,12 +356,6 @@ async def test_an_answer_of_the_application_that_cannot_be_sent_is_a_500(message
 # Without the denial extension of the server, and with DENY_WITH.
 
 
-@pytest.mark.parametrize("extensions", [None, {}, {"tls": {}}])
-async def test_without_the_extension_a_denial_is_a_close(extensions):
-    for site in (guarded(DenyAll()), denying(lambda: Deny(403))):
-        assert (await knock(site, "/", extensions=extensions)).close == (4403, "permission_denied")
-
-
 CUTS = [("a" * 123, 123), ("a" * 124, 123), ("a" * 122 + "é", 122), ("a" * 121 + "é", 122), ("a" * 120 + "😀", 120)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from io import BytesIO
 
 import pytest
@@ -24,7 +23,6 @@ from django.utils.functional import SimpleLazyObject
 from channels_wsdeny.http.context import RequestContext, get_context
 from channels_wsdeny.http.request import AppRequest, HandshakeRequest, NoUser
 from channels_wsdeny.policies import IsAuthenticated, IsStaff
-from channels_wsdeny.types import context_of
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.policies import accept as accept_all
@@ -258,15 +256,6 @@ CHANGES = {
 FOLLOW_FROM_PATH = {"kwargs", "args", "view", "method"}
 
 
-def test_a_copy_of_a_request_has_a_context_of_its_own_and_the_same_state():
-    request = RequestFactory().get("/")
-    policy, context = IsStaff(), get_context(request)
-    context.mark_passed((policy,))
-    copied = get_context(copy.copy(request))
-    assert (copied.request is request, copied.state is context.state, copied.has_passed(policy)) == (False, True, False)
-    assert get_context(request) is context
-
-
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_was_decided_about_one_subject_says_nothing_about_another(change, context):
     first, second, equal = IsStaff(), IsAuthenticated(), IsStaff()
@@ -281,23 +270,6 @@ def test_what_was_decided_about_one_subject_says_nothing_about_another(change, c
     context.mark_passed((second,))
     assert [context.has_passed(policy) for policy in (first, second, equal)] == [False, True, False]
     assert context.recall(len) is None
-
-
-def test_a_user_that_was_not_loaded_may_turn_out_to_be_another(context):
-    policy = IsStaff()
-    context.mark_passed((policy,))
-    inner = RequestContext(context.request, context.state, context)
-    assert (context.has_passed(policy), inner.is_guarded) == (True, True)
-    bool(context.request.user)
-    assert (context.has_passed(policy), inner.is_guarded) == (False, False)
-    context.request.user = SimpleLazyObject(object)
-    assert (context.has_passed(policy), inner.is_guarded) == (False, False)
-
-
-def test_a_request_has_one_context_and_a_namespace_of_its_own(rf):
-    first, second = rf.get("/"), rf.get("/")
-    assert get_context(first) is get_context(first) is first.wsdeny is context_of(first)
-    assert first.ctx is not get_context(second).request.ctx
 
 
 def test_what_waits_for_the_end_is_called_once_or_at_once_after_it_and_its_errors_are_logged(caplog):

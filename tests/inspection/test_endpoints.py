@@ -216,15 +216,10 @@ def test_a_consumer_is_listed_for_its_protocol_or_both_if_it_is_of_neither(rows_
         assert [row.protocol for row in rows_of(stack(URLRouter([path("a/", cls.as_asgi())])))] == protocols
 
 
-def test_the_default_policy_counts_over_http_if_the_site_wants_that(rows_of, settings):
+@pytest.mark.parametrize("bring", [stack, with_hooks(Hooks())])
+def test_a_stack_or_hooks_bring_the_default_policy_over_http_if_the_site_wants_that(bring, rows_of, settings):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
-    (row,) = rows_of(stack(over_http(a=OverHttp.as_asgi())))
-    assert (row.policy, row.source) == ("IsAuthenticated()", "default")
-
-
-def test_hooks_of_a_decorator_bring_the_default_policy_over_http_as_well(rows_of, settings):
-    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
-    (row,) = rows_of(over_http(a=with_hooks(Hooks())(OverHttp.as_asgi())))
+    (row,) = rows_of(over_http(a=bring(OverHttp.as_asgi())))
     assert (row.policy, row.source) == ("IsAuthenticated()", "default")
 
 

@@ -25,7 +25,7 @@ from django.contrib.sessions.models import Session
 from django.core.asgi import get_asgi_application
 from django.core.management import CommandError
 from django.http import HttpResponse
-from django.urls import path, re_path
+from django.urls import path
 from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 
@@ -154,12 +154,6 @@ def test_no_endpoint_of_a_socket_and_no_unknown_wrapper_runs(application, wrap, 
     assert (ask(http, protocol="http").status, RAN) == (200, [])
 
 
-def test_a_consumer_without_a_decorator_is_behind_the_default_policy(ask, users):
-    found = {name: ask(DenyMiddlewareStack(Wrapper(Runs.as_asgi())), user=name) for name in (None, "alice")}
-    assert [each.status for each in found.values()] == [401, 101]
-    assert "IsAuthenticated()" in found[None].steps
-
-
 def test_the_application_itself_stays_as_it_was(ask):
     router = URLRouter([path("", open_consumer)])
     stack = DenyMiddlewareStack(ProtocolTypeRouter({"websocket": router}))
@@ -188,20 +182,6 @@ def test_known_wrappers_run_and_what_an_application_raises_is_raised(ask):
     assert ask(stack, headers=["Origin: http://elsewhere"]).status == 101
     with pytest.raises(ValueError, match="No route found"):
         ask(URLRouter([path("a/", Runs.as_asgi())]))
-
-
-def test_a_public_consumer_behind_a_function_is_told_to_be_public(ask):
-    async def wrapper(scope, receive, send):
-        await inner(scope, receive, send)
-
-    inner = public(Runs.as_asgi())
-    found = ask(DenyMiddlewareStack(wrapper))
-    assert (found.status, RAN) == (101, [])
-    assert "wrapper that is not known" in found.steps
-
-
-def test_a_consumer_for_http_is_no_socket(ask):
-    assert ask(DenyMiddlewareStack(RunsOverHttp.as_asgi()), protocol="http").status == 200
 
 
 def test_an_application_that_leads_to_itself_is_explained(ask):
@@ -296,14 +276,6 @@ def test_no_view_runs(url, application, fetch, settings):
     found = fetch(url, application)
     assert (found.status, RAN) == (200, [])
     assert f"route     {url[1:]}" in found.steps
-
-
-def test_the_policies_of_views_are_asked(fetch, users):
-    django = get_asgi_application()
-    for application in (django, DenyMiddlewareStack(ProtocolTypeRouter({"http": URLRouter([re_path("", django)])}))):
-        statuses = [fetch("/staff/", application, user=name).status for name in (None, "alice", "staff")]
-        assert (statuses, RAN) == ([401, 403, 200], [])
-        assert 'FROM "auth_user"' in fetch("/staff/", application, user="alice").steps
 
 
 @pytest.mark.parametrize(

@@ -455,11 +455,6 @@ def test_the_hooks_of_a_view_are_those_of_the_mirror_and_its_own(rows_of, settin
     assert [len(row.hooks) for row in rows_of(stack, *views)] == [2, 2]
 
 
-def test_a_policy_is_listed_as_it_is_written(rows_of):
-    (row,) = rows_of(None, path("a/", require(IsStaff() | IsAuthenticated())(require(AllowAny())(view))))
-    assert row.policy == "(IsStaff() | IsAuthenticated()) & AllowAny()"
-
-
 # Policies that are only reported.
 
 

@@ -25,7 +25,6 @@ from channels_wsdeny.policies.throttling import MaxConnections, Throttle
 from tests.support.clients import knock
 from tests.support.policies import USERS, AsyncCheck, ByName, Check, alice, anonymous, boss, request_of, root, status
 
-# Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
 
 status_of = async_to_sync(status)

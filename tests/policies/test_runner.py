@@ -24,7 +24,6 @@ from tests.support.sockets import Server, disconnect, no_task_left
 from tests.support.threads import until
 from tests.support.wrappers import Middleware, With, Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
-from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.generic.websocket import WebsocketConsumer
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
@@ -17,10 +17,10 @@ from django.urls import path, re_path, register_converter
 from django.urls.converters import IntConverter
 from django.urls.exceptions import Resolver404
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
-from channels_wsdeny.decorators import login_required, public, require, with_hooks
-from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff
-from channels_wsdeny.routing.guards import NO_GUARDS, guards_of
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.policies import IsStaff
+from channels_wsdeny.routing.guards import guards_of
 from channels_wsdeny.routing.resolver import NOT_FOUND, UNRESOLVABLE, resolve
 from tests.support.clients import knock, websocket_scope
 from tests.support.policies import AsyncCheck
@@ -28,7 +28,6 @@ from tests.support.policies import accept as accept_all
 from tests.support.sockets import consumer, open_to_all
 from tests.support.wrappers import Middleware, OwnRouter, Wrapper
 
-# Channels' consumers close old database connections before each message.
 pytestmark = pytest.mark.django_db
 
 
@@ -247,18 +246,6 @@ async def test_a_converter_that_raises_is_a_500(router, caplog):
     assert "KeyError: 'secret'" in caplog.text
 
 
-def test_policies_and_the_default_policy_are_found_on_the_way():
-    outer, middle, inner, own, default = AllowAny(), IsStaff(), AllowAny(), IsStaff(), IsStaff()
-    endpoint = require(own)(consumer()).as_asgi()
-    site = require(outer)(routed(require(middle)(CookieMiddleware(require(inner)(endpoint)))))
-    policies = resolve(site, SCOPE).guards.policies
-    assert [*map(id, policies)] == [*map(id, (outer, middle, inner, own))]
-    assert resolve(routed(require(own)(accept_all)), SCOPE).guards.policies == (own,)
-    for inside, expected in ((app, default), (endpoint, None)):
-        match = resolve(routed(DenyMiddlewareStack(inside, default_policy=default)), SCOPE)
-        assert match.default_policy is expected
-
-
 async def test_nothing_of_a_site_runs_for_a_client_who_is_denied():
     class Exploding(Wrapper):
         async def __call__(self, scope, receive, send):
@@ -322,17 +309,6 @@ async def test_a_route_that_a_test_writes_into_the_scope_is_found():
 
 
 # Guards: which policies and hooks a class carries.
-
-
-def test_a_class_carries_its_own_guards_and_then_those_of_its_bases_each_once():
-    staff, user, anyone, hooks, more = IsStaff(), IsAuthenticated(), AllowAny(), Hooks(), Hooks()
-    base = require(user)(with_hooks(hooks)(consumer()))
-    mixin = require(anyone)(type("Mixin", (AsyncWebsocketConsumer,), {}))
-    child = require(staff)(require(user)(with_hooks(more, hooks)(type("Child", (base, mixin), {}))))
-    assert guards_of(child) == ((staff, user, anyone), (more, hooks), ())
-    assert guards_of(type("Grandchild", (child,), {})) == guards_of(child)
-    assert guards_of(base).policies == (user,)
-    assert guards_of(AsyncWebsocketConsumer) is NO_GUARDS or guards_of(AsyncWebsocketConsumer) == NO_GUARDS
 
 
 def test_equal_policies_are_told_apart_and_a_later_decorator_binds_subclasses():

@@ -187,10 +187,7 @@ def change_password():
 
 #: What revokes the valid credentials of packages, in an order in which none revokes those of a later one.
 REVOCATIONS = [
-    (
-        Token.objects.all().delete,
-        ["rest_framework.authentication.TokenAuthentication", "ApiToken", "SubprotocolToken"],
-    ),
+    (Token.objects.all().delete, ["rest_framework.authentication.TokenAuthentication", "ApiToken", "SubprotocolToken"]),
     (AuthToken.objects.all().delete, ["knox.auth.TokenAuthentication"]),
     (AccessToken.objects.all().delete, ["oauth2_provider.contrib.rest_framework.OAuth2Authentication"]),
     (
