@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import channels
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from daphne.cli import CommandLineInterface as DaphneCommandLineInterface
@@ -18,7 +17,7 @@ from channels_wsdeny.policies import IsStaff
 from tests.support.clients import GUARD, knock
 from tests.support.daphne.apps import not_async, scripted
 from tests.support.daphne.client import ask, body, start, unique
-from tests.support.daphne.servers import SCRIPTED, daphne, serving
+from tests.support.daphne.servers import daphne, serving
 from tests.support.processes import run_python
 
 pytestmark = [
@@ -33,11 +32,6 @@ DENIAL = [start(401), body(b"no")]
 def test_every_option_of_daphne_is_taken():
     stock, ours = DaphneCommandLineInterface().parser, CommandLineInterface().parser
     assert ours._option_string_actions.keys() == stock._option_string_actions.keys()
-
-
-def test_port_and_host_are_taken(tmp_path):
-    with serving(tmp_path, ["channels_wsdeny.daphne", "-p", "{port}", "-b", "127.0.0.1", SCRIPTED]) as server:
-        assert ask(server, DENIAL).status == 401
 
 
 @pytest.mark.parametrize(("options", "names"), [(["-s", "mine"], ["mine"]), (["--no-server-name"], [])])
@@ -188,13 +182,3 @@ def test_what_the_application_raises_as_it_loads_reaches_the_parent_as_text():
         assert (str(error), "in fail_to_load" in trace) == ("LookupError('no such application')", True)
         process.join(GUARD)
         assert (process.exitcode, process.ready.is_set()) == (1, False)
-
-
-@pytest.mark.skipif(channels.__version__.startswith("4.2."), reason="Channels 4.2's own test case fails on Django 5.2")
-def test_channels_live_test_case_runs_on_it(tmp_path):
-    code = """
-from django.core.management import execute_from_command_line
-execute_from_command_line(["manage.py", "test", "tests.support.daphne.live"])
-"""
-    database = str(tmp_path / "test.sqlite3")
-    assert "Ran 1 test" in run_python(code, settings=SETTINGS, TESTS_DAPHNE_DATABASE=database)[1]

@@ -91,10 +91,6 @@ def deny_with_body(request: Any) -> HttpResponse:
     return HttpResponse(content[:size], status=403, content_type="application/octet-stream")
 
 
-def remembers(request: Any) -> bool:
-    return request.session.get("token") == request.resolver_match.kwargs["token"]
-
-
 def look_at_everything(request: Any) -> bool:
     """Read all that a client sends, as some policy of some site will, and deny."""
     request.get_host()
@@ -186,7 +182,6 @@ ENDPOINTS = {
     ),
     "session/<token>/accept": open_to_all(changes_session("accept")),
     "session/<token>/close": open_to_all(changes_session("close")),
-    "remembers/<token>": guarded(Echo, Check(remembers)),
     "body/<int:size>": guarded(Echo, Check(deny_with_body)),
     "looks-at-everything": guarded(Echo, Check(look_at_everything)),
     "sleeps": guarded(Echo, AsyncCheck(sleep)),

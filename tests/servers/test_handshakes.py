@@ -83,23 +83,6 @@ def test_an_exception_after_the_accept_is_the_servers_to_log(server, opened):
     server.wait_for("ZeroDivisionError: secret", log)
 
 
-@pytest.mark.parametrize("then", ["accept", "close"])
-@pytest.mark.parametrize("user", [None, "bob"])
-def test_a_session_that_connect_changes_is_stored_and_a_new_one_has_its_cookie(
-    server, token, then, user, cookie_of, opened
-):
-    with server.connect() as connection:
-        connection.request(f"/session/{token}/{then}/", cookie_of(user))
-        answer = connection.answer()
-        assert (answer.status == connection.accepted) == (then == "accept")
-    if user:
-        opened(f"/remembers/{token}/", cookie_of(user))
-    elif server.can("accept-headers" if then == "accept" else "denial"):
-        cookie = answer.header("set-cookie")
-        assert "HttpOnly" in cookie
-        opened(f"/remembers/{token}/", {"Cookie": cookie.partition(";")[0]})
-
-
 @ABLE
 def test_a_body_of_1_mib_arrives_whole(ask):
     answer = ask(f"/body/{MEGABYTE}/")

@@ -13,7 +13,6 @@ ROOT_URLCONF = __name__
 ASGI_APPLICATION = "tests.support.daphne.apps.scripted"
 WSGI_APPLICATION = None
 USE_TZ = True
-NAME = os.environ.get("TESTS_DAPHNE_DATABASE", ":memory:")
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": NAME, "TEST": {"NAME": NAME}}}
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 
 urlpatterns: list[object] = []
