@@ -21,6 +21,7 @@ from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSIO
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.policies import IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.docs.pages import DOCS
+from tests.support.mirror import made
 
 NEEDED = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
 consumer = AsyncWebsocketConsumer.as_asgi()
@@ -96,12 +97,6 @@ def test_a_deployed_site_is_one_of_several_processes_and_of_https(given, found, 
     assert [message.id for message in check_deployed_site()] == [f"channels_wsdeny.{number}" for number in found]
 
 
-def registry(kind, function, **options):
-    hooks = Hooks()
-    getattr(hooks, kind)(**options)(function)
-    return hooks
-
-
 def look(request): ...
 
 
@@ -113,12 +108,12 @@ def stack_around_django(hooks):
     return DenyMiddlewareStack(ProtocolTypeRouter(routes), hooks=hooks)
 
 
-HOOKS = [("on_request", look), ("on_route", look), ("around", surround)]
+HOOKS = [("request", look), ("route", look), ("around", surround)]
 
 
 @pytest.mark.parametrize(("kind", "function"), HOOKS)
 def test_hooks_of_every_kind_reach_views_by_the_mirror_only(kind, function, messages):
-    for_http, for_sockets = registry(kind, function), registry(kind, function, protocols=("websocket",))
+    for_http, for_sockets = made(kind, function), made(kind, function, protocols=("websocket",))
     for application, given in ((None, for_http), (stack_around_django(for_http), for_sockets)):
         site = {"application": application, "CHANNELS_WSDENY": {"HOOKS": [for_sockets, given]}}
         (message,) = messages(**site, MIDDLEWARE=[])

@@ -18,6 +18,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.mirror import made as made_hooks
 from tests.support.policies import Check, alice, boss
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
@@ -44,9 +45,7 @@ def consumer(*decorators):
 
 
 async def test_an_endpoint_with_hooks_alone_does_not_open_the_application_around_it():
-    with_some = Hooks()
-    with_some.on_response(lambda request, response: None)
-    for hooks in (Hooks(), with_some):
+    for hooks in (Hooks(), made_hooks("response", lambda request, response: None)):
         endpoint = consumer(with_hooks(hooks))
 
         async def function(scope, receive, send, endpoint=endpoint):
@@ -124,8 +123,7 @@ async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_
 async def test_a_policy_sees_what_a_wrapper_changed_in_the_scope(policy, values):
     given = {"path": "/good?room=good", "headers": [(b"x-inside", b"yes")]}
     endpoint = consumer(require(policy)).as_asgi()
-    seen = Hooks()
-    seen.on_request(lambda request: request.META and None)  # The request is built before the wrapper runs.
+    seen = made_hooks("request", lambda request: request.META and None)  # The request is built before the wrapper runs.
     assert (await knock(DenyMiddlewareStack(endpoint), **given)).status == 101
     for app in (Middleware(endpoint, **values), require(policy)(Middleware(endpoint, **values))):
         for stack in (DenyMiddlewareStack(app), DenyMiddlewareStack(app, hooks=seen)):

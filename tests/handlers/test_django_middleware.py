@@ -36,7 +36,7 @@ from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
-from tests.support.mirror import plain
+from tests.support.mirror import made, plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.site import page
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
@@ -604,8 +604,7 @@ async def test_what_a_middleware_sets_while_it_waits_is_undone_outside_it_and_st
 
 @every_kind
 async def test_a_middleware_sees_after_the_response_what_hooks_inside_it_have_set(kind, use):
-    seen, hooks = [], Hooks()
-    hooks.on_request(lambda request: translation.activate("es"))
+    seen, hooks = [], made("request", lambda request: translation.activate("es"))
     use(middleware(kind, go=lambda request, response: seen.append(translation.get_language()) or response))
     await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")
     assert seen == ["es"]
@@ -726,8 +725,7 @@ async def test_hooks_do_not_see_what_a_middleware_answers_before_them(use, ran):
 async def test_hooks_of_an_outer_stack_see_what_a_middleware_of_an_inner_one_answers(use, settings, ran):
     (inner,) = use(split(request=lambda request: HttpResponse(status=418)))
     settings.CHANNELS_WSDENY = {}
-    hooks = Hooks()
-    hooks.on_response(lambda request, response: ran.append(response.status_code))
+    hooks = made("response", lambda request, response: ran.append(response.status_code))
     wrapped = Wrapper(DenyMiddlewareStack(public(accept), middleware=[inner]))
     assert (await knock(DenyMiddlewareStack(wrapped, hooks=hooks), "/")).status == 418
     assert ran == [418]

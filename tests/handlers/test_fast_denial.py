@@ -14,10 +14,11 @@ from django.utils.safestring import mark_safe
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
+from channels_wsdeny import Deny, DenyMiddlewareStack, signals
 from channels_wsdeny.handlers import fast_denial
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, InGroup, IsAuthenticated, IsStaff
 from tests.support.clients import cookie_header, knock
+from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.sockets import guarded
 from tests.support.wrappers import Middleware, Wrapper
@@ -73,9 +74,7 @@ POLICIES = {
 
 
 def hooked(answer, kind="request"):
-    hooks = Hooks()
-    hooks.register(answer, kind)
-    return DenyMiddlewareStack(accept, hooks=hooks)
+    return DenyMiddlewareStack(accept, hooks=made(kind, answer))
 
 
 SITES = {
@@ -192,8 +191,7 @@ def test_a_denial_depends_on_settings_hooks_and_the_server(settings, headers_of)
         assert (ask(site, "/", headers=headers).header("www-authenticate") == "Bearer") is (before.status == 401)
         settings.CHANNELS_WSDENY = {}
         assert ask(site, "/", headers=headers, extensions={}).close[0] == 4000 + before.status
-        hooks = Hooks()
-        hooks.on_response(lambda request, response: response.__setitem__("X-Hook", "1"))
+        hooks = made("response", lambda request, response: response.__setitem__("X-Hook", "1"))
         for _ in range(2):
             stack = DenyMiddlewareStack(site.inner, hooks=hooks)
             assert ask(stack, "/", headers=headers).header("x-hook") == "1"

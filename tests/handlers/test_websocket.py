@@ -26,7 +26,7 @@ from channels_wsdeny.handlers import base, http, websocket
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock, websocket_scope
 from tests.support.mirror import Server as HttpServer
-from tests.support.mirror import plain
+from tests.support.mirror import made, plain
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, close, text
@@ -126,8 +126,7 @@ async def test_a_close_before_the_accept_is_a_denial_by_its_code(given, expected
 
 async def test_a_hook_that_changes_the_status_of_a_close_changes_its_code(settings):
     settings.CHANNELS_WSDENY = {"DENY_WITH": "close"}
-    hooks = Hooks()
-    hooks.on_response(lambda request, response: setattr(response, "status_code", 429))
+    hooks = made("response", lambda request, response: setattr(response, "status_code", 429))
     server = Server(CONNECT, disconnect())
     await server.run(with_hooks(hooks)(open_to_all(Script(close(code=3000, reason="Why.")))))
     assert (server.sent[1]["code"], server.sent[1]["reason"]) == (4429, "throttled")
@@ -605,8 +604,7 @@ async def test_a_client_is_answered_whose_accept_the_application_gave_up_while_i
         tries.append(await asyncio.gather(accepting, return_exceptions=True))
         await waiting
 
-    hooks = Hooks()
-    hooks.register(moment.stay, "response")
+    hooks = made("response", moment.stay)
     async with no_task_left():
         site = DenyMiddlewareStack(guard(app), default_policy=AllowAny(), hooks=hooks)
         assert (await knock(site, "/")).status == 500

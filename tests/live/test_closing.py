@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, with_hooks
 from channels_wsdeny.handlers import connection, websocket
 from channels_wsdeny.handlers.base import Target
 from channels_wsdeny.live import arevoke, revoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.routing.resolver import EndpointMatch
+from tests.support.mirror import made
 from tests.support.opened import Opened
 from tests.support.site import go_on
 from tests.support.sockets import disconnect, errors
@@ -22,10 +23,7 @@ from tests.support.threads import until
 
 pytestmark = pytest.mark.django_db
 CLOSE = {"type": "websocket.close", "code": 4403, "reason": "spam"}
-around = Hooks()
-
-
-around.around(go_on)
+around = made("around", go_on)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from django.utils.functional import SimpleLazyObject
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.decorators import login_required, public, require
+from channels_wsdeny.http.context import get_context
 from channels_wsdeny.live import arevoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.policies import (
@@ -411,8 +412,6 @@ async def test_an_undecorated_consumer_names_its_channel(channel, users, headers
 
 
 async def test_what_is_for_sockets_cannot_be_asked_of_a_view(rf):
-    from channels_wsdeny.http.context import get_context
-
     with pytest.raises(TypeError, match="sockets"):
         await get_context(rf.get("/")).recheck()
 

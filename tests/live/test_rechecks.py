@@ -1,6 +1,7 @@
 """What let a socket in is asked again when it may have changed, and afresh."""
 
 import asyncio
+from contextvars import ContextVar
 from copy import copy
 from types import SimpleNamespace
 from typing import ClassVar
@@ -334,8 +335,6 @@ async def test_the_guards_of_all_layers_are_asked_again(world, headers_of, chang
 
 
 async def test_policies_are_asked_in_the_contextvars_of_the_handshake(world, headers_of, change):
-    from contextvars import ContextVar
-
     tenant, seen, hooks = ContextVar("tenant", default=None), [], Hooks()
 
     @hooks.on_request

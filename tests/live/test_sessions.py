@@ -31,12 +31,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
 
 
-class Members(AsyncWebsocketConsumer):
-    pass
-
-
-members = login_required(type("Guarded", (Members,), {})).as_asgi()
-visitors = public(type("Public", (Members,), {})).as_asgi()
+members = login_required(type("Guarded", (AsyncWebsocketConsumer,), {})).as_asgi()
+visitors = public(type("Public", (AsyncWebsocketConsumer,), {})).as_asgi()
 
 
 @pytest.fixture(params=ENGINES)
@@ -47,12 +43,12 @@ def engine(request, settings, tmp_path):
 
 
 @pytest.fixture
-def request_of(users):
+def request_of(users, settings):
     """A function that makes a request of a user who has just logged in, with the session saved."""
 
     def make(name="alice"):
         request = RequestFactory().get("/")
-        request.session = import_module(settings_engine()).SessionStore()
+        request.session = import_module(settings.SESSION_ENGINE).SessionStore()
         request.user = users[name]
         request.session["number"] = uuid4().hex  # Signed cookies of one user and second would be the same.
         login(request, users[name], "django.contrib.auth.backends.ModelBackend")
@@ -60,12 +56,6 @@ def request_of(users):
         return request
 
     return make
-
-
-def settings_engine():
-    from django.conf import settings
-
-    return settings.SESSION_ENGINE
 
 
 def headers(request):
@@ -285,11 +275,7 @@ class Token:
     ],
 )
 @pytest.mark.usefixtures("soon")
-async def test_credentials_that_expire_close_their_socket(make, request_of, change):
-    from channels_wsdeny import Hooks
-
-    hooks = Hooks()
-
+async def test_credentials_that_expire_close_their_socket(make, request_of, change, hooks):
     @hooks.on_request
     def authenticate(request):
         request.auth = make(time.time() + 0.05)

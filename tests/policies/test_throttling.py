@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +30,8 @@ from channels_wsdeny.decorators import require
 from channels_wsdeny.http.context import get_context
 from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.inspection.explain import explain
-from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Policy, Throttle, throttling
-from tests.support.caches import REDIS, Counting, cache_settings, has_memcached
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Throttle, throttling
+from tests.support.caches import REDIS, Counting, cache_settings
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
 from tests.support.opened import Opened
 from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
@@ -41,7 +42,8 @@ from tests.support.wrappers import With
 
 pytestmark = pytest.mark.django_db
 BOTH = [(Throttle, "1/day"), (MaxConnections, 1)]
-CACHES = ["locmem", "redis", *([pytest.param("memcached", marks=pytest.mark.servers)] if has_memcached() else [])]
+MEMCACHED = [pytest.param("memcached", marks=pytest.mark.servers)] if shutil.which("memcached") else []
+CACHES = ["locmem", "redis", *MEMCACHED]
 
 
 @pytest.fixture(scope="module")
@@ -397,13 +399,6 @@ async def test_explain_tells_what_would_be_and_does_not_count(policy, settings, 
     assert (await socket.connect()).status == 101
     assert await explained() == ["HTTP 429 Too Many Requests"]
     await socket.leave()
-
-
-def test_both_say_that_they_are_asked_once_and_whether_they_need_a_user():
-    for policy, one in BOTH:
-        policies = [policy(one, key="ip"), policy(one), policy(one, key=str)]
-        assert [(policy.once, policy.needs_user) for policy in policies] == [(True, False), (True, True), (True, True)]
-    assert (Policy.once, Policy.needs_user) == (False, True)
 
 
 async def _leave(app):

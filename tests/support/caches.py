@@ -1,7 +1,6 @@
 """Caches for tests: each has keys of its own, and the real servers are those of this machine."""
 
 import secrets
-import shutil
 from typing import Any, ClassVar
 
 from django.core.cache.backends.locmem import LocMemCache
@@ -15,11 +14,6 @@ def cache_settings(name: str, location: str = REDIS) -> dict[str, Any]:
     own = f"test-{secrets.token_hex(8)}"
     backend = f"django.core.cache.backends.{_BACKENDS[name]}"
     return {"default": {"BACKEND": backend, "LOCATION": own if name == "locmem" else location, "KEY_PREFIX": own}}
-
-
-def has_memcached() -> bool:
-    """Whether this machine has a memcached that a test can start."""
-    return shutil.which("memcached") is not None
 
 
 class Counting(LocMemCache):
