@@ -2,7 +2,6 @@ from fractions import Fraction
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.test import override_settings
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.authentication import SessionAuthentication
@@ -87,14 +86,6 @@ def test_an_invalid_value_is_an_error_and_counts_as_the_default_unless_that_coul
         settings.CHANNELS_WSDENY = {name: value}
         assert getattr(conf, name) is (value if name in KEPT else KEYS[name].default), (name, value)
         assert len(list(check_values())) == 1, (name, value)
-
-
-def test_a_setting_that_is_overridden_is_read_again(settings):
-    settings.CHANNELS_WSDENY = {"POOL_SIZE": 3}
-    assert conf.POOL_SIZE == 3
-    with override_settings(CHANNELS_WSDENY={"POOL_SIZE": 4}):
-        assert conf.POOL_SIZE == 4
-    assert conf.POOL_SIZE == 3
 
 
 UNGUARDED = AsyncWebsocketConsumer.as_asgi()

@@ -5,7 +5,6 @@ import inspect
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
-from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -46,11 +45,6 @@ async def assert_guarded(app, expected=GUARDED):
         assert await statuses(site(app)) == expected, name
 
 
-class Shut:
-    def websocket_connect(self, message):
-        raise AssertionError("This should not have run.")
-
-
 class App:
     async def __call__(self, scope, receive, send, more=None):
         await accept(scope, receive, send)
@@ -83,12 +77,6 @@ APPS = {
 @pytest.mark.parametrize("name", APPS)
 async def test_a_decorated_application_is_guarded_with_the_stack_and_without(name):
     await assert_guarded(APPS[name])
-
-
-async def test_a_denied_consumer_runs_nothing_and_an_undecorated_one_is_left_alone():
-    for base in (AsyncConsumer, SyncConsumer):
-        assert (await knock(login_required(type("Raw", (Shut, base), {})).as_asgi(), "/")).status == 401
-    assert await statuses(AsyncWebsocketConsumer.as_asgi()) == [101, 101, 101]
 
 
 async def test_each_policy_is_asked_once_the_outermost_first(ran):

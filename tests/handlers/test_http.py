@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync
-from channels.auth import AuthMiddlewareStack
 from channels.exceptions import DenyConnection
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -61,14 +60,6 @@ async def test_an_allowed_request_reaches_the_application_with_its_body(headers_
         assert (await server.end(), server.body) == (None, b"got ab")
 
 
-async def test_a_denial_is_two_messages_and_no_application_is_called():
-    server = Server(require(DenyAll())(raising_app(AssertionError)), method="POST")
-    assert await server.end() is None
-    start, end = server.sent
-    assert (start["status"], json.loads(end["body"])["code"]) == (403, "permission_denied")
-    assert dict(start["headers"])[b"content-length"] == b"%d" % len(end["body"])
-
-
 async def test_a_deny_whose_status_no_longer_denies_is_a_500(caplog):
     def let_in(request):
         deny = Deny(403, response=HttpResponse(status=403))
@@ -83,28 +74,6 @@ async def test_a_deny_whose_status_no_longer_denies_is_a_500(caplog):
     for policy in (let_in, let_in_by_status):
         assert (await fetch(require(Check(policy))(plain), "/")).status == 500
     assert "The status of a denial is 300-599." in caplog.text
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda app: require(DenyAll())(app),
-        lambda app: DenyMiddlewareStack(require(DenyAll())(app)),
-        lambda app: require(DenyAll())(URLRouter([path("", app)])),
-        lambda app: URLRouter([path("", require(DenyAll())(app))]),
-        lambda app: require(DenyAll())(DenyMiddlewareStack(Wrapper(app))),
-        lambda app: DenyMiddlewareStack(Wrapper(require(DenyAll())(app))),
-        lambda app: DenyMiddlewareStack(AuthMiddlewareStack(require(DenyAll())(app))),
-        lambda app: DenyMiddlewareStack(BaseMiddleware(require(DenyAll())(app))),
-        lambda app: require(AllowAny())(require(DenyAll())(app)),
-    ],
-)
-async def test_an_application_is_guarded_in_every_nesting(wrap):
-    for app in (plain, consumer(), Wrapper(plain)):
-        for method in ("GET", "HEAD", "POST", "OPTIONS", "BREW"):
-            server = Server(wrap(app), method=method)
-            await server.end()
-            assert (server.sent[0]["status"], b"secret" in server.body) == (403, False)
 
 
 async def test_each_policy_is_asked_once_for_one_request(ran, headers_of):

@@ -170,7 +170,8 @@ def test_a_view_gets_the_status_of_the_model_and_explain_foretells_it(amount):
 # ASGI applications.
 
 
-KINDS = ["stack", "guards", "router", "protocols", *random_handshakes.PASSIVE[:5], "sets", "middleware"]
+KINDS = ["stack", "guards", "router", "protocols", "cookies", *random_handshakes.PASSIVE[:5], "sets", "middleware"]
+METHODS = ["GET", "GET", "HEAD", "POST", "OPTIONS", "BREW"]
 
 
 def layers(kinds):
@@ -203,7 +204,7 @@ def application_over_http(nest, outcome, ran):
     return random_handshakes.application(nest.nodes, endpoint)
 
 
-def hold_nest(nest, outcome, has_default):
+def hold_nest(nest, outcome, has_default, method):
     model, ran = random_handshakes.Model(nest, has_default=has_default), []
     path = "/" + "".join(f"{node.room}/" for node in nest.nodes if node.kind == "router" and node.room)
 
@@ -211,7 +212,7 @@ def hold_nest(nest, outcome, has_default):
         await application_over_http(nest, outcome, ran)({**scope, "path": path}, receive, send)
 
     async def run():
-        server = Server(at_path, user=USERS[nest.user], session=SessionStore())
+        server = Server(at_path, method=method, user=USERS[nest.user], session=SessionStore())
         return server, await server.end()
 
     with override_settings(CHANNELS_WSDENY={"MIRROR_DEFAULT_POLICY": has_default, "POLICY_TIMEOUT": 2 * GUARD}):
@@ -226,4 +227,5 @@ def hold_nest(nest, outcome, has_default):
 
 @amounts(80, 10000)
 def test_no_application_over_http_is_reached_that_the_model_forbids(amount):
-    amount(given(nests, st.sampled_from(["ok", "ok", *OUTCOMES]), st.booleans())(hold_nest))()
+    outcomes, methods = st.sampled_from(["ok", "ok", *OUTCOMES]), st.sampled_from(METHODS)
+    amount(given(nests, outcomes, st.booleans(), methods)(hold_nest))()

@@ -183,14 +183,6 @@ async def test_an_endpoint_within_any_layers_is_as_open_as_without_it(protocol, 
             assert (await ask(denying(reported), "/", **asked)).status == expected, seed
 
 
-@pytest.mark.parametrize("decorate", [lambda c: report(DenyAll())(public(c)), lambda c: public(report(DenyAll())(c))])
-async def test_a_public_endpoint_stays_public(decorate, reports):
-    for wrap in (stack, lambda app: app):
-        reported = len(reports())
-        assert (await knock(wrap(decorate(consumer()).as_asgi()), "/")).status == 101
-        assert reports()[reported:] == [(403, "permission_denied", "DenyAll()")]
-
-
 async def test_each_policy_is_asked_once_whatever_it_is_stacked_with(reports):
     policy = IsStaff()
     child = consumer(base=consumer(report(policy), report(policy)))

@@ -295,18 +295,6 @@ def test_a_deny_is_its_own_denial_unless_it_has_failed():
     assert (denial_of(deny), translated.status, translated.__cause__) == (deny, 500, deny)
 
 
-def test_a_deny_keeps_the_cause_that_its_author_gave_and_forgets_where_it_was_raised():
-    cause, deny = KeyError(), Deny(500)
-    try:
-        try:
-            raise ZeroDivisionError
-        except ZeroDivisionError:
-            raise deny from cause
-    except Deny as caught:
-        denial_of(caught)
-    assert (deny.__traceback__, deny.__context__, deny.__cause__) == (None, None, cause)
-
-
 # Channels raises ValueError where nothing matches, or an Origin cannot be parsed.
 
 

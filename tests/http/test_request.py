@@ -8,7 +8,6 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib import auth
 from django.contrib.auth.decorators import login_required
-from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.contrib.sites.shortcuts import get_current_site
 from django.core.exceptions import BadRequest, TooManyFieldsSent
 from django.core.handlers.asgi import ASGIRequest
@@ -16,13 +15,11 @@ from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404
 from django.template import engines
-from django.test import RequestFactory
 from django.urls import ResolverMatch, path, reverse
-from django.utils.functional import SimpleLazyObject
 
-from channels_wsdeny.http.context import RequestContext, get_context
+from channels_wsdeny.http.context import get_context
 from channels_wsdeny.http.request import AppRequest, HandshakeRequest, NoUser
-from channels_wsdeny.policies import IsAuthenticated, IsStaff
+from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.policies import accept as accept_all
@@ -230,48 +227,6 @@ def test_the_user_of_a_site_without_users_is_allowed_nothing():
     assert (NoUser().get_username(), NoUser().has_perm("a.b"), NoUser().is_authenticated) == ("", False, False)
 
 
-# The context of a request: what was decided about one subject says nothing about another.
-
-
-@pytest.fixture
-def context():
-    request = RequestFactory().get("/")
-    request.user, request.session = SimpleLazyObject(object), SessionStore("a" * 32)
-    request.resolver_match = ResolverMatch(len, (), {"room": 1})
-    return RequestContext(request)
-
-
-CHANGES = {
-    "user": lambda request: setattr(request, "user", object()),
-    "user in place": lambda request: setattr(request.user, "_wrapped", object()),
-    "session": lambda request: setattr(request, "session", object()),
-    "session emptied": lambda request: request.session.flush(),
-    "kwargs": lambda request: request.resolver_match.kwargs.update(room=2),
-    "args": lambda request: vars(request).update(resolver_match=ResolverMatch(len, (2,), {"room": 1})),
-    "view": lambda request: vars(request).update(resolver_match=ResolverMatch(max, (), {"room": 1})),
-    "method": lambda request: vars(request).update(method="DELETE"),
-    "path": lambda request: vars(request).update(path="/other/"),
-}
-#: Guards outside count for another view and other arguments of the URL: those follow from the path.
-FOLLOW_FROM_PATH = {"kwargs", "args", "view", "method"}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_was_decided_about_one_subject_says_nothing_about_another(change, context):
-    first, second, equal = IsStaff(), IsAuthenticated(), IsStaff()
-    bool(context.request.user)  # loads it
-    context.mark_passed((first,))
-    context.remember(len, "the room")
-    assert [context.has_passed(policy) for policy in (first, second, equal)] == [True, False, False]
-    assert context.recall(len) == "the room"
-    assert RequestContext(context.request, context.state, context).is_guarded
-    CHANGES[change](context.request)
-    assert context.is_guarded is (change in FOLLOW_FROM_PATH)
-    context.mark_passed((second,))
-    assert [context.has_passed(policy) for policy in (first, second, equal)] == [False, True, False]
-    assert context.recall(len) is None
-
-
 def test_what_waits_for_the_end_is_called_once_or_at_once_after_it_and_its_errors_are_logged(caplog):
     context, ran = get_context(HandshakeRequest(websocket_scope("/"))), []
     context.on_end(lambda: ran.append("first"))
@@ -286,6 +241,6 @@ def test_what_waits_for_the_end_is_called_once_or_at_once_after_it_and_its_error
     assert ran[2:] == ["late"]
 
 
-def test_the_end_of_a_views_request_is_not_known(context):
+def test_the_end_of_a_views_request_is_not_known(rf):
     with pytest.raises(TypeError, match="on_end"):
-        context.on_end(print)
+        get_context(rf.get("/")).on_end(print)

@@ -319,12 +319,6 @@ async def test_policies_that_name_one_resolver_call_it_once_and_the_endpoint_get
     assert (seen, len(resolver.threads)) == (["lobby"], 1)
 
 
-async def test_without_a_resolver_there_is_no_object():
-    seen = []
-    app = found_by(AsyncWebsocketConsumer, require(IsAuthenticated()), seen)
-    assert ((await knock(app, "/", user=alice)).status, seen) == (101, [None])
-
-
 def allow(self, argument):
     return True
 

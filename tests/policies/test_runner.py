@@ -19,6 +19,7 @@ from channels_wsdeny.concurrency import get_pool
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, HasPermission
 from tests.support.clients import knock
+from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, alice, anonymous, ask, boss, raising, status
 from tests.support.sockets import Server, disconnect, no_task_left
 from tests.support.threads import until
@@ -55,8 +56,8 @@ def changing(change):
 Relogged = changing(lambda scope: setattr(scope["user"], "_wrapped", alice))
 Moved = changing(lambda scope: scope["url_route"]["kwargs"].update(room="b"))
 Replaced = changing(lambda scope: scope["url_route"].update(kwargs={"room": "b"}))
-OTHER_HOOKS = Hooks()
-OTHER_HOOKS.on_request(lambda request: None, blocking=False)
+Emptied = changing(lambda scope: scope["session"].flush())
+OTHER_HOOKS = made("request", lambda request: None, blocking=False)
 #: A wrapper between two layers with the same policy; the status, and how often the policy is asked.
 SUBJECTS = {
     "the same": (Wrapper, 101, 1),
@@ -65,6 +66,7 @@ SUBJECTS = {
     "another user in place": (Relogged, 403, 2),
     "an anonymous user": (lambda app: With(app, user=anonymous), 403, 2),
     "another session": (lambda app: With(app, session=SessionStore()), 403, 2),
+    "the session, emptied": (Emptied, 101, 2),
     "another route in place": (Moved, 403, 2),
     "another route's arguments in place": (Replaced, 403, 2),
     "another route": (lambda app: With(app, url_route={"args": (), "kwargs": {"room": "b"}}), 403, 2),
@@ -79,13 +81,13 @@ async def test_a_policy_that_allowed_one_subject_is_asked_again_about_another(na
     app = DenyMiddlewareStack(URLRouter([path("<room>/", require(policy)(wrap(inner)))]))
     user = SimpleLazyObject(lambda: boss) if "place" in name else boss
     bool(user)
-    assert ((await knock(app, "/a/", user=user)).status, len(policy.asked)) == (expected, asked)
+    answer = await knock(app, "/a/", user=user, session=SessionStore("a" * 32))
+    assert (answer.status, len(policy.asked)) == (expected, asked)
 
 
 async def test_the_default_policy_is_asked_about_the_arguments_that_a_wrapper_has_replaced():
     policy = Check(lambda request: request.resolver_match.kwargs["room"] == "a")
-    hooks = Hooks()
-    hooks.on_request(lambda request: request.resolver_match and None)
+    hooks = made("request", lambda request: request.resolver_match and None)
     app = URLRouter([path("<room>/", Replaced(accept))])
     assert (await knock(DenyMiddlewareStack(app, default_policy=policy, hooks=hooks), "/a/", user=alice)).status == 403
 

@@ -222,12 +222,6 @@ def test_an_application_that_is_not_known_may_leave_the_scope_to_a_later_route()
     assert resolve(URLRouter([path("a/", inner), path("a/b/", app)]), websocket_scope("/a/b/")).app is app
 
 
-def test_nothing_is_found_without_a_route_a_protocol_or_within_another_root_path():
-    for nothing in (URLRouter([]), ProtocolTypeRouter({"http": app}), routed(URLRouter([path("a/", app)]))):
-        assert resolve(nothing, SCOPE) is NOT_FOUND
-    assert resolve(routed(app), SCOPE | {"root_path": "/mounted"}) is NOT_FOUND
-
-
 def test_neither_the_scope_nor_a_wrapper_is_changed():
     router = URLRouter([path("<int:n>/", URLRouter([path("<int:m>/", app, {"x": 1})]))])
     wrapper = OriginValidator(router, ["https://example.com"])

@@ -101,16 +101,6 @@ def room(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @with_hooks(hooks)
-@permission_required("chat.view_room", obj=room_of)
-class RoomConsumer(AsyncJsonWebsocketConsumer):
-    async def connect(self) -> None:
-        context = context_of(self.scope)
-        assert_type(context, RequestContext)
-        self.room = str(context.obj)
-        self.number = int(context.request.ctx.number)
-        await self.accept()
-
-
 @require(RestFramework(permissions=[Authenticated]) | AllowedOrigin("https://example.com"))
 @require(Throttle("20/min", key="ip") & MaxConnections(5, key=office_of, on_outage="allow"))
 class LimitedConsumer(AsyncJsonWebsocketConsumer): ...
