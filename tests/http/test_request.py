@@ -20,6 +20,7 @@ from django.urls import ResolverMatch, path, reverse
 from channels_wsdeny.http.context import get_context
 from channels_wsdeny.http.request import AppRequest, HandshakeRequest, NoUser
 from channels_wsdeny.policies import IsAuthenticated
+from channels_wsdeny.types import context_of
 from tests.support.clients import cookie_header, http_scope, knock, websocket_scope
 from tests.support.policies import AsyncCheck, Check
 from tests.support.policies import accept as accept_all
@@ -225,6 +226,12 @@ def test_an_attribute_error_inside_the_user_says_what_is_missing(sessions, setti
 
 def test_the_user_of_a_site_without_users_is_allowed_nothing():
     assert (NoUser().get_username(), NoUser().has_perm("a.b"), NoUser().is_authenticated) == ("", False, False)
+
+
+def test_a_request_has_one_context_and_a_namespace_of_its_own(rf):
+    first, second = rf.get("/"), rf.get("/")
+    assert get_context(first) is get_context(first) is first.wsdeny is context_of(first)
+    assert first.ctx is not get_context(second).request.ctx
 
 
 def test_what_waits_for_the_end_is_called_once_or_at_once_after_it_and_its_errors_are_logged(caplog):
