@@ -22,6 +22,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
+from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.handlers import recheck
 from channels_wsdeny.http import session
 from channels_wsdeny.live import arevoke, expiry, receivers, scheduler
@@ -32,7 +33,8 @@ from channels_wsdeny.policies.base import And
 from tests.support.clients import GUARD, knock
 from tests.support.opened import Opened, update, user
 from tests.support.policies import AsyncCheck, Check, Switch
-from tests.support.sockets import Server
+from tests.support.scripted import accept
+from tests.support.sockets import Server, disconnect
 from tests.support.threads import outlast, until
 from tests.support.transports import AsyncOnly, SyncOnly
 from tests.support.wrappers import With
@@ -679,6 +681,31 @@ async def test_the_sockets_of_one_session_share_one_fresh_user(world, headers_of
         await each.stays()
 
 
+async def test_nothing_is_asked_again_before_the_accept_is_sent():
+    contexts, errors = [], []
+
+    class Slow(Server):
+        async def send(self, message):
+            if message["type"] == "websocket.accept":
+                try:
+                    await contexts[0].recheck()
+                except HandshakeDenied as error:
+                    errors.append(error)
+            await super().send(message)
+
+    async def app(scope, receive, send):
+        contexts.append(scope["wsdeny"])
+        await send(accept())
+        await contexts[0].recheck()
+        await receive()
+
+    server = Slow()
+    running = server.begin(DenyMiddlewareStack(require(AsyncCheck(lambda request: True))(app)))
+    server.events.put_nowait(disconnect())
+    await running
+    assert (server.kinds, len(errors)) == (["websocket.accept"], 1)
+
+
 async def test_the_interval_asks_again_what_no_signal_tells_of(world, headers_of, change, settings):
     settings.CHANNELS_WSDENY = {"RECHECK_INTERVAL": 0.1}
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
@@ -689,7 +716,6 @@ async def test_the_interval_asks_again_what_no_signal_tells_of(world, headers_of
 async def test_a_policy_that_swallows_its_cancellation_keeps_no_other_socket_open(
     world, headers_of, change, settings, monkeypatch
 ):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(recheck, "_GRACE", 0.05)
     asked, let_go = [], asyncio.Event()
 
@@ -700,6 +726,7 @@ async def test_a_policy_that_swallows_its_cancellation_keeps_no_other_socket_ope
 
     hung = await Opened(consumer(Swallowing()), headers=headers_of("alice")).accepted()
     staff = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     await change(update(first_name="Alice"))
     await until(lambda: len(asked) == 2)
     await change(update(is_staff=False))
