@@ -34,12 +34,18 @@ def run(page: str) -> types.ModuleType:
 
 
 def run_snippets(page: str, snippets: list[str]) -> types.ModuleType:
-    """A module in which these snippets of a page were run, one after another."""
+    """A module in which these snippets of a page were run, one after another. Their app `chat` is the test project's."""
+    from testproject.chat import models
+
     name = f"tests.docs.of_{page.removesuffix('.md').replace('-', '_').replace('/', '_')}"
     module = types.ModuleType(name)
     sys.modules[name] = module
-    for number, block in enumerate(snippets, 1):
-        exec(compile(block, f"{page}, snippet {number}", "exec"), module.__dict__)
+    sys.modules["chat.models"] = models
+    try:
+        for number, block in enumerate(snippets, 1):
+            exec(compile(block, f"{page}, snippet {number}", "exec"), module.__dict__)
+    finally:
+        del sys.modules["chat.models"]
     return module
 
 
