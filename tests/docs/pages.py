@@ -34,7 +34,7 @@ def run(page: str) -> types.ModuleType:
 
 
 def run_snippets(page: str, snippets: list[str]) -> types.ModuleType:
-    """A module in which these snippets of a page were run, one after another. Their app `chat` is the test project's."""
+    """A module in which these snippets of a page were run, one after another; their `chat` is the test project's."""
     from testproject.chat import models
 
     name = f"tests.docs.of_{page.removesuffix('.md').replace('-', '_').replace('/', '_')}"

@@ -17,7 +17,9 @@ from tests.support.processes import run as run_process
 
 FILES = titled("quickstart.md")
 INSTALL, FIRST, CURL, USERS, TEST = blocks("quickstart.md", "console")
+(BUTTON,) = blocks("quickstart.md", "html")
 BROWSER = {"Accept": "text/html"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 #: The tutorial's site after part 3, but for Redis, and for the scripts of its templates.
 TUTORIAL = {
@@ -203,8 +205,11 @@ def log_in(server, url, name, password):
     (cookie,) = (line.partition(";")[0] for line in form.headers.get_all("Set-Cookie") if "csrftoken" in line)
     token = cookie.partition("=")[2]
     fields = {"username": name, "password": password, "csrfmiddlewaretoken": token}
-    content_type = {"Content-Type": "application/x-www-form-urlencoded"}
-    return ask(server, url, {**BROWSER, **content_type, "Cookie": cookie}, urlencode(fields))
+    return ask(server, url, {**BROWSER, **FORM, "Cookie": cookie}, urlencode(fields))
+
+
+def cookies_of(response):
+    return "; ".join(line.partition(";")[0] for line in response.headers.get_all("Set-Cookie"))
 
 
 @pytest.mark.servers
@@ -222,10 +227,26 @@ def test_a_browser_is_sent_to_log_in_and_then_the_decorators_decide(whole):
         for name, room, socket in [("bob", 200, 101), ("eve", 403, 403)]:
             answer = log_in(server, stranger.headers["Location"], name, passwords[name])
             assert (answer.status, answer.headers["Location"]) == (302, "/chat/lobby/")
-            lines = answer.headers.get_all("Set-Cookie")
-            own = {"Cookie": "; ".join(line.partition(";")[0] for line in lines)}
+            own = {"Cookie": cookies_of(answer)}
             assert ask(server, "/chat/lobby/", {**BROWSER, **own}).status == room
             assert ask(server, path, {**headers, **own}).status == socket
+
+
+@pytest.mark.servers
+def test_the_button_of_the_page_logs_out(whole):
+    whole.write({"chat/templates/chat/room.html": TUTORIAL["chat/templates/chat/room.html"] + BUTTON})
+    assert whole.run("python manage.py migrate").returncode == 0
+    assert whole.run(USERS.splitlines()[0]).returncode == 0
+    path, headers, _ = handshake_of_the_page()
+    with whole.serving() as server:
+        cookies = cookies_of(log_in(server, "/login/", "bob", "bobs-word"))
+        page = ask(server, "/chat/lobby/", {**BROWSER, "Cookie": cookies})
+        (url,) = re.findall(rb'action="([^"]+)"', page.content)
+        (token,) = re.findall(rb'name="csrfmiddlewaretoken" value="(\w+)"', page.content)
+        fields = urlencode({"csrfmiddlewaretoken": token.decode()})
+        answer = ask(server, url.decode(), {**BROWSER, **FORM, "Cookie": cookies}, fields)
+        assert (answer.status, answer.headers["Location"]) == (302, "/login/")
+        assert ask(server, path, {**headers, "Cookie": cookies}).status == 401
 
 
 @pytest.mark.servers
