@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,14 @@ def served(cls, route="<slug:slug>/", **options):
     return DenyMiddlewareStack(URLRouter([path(route, cls.as_asgi())]), **options)
 
 
-async def test_a_program_is_let_in_by_a_token_and_told_why_not(users, settings):
+async def test_a_program_is_let_in_by_a_token_and_told_why_not(users, settings, monkeypatch):
     class Greeter(AsyncWebsocketConsumer):
         async def connect(self):
             await self.accept()
             await self.send(f"hello {self.scope['user'].get_username()}")
 
-    page = recipe("tokens.py", "client.py")
+    page = recipe("tokens.py", "token settings", "client.py")
+    monkeypatch.setitem(sys.modules, "mysite.tokens", page)
     settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
     tokens = {page.signer.sign(users["alice"].pk): "hello alice", "made-up": "401 invalid_credentials: The cred"}
     async with uvicorn_with(DenyMiddlewareStack(login_required(Greeter).as_asgi())) as port:
