@@ -86,8 +86,11 @@ def check_dotted_paths() -> Iterator[tuple[str, str]]:
                 if isinstance(path, str):
                     load(path)
             except Exception as error:  # importing a site's module can raise anything
-                found = f"CHANNELS_WSDENY[{name!r}]: {path!r} cannot be used: {error}"
-                yield found, f"Give the dotted path of {right}."
+                where = f"CHANNELS_WSDENY[{name!r}]: "
+                yield (
+                    f"{where}{path!r} cannot be used: {str(error).removeprefix(where)}",
+                    f"Give the dotted path of {right}.",
+                )
 
 
 def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:

@@ -71,6 +71,12 @@ def test_classes_and_origins_can_be_used(key, value, found, ids):
     assert ids(CHANNELS_WSDENY={key: value}) == found
 
 
+def test_what_is_no_authentication_class_is_named_under_its_setting_once(messages):
+    (message,) = messages(CHANNELS_WSDENY={"AUTHENTICATION": ["os.path"]})
+    assert message.msg.startswith("CHANNELS_WSDENY['AUTHENTICATION']: 'os.path' cannot be used: ")
+    assert message.msg.count("CHANNELS_WSDENY") == 1
+
+
 LIVELESS = {"CHANNELS_WSDENY": {"LIVE": False}}
 
 

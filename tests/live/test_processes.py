@@ -71,10 +71,12 @@ def test_the_commands_list_sockets_and_close_them(site):
     listed = json.loads(site.manage("wsdeny", "sockets", "--json"))
     assert len(listed) == 4
     assert len({socket["process"] for socket in listed}) == 2
-    site.manage("wsdeny", "revoke", "--user", "anna", "--path", "/ws/members/", "--reason", "spam")
+    told = site.manage("wsdeny", "revoke", "--user", "anna", "--path", "/ws/members/", "--reason", "spam")
+    assert told == "The sockets that match are being closed.\n"
     assert {close_of(socket) for socket in affected} == {(4403, "spam")}
     assert all(map(is_open, others))
-    assert site.manage("wsdeny", "sockets").count("/ws/members/") == 2
+    *table, _, summary = site.manage("wsdeny", "sockets").splitlines()
+    assert ("".join(table).count("/ws/members/"), summary) == (2, "2 open.")
 
 
 @pytest.mark.parametrize("via", [0, 1])

@@ -132,7 +132,7 @@ class Command(BaseCommand):
         for one in found:
             since = datetime.fromtimestamp(one["since"], UTC).isoformat(" ", "seconds")
             rows.append((one["path"], one["user"] or "-", one["consumer"] or "-", since, one["process"]))
-        self._print("\n".join([*aligned(rows), "", f"{len(found)} sockets."]))
+        self._print("\n".join([*aligned(rows), "", f"{len(found)} open."]))
 
     def _revoke(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         """Close sockets."""
@@ -141,10 +141,12 @@ class Command(BaseCommand):
         if all(value is None for value in about.values()):
             raise CommandError("Give --user, --session-key, --path or --host.")
         revoke(**about, reason=options["reason"])
+        self._print("The sockets that match are being closed.")
 
     def _drain(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         """Drain the servers of this machine, or all."""
         drain(options["seconds"], everywhere=options["everywhere"])
+        self._print("The servers are being drained.")
 
     def _print(self, text: str) -> None:
         """Print `text`; a reader that has left, as `head` does, is no error."""
