@@ -93,3 +93,9 @@ def test_static_files_come_without_a_web_server(client):
 @pytest.mark.django_db
 def test_the_migrations_are_complete():
     call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+
+
+def test_who_is_denied_a_page_or_finds_none_gets_a_page_of_the_demo(client_of, alice):
+    for address, status in (("/monitor/", 403), ("/nowhere/", 404)):
+        response = client_of(alice).get(address, headers={"accept": "text/html"})
+        assert (response.status_code, b"Back to the rooms" in response.content) == (status, True)
