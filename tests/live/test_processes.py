@@ -113,7 +113,7 @@ async def crowd_of(site, clients):
         sockets = [await opening(client, server) for client in clients for server in site.servers * 5]
         for number, client in enumerate(clients):
             await asyncio.to_thread(client.do, "ban", number % 2, name=f"user{number}")
-        async with asyncio.timeout(GUARD):
+        async with asyncio.timeout(4 * GUARD):
             await asyncio.gather(*(socket.wait_closed() for socket in sockets))
         return Counter((socket.close_code, socket.close_reason) for socket in sockets)
 
