@@ -30,6 +30,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.management import CommandError
 from django.db import connections, router
 from django.http import HttpResponse, parse_cookie
+from django.urls import is_valid_path
 from django.utils.encoding import iri_to_uri
 
 from ..conf import conf
@@ -120,6 +121,9 @@ class Explanation:
             yield f"{name:<8}  {escape(value)} (assumed)"
         yield from (*_steps(self.trace), "")
         yield from _response(self.messages) if self.messages else ["No answer."]
+        is_missing = self.protocol == "websocket" and bool(self.messages) and _answer(self.messages)[0] == 404
+        if is_missing and _is_view(self.path):
+            yield from ("", "There is a view at this path: --protocol http tells what it would answer.")
         if lives_by := self.lives_by():
             yield from ("", f"It is open as long as these last: {escape(', '.join(lives_by))}.")
         if self._is_accepted() and not self._is_guarded():
@@ -481,6 +485,13 @@ def _steps(trace: Trace) -> Iterator[str]:
 
 def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1000:9.2f} ms"
+
+
+def _is_view(path: str) -> bool:
+    try:
+        return bool(is_valid_path(path))
+    except Exception:  # a converter of the site may raise anything
+        return False
 
 
 def _answer(messages: list[Message]) -> tuple[int, list[tuple[str, str]], str]:

@@ -24,7 +24,7 @@ from django.contrib.sessions.models import Session
 from django.core.asgi import get_asgi_application
 from django.core.management import CommandError
 from django.http import HttpResponse
-from django.urls import path
+from django.urls import path, register_converter
 from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 
@@ -277,6 +277,22 @@ def test_no_view_runs(url, application, fetch, settings):
 def test_what_of_a_view_the_answer_may_not_be_true_of_is_told(view, remark, ask, site):
     site(get_asgi_application(), path("a/", view))
     assert remark in " ".join(ask(None, "/a/", protocol="http").steps.split())
+
+
+def test_a_view_that_is_asked_for_as_a_socket_is_pointed_to(ask, site):
+    def fail(value):
+        raise KeyError(value)
+
+    converter = type("Fails", (), {"regex": "[^/]+", "to_python": staticmethod(fail)})
+    register_converter(converter, "fails")
+    router = DenyMiddlewareStack(URLRouter([]))
+    site(router, path("a/", open_view), path("fails/<fails:name>/", open_view))
+    found = [ask(router, url) for url in ("/a/", "/b/", "/fails/a/")]
+    assert [(each.status, "--protocol http" in each.text) for each in found] == [
+        (404, True),
+        (404, False),
+        (404, False),
+    ]
 
 
 def test_a_plain_get_of_a_socket_is_answered_as_by_the_site(fetch):
