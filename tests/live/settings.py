@@ -30,6 +30,8 @@ CHANNEL_LAYERS = {
         },
     }
 }
+SESSION_ENGINE = f"django.contrib.sessions.backends.{os.environ.get('LIVE_ENGINE', 'db')}"
+SESSION_FILE_PATH = os.environ.get("LIVE_FILES")
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CHANNELS_WSDENY = {"HEARTBEAT": 1.0, "RECHECK_INTERVAL": float(os.environ.get("LIVE_INTERVAL", 0))}
 CHANNELS_WSDENY["DRAIN_SECONDS"] = float(os.environ.get("LIVE_DRAIN", 0))

@@ -34,6 +34,16 @@ def test_a_log_out_closes_the_sockets_of_that_session_on_both_servers(site, via)
     assert all(map(is_open, others))
 
 
+@pytest.mark.parametrize("engine", ["cached_db", "cache", "file", "signed_cookies"])
+def test_a_log_out_of_every_engine_closes_the_sockets_of_that_session_on_both_servers(engine, start_site):
+    site = start_site(engine=engine)
+    anna, berta = Client(site, "anna"), Client(site, "berta")
+    affected, others = open_all(anna, "members"), open_all(berta, "members")
+    anna.do("logout")
+    assert {close_of(socket) for socket in affected} == {(4401, "session_ended")}
+    assert all(map(is_open, others))
+
+
 def test_a_permission_that_the_admin_takes_from_a_group_closes_the_sockets_that_need_it(site):
     anna, boss = Client(site, "anna"), Client(site, "boss")
     affected, others = open_all(anna, "editors"), [*open_all(anna, "members"), *open_all(boss, "editors")]
