@@ -314,6 +314,17 @@ def test_a_decorated_view_class_and_its_subclasses_are_guarded(name):
     assert [view(request_of(user)).status_code for user in (anonymous, alice, boss)] == VIEWED
 
 
+def test_a_view_whose_signature_cannot_be_read_is_guarded():
+    class Unreadable:
+        __signature__ = "(request)"
+
+        def __call__(self, request):
+            return HttpResponse()
+
+    view = staff_only(Unreadable())
+    assert [view(request_of(user)).status_code for user in (anonymous, alice, boss)] == VIEWED
+
+
 def test_a_diamond_of_decorated_views_asks_each_policy_once(ran):
     sides = [require(AsyncCheck(lambda request, n=n: ran.append(n) is None))(made("Side", Page)) for n in "ab"]
     assert (made("Both", *sides).as_view()(request_of(anonymous)).status_code, ran) == (200, ["a", "b"])

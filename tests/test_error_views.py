@@ -81,6 +81,13 @@ def test_without_them_the_sites_own_pages_stay_as_they_are(one, accept, handlers
         assert answer.body.startswith(b"page " if handlers else b"\n<!doctype html>")
 
 
+def test_a_denied_browser_gets_a_problem_body_where_the_site_has_no_page(one, settings):
+    settings.TEMPLATES = []
+    answer = one.serve(path("denied/", require(DenyAll())(hello))).browse("/denied/")
+    assert (answer.status, kind_of(answer)) == (403, "text/html")
+    assert answer.body.startswith(b"<!doctype html>\n<title>403 Forbidden</title>")
+
+
 @pytest.mark.parametrize("handlers", [None, OURS])
 def test_with_debug_a_browser_gets_djangos_technical_pages(one, settings, handlers):
     settings.DEBUG = True
