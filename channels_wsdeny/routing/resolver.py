@@ -267,7 +267,17 @@ def _twin_of(wrapper: BaseMiddleware, inner: ASGIApp) -> ASGIApp:
 def _twin_class(cls: type) -> type:
     """A subclass of `cls` whose instances have an ``inner`` of their own: a slot comes before what ``__dict__`` has."""
     names = {"__slots__": ("inner",), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls)(cls.__name__, (cls,), names)
+    # Neither the metaclass of the site nor its `__init_subclass__` is told: they may want arguments, or keep a list.
+    made: type = type.__new__(type(cls), cls.__name__, (_Twin, cls), names)
+    return made
+
+
+class _Twin:
+    """Comes before the class of the site, whose `__init_subclass__` is not called then."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None: ...
 
 
 class _OriginCheck:

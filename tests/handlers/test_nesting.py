@@ -109,6 +109,31 @@ async def test_what_a_base_middleware_keeps_is_kept_from_one_handshake_to_the_ne
     assert (await knock(site, "/")).status == 101
 
 
+class Registering(type):
+    def __init__(cls, *arguments, prefix):
+        super().__init__(*arguments)
+        cls.prefix = prefix
+
+    def __new__(mcs, *arguments, prefix):
+        return super().__new__(mcs, *arguments)
+
+
+class Named(Middleware):
+    def __init_subclass__(cls, *, name):
+        cls.name = name
+
+
+class WithName(Named, name="a"): ...
+
+
+class WithPrefix(Middleware, metaclass=Registering, prefix="a"): ...
+
+
+@pytest.mark.parametrize("wrapper", [WithName, WithPrefix])
+async def test_a_base_middleware_may_be_of_a_class_that_says_what_subclasses_must_give(wrapper):
+    assert (await knock(DenyMiddlewareStack(wrapper(public(accept_all))), "/")).status == 101
+
+
 # A router takes a Resolver404 for "try the next route".
 
 
