@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from daphne.testing import DaphneProcess as StockDaphneProcess
 
 if TYPE_CHECKING or sys.platform in {"darwin", "win32"}:
-    from multiprocessing import Process
+
+    class _Forked:
+        """Processes are not forked here."""
+
 else:
     # Python 3.14 does not fork by default, and only a fork has the settings as a test has changed them.
-    Process = multiprocessing.get_context("fork").Process
+    _Forked = multiprocessing.get_context("fork").Process
 
 
-class DaphneProcess(Process, StockDaphneProcess):
+class DaphneProcess(_Forked, StockDaphneProcess):
     """For live tests:
 
         class ChatTests(ChannelsLiveServerTestCase):

@@ -1,13 +1,17 @@
 """``python -m channels_wsdeny.daphne``, ``manage.py runserver``, and Daphne's test process."""
 
+import runpy
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from daphne.cli import CommandLineInterface as DaphneCommandLineInterface
+from daphne.testing import DaphneProcess as StockDaphneProcess
 from django.contrib.auth import get_user_model
 
+from channels_wsdeny.daphne import testing
 from channels_wsdeny.daphne.__main__ import CommandLineInterface
 from channels_wsdeny.daphne.testing import DaphneProcess
 from channels_wsdeny.decorators import require
@@ -126,6 +130,12 @@ runpy.run_module("channels_wsdeny.daphne", run_name="__main__")
 """
     line = "channels_wsdeny: Daphne is not installed. Run `pip install 'channels-wsdeny[daphne]'`.\n"
     assert run_python(code, without=["daphne"]) == ("", line)
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_the_test_process_is_daphnes_where_processes_are_not_forked(platform, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert issubclass(runpy.run_path(testing.__file__)["DaphneProcess"], StockDaphneProcess)
 
 
 def load():
