@@ -273,11 +273,13 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     """The scope of the application, as under Channels' `AuthMiddlewareStack`."""
     request: Any = context.request
     user, authentication = request.user, authentication_of(request)
+    is_found = "_wsdeny_user_is_set" in vars(request)  # by a policy; else perhaps by an authentication class
+    is_found = is_found or (authentication is not None and not authentication.is_session_only)
     # Channels' AuthMiddleware, and subclasses, set the ``_wrapped`` of the user: to that of the session.
-    if "_wsdeny_user_is_set" in vars(request) or (authentication is not None and not authentication.is_session_only):
+    if is_found or (request.user_setters and request.may_have_session_user):
         if isinstance(user, LazyObject) and user._wrapped is not empty and user is not scope.get("user"):
             request.user = user._wrapped  # It stays, by whichever credentials.
-    elif not isinstance(user, LazyObject) and "user" not in scope:
+    elif not (isinstance(user, LazyObject) or "user" in scope or request.may_have_session_user):
         lazy = SimpleLazyObject(lambda: None)
         lazy._wrapped, request.user = user, lazy
     offered = request.scope_for_application()

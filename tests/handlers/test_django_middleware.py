@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
@@ -927,3 +928,24 @@ async def test_whom_a_middleware_does_not_know_is_not_known_to_other_authenticat
     bearer = BearerAuthentication(lambda token: None)
     inner = DenyMiddlewareStack(require(IsAuthenticated())(accept), authentication=[SessionAuthentication(), bearer])
     assert (await knock(DenyMiddlewareStack(enter(inner)), "/", headers=headers_of("alice"))).status == 401
+
+
+@pytest.mark.django_db(transaction=True)  # Channels' own middleware loads the user in another thread.
+@pytest.mark.parametrize("enter", [lambda app: app, Wrapper, BaseMiddleware])
+@pytest.mark.parametrize("kind", [*KINDS, "hook"])
+async def test_the_middleware_of_channels_inside_does_not_bring_back_whom_one_has_made_anonymous(
+    kind, enter, use, headers_of, hooks
+):
+    def forget(request):
+        request.user = AnonymousUser()
+
+    hooks.on_request(forget) if kind == "hook" else use(middleware(kind, come=forget))
+    seen = []
+
+    async def connect(self):
+        seen.append(self.scope["user"].is_authenticated)
+        await self.accept()
+
+    application = AuthMiddlewareStack(enter(public(consumer(connect)).as_asgi()))
+    await knock(DenyMiddlewareStack(application, hooks=hooks), "/", headers=headers_of("alice"))
+    assert seen == [False]
