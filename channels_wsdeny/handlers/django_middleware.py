@@ -283,8 +283,8 @@ class _UserSetter:
         return denial
 
     def note(self, request: Any, before: Any) -> None:
-        """Note for `request` that its user is another than `before`, by what this calls."""
-        if request.user is not before:
+        """Note for `request`, once, that its user is another than `before`, by what this calls."""
+        if request.user is not before and self not in request.user_setters:
             request.user_setters += (self,)
 
 

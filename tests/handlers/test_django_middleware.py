@@ -930,6 +930,25 @@ async def test_whom_a_middleware_does_not_know_is_not_known_to_other_authenticat
     assert (await knock(DenyMiddlewareStack(enter(inner)), "/", headers=headers_of("alice"))).status == 401
 
 
+@every_kind
+async def test_a_middleware_that_sets_the_user_is_called_once_for_each_stack_inside_that_tells_another(
+    kind, use, headers_of
+):
+    called = []
+
+    def come(request):
+        called.append(request)
+        request.user = AnonymousUser()
+
+    use(middleware(kind, come))
+    inside = public(accept)
+    for _ in range(2):
+        classes = [SessionAuthentication(), BearerAuthentication(lambda token: None)]
+        inside = BaseMiddleware(DenyMiddlewareStack(inside, authentication=classes))
+    assert (await knock(DenyMiddlewareStack(inside), "/", headers=headers_of("alice"))).status == 101
+    assert len({id(request) for request in called}) == len(called) == 3
+
+
 @pytest.mark.django_db(transaction=True)  # Channels' own middleware loads the user in another thread.
 @pytest.mark.parametrize("enter", [lambda app: app, Wrapper, BaseMiddleware])
 @pytest.mark.parametrize("kind", [*KINDS, "hook"])
