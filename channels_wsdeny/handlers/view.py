@@ -293,7 +293,7 @@ class ViewHandler(DjangoHandler):
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
         #: The arguments of the route before any hook runs, which may change them.
-        self._given = self._kwargs_of_route()
+        self._given = self._arguments_of_route()
         self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
@@ -350,17 +350,19 @@ class ViewHandler(DjangoHandler):
             checks.append(LoadUser())  # Wrong credentials deny before a public view, too.
         return checks
 
-    def _kwargs_of_route(self) -> dict[str, Any]:
+    def _arguments_of_route(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         match = self.context.request.resolver_match
-        return {} if match is None else dict(match.kwargs)
+        return ((), {}) if match is None else (match.args, dict(match.kwargs))
 
     def _enter(self) -> None:
         """The request is allowed: take over what a hook or policy has changed."""
         self.context.mark_passed(self._policies)
         self.go_on()
-        before, after = self._given, self._kwargs_of_route()
+        (args_before, before), (args, after) = self._given, self._arguments_of_route()
         if self.runner is not None:
             self.context.state.route = self.context.request.resolver_match
+        if args != args_before:
+            self._args = args
         if after != before:
             kept = {name: value for name, value in self._kwargs.items() if name not in before}
             self._kwargs = {**kept, **after}

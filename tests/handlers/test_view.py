@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.http import FileResponse, Http404, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
-from django.urls import path
+from django.urls import path, re_path
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
@@ -267,6 +267,15 @@ def test_a_hook_or_policy_of_a_view_may_change_its_arguments(kind, site, hooks):
         decorate = with_hooks(hooks)
     site.serve(*(path(f"{index}/<name>/", decorate(view)) for index, view in enumerate(VIEWS.values())))
     assert {site.ask(f"/{index}/you/").body for index in range(len(VIEWS))} == {b"hello other"}
+
+
+def test_a_policy_of_a_view_may_change_its_positional_arguments(site):
+    def change(request):
+        request.resolver_match.args = ("other",)
+        return True
+
+    site.serve(re_path("^(.*)/$", require(Check(change))(lambda request, name: HttpResponse(name))))
+    assert site.ask("/you/").body == b"other"
 
 
 def test_exception_hooks_of_a_view_answer_what_its_template_raises(site, hooks):
