@@ -926,16 +926,19 @@ class WebSocketHandler(AppHandler):
         late, context, request = self._late, self.context, cast("HandshakeRequest", self.context.request)
         request.follow_route()
         hooks = [*context.route_hooks] if request.resolver_match is not None else []
+        # A part of the application may have accepted by policies of its own, or may do so meanwhile. Those of the rest
+        # are asked again beside them, and noted before they are asked, so that what happens meanwhile is not missed.
+        self.socket.add_part(self, Part(request, late, partial(lose_stream, self.outermost._connection, context)))
         if self.state is State.ACCEPTED:
-            # A part of the application has accepted by policies of its own. Those of the rest are asked again beside
-            # them, and noted before they are asked, so that what happens meanwhile is not missed.
-            self.socket.add_part(self, Part(request, late, partial(lose_stream, self.outermost._connection, context)))
             self.socket.stream_changed(request)
         denial: Denial | _Raised | None
         try:
             denial = await self.authorize(context, [*hooks, *policy_checks(late)])
         except Exception as error:  # fail closed
             denial = _Raised(error)
+        finally:
+            if self.outermost.state is State.CONNECTING:
+                self.socket.drop_part(self)  # If they allow it, they are among what lets the socket in.
         if denial is None:
             self._late, self._opens = (), True
             context.route_hooks = context.route_hooks[len(hooks) :]

@@ -79,17 +79,45 @@ async def test_a_stream_that_loses_its_policy_is_closed_by_itself(users, headers
     await alice.stays()
 
 
-async def test_a_socket_whose_public_part_has_accepted_is_closed_by_the_policy_of_the_rest(users, headers_of, change):
-    @public
-    async def accepts(scope, receive, send):
-        await send({"type": "websocket.accept"})
+@public
+async def accepts(scope, receive, send):
+    await send({"type": "websocket.accept"})
 
+
+async def test_a_socket_whose_public_part_has_accepted_is_closed_by_the_policy_of_the_rest(users, headers_of, change):
     async def application(scope, receive, send):
         await accepts(scope, receive, send)
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
     policy = Switch()
+    stack = DenyMiddlewareStack(application, default_policy=policy)
+    alice = await Opened(stack, headers=headers_of("alice")).accepted()
+    await until(lambda: policy.asked)
+    policy.answer = Deny(409, "Too late.")
+    await change(update(first_name="Alice"))
+    assert await alice.close() == (4409, "Too late.")
+
+
+async def test_that_policy_counts_if_the_public_part_accepts_while_it_is_asked(users, headers_of, change):
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Switch):
+        async def acheck(self, request):
+            asked.set()
+            await go_on.wait()
+            return await super().acheck(request)
+
+    async def application(scope, receive, send):
+        reading = asyncio.create_task(receive())
+        await asked.wait()
+        await accepts(scope, receive, send)
+        go_on.set()
+        await reading
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    policy = Slow()
     stack = DenyMiddlewareStack(application, default_policy=policy)
     alice = await Opened(stack, headers=headers_of("alice")).accepted()
     await until(lambda: policy.asked)
