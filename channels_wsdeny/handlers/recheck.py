@@ -26,7 +26,8 @@ from ..http.context import RequestContext
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
 from ..policies.base import And, Not, Or, Policy
-from ..policies.runner import Checks, PolicyCheck, run_checks
+from ..policies.runner import Checks, run_checks
+from .base import policy_checks
 
 if TYPE_CHECKING:
     import contextvars
@@ -301,8 +302,12 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
         request: Any = fresh_request(grant)
         request.wsdeny = context = RequestContext(request)
         policies = tuple(durable(grant.policies))
-        checks: list[Check] = [*grant.request.user_setters, _IsSameUser(grant, users), *map(PolicyCheck, policies)]
-        if any(policy.sets_user for policy in policies):
+        setters, sets_user = grant.request.user_setters, any(policy.sets_user for policy in policies)
+        checks: list[Check] = [*setters]
+        if not (sets_user and setters and grant.identity is not None):
+            checks.append(_IsSameUser(grant, users))  # Else a policy has found another than the middleware does.
+        checks += policy_checks(policies)
+        if sets_user:
             checks.append(_IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):

@@ -157,16 +157,24 @@ async def test_a_token_that_is_gone_is_not_replaced_by_a_session_of_its_user(
     await by_token.stays()
 
 
-@pytest.mark.parametrize("has_session", [False, True])
-async def test_a_token_that_a_policy_finds_no_more_closes_its_socket(has_session, users, tokens, headers_of, change):
+@pytest.fixture
+def found_by_policy(tokens):
+    """A consumer whose policy finds the user of a token."""
+
     class Found(BaseAuthentication):
         def authenticate(self, request):
             return (get_user_model().objects.get(username="alice"), None) if "one" in tokens else None
 
     policy = RestFramework(authentication=[Found], permissions=[], throttles=[])
-    consumer = require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    return require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+
+
+@pytest.mark.parametrize("has_session", [False, True])
+async def test_a_token_that_a_policy_finds_no_more_closes_its_socket(
+    has_session, found_by_policy, users, tokens, headers_of, change
+):
     headers = headers_of("alice") if has_session else []
-    opened = await Opened(DenyMiddlewareStack(consumer), headers=headers).accepted()
+    opened = await Opened(DenyMiddlewareStack(found_by_policy), headers=headers).accepted()
     del tokens["one"]
     await change(update(first_name="Alice"))
     assert (await opened.close())[0] == 4401
@@ -183,6 +191,15 @@ async def test_whom_a_middleware_has_put_in_the_place_of_the_sessions_user_a_pol
     stack = DenyMiddlewareStack(consumer, middleware=[f"{__name__}.ActsAsBob"])
     opened = await Opened(stack, headers=headers_of("alice")).accepted()
     assert [await socket.opened.ask_again() for socket in registry.sockets()] == [None]
+    await opened.stays()
+
+
+async def test_whom_a_policy_has_put_in_the_place_of_a_middlewares_user_it_finds_again(found_by_policy, tokens):
+    stack = DenyMiddlewareStack(found_by_policy, middleware=[f"{__name__}.ActsAsBob"])
+    opened = await Opened(stack).accepted()
+    assert [await socket.opened.ask_again() for socket in registry.sockets()] == [None]
+    del tokens["one"]
+    assert [(await socket.opened.ask_again()).code for socket in registry.sockets()] == ["session_ended"]
     await opened.stays()
 
 
