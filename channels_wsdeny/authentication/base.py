@@ -355,7 +355,7 @@ def session_user(request: HttpRequest) -> Any:
     if isinstance(request, ScopeRequest):
         return request.session_user()
     user = own.get("user")
-    return anonymous_user() if user is None or "_wsdeny_authentication" in own else user
+    return anonymous_user() if user is None or "_wsdeny_session_user" in own else user
 
 
 def _with_code(deny: Deny) -> Deny:

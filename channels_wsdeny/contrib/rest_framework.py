@@ -299,14 +299,15 @@ class _Question:
 def _set_user(request: Any, user: Any, auth: Any) -> None:
     """Make `user` that of `request`, as Django's `login()` does, and `auth` its ``auth``."""
     user = anonymous_user() if user is None else user  # by ``UNAUTHENTICATED_USER``
-    request.user, request.auth = user, auth
-    vars(request)["_wsdeny_user_is_set"] = True
 
     async def auser() -> Any:
         return user
 
     if not isinstance(request, ScopeRequest):
+        vars(request).setdefault("_wsdeny_session_user", vars(request).get("user"))
         request.auser = auser
+    request.user, request.auth = user, auth
+    vars(request)["_wsdeny_user_is_set"] = True
 
 
 # The classes that are given

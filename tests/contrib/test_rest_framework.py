@@ -325,6 +325,21 @@ def test_it_guards_views(site, users, view):
     assert site.log_in(users["alice"]).ask().body == b"hello world"
 
 
+def name_of_user(request):
+    return HttpResponse(request.user.username)
+
+
+def test_the_session_of_a_view_tells_the_user_whichever_policy_has_set_another(site, users):
+    of_session = RestFramework(
+        authentication=[authentication.SessionAuthentication], permissions=[permissions.IsAuthenticated]
+    )
+    policies = {"/alone/": of_session, "/after-another/": RestFramework(**TOKEN) & of_session}
+    site.serve(*(path(url[1:], require(policy)(name_of_user)) for url, policy in policies.items()))
+    assert [site.ask(url, Authorization="alice").status for url in policies] == [403, 403]
+    site.log_in(users["bob"])
+    assert [site.ask(url, Authorization="alice").body for url in policies] == [b"bob", b"bob"]
+
+
 async def test_it_guards_applications_over_http():
     class Consumer(AsyncHttpConsumer):
         async def handle(self, body):
