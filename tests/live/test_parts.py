@@ -84,19 +84,22 @@ async def accepts(scope, receive, send):
     await send({"type": "websocket.accept"})
 
 
+async def assert_closed_by(policy, application, headers, change):
+    """The default `policy` that has let `application` go on closes its socket."""
+    alice = await Opened(DenyMiddlewareStack(application, default_policy=policy), headers=headers).accepted()
+    await until(lambda: policy.asked)
+    policy.answer = Deny(409, "Too late.")
+    await change(update(first_name="Alice"))
+    assert await alice.close() == (4409, "Too late.")
+
+
 async def test_a_socket_whose_public_part_has_accepted_is_closed_by_the_policy_of_the_rest(users, headers_of, change):
     async def application(scope, receive, send):
         await accepts(scope, receive, send)
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    policy = Switch()
-    stack = DenyMiddlewareStack(application, default_policy=policy)
-    alice = await Opened(stack, headers=headers_of("alice")).accepted()
-    await until(lambda: policy.asked)
-    policy.answer = Deny(409, "Too late.")
-    await change(update(first_name="Alice"))
-    assert await alice.close() == (4409, "Too late.")
+    await assert_closed_by(Switch(), application, headers_of("alice"), change)
 
 
 async def test_that_policy_counts_if_the_public_part_accepts_while_it_is_asked(users, headers_of, change):
@@ -117,13 +120,7 @@ async def test_that_policy_counts_if_the_public_part_accepts_while_it_is_asked(u
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    policy = Slow()
-    stack = DenyMiddlewareStack(application, default_policy=policy)
-    alice = await Opened(stack, headers=headers_of("alice")).accepted()
-    await until(lambda: policy.asked)
-    policy.answer = Deny(409, "Too late.")
-    await change(update(first_name="Alice"))
-    assert await alice.close() == (4409, "Too late.")
+    await assert_closed_by(Slow(), application, headers_of("alice"), change)
 
 
 async def test_a_socket_with_open_streams_is_closed_and_they_with_it(users, headers_of):
