@@ -27,7 +27,7 @@ from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from channels_wsdeny.status import code_for
-from tests.support.clients import fetch, knock
+from tests.support.clients import GUARD, fetch, knock
 from tests.support.policies import Check, raising
 from tests.support.sockets import consumer as websocket_consumer
 from tests.support.transports import Asgi, Wsgi
@@ -599,7 +599,8 @@ def ask_app(kind, layers, act, ran):
     for hooks, layer in reversed([*zip(others, layers[1:], strict=True)]):
         app = with_hooks(hooks)(public(app))
         app = Wrapper(app) if layer.is_apart else app
-    return asyncio.run(asyncio.wait_for(kind(DenyMiddlewareStack(public(app), hooks=first), "/"), 20)).status
+    with override_settings(CHANNELS_WSDENY={"POLICY_TIMEOUT": GUARD}):
+        return asyncio.run(kind(DenyMiddlewareStack(public(app), hooks=first), "/")).status
 
 
 def ask_django(way, is_async, layers, act, ran):
@@ -614,7 +615,7 @@ def ask_django(way, is_async, layers, act, ran):
     endpoint = async_view if is_async else view
     for hooks in others:
         endpoint = with_hooks(hooks)(endpoint)
-    with override_settings(CHANNELS_WSDENY={"HOOKS": [first]}):
+    with override_settings(CHANNELS_WSDENY={"HOOKS": [first], "POLICY_TIMEOUT": GUARD}):
         return ask_view(endpoint, way=way, middleware=[MIRROR], method="GET").status_code
 
 
