@@ -96,7 +96,7 @@ class SubprotocolToken(Authentication):
             handshake: Any = request
             scope: Scope = handshake.scope
             headers = [pair for pair in scope["headers"] if pair[0] not in {b"authorization", b"cookie"}]
-            # A subprotocol is ASCII (RFC 6455 section 4.1); one beyond latin-1 is no token of anyone.
+            # A subprotocol is ASCII (RFC 6455 section 4.1): one beyond latin-1 is a wrong token, and no error.
             headers.append((b"authorization", f"{scheme} {token}".encode("latin1", "replace")))
             left_out = {"session", "user", "cookies"}
             given = {name: value for name, value in scope.items() if name not in left_out}
