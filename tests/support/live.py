@@ -133,13 +133,18 @@ class Redis:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._options]
         self._popen = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + GUARD
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "Redis did not start."
-                time.sleep(0.02)
+        while not self._answers():
+            assert time.monotonic() < deadline, "Redis did not start."
+            time.sleep(0.02)
+
+    def _answers(self):
+        """Whether it has loaded what it keeps: before, it accepts connections and refuses commands."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), GUARD) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
+        except ConnectionRefusedError:
+            return False
 
     def stop(self):
         self._popen.kill()
