@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.utils.html import conditional_escape
+from django.utils.safestring import mark_safe
 from django.utils.text import capfirst
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
@@ -78,7 +81,8 @@ class ReportAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # It cannot be su
     def _page(self, request: HttpRequest, template: str, title: Any, rows: list[Row], more: Any) -> TemplateResponse:
         request.current_app = self.admin_site.name
         context = self.admin_site.each_context(request)
-        context |= {"opts": self.opts, "title": title, "rows": rows, "here": request.get_full_path()}
+        shown = [(about, [_breakable(cell) for cell in cells]) for about, cells in rows]
+        context |= {"opts": self.opts, "title": title, "rows": shown, "here": request.get_full_path()}
         context |= {"may_close": self.has_close_permission(request), "checkbox": ACTION_CHECKBOX_NAME, **more}
         return TemplateResponse(request, f"channels_wsdeny/admin/{template}.html", context)
 
@@ -176,6 +180,11 @@ class DenialAdmin(ReportAdmin):
             for time, status, code, where, user, policy in found
         ]
         return rows, notes
+
+
+def _breakable(text: str) -> str:
+    """`text` as HTML that may be broken after dots and slashes: a dotted name is wider than a column."""
+    return mark_safe(re.sub(r"[./]", r"\g<0><wbr>", conditional_escape(text)))  # noqa: S308 - it is escaped
 
 
 def _shown(seconds: float) -> str:
