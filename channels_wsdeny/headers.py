@@ -1,4 +1,4 @@
-"""What reaches the wire: the headers of ASGI messages, and what a close frame may carry."""
+"""Headers as ASGI has them, pairs of bytes, and what a close frame may carry."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ BODILESS = frozenset({204, 304})
 CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 #: Bytes of a close reason: what a control frame has left beside the code (RFC 6455 section 5.5).
 _LONGEST_REASON = 123
+
+
+def by_name(headers: RawHeaders) -> dict[bytes, bytes] | None:
+    """`headers` by their lower-case names; None if a name is repeated."""
+    once = dict(headers)
+    return once if len(once) == len(headers) else None
+
+
+def values_of(headers: RawHeaders, name: bytes) -> list[bytes]:
+    """The values of all `headers` of this lower-case name, in their order."""
+    once = by_name(headers)  # Far quicker than a loop, and hardly a client repeats a header.
+    if once is None:
+        return [value for key, value in headers if key == name]
+    return [once[name]] if name in once else []
 
 
 def cut_reason(reason: str) -> str:

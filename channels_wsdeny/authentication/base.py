@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from ..concurrency import call_sync
 from ..conf import conf
 from ..exceptions import Deny
+from ..headers import values_of
 from ..http.context import noting
 from ..http.exception_handler import denial_of, means_denial
 from ..http.request import ScopeRequest, anonymous_user, copy_request, following, known_user
@@ -69,7 +70,7 @@ class _Reads(NamedTuple):
     def may_find(self, scope: Mapping[str, Any]) -> bool:
         """Whether `scope` has that part."""
         if self.header:
-            return any(name == self.header for name, _ in scope.get("headers", ()))
+            return bool(values_of(scope.get("headers", ()), self.header))
         if self.query:
             return self.query in scope.get("query_string", b"")
         return self.subprotocol in (scope.get("subprotocols") or ())

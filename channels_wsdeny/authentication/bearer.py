@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..concurrency import call_sync
 from ..exceptions import Deny
+from ..headers import values_of
 from ..http.request import HandshakeRequest
 from .base import Authentication, Authenticators
 
@@ -138,8 +139,7 @@ def tokens_of_question(scope: Scope, authentication: Authenticators) -> dict[str
     A script that asks why its handshake was denied can offer no subprotocols. It sends the token as ``Authorization``,
     after the name of the subprotocol.
     """
-    for name, value in scope.get("headers", ()):
-        if name == b"authorization":
-            scheme, _, token = value.decode("latin1").partition(" ")
-            return {each: token.strip() for each in authentication.subprotocols if each.lower() == scheme.lower()}
+    for value in values_of(scope.get("headers", ()), b"authorization"):
+        scheme, _, token = value.decode("latin1").partition(" ")
+        return {each: token.strip() for each in authentication.subprotocols if each.lower() == scheme.lower()}
     return {}

@@ -17,6 +17,7 @@ from .. import signals
 from ..authentication.base import authenticate_by, authentication_of_site
 from ..conf import conf
 from ..exceptions import Deny
+from ..headers import by_name
 from ..hooks.registry import ordered_hooks
 from ..http.context import RequestContext, expression_of
 from ..http.messages import (
@@ -45,13 +46,10 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..routing.guards import ASGIMiddleware
     from ..routing.resolver import Match
-    from ..types import Message, RawHeaders, Receive, Scope, Send
+    from ..types import Message, Receive, Scope, Send
 
 #: Denials that are kept, and bytes of a body at most.
 _MOST, _LARGEST = 256, 4096
-#: The headers that a denial may vary by, and those that tell whether there is more to look at.
-_VARYING = frozenset({b"accept", b"accept-language", b"cookie"})
-_READ = _VARYING | {b"authorization", b"host", b"x-forwarded-host"}
 #: Characters of a text that a kept denial may depend on.
 _LONGEST = 256
 
@@ -67,7 +65,8 @@ class _Site(NamedTuple):
     varying: tuple[Any, ...]
     session_cookie: bytes
     allowed_hosts: tuple[str, ...]
-    reads_forwarded_host: bool
+    #: The headers that say the host.
+    host_headers: tuple[bytes, ...]
     #: None if they cannot be used.
     authentication: Authenticators | None
     language_cookie: bytes
@@ -91,9 +90,10 @@ async def deny_anonymous(
     Returns whether it was answered.
     """
     site = _site()
-    headers = _without_credentials(scope.get("headers", ()), site)
+    headers = by_name(scope.get("headers", ()))
     if (
         headers is None
+        or not _is_without_credentials(headers, site)
         or "user" in scope
         or scope.get("session") is not None
         or is_nested(scope)
@@ -123,26 +123,11 @@ async def deny_anonymous(
     return True
 
 
-def _without_credentials(headers: RawHeaders, site: _Site) -> RawHeaders | None:
-    """The headers that the denial of an anonymous client may vary by.
-
-    None if there may be credentials, for which more than that has to be checked, or if the host may not be allowed.
-    """
-    found: RawHeaders = []
-    for pair in headers:
-        name = pair[0]
-        if name not in _READ:
-            continue
-        if name in _VARYING:
-            if name == b"cookie" and site.session_cookie in pair[1]:
-                return None
-            found.append(pair)
-        elif name == b"host" or (name == b"x-forwarded-host" and site.reads_forwarded_host):
-            if not is_allowed_host(pair[1], site.allowed_hosts):
-                return None
-        elif name == b"authorization":
-            return None
-    return found
+def _is_without_credentials(headers: dict[bytes, bytes], site: _Site) -> bool:
+    """Whether the client is anonymous, as far as these headers tell, and the host is allowed."""
+    if b"authorization" in headers or site.session_cookie in headers.get(b"cookie", b""):
+        return False
+    return all(is_allowed_host(headers[name], site.allowed_hosts) for name in site.host_headers if name in headers)
 
 
 def _denial(middleware: ASGIMiddleware, match: Match | Exception, site: _Site) -> tuple[Policy | None, Deny | None]:
@@ -178,7 +163,7 @@ _NOT_FOUND = Deny(404)
 def encoded_denial(
     deny: Deny,
     scope: Scope,
-    headers: RawHeaders,
+    headers: dict[bytes, bytes] | None,
     send: Send,
     deny_with: str | None,
     authentication: Authenticators | None,
@@ -188,12 +173,13 @@ def encoded_denial(
     """The messages that deny the handshake of `scope`; None if they depend on more than can be kept.
 
     No hook, trace or session of the request may change the answer; with `is_anonymous` the hooks of the site are
-    looked up here. `headers` are those of the scope, or the ones of them that a denial may depend on. `deny_with` is
-    that of the stack, and `authentication` says the challenge of a 401.
+    looked up here. `headers` are those of the scope, None if one is repeated. `deny_with` is that of the stack, and
+    `authentication` says the challenge of a 401.
     """
     site = _site()
     if (
         site.how is None
+        or headers is None
         or (deny_with or site.how) != "response"
         or (is_anonymous and site.has_hooks)
         or deny.response is not None
@@ -207,20 +193,19 @@ def encoded_denial(
         or signals.handshake_denied.receivers
         or is_granian(send)
         or (deny.status == 401 and authentication is not None and authentication.has_own_challenge(scope))
+        or (site.is_negotiated and site.language_cookie in headers.get(b"cookie", b""))
     ):
         return None
-    varying = _varying(headers, site)
-    if varying is None:
-        return None
-    media_type = negotiate_type([value for name, value in varying if name == b"accept"])
+    media_type = negotiate_type(headers.get(b"accept", b""))
     language = active_language() if site.is_translated else None
     if site.is_negotiated:
-        language = negotiate_language([value for name, value in varying if name == b"accept-language"], {}) or language
+        language = negotiate_language(headers.get(b"accept-language", b""), {}) or language
     closes = is_closing(scope, send)
     asked = authentication if deny.status == 401 else None
     key = (deny.status, deny.code, deny.detail, media_type, language, site.varying, closes, asked)
     found = _encoded.get(key)
     if found is None:
+        varying = [(name, headers[name]) for name in (b"accept", b"accept-language") if name in headers]
         request = HandshakeRequest({"type": "websocket", "path": "/", "headers": varying})
         if asked is not None:
             authenticate_by(request, asked)
@@ -241,7 +226,7 @@ def _site() -> _Site:
         varying=(conf.CHALLENGE, conf.MAX_DENIAL_BODY),
         session_cookie=settings.SESSION_COOKIE_NAME.encode(),
         allowed_hosts=tuple(settings.ALLOWED_HOSTS),
-        reads_forwarded_host=settings.USE_X_FORWARDED_HOST,
+        host_headers=(b"host", b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else (b"host",),
         authentication=_authentication(),
         language_cookie=settings.LANGUAGE_COOKIE_NAME.encode(),
         is_translated=settings.USE_I18N,
@@ -254,17 +239,6 @@ def _authentication() -> Authenticators | None:
         return authentication_of_site()
     except Exception:  # importing a module of the site can raise anything; it is answered where they are asked
         return None
-
-
-def _varying(headers: RawHeaders, site: _Site) -> RawHeaders | None:
-    """Those of `headers` that the bytes of a denial depend on; None if they depend on more."""
-    found: RawHeaders = []
-    for pair in headers:
-        if pair[0] in {b"accept", b"accept-language"}:
-            found.append(pair)
-        elif pair[0] == b"cookie" and site.is_negotiated and site.language_cookie in pair[1]:
-            return None
-    return found
 
 
 def _encode(deny: Deny, request: HandshakeRequest, scope: Scope, send: Send) -> tuple[Message, Message] | None:

@@ -29,7 +29,7 @@ from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
 from ..db import forget_state
 from ..exceptions import Deny, HandshakeDenied, HookError
-from ..headers import check_headers
+from ..headers import by_name, check_headers
 from ..hooks.registry import site_hooks
 from ..hooks.runner import make_runner
 from ..http.context import RequestContext, RequestState
@@ -718,7 +718,7 @@ class WebSocketHandler(AppHandler):
             return False
         connection = self._connection
         authentication = authentication_of(context.request)
-        scope, headers = connection.scope, connection.scope.get("headers", [])
+        scope, headers = connection.scope, by_name(connection.scope.get("headers", ()))
         messages = encoded_denial(deny, scope, headers, connection.send, connection.deny_with, authentication)
         if messages is None:
             return False

@@ -48,7 +48,7 @@ def is_preflight(scope: Scope) -> bool:
     """Whether a browser asks by `scope` if a page may send a request."""
     if scope.get("method") != "OPTIONS":
         return False
-    return {b"origin", b"access-control-request-method"} <= {name for name, _ in scope.get("headers", ())}
+    return {b"origin", b"access-control-request-method"} <= dict(scope.get("headers", ())).keys()
 
 
 async def answer_preflight(scope: Scope, origins: Origins | None, send: Send) -> None:

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 
 from ..conf import conf, is_origins
 from ..exceptions import Deny
+from ..headers import values_of
 from .request import ScopeRequest
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ def origin_denial(text: str, remedy: str) -> Deny:
 
 def _is_ambient(request: ScopeRequest, *, reads_cookies: bool) -> bool:
     headers = request.scope.get("headers", ())
-    if not any(name == b"origin" for name, _ in headers):
+    if not values_of(headers, b"origin"):
         return False
-    if request.has_session_cookie or (reads_cookies and any(name == b"cookie" for name, _ in headers)):
+    if request.has_session_cookie or (reads_cookies and values_of(headers, b"cookie")):
         return True
-    schemes = {value.strip().split(b" ")[0].lower() for name, value in headers if name == b"authorization"}
+    schemes = {value.strip().split(b" ")[0].lower() for value in values_of(headers, b"authorization")}
     return not schemes.isdisjoint(_AMBIENT_SCHEMES)
 
 
@@ -130,8 +131,7 @@ def _own_origin(request: ScopeRequest) -> _Origin | None:
 
 def _given(request: HttpRequest) -> list[str]:
     if isinstance(request, ScopeRequest):  # without building META
-        headers = request.scope.get("headers", ())
-        return [value.decode("latin1") for name, value in headers if name == b"origin"]
+        return [value.decode("latin1") for value in values_of(request.scope.get("headers", ()), b"origin")]
     origin = request.META.get("HTTP_ORIGIN")
     return [] if origin is None else [origin]
 

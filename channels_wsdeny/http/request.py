@@ -23,6 +23,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject, cached_propert
 
 from ..concurrency import run_in_django_thread, run_in_threadpool
 from ..db import get_cache
+from ..headers import values_of
 from . import session as sessions
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
 
     from ..authentication.base import Authenticators
-    from ..types import Scope
+    from ..types import RawHeaders, Scope
 
     User = AbstractBaseUser | AnonymousUser
 
@@ -123,7 +124,7 @@ class ScopeRequest(ASGIRequest):
 
     @cached_property
     def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802 - Django's name
-        values = [value for name, value in self.scope.get("headers", []) if name == b"cookie"]
+        values = values_of(self.scope.get("headers", ()), b"cookie")
         return parse_cookie(b"; ".join(values).decode("latin1")) if values else {}
 
     @cached_property
@@ -168,11 +169,9 @@ class ScopeRequest(ASGIRequest):
     @cached_property
     def has_session_cookie(self) -> bool:
         """Whether the client has sent a cookie of the session's name."""
-        name = settings.SESSION_COOKIE_NAME.encode()
-        for key, value in self.scope.get("headers", []):
-            if key == b"cookie" and name in value:
-                return settings.SESSION_COOKIE_NAME in self.COOKIES
-        return False
+        name = settings.SESSION_COOKIE_NAME
+        values = values_of(self.scope.get("headers", ()), b"cookie")
+        return any(name.encode() in value for value in values) and name in self.COOKIES
 
     @property
     def has_unsaved_session(self) -> bool:
@@ -204,7 +203,7 @@ class ScopeRequest(ASGIRequest):
             return False
         if "user" in scope and scope["user"] is not own.get("user") and not self._are_both_none(scope):
             return False
-        if any(self._differs(scope, name) for name in (self.scope.keys() | scope.keys()) - _PLACED):
+        if self._differs(scope):
             return False
         route = scope.get("url_route")
         self.follow_route()
@@ -215,9 +214,13 @@ class ScopeRequest(ASGIRequest):
             return True
         return False
 
-    def _differs(self, scope: Scope, name: str) -> bool:
-        mine, other = self.scope.get(name), scope.get(name)
-        return mine is not other and (name not in _COMPARABLE or mine != other)
+    def _differs(self, scope: Scope) -> bool:
+        own = self.scope
+        for name in (own.keys() | scope.keys()) - _PLACED:
+            mine, other = own.get(name), scope.get(name)
+            if mine is not other and (name not in _COMPARABLE or mine != other):
+                return True
+        return False
 
     def _are_both_none(self, scope: Scope) -> bool:
         return scope["user"] is None and "user" in self.scope and self.scope["user"] is None
@@ -300,11 +303,7 @@ class ScopeRequest(ASGIRequest):
 
     def header(self, name: bytes) -> bytes | None:
         """The raw value of the first header of this lower-case name, without building ``META``."""
-        for key, value in self.scope.get("headers", []):
-            if key == name:
-                raw: bytes = value
-                return raw
-        return None
+        return next(iter(values_of(self.scope.get("headers", ()), name)), None)
 
     def reportable(self) -> HttpRequest:
         """The request that error reports may print: this one."""
@@ -316,7 +315,7 @@ class ScopeRequest(ASGIRequest):
         RFC 9113 section 8.2.3; Django before 6.1 joins them by a comma.
         """
         headers = self.scope.get("headers", [])
-        cookies = [value for name, value in headers if name == b"cookie"]
+        cookies = values_of(headers, b"cookie")
         if len(cookies) > 1:
             headers = [pair for pair in headers if pair[0] != b"cookie"]
             headers.append((b"cookie", b"; ".join(cookies)))
@@ -372,13 +371,13 @@ class _UnreadableBody:
     def close(self) -> None: ...
 
 
-def has_allowed_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def has_allowed_host(headers: RawHeaders) -> bool:
     """Whether the host of a request is allowed, as far as its ``Host`` alone tells; also if there is none."""
-    for name, value in headers:
-        is_host = name == b"host" or (name == b"x-forwarded-host" and settings.USE_X_FORWARDED_HOST)
-        if is_host and not is_allowed_host(value, tuple(settings.ALLOWED_HOSTS), is_debug=settings.DEBUG):
-            return False
-    return True
+    hosts = values_of(headers, b"host")
+    if settings.USE_X_FORWARDED_HOST:
+        hosts += values_of(headers, b"x-forwarded-host")
+    allowed, is_debug = tuple(settings.ALLOWED_HOSTS), settings.DEBUG
+    return all(is_allowed_host(host, allowed, is_debug=is_debug) for host in hosts)
 
 
 @functools.lru_cache(maxsize=256)

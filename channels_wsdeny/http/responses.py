@@ -26,6 +26,7 @@ from django.utils.html import format_html
 from .. import status as statuses
 from ..conf import conf
 from ..exceptions import Deny
+from ..headers import values_of
 from .request import ScopeRequest, run_in_thread
 
 if TYPE_CHECKING:
@@ -53,17 +54,16 @@ _LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
 def preferred_type(request: HttpRequest) -> str:
     """Which of `JSON`, `PLAIN` and `HTML` the client prefers (RFC 9110 section 12.5.1); else `JSON`."""
     if isinstance(request, ScopeRequest):
-        return negotiate_type([value for name, value in request.scope.get("headers", ()) if name == b"accept"])
-    return negotiate_type([request.headers.get("Accept", "*/*").encode("latin1", "replace")])
+        return negotiate_type(b",".join(values_of(request.scope.get("headers", ()), b"accept")))
+    return negotiate_type(request.headers.get("Accept", "*/*").encode("latin1", "replace"))
 
 
-def negotiate_type(values: list[bytes]) -> str:
-    """As `preferred_type`, by the values of all ``Accept`` headers.
+def negotiate_type(accept: bytes) -> str:
+    """As `preferred_type`, by ``Accept``.
 
     The choice is that of Django's `get_preferred_type`, at a tenth of its cost, for what differs with each client. A
     header that is longer than any client needs counts as none.
     """
-    accept = b",".join(values)
     if accept in {b"", b"*/*"} or len(accept) > _LONGEST or accept.count(b",") >= _MOST_RANGES:
         return JSON
     return _negotiate_type(accept)
@@ -303,8 +303,8 @@ def language_of(request: HttpRequest) -> AbstractContextManager[None]:
     context: RequestContext | None = vars(request).get("wsdeny")
     if context is not None and context.state.middleware is not None and active_language() is not None:
         return nullcontext()  # A middleware of the handshake has chosen it.
-    values = [value for name, value in request.scope.get("headers", ()) if name == b"accept-language"]
-    language = negotiate_language(values, request.COOKIES)
+    values = values_of(request.scope.get("headers", ()), b"accept-language")
+    language = negotiate_language(b",".join(values), request.COOKIES)
     return nullcontext() if language is None else translation.override(language)
 
 
@@ -315,9 +315,9 @@ class _Asking(NamedTuple):
     META: Mapping[str, str]
 
 
-def negotiate_language(values: list[bytes], cookies: Mapping[str, str]) -> str | None:
-    """The client's language, by all ``Accept-Language`` headers; None if Django cannot tell."""
-    header = b",".join(values).decode("latin1")
+def negotiate_language(accept_language: bytes, cookies: Mapping[str, str]) -> str | None:
+    """The client's language, by ``Accept-Language`` and cookies; None if Django cannot tell."""
+    header = accept_language.decode("latin1")
     if len(header) > _LONGEST or header.count(",") >= _MOST_RANGES:
         header = ""
     asking: Any = _Asking(cookies, {"HTTP_ACCEPT_LANGUAGE": header})

@@ -152,13 +152,10 @@ class _Resolver:
         call = getattr(kind, "__call__", None)  # noqa: B004 - an overridden one is not known
         if call in transparent_calls:
             return self._in_middleware(app, path, outer)
+        if call in _ROUTERS:
+            return _ROUTERS[call](self, app, path, outer)
         if kind in _KNOWN_WRAPPERS:
             return self._in_wrapper(app, _KNOWN_WRAPPERS[kind], path, outer)
-        if call is URLRouter.__call__:
-            return self._in_urls(app, path, outer)
-        if call is ProtocolTypeRouter.__call__:
-            inner = app.application_mapping.get(self._scope["type"])
-            return NOT_FOUND if inner is None else self.resolve(inner, path, outer)
         consumer_class = consumer_class_of(app)
         if consumer_class is not None:
             return EndpointMatch(app, guards_of(consumer_class), endpoint=app, consumer_class=consumer_class)
@@ -209,6 +206,10 @@ class _Resolver:
         """Middleware of the site, which may change user and route: what it wraps is resolved when it is called."""
         return EndpointMatch(_twin_of(wrapper, guard(wrapper.inner)), endpoint=wrapper, is_late=True)
 
+    def _in_protocols(self, router: ProtocolTypeRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
+        inner = router.application_mapping.get(self._scope["type"])
+        return NOT_FOUND if inner is None else self.resolve(inner, path, outer)
+
     def _in_urls(self, router: URLRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
         """As `URLRouter.__call__`, which goes on to the next route when an inner router has no match."""
         if path is None:
@@ -248,6 +249,13 @@ class _Resolver:
         for route in twin.routes:
             route.callback = self._guard(route.callback)
         return EndpointMatch(twin, endpoint=router, is_late=True)
+
+
+#: Channels' routers, by what their classes are called with. One that overrides it is not known.
+_ROUTERS: dict[Any, Callable[..., Match]] = {
+    ProtocolTypeRouter.__call__: _Resolver._in_protocols,
+    URLRouter.__call__: _Resolver._in_urls,
+}
 
 
 def _twin_of(wrapper: BaseMiddleware, inner: ASGIApp) -> ASGIApp:
@@ -357,5 +365,4 @@ def is_known(app: Any) -> bool:
     """Whether the resolver knows what the router or wrapper `app` does with a scope."""
     kind = type(app)
     call = getattr(kind, "__call__", None)  # noqa: B004 - an overridden one is not known
-    is_router = call in {ProtocolTypeRouter.__call__, URLRouter.__call__}
-    return call in transparent_calls or kind in _KNOWN_WRAPPERS or is_router
+    return call in transparent_calls or kind in _KNOWN_WRAPPERS or call in _ROUTERS
