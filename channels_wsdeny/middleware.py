@@ -86,7 +86,7 @@ class MirrorMiddleware:
             return _seen_by_django(handler.answer_sync(error))
         if denial is not None:
             return _seen_by_django(handler.deny_sync(denial))
-        handler.enter(kwargs)
+        handler.enter(args, kwargs)
         return None
 
     async def _aprocess_view(
@@ -101,7 +101,7 @@ class MirrorMiddleware:
             return _seen_by_django(await handler.answer(error))
         if denial is not None:
             return _seen_by_django(await handler.deny(denial))
-        handler.enter(kwargs)
+        handler.enter(args, kwargs)
         return None
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
@@ -202,10 +202,15 @@ class MirrorHandler(DjangoHandler):
         self._policies = self._default_policies(view) if self._has_default else ()
         return [*route_hooks, *policy_checks(self._policies)]
 
-    def enter(self, kwargs: dict[str, Any]) -> None:
-        """The view is allowed: `kwargs` are what it is called with."""
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The view is allowed: these are what it is called with."""
         self.go_on()
         match = self.context.request.resolver_match
+        if match is not None and tuple(match.args) != args:
+            raise HookError(
+                "A route hook has replaced resolver_match.args, but Django calls the view with those that it has. Name "
+                "the arguments in the route: a hook may change resolver_match.kwargs."
+            )
         if match is not None and match.kwargs is not kwargs:  # A route hook has replaced them.
             kwargs.clear()
             kwargs.update(match.kwargs)

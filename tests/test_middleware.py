@@ -18,7 +18,7 @@ from django.core.cache import cache
 from django.core.signals import got_request_exception
 from django.http import FileResponse, HttpResponse, HttpResponseRedirect
 from django.test import AsyncClient
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import cache_page
@@ -139,6 +139,17 @@ def test_a_route_hook_may_change_the_arguments_of_every_kind_of_view(one):
     for index in range(len(VIEWS)):
         bodies = [one.ask(f"/{index}/you/{query}").body for query in ("", "?replace", "?remove")]
         assert bodies == [b"hello %d/<name>/ it" % index, b"hello other", b"hello world"]
+
+
+def test_a_route_hook_that_replaces_the_positional_arguments_of_a_view_lets_nobody_in(one):
+    """Django calls the view with those that it has."""
+    hooks = made("route", lambda request: setattr(request.resolver_match, "args", ("lobby",)))
+    in_lobby = require(Check(lambda request: request.resolver_match.args == ("lobby",)))
+    one.serve(
+        *(re_path(f"{index}/([a-z]+)/", in_lobby(view)) for index, view in enumerate(VIEWS.values())), hooks=hooks
+    )
+    for index in range(len(VIEWS)):
+        assert [one.ask(f"/{index}/{room}/").status for room in ("secret", "lobby")] == [500, 200]
 
 
 def test_a_route_hook_changes_nothing_for_the_next_request(one):

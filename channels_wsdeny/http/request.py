@@ -27,7 +27,7 @@ from ..headers import values_of
 from . import session as sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from django.contrib.auth.base_user import AbstractBaseUser

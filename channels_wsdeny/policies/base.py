@@ -89,7 +89,7 @@ class Policy(metaclass=_PolicyClass):
         refuse_colour(cls, "check", is_async=True)
         refuse_colour(cls, "acheck", is_async=False)
         givers = {name: giver_of(cls, name) for name in ("check", "acheck")}
-        nearest = min(givers.values(), key=cls.__mro__.index)
+        nearest = refuse_second(cls, "check", "acheck")
         asked = {name: giver for name, giver in givers.items() if giver is nearest and giver is not Policy}
         cls._given = frozenset(asked)
         # Policies of the site may call the other one directly, or by super().
@@ -202,6 +202,37 @@ def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
         raise TypeError(
             f"{cls.__qualname__}.{name}() is {found}. A policy has check(), or a coroutine function acheck()."
         )
+
+
+def refuse_second(cls: type, *names: str) -> type:
+    """The class that gives the first of these methods, which are asked.
+
+    Raises `TypeError` if a second base class is a policy with one of its own, which would never be asked.
+    """
+    nearest = nearest_giver(cls, *names)
+    given = (vars(nearest)[name] for name in names if name in vars(nearest))
+    if nearest is cls or not isinstance(nearest, _PolicyClass) or any(asks_on(method, *names) for method in given):
+        return nearest
+    bases = [base for base in cls.__bases__ if isinstance(base, _PolicyClass) and hasattr(base, names[0])]
+    first = next(base for base in bases if issubclass(base, nearest))
+    for base in bases:
+        if nearest_giver(base, *names) not in nearest.__mro__:
+            raise TypeError(
+                f"{cls.__qualname__} would ask {first.__name__}, and never {base.__name__}. Combine policies by an "
+                f"operator: {first.__name__}(...) & {base.__name__}(...)."
+            )
+    return nearest
+
+
+def nearest_giver(cls: type, *names: str) -> type:
+    """The class that gives the first of these methods, in the method resolution order."""
+    return min((giver_of(cls, name) for name in names), key=cls.__mro__.index)
+
+
+def asks_on(method: Any, *names: str) -> bool:
+    """Whether a method may ask one of these, or the one that it overrides; True if that cannot be told."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    return code is None or not {"__class__", *names}.isdisjoint(code.co_freevars + code.co_names)
 
 
 def ask(policy: Policy, request: HttpRequest) -> Denial | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.origins import matches
 from ..http.request import known_user, run_in_thread
-from .base import Answer, Policy, acheck_from, exact, giver_of, refuse_colour
+from .base import Answer, Policy, acheck_from, asks_on, exact, nearest_giver, refuse_colour, refuse_second
 
 if TYPE_CHECKING:
     from ..types import HttpRequest
@@ -86,11 +85,13 @@ class UserPolicy(Policy):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_colour(cls, "allows", is_async=True)
-        checker = min((giver_of(cls, name) for name in ("check", "acheck")), key=cls.__mro__.index)
-        allows = giver_of(cls, "allows")
+        checker = nearest_giver(cls, "check", "acheck")
+        allows = refuse_second(cls, "allows")
         if checker is UserPolicy or cls.__mro__.index(allows) > cls.__mro__.index(checker):
             return
-        if allows is checker or not any(_asks_on(vars(checker).get(name)) for name in cls._given):
+        if allows is checker or not any(
+            asks_on(vars(checker).get(name), "allows", "check", "acheck") for name in cls._given
+        ):
             raise TypeError(
                 f"{cls.__qualname__}.allows() would be ignored: {checker.__qualname__}.check() or acheck() is asked in "
                 "its place."
@@ -277,12 +278,6 @@ class UserPassesTest(Policy):
 
 
 _UNAUTHENTICATED = Deny(401)
-
-
-def _asks_on(check: Any) -> bool:
-    """Whether a check may ask the one that it overrides, or `allows` itself; True if that cannot be told."""
-    code = getattr(inspect.unwrap(check), "__code__", None)
-    return code is None or not {"__class__", "allows", "check", "acheck"}.isdisjoint(code.co_freevars + code.co_names)
 
 
 def _name(function: Callable[..., Any] | None) -> str:

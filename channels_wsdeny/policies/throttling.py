@@ -31,7 +31,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.request import ScopeRequest, cache_for
 from ..log import dotted_name, log_failure, logger
-from .base import Answer, Policy
+from .base import Answer, Policy, refuse_second
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
@@ -66,6 +66,10 @@ class _Limit(Policy):
     _arguments = frozenset({"cache", "key", "on_outage", "scope"})
     #: What a count belongs to besides its scope and whom it is for.
     _identity: tuple[object, ...]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_second(cls, "_count")
 
     def __init__(
         self, limit: object, key: Key, scope: str | None, cache: str, on_outage: Literal["deny", "allow"]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from channels_wsdeny import Deny, policies
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, IsSuperuser, Policy
+from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, IsSuperuser, MaxConnections, Policy, Throttle
 from channels_wsdeny.policies.base import aask, ask, policies_within
-from channels_wsdeny.policies.permissions import HasPermission, InGroup, UserPassesTest
+from channels_wsdeny.policies.permissions import HasPermission, InGroup, UserPassesTest, UserPolicy
 from tests.support.policies import AsyncCheck, Check, alice, anonymous, boss, raising, request_of, root, status
 
 # A response that is discarded closes old database connections.
@@ -286,6 +286,31 @@ async def test_of_base_classes_the_nearest_with_a_check_is_asked():
     for bases in [(Denies, Sync), (DeniesSync, Async), *product((Denies, DeniesSync), builtin)]:
         policy = type("Mine", bases, {})(**arguments.get(bases[1], {}))
         assert [await status(each, root) for each in (policy, Open() & policy)] == [403, 403], bases
+
+
+class Cooperates(Policy):
+    def check(self, request):
+        return super().check(request)
+
+
+@pytest.mark.parametrize(
+    "bases",
+    [(Throttle, IsStaff), (IsStaff, Throttle), (IsStaff, InGroup), (AllowAny, HasPermission), (Async, IsStaff)]
+    + [(IsStaff, Cooperates), (Throttle, MaxConnections)],
+)
+def test_a_class_of_two_policies_one_of_which_would_never_be_asked_is_an_error_that_says_so(bases):
+    first, second = (base.__name__ for base in bases)
+    with pytest.raises(TypeError, match=rf"would ask {first}, and never {second}.*{first}\(\.\.\.\) & {second}\("):
+        type("Both", bases, {})
+
+
+@pytest.mark.parametrize(
+    ("bases", "own"),
+    [((Cooperates, IsStaff), {}), ((IsStaff, UserPolicy), {}), ((type("Mine", (IsStaff,), {}), IsStaff), {})]
+    + [((Throttle, IsStaff), {"check": check}), ((IsStaff, InGroup), {"allows": lambda self, user: True})],
+)
+def test_a_class_of_two_policies_that_asks_both_or_neither_may_be_made(bases, own):
+    assert issubclass(type("Both", bases, own), bases)
 
 
 def test_what_a_class_says_of_its_own_check_does_not_count_for_an_override():
