@@ -49,12 +49,17 @@ def _by_routes(contender: Contender) -> dict[str, Case]:
 
 
 def _by_leaves() -> dict[str, Case]:
-    return {f"{count} leaves": _denial(denied(403), "site_with_leaves", leaves=count) for count in _LEAVES}
+    return {
+        _counted(count, "leaf", "leaves"): _denial(denied(403), "site_with_leaves", leaves=count) for count in _LEAVES
+    }
 
 
 def _by_hooks() -> dict[str, Case]:
     needs = ("channels_wsdeny:Hooks",)
-    return {f"{count} hooks": _denial(denied(401), "site_with_hooks", needs=needs, hooks=count) for count in _HOOKS}
+    return {
+        _counted(count, "hook", "hooks"): _denial(denied(401), "site_with_hooks", needs=needs, hooks=count)
+        for count in _HOOKS
+    }
 
 
 def _by_sockets() -> dict[str, Case]:
@@ -62,6 +67,10 @@ def _by_sockets() -> dict[str, Case]:
         f"{count:,} open sockets": Case("growth:AmongSockets", {"sockets": count, "answer": denied(401)})
         for count in _SOCKETS
     }
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _denial(answer: str, site: str, *, needs: tuple[str, ...] = (), **options: int) -> Case:
