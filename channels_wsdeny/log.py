@@ -34,13 +34,14 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
     policy that was asked last, or None), ``user`` (its primary key, or None), ``client`` (host:port, or None)
     and ``duration`` (seconds). With `DEBUG` there is ``trace`` too, see `channels_wsdeny.http.trace`.
     """
-    if not logger.isEnabledFor(_level(status)):
+    level = _level(status)
+    if not logger.isEnabledFor(level):
         return
     with protected():
         extra = {"policy": context.expression, "user": context.user_pk, "client": _client(context.request)}
         if context.trace is not None:
             extra["trace"] = context.trace.as_dict()
-        _log(request_path(context.request), status, code, context.state.started, extra)
+        _log(level, request_path(context.request), status, code, context.state.started, extra)
 
 
 def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpResponseBase, code: str) -> None:
@@ -74,16 +75,17 @@ def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpR
 
 def log_scope(scope: Scope, status: int, code: str, policy: str | None, started: float) -> None:
     """As `log_denial`, for a handshake for which no request was made; `started` is of `time.monotonic()`."""
-    if logger.isEnabledFor(_level(status)):
+    level = _level(status)
+    if logger.isEnabledFor(level):
         with protected():
             extra = {"policy": policy, "user": None, "client": _client_of(scope)}
-            _log(scope["path"], status, code, started, extra)
+            _log(level, scope["path"], status, code, started, extra)
 
 
-def _log(path: str, status: int, code: str, started: float, extra: dict[str, Any]) -> None:
+def _log(level: int, path: str, status: int, code: str, started: float, extra: dict[str, Any]) -> None:
     path, code, duration = escape(path), escape(code), time.monotonic() - started
     # As `Logger.log`, without its search of the stack for the caller, which is known here.
-    make, level, args = logging.getLogRecordFactory(), _level(status), (path, status, code)
+    make, args = logging.getLogRecordFactory(), (path, status, code)
     record = make(logger.name, level, "log.py", 0, "Denied %s: %s %s", args, None, "log_denial")
     vars(record).update(extra, path=path, status=status, code=code, duration=duration)
     logger.handle(record)

@@ -16,7 +16,7 @@ from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
-from .routing.guards import NO_GUARDS, ASGIMiddleware, transparent
+from .routing.guards import NO_GUARDS, ASGIMiddleware, StackOptions, transparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,14 +85,13 @@ class DenyMiddlewareStack(ASGIMiddleware):
         self.inner = inner
         self.default_policy = default_policy
         self.hooks = as_registries(() if hooks is None else hooks, "DenyMiddlewareStack(hooks=...)")
-        self.authentication = (
-            None
-            if authentication is None
-            else as_authenticators(authentication, "DenyMiddlewareStack(authentication=...)")
+        where = "DenyMiddlewareStack(authentication=...)"
+        self.options = StackOptions(
+            authentication=None if authentication is None else as_authenticators(authentication, where),
+            origins=None if origins is None else usable_origins(origins),
+            middleware=None if middleware is None else as_middleware(middleware),
+            deny_with=deny_with,
         )
-        self.origins = None if origins is None else usable_origins(origins)
-        self.middleware = None if middleware is None else as_middleware(middleware)
-        self.deny_with = deny_with
 
     def __repr__(self) -> str:
         return f"<DenyMiddlewareStack around {self.inner!r}>"

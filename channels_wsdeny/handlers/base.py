@@ -38,6 +38,7 @@ from ..policies.runner import (
     run_checks_sync,
     run_ready_checks,
 )
+from ..routing.guards import NO_OPTIONS
 from ..routing.resolver import NOT_FOUND, EndpointMatch
 
 if TYPE_CHECKING:
@@ -48,11 +49,10 @@ if TYPE_CHECKING:
 
     from ..authentication.base import Authenticators
     from ..hooks import Hooks
-    from ..http.origins import Origins
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.runner import Check, Watcher
-    from ..routing.guards import ASGIMiddleware
+    from ..routing.guards import ASGIMiddleware, StackOptions
     from ..routing.resolver import Match
     from ..types import ASGIApp, Message, Scope
 
@@ -138,13 +138,8 @@ class Target:
     #: there are, for a user or route that they were not asked about.
     default_policy: Policy | None = None
     stack_default: Policy | None = None
-    #: The authentication classes and origins of the nearest stack that has them; None for those of the site.
-    authentication: Authenticators | None = None
-    origins: Origins | None = None
-    #: The Django middleware of the nearest stack that names some; None: the site's.
-    middleware: tuple[str, ...] | None = None
-    #: How the nearest stack denies that says so; None: as the site.
-    deny_with: str | None = None
+    #: Those of the stacks around, the nearest first.
+    options: StackOptions = NO_OPTIONS
     #: Whether a default policy is asked where there is no other.
     owes_default: bool = True
     #: Whether what is inside is not known. Route hooks wait until it is.
@@ -172,10 +167,7 @@ class Target:
                 consumer=match.consumer_class,
                 default_policy=match.default_policy,
                 stack_default=match.stack_default,
-                authentication=match.authentication,
-                origins=match.origins,
-                middleware=match.middleware,
-                deny_with=match.deny_with,
+                options=match.options,
                 owes_default=match.owes_default,
                 is_late=match.is_late,
                 is_django=match.is_django,
@@ -190,10 +182,7 @@ class Target:
             (middleware.hooks, middleware.guards.hooks),
             default_policy=middleware.default_policy,
             stack_default=middleware.default_policy,
-            authentication=middleware.authentication,
-            origins=middleware.origins,
-            middleware=middleware.middleware,
-            deny_with=middleware.deny_with,
+            options=middleware.options,
             owes_default=middleware.owes_default,
             is_late=True,
             error=error if isinstance(error, Exception) else None,
@@ -213,7 +202,7 @@ def context_within(
     For `target` and `tokens` see `request_within`.
     """
     request: Any = outer.request
-    is_another = target is not None and _is_another(target.authentication, authentication_of(request))
+    is_another = target is not None and _is_another(target.options.authentication, authentication_of(request))
     if tokens or is_another or not request.describes(scope, adopting=True):
         request = request_within(request, scope, target, tokens)
     else:
@@ -232,8 +221,8 @@ def request_within(request: Any, scope: Scope, target: Target | None, tokens: Ma
     the subprotocols that were taken out of `scope` for them.
     """
     authentication, setters = authentication_of(request), ()
-    if target is not None and _is_another(target.authentication, authentication):
-        authentication = target.authentication
+    if target is not None and _is_another(target.options.authentication, authentication):
+        authentication = target.options.authentication
         if scope.get("user") is request.user:
             scope = {name: value for name, value in scope.items() if name != "user"}
             setters = request.user_setters
@@ -258,14 +247,14 @@ def check_origin_for(context: RequestContext, target: Target) -> None:
     request: Any = context.request
     authentication = authentication_of(request)
     reads_cookies = authentication is not None and authentication.reads_cookies
-    if target.origins is not None:
-        context.origins = target.origins
+    if target.options.origins is not None:
+        context.origins = target.options.origins
     check_origin(request, context.origins, reads_cookies=reads_cookies)
 
 
 def check_origin_again(context: RequestContext, target: Target) -> None:
     """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
-    if target.authentication is not None or target.origins is not None:
+    if target.options.authentication is not None or target.options.origins is not None:
         check_origin_for(context, target)
 
 

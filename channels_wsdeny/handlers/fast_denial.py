@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ..authentication.base import Authenticators
     from ..hooks import Hooks
     from ..policies import Policy
-    from ..routing.guards import ASGIMiddleware
+    from ..routing.guards import ASGIMiddleware, StackOptions
     from ..routing.resolver import Match
     from ..types import Message, Receive, Scope, Send
 
@@ -104,11 +104,11 @@ async def deny_anonymous(
     policy, denial = _denial(middleware, match, site)
     if denial is None:
         return False
-    nearest = match if isinstance(match, EndpointMatch) else middleware
-    authentication = nearest.authentication or site.authentication
+    options = match.options if isinstance(match, EndpointMatch) else middleware.options
+    authentication = options.authentication or site.authentication
     if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
-    found = encoded_denial(denial, scope, headers, send, nearest.deny_with, authentication, is_anonymous=True)
+    found = encoded_denial(denial, scope, headers, send, options.deny_with, authentication, is_anonymous=True)
     if found is None:
         return False
     started = time.monotonic()
@@ -132,7 +132,7 @@ def _is_without_credentials(headers: dict[bytes, bytes], site: _Site) -> bool:
 
 def _denial(middleware: ASGIMiddleware, match: Match | Exception, site: _Site) -> tuple[Policy | None, Deny | None]:
     if isinstance(match, EndpointMatch):
-        if match.is_late or _has_middleware(match, site) or _has_hooks((*match.hooks, *match.guards.hooks)):
+        if match.is_late or _has_middleware(match.options, site) or _has_hooks((*match.hooks, *match.guards.hooks)):
             return None, None
         policies = match.guards.policies
         if match.default_policy is not None:
@@ -144,13 +144,13 @@ def _denial(middleware: ASGIMiddleware, match: Match | Exception, site: _Site) -
         except Exception:  # what a policy of the site's raises is answered where it is asked
             return None, None
         return policy, denial if isinstance(denial, Deny) else None
-    if match is not NOT_FOUND or _has_middleware(middleware, site):
+    if match is not NOT_FOUND or _has_middleware(middleware.options, site):
         return None, None
     return None, None if _has_hooks((*middleware.hooks, *middleware.guards.hooks)) else _NOT_FOUND
 
 
-def _has_middleware(within: EndpointMatch | ASGIMiddleware, site: _Site) -> bool:
-    return site.has_middleware if within.middleware is None else bool(within.middleware)
+def _has_middleware(options: StackOptions, site: _Site) -> bool:
+    return site.has_middleware if options.middleware is None else bool(options.middleware)
 
 
 def _has_hooks(registries: tuple[Hooks, ...]) -> bool:

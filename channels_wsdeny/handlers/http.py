@@ -105,9 +105,10 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
         socket = _match_of_socket(middleware, match, scope)
         if socket is not None:
             if _is_allowed_preflight(scope, socket):
-                await answer_preflight(scope, socket.origins, send)
+                await answer_preflight(scope, socket.options.origins, send)
                 return
-            await _enter(_target_of_socket(socket, scope), None, scope, receive, with_cors(scope, socket.origins, send))
+            send = with_cors(scope, socket.options.origins, send)
+            await _enter(_target_of_socket(socket, scope), None, scope, receive, send)
             return
     target = _target_of(middleware, match, scope)
     if target.is_django:
@@ -169,7 +170,7 @@ def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scop
     """What the stacks around Django's handler leave to `MirrorMiddleware`."""
     given = scope.get("wsdeny")
     hooks, default, allowed = target.hooks[0] + target.hooks[1], target.stack_default, []
-    authentication = target.authentication
+    authentication = target.options.authentication
     if isinstance(given, StackConfig):
         hooks, allowed = given.hooks + hooks, given.allowed
         default = given.default_policy if default is None else default
@@ -203,7 +204,7 @@ def _match_of_socket(middleware: ASGIMiddleware, match: Match | Exception, scope
 
 
 def _is_allowed_preflight(scope: Scope, socket: EndpointMatch) -> bool:
-    return is_preflight(scope) and bool(cors_headers(scope, socket.origins))
+    return is_preflight(scope) and bool(cors_headers(scope, socket.options.origins))
 
 
 def _resolve_socket(middleware: ASGIMiddleware, scope: Scope) -> EndpointMatch | None:
@@ -246,7 +247,7 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
         hooks=(match.hooks, match.guards.hooks),
         url=match.url,
         resolver_match=match.resolver_match,
-        authentication=match.authentication,
+        options=match.options,
         is_socket=True,
         error=Deny(426, _("This address is a WebSocket."), headers=headers),
     )
@@ -316,7 +317,7 @@ class HttpHandler(AppHandler):
         try:
             request.begin()
             if self._outer is None:
-                authentication = target.authentication or authentication_of_site()
+                authentication = target.options.authentication or authentication_of_site()
                 if target.is_socket:
                     request.check_host()
                     request.subprotocol_tokens = tokens_of_question(self.scope, authentication)

@@ -43,8 +43,8 @@ async def enter_stream(
     """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
     around: Any = outer.request
     tokens: dict[str, str] = {}
-    if target.authentication is not None:
-        scope, tokens = take_tokens(scope, target.authentication)
+    if target.options.authentication is not None:
+        scope, tokens = take_tokens(scope, target.options.authentication)
     request = request_within(around, {**scope, **target.url}, target, tokens)
     context = RequestContext(request, state, outer)
     context.handler, context.guarded = outer.handler, None

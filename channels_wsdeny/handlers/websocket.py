@@ -196,8 +196,8 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     around: WebSocketHandler = outer.handler
     around.outermost.deny_as(target)
     tokens: dict[str, str] = {}
-    if target.authentication is not None:
-        scope, tokens = around.outermost.take_tokens(scope, target.authentication)
+    if target.options.authentication is not None:
+        scope, tokens = around.outermost.take_tokens(scope, target.options.authentication)
     context = context_within(outer, {**scope, **target.url}, target, tokens)
     set_route(context, target)
     handler = WebSocketHandler(scope, receive, send, around)
@@ -205,7 +205,7 @@ async def _enter_within(target: Target, outer: RequestContext, scope: Scope, rec
     try:
         check_origin_again(context, target)
         # Those of a stack that only a wrapper leads to, so that they did not run around that.
-        middleware = await middleware_hooks(target.middleware) if target.middleware else ()
+        middleware = await middleware_hooks(target.options.middleware) if target.options.middleware else ()
         runner = make_runner(handler, (*middleware, *target.hooks), "websocket", around.innermost_runner)
     except (Deny, HookError, ImproperlyConfigured, TimeoutError) as error:
         await around.deny_from_within(_Raised(error), context)
@@ -346,7 +346,7 @@ class WebSocketHandler(AppHandler):
 
     def deny_as(self, target: Target) -> None:
         """Deny from now on in the way of the stack that is nearest to `target`, if one there says how."""
-        self._connection.deny_with = target.deny_with or self._connection.deny_with
+        self._connection.deny_with = target.options.deny_with or self._connection.deny_with
 
     # From top to bottom
 
@@ -392,7 +392,7 @@ class WebSocketHandler(AppHandler):
 
         Raises what denies.
         """
-        authentication = target.authentication or authentication_of_site()
+        authentication = target.options.authentication or authentication_of_site()
         scope, tokens = self.take_tokens(self._connection.scope, authentication)
         if tokens:
             request.scope = self._connection.scope = scope
@@ -402,7 +402,7 @@ class WebSocketHandler(AppHandler):
         authenticate_by(request, authentication)
         check_origin_for(self.context, target)
         hooks = site_hooks()
-        given = conf.MIDDLEWARE if target.middleware is None else target.middleware
+        given = conf.MIDDLEWARE if target.options.middleware is None else target.options.middleware
         middleware = await middleware_hooks(tuple(given)) if given else ()
         if "url_route" in request.scope:  # of a router around the stack
             request.describes(request.scope, adopting=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..authentication.base import Authenticators
     from ..hooks.registry import Hooks
@@ -53,6 +53,27 @@ def _once(guards: tuple[T, ...]) -> tuple[T, ...]:
 
 
 NO_GUARDS = Guards()
+
+
+class StackOptions(NamedTuple):
+    """What a `DenyMiddlewareStack` says for all that is in it; None leaves it to a stack around, or to the site."""
+
+    authentication: Authenticators | None = None
+    origins: Origins | None = None
+    #: The dotted paths of Django middleware for handshakes.
+    middleware: tuple[str, ...] | None = None
+    #: How it denies: ``"response"`` or ``"close"``.
+    deny_with: str | None = None
+
+    def within(self, outer: StackOptions) -> StackOptions:
+        """These options, and those of the stack around where these leave it something."""
+        if self is NO_OPTIONS or outer is NO_OPTIONS:
+            return outer if self is NO_OPTIONS else self
+        nearest: Iterable[Any] = (theirs if own is None else own for own, theirs in zip(self, outer, strict=True))
+        return StackOptions(*nearest)
+
+
+NO_OPTIONS = StackOptions()
 
 
 def is_asgi_app(endpoint: Any) -> bool:
@@ -107,14 +128,8 @@ class ASGIMiddleware:
     inner: ASGIApp
     guards: Guards = NO_GUARDS
     default_policy: Policy | None = None
-    #: The authentication classes and origins of a stack; None for those of a stack around, or of the site.
-    authentication: Authenticators | None = None
-    origins: Origins | None = None
     hooks: tuple[Hooks, ...] = ()
-    #: The dotted paths of Django middleware for handshakes; None: those of a stack around, or the site's.
-    middleware: tuple[str, ...] | None = None
-    #: How a stack denies: ``"response"`` or ``"close"``; None: as a stack around, or the site.
-    deny_with: str | None = None
+    options: StackOptions = NO_OPTIONS
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app`, resolved anew when middleware of the site calls it."""

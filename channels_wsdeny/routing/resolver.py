@@ -26,14 +26,12 @@ from django.urls import ResolverMatch
 from django.urls.exceptions import Resolver404
 
 from ..http.origins import origin_denial
-from .guards import NO_GUARDS, ASGIMiddleware, Guards, guards_of, transparent_calls
+from .guards import NO_GUARDS, NO_OPTIONS, ASGIMiddleware, Guards, StackOptions, guards_of, transparent_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..authentication.base import Authenticators
     from ..hooks import Hooks
-    from ..http.origins import Origins
     from ..policies import Policy
     from ..types import ASGIApp, Receive, Scope, Send
 
@@ -78,13 +76,8 @@ class EndpointMatch:
     default_policy: Policy | None = None
     #: The same whatever guards there are: it is asked about a user or route that they were not asked about.
     stack_default: Policy | None = None
-    #: Those of the nearest stack around the endpoint that has them.
-    authentication: Authenticators | None = None
-    origins: Origins | None = None
-    #: The Django middleware of the nearest stack that names some; None: the site's.
-    middleware: tuple[str, ...] | None = None
-    #: How the nearest stack denies that says so; None: as the site.
-    deny_with: str | None = None
+    #: Those of the stacks around the endpoint, the nearest first.
+    options: StackOptions = NO_OPTIONS
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""
@@ -176,14 +169,7 @@ class _Resolver:
             match.owes_default = match.owes_default or middleware.owes_default
             if match.stack_default is None:
                 match.stack_default = middleware.default_policy
-            if match.authentication is None:
-                match.authentication = middleware.authentication
-            if match.origins is None:
-                match.origins = middleware.origins
-            if match.middleware is None:
-                match.middleware = middleware.middleware
-            if match.deny_with is None:
-                match.deny_with = middleware.deny_with
+            match.options = match.options.within(middleware.options)
             if guards is not NO_GUARDS:
                 match.guards = guards.around(match.guards)
             if middleware.hooks:
