@@ -15,13 +15,14 @@ from . import status as statuses
 from .concurrency import run_in_django_thread
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.base import authorize_sync, policy_checks
+from .handlers.base import authorize_sync
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
 from .policies.permissions import default_policy
+from .policies.runner import policy_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

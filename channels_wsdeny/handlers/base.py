@@ -27,13 +27,12 @@ from ..http.origins import check_origin
 from ..http.request import ScopeRequest, authentication_of, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import log_denial, log_failure, log_report
-from ..policies.base import depends_on_user
 from ..policies.permissions import default_policy
 from ..policies.runner import (
     Checks,
     LoadUser,
-    PolicyCheck,
     ReportCheck,
+    policy_checks,
     run_checks,
     run_checks_sync,
     run_ready_checks,
@@ -303,13 +302,6 @@ def due_policies(context: RequestContext, target: Target) -> tuple[tuple[Policy,
     if default is None:
         return policies, ()
     return (policies, (default,)) if target.is_late else ((*policies, default), ())
-
-
-def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
-    """The checks for `policies`, each once; those before one that may set the user again, about that user."""
-    unique = [*{id(policy): policy for policy in policies}.values()]
-    last = max((number for number, policy in enumerate(unique, 1) if policy.sets_user), default=0)
-    return [PolicyCheck(policy) for policy in (*unique, *filter(depends_on_user, unique[:last]))]
 
 
 def set_route(context: RequestContext, target: Target) -> None:

@@ -44,7 +44,7 @@ from ..http.request import AppRequest, authentication_of, copy_scope, full_path
 from ..http.responses import add_denial_headers, discard
 from ..log import log_denial, log_failure
 from ..policies.permissions import default_policy
-from ..policies.runner import ClientLeft
+from ..policies.runner import ClientLeft, policy_checks
 from ..routing.resolver import UNRESOLVABLE, EndpointMatch, consumer_class_of, leads_to_django, resolve, resolve_within
 from .base import (
     LEAST_SECONDS,
@@ -60,7 +60,6 @@ from .base import (
     end_request,
     late_error,
     make_denial,
-    policy_checks,
     report,
     scope_for_application,
     set_route,

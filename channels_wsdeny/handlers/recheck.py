@@ -26,8 +26,7 @@ from ..http.context import RequestContext
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
 from ..policies.base import And, Not, Or, Policy
-from ..policies.runner import Checks, run_checks
-from .base import policy_checks
+from ..policies.runner import Checks, policy_checks, run_checks
 
 if TYPE_CHECKING:
     import contextvars

@@ -9,13 +9,12 @@ from ..authentication.bearer import take_tokens
 from ..hooks.registry import ordered_hooks
 from ..http.context import RequestContext
 from ..http.exception_handler import means_denial
-from ..policies.runner import LoadUser
+from ..policies.runner import LoadUser, policy_checks
 from .base import (
     authorize,
     check_origin_again,
     closing_message,
     due_policies,
-    policy_checks,
     report,
     request_within,
     scope_for_application,

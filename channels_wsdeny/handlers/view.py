@@ -30,7 +30,7 @@ from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
 from ..log import log_denial, log_failure
 from ..policies import AllowAny
-from ..policies.runner import LoadUser
+from ..policies.runner import LoadUser, policy_checks
 from .base import (
     authorize,
     authorize_sync,
@@ -38,7 +38,6 @@ from .base import (
     denial_blocks,
     late_error,
     make_denial,
-    policy_checks,
     report,
     report_sync,
 )

@@ -44,7 +44,7 @@ from ..http.messages import (
 from ..http.request import HandshakeRequest, authentication_of
 from ..http.servers import is_granian
 from ..log import log_denial, log_failure, logger
-from ..policies.runner import ClientLeft
+from ..policies.runner import ClientLeft, policy_checks
 from ..routing.resolver import resolve_within
 from .base import (
     LEAST_SECONDS,
@@ -64,7 +64,6 @@ from .base import (
     finalize_response,
     late_error,
     make_denial,
-    policy_checks,
     report,
     respond,
     scope_for_application,

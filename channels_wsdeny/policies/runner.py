@@ -85,6 +85,13 @@ class PolicyCheck:
         return True
 
 
+def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
+    """The checks for `policies`, each once; those before one that may set the user again, about that user."""
+    unique = [*{id(policy): policy for policy in policies}.values()]
+    last = max((number for number, policy in enumerate(unique, 1) if policy.sets_user), default=0)
+    return [PolicyCheck(policy) for policy in (*unique, *filter(depends_on_user, unique[:last]))]
+
+
 class ReportCheck:
     """A policy that is asked, and only logged where it denies: it decides nothing.
 
