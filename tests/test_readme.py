@@ -60,7 +60,7 @@ def module_of(snippet):
 def test_the_first_forty_lines_show_the_site_and_the_answer_to_a_denied_client_and_say_which_pages_may_open_sockets():
     first = "".join(README.splitlines(keepends=True)[:40])
     assert all(shown in first for shown in (ASGI, CONSUMERS, COMMAND, ANSWER))
-    (sentence,) = re.findall(r"A handshake with cookies is denied[^.]+\.", first.replace("\n", " "))
+    (sentence,) = re.findall(r"A handshake with a session cookie is denied[^.]+\.", first.replace("\n", " "))
     assert "page of another site" in sentence
     assert "your own host and `CSRF_TRUSTED_ORIGINS`" in sentence
 
