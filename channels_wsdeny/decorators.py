@@ -1,7 +1,7 @@
 """Decorators that put policies and hooks on consumers, views and ASGI applications.
 
-They stack (all policies must allow, the outermost is asked first), bind subclasses too, and hold without a
-`DenyMiddlewareStack`.
+They can be stacked (all policies must allow, the outermost is asked first), subclasses inherit them, and they also work
+without a `DenyMiddlewareStack`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
     anything else.
 
     With ``enforce=False`` the policy is only asked, once all others have allowed, and the log says what it would
-    have denied. It stands for no policy: the default policy applies as without it.
+    have denied. It does not count as a policy: the default policy applies as without it.
     """
     if not isinstance(policy, Policy):
         is_class = isinstance(policy, type) and issubclass(policy, Policy)

@@ -1,8 +1,8 @@
 """Signals that are sent for each handshake, once its answer is on its way.
 
 Receivers run beside the handshake, in a task of their own: they delay no answer, and what they raise or return
-changes none. One signal is sent for each handshake, accepted or denied; none if the client had left. Of what becomes of
-an accepted socket, only one that is closed from outside is told.
+changes none. One signal is sent for each handshake, accepted or denied; none if the client had left. After the accept,
+a signal is sent only if the socket is closed from outside.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class HandshakeSignal(Signal):
     """A signal with a name.
 
     Its sender is the class of the consumer that the handshake was for, or None where that is not known: no route
-    matches, or the endpoint is no consumer. It is sent with
+    matches, or the endpoint is no consumer. It is sent with these arguments:
 
-    `request`: the handshake as the policies saw it. What is lazy about it may query the database.
-    `response`: the `HttpResponse` of the accept (status 101) or of the denial. It cannot be changed any more.
-    `policy`: the policy asked last, as it was written (a string); None if none was asked.
-    `duration`: seconds from the beginning of the handshake to its answer.
+    - `request`: the handshake as the policies saw it. Its lazy attributes, such as `user`, may query the database.
+    - `response`: the `HttpResponse` of the accept (status 101) or of the denial. It cannot be changed any more.
+    - `policy`: the policy asked last, as it was written (a string); None if none was asked.
+    - `duration`: seconds from the beginning of the handshake to its answer.
 
-    Asynchronous receivers run on the server's event loop, the others in threads that may block. They have
-    ``POLICY_TIMEOUT`` seconds; then the asynchronous ones are cancelled, and the others left alone. They do not
-    see the contextvars of the handshake.
+    Asynchronous receivers run on the server's event loop, the others in threads, where they may block. Each has
+    ``POLICY_TIMEOUT`` seconds; then an asynchronous one is cancelled, and another one is no longer waited for. They
+    do not see the contextvars of the handshake.
     """
 
     def __init__(self, name: str) -> None:

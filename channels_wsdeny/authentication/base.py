@@ -315,7 +315,7 @@ class _Lazy:
 
 
 def authenticate_by(request: HttpRequest, authentication: Authenticators) -> None:
-    """Have `request.user` be the one that `authentication` tells, loaded when it is first looked at.
+    """Make `request.user` the user that `authentication` finds, loaded when it is first looked at.
 
     A user that a wrapper has put into the scope of a handshake stays, unless it is anonymous.
     """

@@ -208,7 +208,7 @@ class RequestContext:
         await self._socket().close_for(self, 4000 + status, detail)
 
     async def join(self, group: str, policy: Policy, channel: str | None = None) -> None:
-        """Add this socket to a group of the channel layer, for as long as `policy` allows it: then it leaves the group.
+        """Add this socket to a group of the channel layer, which it leaves once `policy` denies.
 
         `channel` is the consumer's `channel_name`; it may be left out in a decorated consumer.
 

@@ -34,11 +34,12 @@ def revoke(
 ) -> None:
     """Close the sockets of a user (or a primary key), of a session, of a path or of a host, in all processes.
 
-    With several of them, those that match all. `host` is the one that the handshake was for, without a port. Clients
-    get 4000 + `status`, and the reason (cut at 123 bytes).
+    With several arguments, it closes the sockets that match all of them. `host` is the one that the handshake was for,
+    without a port. Clients get 4000 + `status`, and the reason (cut at 123 bytes; by default ``revoked``).
 
-    Raises `TypeError` without any; and if the channel layer cannot be reached what that raises, once the sockets of
-    this process are being closed.
+    Raises `TypeError` without any of the four, `ValueError` for a status that is not 400-599 or a user without a
+    primary key, and `RuntimeError` on an event loop, where `arevoke` is awaited. If the channel layer cannot be
+    reached, it raises what the layer raises, once the sockets of this process are being closed.
     """
     _check_thread("revoke")
     _apply_everywhere(_event(user, session_key, path, host, reason, status))

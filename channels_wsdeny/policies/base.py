@@ -59,11 +59,11 @@ class _PolicyClass(ABCMeta):
 class Policy(metaclass=_PolicyClass):
     """Allows or denies a request; a subclass gives `check`, `acheck` or both.
 
-    They return True (allow), False (deny with the class's `status`, `code` and `detail`), a `Deny`, or an
+    Both return True (allow), False (deny with the class's `status`, `code` and `detail`), a `Deny`, or an
     `HttpResponse` of status 300-599 (deny with it). Anything else is an error and denies. Policies are combined
     by ``&``, ``|`` and ``~``; they are asked from left to right, and only as far as needed.
 
-    Raises `TypeError`, when a subclass is made, for a check that could not be asked.
+    Raises `TypeError`, when a subclass is defined, for a check that could not be asked.
     """
 
     status = 403

@@ -189,10 +189,10 @@ def _scope_of(request: Any, context: RequestContext) -> list[str]:
 class Throttle(_Limit):
     """Allows so many requests in a period, such as ``"20/min"``; then it denies with a 429 and ``Retry-After``.
 
-    `rate` is written as in REST framework: a number, a slash, and a word whose first letter is s, m, h or d. `key` is
-    whom it counts for, `scope` what else shares the count: by default the route, with all of its paths. `cache` is an
-    alias of ``CACHES``. If the cache cannot be reached, `on_outage` says whether to ``"deny"`` (a 503) or to
-    ``"allow"``.
+    `rate` is written as in REST framework: a number, a slash, and a word whose first letter is s, m, h or d. `key`
+    says for whom it counts: ``"user"``, ``"ip"``, or a function of the request. All endpoints with the same `scope`
+    share a count; by default each route has its own, for all of its paths. `cache` is an alias of ``CACHES``. If the
+    cache cannot be reached, `on_outage` says whether to ``"deny"`` (a 503) or to ``"allow"``.
 
     Time is cut into windows of one period; for each key they begin at another time, so that not all clients come
     back at once. No window has more than the number, but the end of one and the beginning of the next may have up to
