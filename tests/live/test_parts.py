@@ -1,6 +1,7 @@
 """Streams and groups that a socket enters by policies of their own are lost by themselves."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -30,6 +31,7 @@ from channels_wsdeny.policies import (
 from tests.support.clients import cookie_header
 from tests.support.opened import Opened, update, user
 from tests.support.policies import Switch
+from tests.support.sockets import consumer
 from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
@@ -59,24 +61,63 @@ def demultiplexer(child, sent):
     return DenyMiddlewareStack(application)
 
 
-async def test_a_stream_that_loses_its_policy_is_closed_by_itself(users, headers_of, change):
-    policy, codes, sent = Switch(), [], []
+class Streams(Opened):
+    """A socket of alice that opens streams on `child`; `sent` is what those send."""
 
-    @require(policy)
-    class Child(AsyncWebsocketConsumer):
-        async def disconnect(self, code):
-            codes.append(code)
+    def __init__(self, child, headers, wrap=lambda app: app):
+        self.sent = []
+        super().__init__(wrap(demultiplexer(child, self.sent)), headers=headers)
 
-    alice = await Opened(demultiplexer(Child.as_asgi(), sent), headers=headers_of("alice")).accepted()
+    async def open(self):
+        """Open one more stream, and wait for its answer."""
+        count = len(self.sent)
+        self.server.events.put_nowait(NEXT)
+        await until(lambda: len(self.sent) > count)
+
+    @property
+    def kinds(self):
+        return [message["type"].removeprefix("websocket.") for message in self.sent]
+
+
+def leaving(codes, error=None):
+    """A consumer class that notes the codes of its ends, and raises an error then."""
+
+    def disconnect(self, code):
+        codes.append(code)
+        if error is not None:
+            raise error
+
+    return consumer(disconnect=disconnect)
+
+
+def members():
+    """A consumer for users who are logged in."""
+    return login_required(consumer()).as_asgi()
+
+
+@pytest.fixture
+def lose(change):
+    """A function after which a policy denies, and was asked again about alice."""
+
+    async def lose(policy, answer=False):
+        policy.answer = answer
+        await change(update(first_name="Alice"))
+
+    return lose
+
+
+@pytest.mark.parametrize("error", [None, Deny(402)])
+async def test_a_stream_that_loses_its_policy_is_closed_by_itself_once(error, users, headers_of, lose):
+    policy, codes = Switch(), []
+    alice = await Streams(require(policy)(leaving(codes, error)).as_asgi(), headers_of("alice")).accepted()
     for _ in range(2):
-        alice.server.events.put_nowait(NEXT)
-    await until(lambda: [message["type"] for message in sent] == ["websocket.accept"] * 2)
-    policy.answer = Deny(409, "Too late.")
-    await change(update(first_name="Alice"))
-    await until(lambda: len(sent) == 4 and len(codes) == 2)
-    assert sent[2:] == [{"type": "websocket.close", "code": 4409, "reason": "Too late."}] * 2
-    assert codes == [4409, 4409]
+        await alice.open()
+    assert alice.kinds == ["accept"] * 2
+    await lose(policy, Deny(409, "Too late."))
+    await until(lambda: len(alice.sent) == 4 and len(codes) == 2)
     await alice.stays()
+    assert alice.sent[2:] == [{"type": "websocket.close", "code": 4409, "reason": "Too late."}] * 2
+    assert codes == [4409, 4409]
 
 
 @public
@@ -84,25 +125,10 @@ async def accepts(scope, receive, send):
     await send({"type": "websocket.accept"})
 
 
-async def assert_closed_by(policy, application, headers, change):
-    """The default `policy` that has let `application` go on closes its socket."""
-    alice = await Opened(DenyMiddlewareStack(application, default_policy=policy), headers=headers).accepted()
-    await until(lambda: policy.asked)
-    policy.answer = Deny(409, "Too late.")
-    await change(update(first_name="Alice"))
-    assert await alice.close() == (4409, "Too late.")
-
-
-async def test_a_socket_whose_public_part_has_accepted_is_closed_by_the_policy_of_the_rest(users, headers_of, change):
-    async def application(scope, receive, send):
-        await accepts(scope, receive, send)
-        while (await receive())["type"] != "websocket.disconnect":
-            pass
-
-    await assert_closed_by(Switch(), application, headers_of("alice"), change)
-
-
-async def test_that_policy_counts_if_the_public_part_accepts_while_it_is_asked(users, headers_of, change):
+@pytest.mark.parametrize("is_asked_meanwhile", [False, True])
+async def test_a_socket_whose_public_part_has_accepted_is_closed_by_the_policy_of_the_rest(
+    is_asked_meanwhile, users, headers_of, lose
+):
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(Switch):
@@ -112,37 +138,37 @@ async def test_that_policy_counts_if_the_public_part_accepts_while_it_is_asked(u
             return await super().acheck(request)
 
     async def application(scope, receive, send):
-        reading = asyncio.create_task(receive())
-        await asked.wait()
+        if is_asked_meanwhile:
+            reading = asyncio.create_task(receive())
+            await asked.wait()
         await accepts(scope, receive, send)
-        go_on.set()
-        await reading
+        if is_asked_meanwhile:
+            go_on.set()
+            await reading
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    await assert_closed_by(Slow(), application, headers_of("alice"), change)
+    policy = Slow() if is_asked_meanwhile else Switch()
+    stack = DenyMiddlewareStack(application, default_policy=policy)
+    alice = await Opened(stack, headers=headers_of("alice")).accepted()
+    await until(lambda: policy.asked)
+    await lose(policy, Deny(409, "Too late."))
+    assert await alice.close() == (4409, "Too late.")
 
 
 async def test_a_socket_with_open_streams_is_closed_and_they_with_it(users, headers_of):
-    codes, sent = [], []
-
-    @require(Switch())
-    class Child(AsyncWebsocketConsumer):
-        async def disconnect(self, code):
-            codes.append(code)
-
-    alice = await Opened(demultiplexer(Child.as_asgi(), sent), headers=headers_of("alice")).accepted()
+    codes = []
+    alice = await Streams(require(Switch())(leaving(codes)).as_asgi(), headers_of("alice")).accepted()
     for _ in range(2):
-        alice.server.events.put_nowait(NEXT)
-    await until(lambda: len(sent) == 2)
+        await alice.open()
     await arevoke(user=users["alice"], reason="spam")
     assert await alice.close() == (4403, "spam")
     assert len(codes) == 2
     assert registry.sockets() == []
 
 
-async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(users, headers_of, change):
-    sent, asked, go_on = [], [], asyncio.Event()
+async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(users, headers_of, lose):
+    asked, go_on = [], asyncio.Event()
 
     class Slow(Switch):
         async def acheck(self, request):
@@ -153,16 +179,14 @@ async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(use
             return answer
 
     policy = Slow()
-    child = require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
-    alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
+    alice = await Streams(require(policy)(consumer()).as_asgi(), headers_of("alice")).accepted()
     alice.server.events.put_nowait(NEXT)
     await until(lambda: asked)
-    policy.answer = False
-    await change(update(first_name="Alice"))
-    await until(lambda: sent)
+    await lose(policy)
+    await until(lambda: alice.sent)
     go_on.set()
     await asyncio.sleep(0.05)
-    assert [message["type"] for message in sent] == ["websocket.close"]
+    assert alice.kinds == ["close"]
     await alice.stays()
 
 
@@ -184,18 +208,16 @@ def gifted(users):
 @pytest.mark.parametrize("name", LOSSES)
 async def test_a_stream_that_opens_later_is_asked_about_the_user_of_then(name, by, gifted, headers_of, change):
     policy, lose = LOSSES[name]
-    sent, child = [], require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
     bearer = BearerAuthentication(lambda token: get_user_model().objects.get(username=token))
-    application = DenyMiddlewareStack(demultiplexer(child, sent), authentication=[bearer, SessionAuthentication()])
+    wrap = partial(DenyMiddlewareStack, authentication=[bearer, SessionAuthentication()])
     given = headers_of("alice") if by == "session" else [(b"authorization", b"Bearer alice")]
-    alice = await Opened(application, headers=given).accepted()
-    for kinds in (["accept"], ["accept", "close"], ["accept", "close", "close"]):
-        if len(kinds) == 2:
-            await change(lose)
-        else:
-            alice.server.events.put_nowait(NEXT)
-        await until(lambda kinds=kinds: len(sent) == len(kinds))
-        assert [message["type"].removeprefix("websocket.") for message in sent] == kinds
+    alice = await Streams(require(policy)(consumer()).as_asgi(), given, wrap).accepted()
+    await alice.open()
+    assert alice.kinds == ["accept"]
+    await change(lose)
+    await until(lambda: len(alice.sent) == 2)
+    await alice.open()
+    assert alice.kinds == ["accept", "close", "close"]
     await alice.stays()
 
 
@@ -203,36 +225,29 @@ async def test_a_user_whom_a_middleware_has_set_is_that_of_a_later_stream_and_is
     gifted, headers_of, change, settings
 ):
     settings.CHANNELS_WSDENY = {"MIDDLEWARE": ["tests.live.test_rechecks.SplitVerifier"]}
-    policy, sent = UserPassesTest(lambda user: user.is_verified), []
-    child = require(policy)(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
-    alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
-    alice.server.events.put_nowait(NEXT)
-    await until(lambda: sent)
+    child = require(UserPassesTest(lambda user: user.is_verified))(consumer()).as_asgi()
+    alice = await Streams(child, headers_of("alice")).accepted()
+    await alice.open()
     (socket,) = registry.sockets()
     await socket.opened.ask_parts()
-    assert [message["type"] for message in sent] == ["websocket.accept"]
+    assert alice.kinds == ["accept"]
     await change(update(first_name="Mallory"))
-    await until(lambda: len(sent) == 2)
-    alice.server.events.put_nowait(NEXT)
-    await until(lambda: len(sent) == 3)
-    assert [message["type"] for message in sent] == ["websocket.accept", *["websocket.close"] * 2]
+    await until(lambda: len(alice.sent) == 2)
+    await alice.open()
+    assert alice.kinds == ["accept", "close", "close"]
     await alice.stays()
 
 
 async def test_a_stream_whose_session_has_ended_does_not_open(users, headers_of, change):
-    sent = []
-    child = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
-    alice = await Opened(demultiplexer(child, sent), headers=headers_of("alice")).accepted()
+    alice = await Streams(members(), headers_of("alice")).accepted()
     await change(lambda: Session.objects.all().delete())  # No signal tells of that.
-    alice.server.events.put_nowait(NEXT)
-    await until(lambda: sent)
-    assert sent == [{"type": "websocket.close", "code": 4401, "reason": "session_ended"}]
+    await alice.open()
+    assert alice.sent == [{"type": "websocket.close", "code": 4401, "reason": "session_ended"}]
     await alice.stays()
 
 
 async def test_a_stream_with_another_session_ends_with_that(users, sessions, headers_of, change):
-    sent = []
-    child = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    child = members()
 
     async def as_bob(scope, receive, send):
         own = {name: value for name, value in scope.items() if name != "user"}
@@ -244,18 +259,17 @@ async def test_a_stream_with_another_session_ends_with_that(users, sessions, hea
         bob.cycle_key()
         bob.save()
 
-    alice = await Opened(demultiplexer(as_bob, sent), headers=headers_of("alice")).accepted()
-    alice.server.events.put_nowait(NEXT)
-    await until(lambda: sent)
+    alice = await Streams(as_bob, headers_of("alice")).accepted()
+    await alice.open()
     await change(renew)
     (socket,) = registry.sockets()
     await socket.opened.ask_parts()
-    assert len(sent) == 1
+    assert len(alice.sent) == 1
     await change(bob.flush)
     assert await socket.opened.ask_parts(is_confirmed=False)  # It might be getting a new key.
-    assert len(sent) == 1
-    await until(lambda: len(sent) == 2)
-    assert sent[1] == {"type": "websocket.close", "code": 4401, "reason": "session_ended"}
+    assert len(alice.sent) == 1
+    await until(lambda: len(alice.sent) == 2)
+    assert alice.sent[1] == {"type": "websocket.close", "code": 4401, "reason": "session_ended"}
     await alice.stays()
 
 
@@ -270,9 +284,13 @@ class Joining(AsyncWebsocketConsumer):
         await self.send(text_data="heard")
 
 
+def joining(policy, decorate=login_required):
+    """A consumer that joins a group by `policy` before it accepts."""
+    return decorate(consumer(base=Joining, policy=policy)).as_asgi()
+
+
 async def test_a_socket_leaves_its_groups_when_it_ends(users, headers_of, change):
-    consumer = login_required(type("Consumer", (Joining,), {"policy": Switch()}))
-    alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    alice = await Opened(joining(Switch()), headers=headers_of("alice")).accepted()
     await get_channel_layer().group_send("room", {"type": "heard"})
     await until(lambda: alice.server.kinds[-1] == "websocket.send")
     context = registry.sockets()[0].opened.context
@@ -280,14 +298,6 @@ async def test_a_socket_leaves_its_groups_when_it_ends(users, headers_of, change
     await until(lambda: not get_channel_layer().groups.get("room"))
     with pytest.raises(TypeError, match="open, or being accepted"):
         await context.join("room", Switch())
-
-
-async def test_joining_by_a_policy_that_denies_denies_the_handshake_of_one_who_does_so_in_connect(users, headers_of):
-    consumer = login_required(type("Consumer", (Joining,), {"policy": Switch(False)}))
-    alice = Opened(consumer.as_asgi(), headers=headers_of("alice"))
-    await alice.end()
-    assert alice.server.answer.status == 403
-    assert not get_channel_layer().groups.get("room")
 
 
 async def nobody(token):
@@ -344,9 +354,8 @@ async def test_a_user_whom_a_hook_has_made_anonymous_joins_no_group(users, heade
     def demote(request):
         request.user = AnonymousUser()
 
-    consumer = public(type("Consumer", (Joining,), {"policy": IsAuthenticated()}))
     classes = [SessionAuthentication(), BearerAuthentication(nobody)]
-    application = DenyMiddlewareStack(consumer.as_asgi(), hooks=hooks, authentication=classes)
+    application = DenyMiddlewareStack(joining(IsAuthenticated(), public), hooks=hooks, authentication=classes)
     alice = Opened(application, headers=headers_of("alice"))
     await alice.end()
     assert alice.server.answer.status == 401
@@ -365,8 +374,7 @@ def renew(sessions, change):
 
 async def test_groups_stay_where_the_session_has_a_new_key(users, headers_of, renew, change):
     policy = Switch()
-    consumer = login_required(type("Consumer", (Joining,), {"policy": policy}))
-    alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    alice = await Opened(joining(policy), headers=headers_of("alice")).accepted()
     await renew()
     await change(update(first_name="Alice"))
     (socket,) = registry.sockets()
@@ -377,8 +385,7 @@ async def test_groups_stay_where_the_session_has_a_new_key(users, headers_of, re
 
 
 async def test_groups_are_joined_and_streams_opened_where_the_session_has_a_new_key(users, headers_of, renew):
-    heard, sent = [], []
-    child = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
+    heard, sent, child = [], [], members()
 
     async def note(message):
         sent.append(message)
@@ -402,20 +409,21 @@ async def test_groups_are_joined_and_streams_opened_where_the_session_has_a_new_
     await alice.stays()
 
 
-ONCE = {
-    "a limit": MaxConnections(1),
-    "one of two": InGroup("editors") | Throttle("1/min"),
-    "both": InGroup("editors") & Throttle("1/min"),
-    "none": ~Throttle("1/min"),
-}
-
-
-@pytest.mark.parametrize("name", ONCE)
-async def test_joining_by_a_policy_that_counts_once_is_refused(name, users, headers_of):
-    consumer = login_required(type("Consumer", (Joining,), {"policy": ONCE[name]}))
-    alice = Opened(consumer.as_asgi(), headers=headers_of("alice"))
+@pytest.mark.parametrize(
+    ("policy", "status"),
+    [
+        (Switch(False), 403),
+        # A policy that counts once cannot be asked again.
+        (MaxConnections(1), 500),
+        (InGroup("editors") | Throttle("1/min"), 500),
+        (InGroup("editors") & Throttle("1/min"), 500),
+        (~Throttle("1/min"), 500),
+    ],
+)
+async def test_a_consumer_that_joins_in_connect_by_a_policy_that_denies_is_denied(policy, status, users, headers_of):
+    alice = Opened(joining(policy), headers=headers_of("alice"))
     await alice.end()
-    assert alice.server.answer.status == 500
+    assert alice.server.answer.status == status
     assert not get_channel_layer().groups.get("room")
 
 
@@ -442,7 +450,7 @@ async def test_what_is_for_sockets_cannot_be_asked_of_a_view(rf):
 
 
 async def test_a_drained_process_closes_its_sockets_in_time_and_denies_new_ones(users, headers_of, monkeypatch):
-    application = public(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    application = public(consumer()).as_asgi()
     sockets = [await Opened(application).accepted() for _ in range(5)]
     monkeypatch.setattr(registry, "is_draining", False)
     registry.handle({"kind": "drain", "host": "another machine", "seconds": 0})
@@ -455,33 +463,13 @@ async def test_a_drained_process_closes_its_sockets_in_time_and_denies_new_ones(
         assert (late.server.answer.status, late.server.answer.header("retry-after")) == (503, "5")
 
 
-async def test_a_stream_that_was_closed_is_not_closed_again_by_what_it_raises_then(users, headers_of, change):
-    policy, sent, ended = Switch(), [], []
-
-    @require(policy)
-    class Child(AsyncWebsocketConsumer):
-        async def disconnect(self, code):
-            ended.append(code)
-            raise Deny(402)
-
-    alice = await Opened(demultiplexer(Child.as_asgi(), sent), headers=headers_of("alice")).accepted()
-    alice.server.events.put_nowait(NEXT)
-    await until(lambda: sent)
-    policy.answer = False
-    await change(update(first_name="Alice"))
-    await until(lambda: ended)
-    await alice.stays()
-    assert [message.get("code") for message in sent] == [None, 4403]
-
-
 @pytest.mark.parametrize("is_hanging", [True, False])
 async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
-    is_hanging, users, headers_of, change, monkeypatch, settings
+    is_hanging, users, headers_of, change, lose, monkeypatch, settings
 ):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2}
     policy, layer, tries = Switch(), get_channel_layer(), []
-    consumer = login_required(type("Consumer", (Joining,), {"policy": policy}))
-    alice = await Opened(consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    alice = await Opened(joining(policy), headers=headers_of("alice")).accepted()
     discard = layer.group_discard
 
     async def fail_once(group, channel):
@@ -492,15 +480,14 @@ async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
         await discard(group, channel)
 
     monkeypatch.setattr(layer, "group_discard", fail_once)
-    policy.answer = False
-    await change(update(first_name="Alice"))
+    await lose(policy)
     await until(lambda: tries)
     await change(update(first_name="Bob"))
     await until(lambda: not layer.groups.get("room"))
     await alice.stays()
 
 
-async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, headers_of, change):
+async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, headers_of, lose):
     lost, kept, layer = Switch(), Switch(), get_channel_layer()
 
     @login_required
@@ -511,14 +498,13 @@ async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, 
             await self.accept()
 
     alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
-    lost.answer = False
-    await change(update(first_name="Alice"))
+    await lose(lost)
     await until(lambda: set(layer.groups["room"]) == {"kept"})
     await alice.stays()
     await until(lambda: not layer.groups.get("room"))
 
 
-async def test_a_group_is_still_left_after_another_try_to_join_that_failed(users, headers_of, change):
+async def test_a_group_is_still_left_after_another_try_to_join_that_failed(users, headers_of, lose):
     policy, layer = Switch(), get_channel_layer()
 
     @login_required
@@ -530,21 +516,16 @@ async def test_a_group_is_still_left_after_another_try_to_join_that_failed(users
             await self.accept()
 
     alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
-    policy.answer = False
-    await change(update(first_name="Alice"))
+    await lose(policy)
     await until(lambda: not layer.groups.get("room"))
     await alice.stays()
 
 
 async def test_a_stream_ends_with_the_user_whom_it_was_opened_for_by_a_token_of_its_own(users, headers_of, change):
-    sent = []
     bearer = BearerAuthentication(lambda token: get_user_model().objects.filter(username=token, is_active=True).first())
-    consumer = login_required(type("Child", (AsyncWebsocketConsumer,), {})).as_asgi()
-    application = demultiplexer(DenyMiddlewareStack(consumer, authentication=[bearer]), sent)
     headers = [*headers_of("alice"), (b"authorization", b"Bearer bob")]
-    alice = await Opened(application, headers=headers).accepted()
-    alice.server.events.put_nowait(NEXT)
-    await until(lambda: sent)
+    alice = await Streams(DenyMiddlewareStack(members(), authentication=[bearer]), headers).accepted()
+    await alice.open()
 
     def deactivate():
         bob = get_user_model().objects.get(username="bob")
@@ -552,7 +533,7 @@ async def test_a_stream_ends_with_the_user_whom_it_was_opened_for_by_a_token_of_
         bob.save()
 
     await change(deactivate)
-    await until(lambda: len(sent) == 2)
-    assert sent[1]["code"] == 4401
+    await until(lambda: len(alice.sent) == 2)
+    assert alice.sent[1]["code"] == 4401
     assert [socket["user"] for socket in registry.describe()] == [str(users["alice"].pk)]
     await alice.stays()
