@@ -18,12 +18,17 @@ from channels_wsdeny.routing.resolver import EndpointMatch
 from tests.support.mirror import made
 from tests.support.opened import Opened
 from tests.support.site import go_on
-from tests.support.sockets import disconnect, errors
+from tests.support.sockets import errors
 from tests.support.threads import until
 
 pytestmark = pytest.mark.django_db
 CLOSE = {"type": "websocket.close", "code": 4403, "reason": "spam"}
 around = made("around", go_on)
+
+
+async def accept(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
 
 
 @pytest.fixture
@@ -42,16 +47,14 @@ def consumers(codes):
             codes.append(code)
 
     async def raw(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
+        await accept(receive, send)
         while (event := await receive())["type"] != "websocket.disconnect":
             pass
         codes.append(event["code"])
 
     async def impatient(scope, receive, send):
         """Gives each event a time of its own, and takes those events in a task."""
-        await receive()
-        await send({"type": "websocket.accept"})
+        await accept(receive, send)
         while True:
             async with asyncio.timeout(60):
                 event = await asyncio.create_task(receive())
@@ -86,8 +89,7 @@ async def test_a_socket_that_is_closed_ends_with_its_code_on_both_sides(kind, co
 async def test_a_socket_that_its_client_closes_leaves_nothing_behind(kind, codes):
     opened = await Opened(consumers(codes)[kind]).accepted()
     assert len(registry.sockets()) == 1
-    opened.server.events.put_nowait(disconnect())
-    await opened.end()
+    await opened.leave()
     assert codes == [1001]
     assert registry.sockets() == []
     await arevoke(path="/room/")
@@ -111,8 +113,7 @@ async def test_only_the_sockets_that_match_are_closed(codes):
     await arevoke(path="/room/", host="other.test")
     await arevoke(path="/room/", host="TESTSERVER")
     await one.end()
-    other.server.events.put_nowait(disconnect())
-    await other.end()
+    await other.leave()
     assert codes == [4403, 1001]
 
 
@@ -121,8 +122,7 @@ async def test_a_busy_application_gets_its_disconnect_next_and_what_it_sends_is_
 
     @public
     async def application(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
+        await accept(receive, send)
         await busy.wait()
         await send({"type": "websocket.send", "text": "a secret"})
         await send({"type": "websocket.close"})
@@ -142,8 +142,7 @@ async def test_a_busy_application_gets_its_disconnect_next_and_what_it_sends_is_
 async def test_what_was_held_back_before_the_close_is_dropped_too():
     @public
     async def application(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
+        await accept(receive, send)
         held_back = send({"type": "websocket.send", "text": "a secret"})
         await receive()
         await held_back
@@ -186,27 +185,17 @@ async def test_an_application_that_hangs_is_cancelled_and_the_log_names_it(hangi
     assert registry.sockets() == []
 
 
-async def test_a_client_that_does_not_read_cannot_keep_its_socket(codes):
-    opened = await Opened(consumers(codes)["async"]).accepted()
-    opened.server.send = None
-
-    async def blocked(message):
-        await asyncio.sleep(3600)
-
-    (socket,) = registry.sockets()
-    socket.opened._connection.send = blocked
-    await arevoke(path="/room/")
-    await opened.end()
-    assert codes == [4403]
+async def fail(message):
+    raise ConnectionResetError
 
 
-async def test_a_client_that_has_left_as_its_socket_is_closed_is_no_error(codes, caplog):
-    async def fails(message):
-        raise ConnectionResetError
-
+@pytest.mark.parametrize("send", [hang, fail])
+async def test_a_client_that_does_not_read_cannot_keep_its_socket_and_one_that_has_left_is_no_error(
+    send, codes, caplog
+):
     opened = await Opened(consumers(codes)["async"]).accepted()
     (socket,) = registry.sockets()
-    socket.opened._connection.send = fails
+    socket.opened._connection.send = send
     await arevoke(path="/room/")
     await opened.end()
     assert (codes, errors(caplog)) == ([4403], [])
@@ -228,8 +217,7 @@ async def test_an_open_socket_has_no_task_of_ours(codes):
     before = asyncio.all_tasks()
     opened = await Opened(consumers(codes)["raw"]).accepted()
     assert asyncio.all_tasks() - before == {opened.task}
-    opened.server.events.put_nowait(disconnect())
-    await opened.end()
+    await opened.leave()
 
 
 @pytest.mark.parametrize(("detail", "reason"), [("Twice is too often.", "Twice is too often."), ("é" * 100, "é" * 61)])
@@ -285,8 +273,7 @@ async def test_of_two_tasks_that_read_at_once_neither_gets_a_message_after_the_c
 
     @public
     async def application(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
+        await accept(receive, send)
         readers.extend(asyncio.ensure_future(receive()) for _ in range(2))
         await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
 
@@ -309,8 +296,7 @@ async def test_of_two_tasks_that_read_at_once_neither_gets_a_message_after_the_c
 async def test_a_task_that_reads_after_another_has_is_still_told_of_the_close(codes):
     @public
     async def application(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
+        await accept(receive, send)
         first, second = [asyncio.ensure_future(receive()) for _ in range(2)]
         await first
         codes.append((await second)["code"])
