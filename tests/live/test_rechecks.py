@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.db.models import Manager
@@ -32,7 +32,7 @@ from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, 
 from channels_wsdeny.policies.base import And
 from tests.support.clients import GUARD, knock
 from tests.support.opened import Opened, update, user
-from tests.support.policies import AsyncCheck, Check, Switch
+from tests.support.policies import AsyncCheck, Check, Switch, User
 from tests.support.scripted import accept
 from tests.support.sockets import Server, disconnect
 from tests.support.threads import outlast, until
@@ -50,13 +50,13 @@ def consumer(policy):
 def world(users):
     """alice has everything that the policies below want, in two ways for some; bob has the same."""
     editors = Group.objects.create(name="editors")
-    editors.permissions.add(Permission.objects.get(codename="change_user"))
+    editors.permissions.add(permission())
     for name in ("alice", "bob"):
         user = users[name]
         user.is_staff = True
         user.save()
         user.groups.add(editors)
-        user.user_permissions.add(Permission.objects.get(codename="delete_user"))
+        user.user_permissions.add(permission("delete_user"))
     return users
 
 
@@ -73,40 +73,30 @@ def rename(row, **values):
     row.save()
 
 
-def change_user():
-    return Permission.objects.get(codename="change_user")
+def permission(codename="change_user"):
+    return Permission.objects.get(codename=codename)
 
 
 CHANGES = {
     "no staff": (IsStaff(), update(is_staff=False), 4403, "alice"),
     "inactive": (IsStaff(), update(is_active=False), 4401, "alice"),
     "deleted": (IsStaff(), lambda: user().delete(), 4401, "alice"),
-    "deleted by a queryset": (
-        IsStaff(),
-        lambda: get_user_model().objects.filter(username="alice").delete(),
-        4401,
-        "alice",
-    ),
+    "deleted by a queryset": (IsStaff(), lambda: User.objects.filter(username="alice").delete(), 4401, "alice"),
     "groups.clear": (EDITOR, lambda: user().groups.clear(), 4403, "alice"),
     "groups.remove": (InGroup("editors"), lambda: user().groups.remove(group()), 4403, "alice"),
     "groups.set": (EDITOR, lambda: user().groups.set([]), 4403, "alice"),
-    "group_set.remove": (EDITOR, lambda: change_user().group_set.remove(group()), 4403, "both"),
+    "group_set.remove": (EDITOR, lambda: permission().group_set.remove(group()), 4403, "both"),
     "user_set.remove": (EDITOR, lambda: group().user_set.remove(user()), 4403, "alice"),
     "user_set.clear": (EDITOR, lambda: group().user_set.clear(), 4403, "both"),
     "the group is deleted": (EDITOR, lambda: group().delete(), 4403, "both"),
     "the group is renamed": (InGroup("editors"), lambda: rename(group(), name="former editors"), 4403, "both"),
     "permissions.clear": (EDITOR, lambda: group().permissions.clear(), 4403, "both"),
     "permissions.remove": (EDITOR, lambda: group().permissions.remove(*group().permissions.all()), 4403, "both"),
-    "group_set.clear": (EDITOR, lambda: change_user().group_set.clear(), 4403, "both"),
-    "the permission is deleted": (EDITOR, lambda: change_user().delete(), 4403, "both"),
-    "the permission is renamed": (EDITOR, lambda: rename(change_user(), codename="alter_user"), 4403, "both"),
+    "group_set.clear": (EDITOR, lambda: permission().group_set.clear(), 4403, "both"),
+    "the permission is deleted": (EDITOR, lambda: permission().delete(), 4403, "both"),
+    "the permission is renamed": (EDITOR, lambda: rename(permission(), codename="alter_user"), 4403, "both"),
     "user_permissions.clear": (DELETER, lambda: user().user_permissions.clear(), 4403, "alice"),
-    "permission.user_set.clear": (
-        DELETER,
-        lambda: Permission.objects.get(codename="delete_user").user_set.clear(),
-        4403,
-        "both",
-    ),
+    "permission.user_set.clear": (DELETER, lambda: permission("delete_user").user_set.clear(), 4403, "both"),
 }
 
 
@@ -146,7 +136,7 @@ async def test_a_user_of_a_wrapper_is_gone_where_the_default_manager_of_its_mode
             return super().get_queryset().exclude(first_name="gone")
 
     meta = type("Meta", (), {"proxy": True, "app_label": "auth"})
-    proxy = type("Proxy", (get_user_model(),), {"__module__": __name__, "objects": Present(), "Meta": meta})
+    proxy = type("Proxy", (User,), {"__module__": __name__, "objects": Present(), "Meta": meta})
     alice = await change(lambda: proxy.objects.get(username="alice"))
     socket = await Opened(consumer(IsStaff()), user=alice).accepted()
     await change(update(first_name="gone"))
@@ -513,7 +503,7 @@ async def test_a_user_whom_a_middleware_has_set_is_not_shared_with_other_sockets
 class Impersonation(MiddlewareMixin):
     def process_request(self, request):
         if request.user.is_staff:
-            request.user = get_user_model().objects.get(username="staff")
+            request.user = User.objects.get(username="staff")
 
 
 @pytest.mark.parametrize("is_given", [False, True])
@@ -559,14 +549,14 @@ async def test_a_user_whom_a_hook_has_set_beside_authentication_classes_is_read_
 ):
     @hooks.on_request
     def choose(request):
-        request.user = get_user_model().objects.get(username=name)
+        request.user = User.objects.get(username=name)
 
     classes = [SessionAuthentication(), BearerAuthentication(lambda token: None)]
     application = DenyMiddlewareStack(consumer(IsStaff()), hooks=hooks, authentication=classes)
     opened = await Opened(application, headers=headers_of("alice")).accepted()
     (socket,) = registry.sockets()
     assert await socket.opened.ask_again() is None
-    await change(lambda: get_user_model().objects.get(username=name).delete())
+    await change(lambda: User.objects.get(username=name).delete())
     assert (await opened.close())[0] == 4401
 
 
@@ -709,7 +699,7 @@ async def test_nothing_is_asked_again_before_the_accept_is_sent():
 async def test_the_interval_asks_again_what_no_signal_tells_of(world, headers_of, change, settings):
     settings.CHANNELS_WSDENY = {"RECHECK_INTERVAL": 0.1}
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
-    await change(lambda: get_user_model().objects.update(is_staff=False))
+    await change(lambda: User.objects.update(is_staff=False))
     assert await alice.close() == (4403, "permission_denied")
 
 

@@ -4,7 +4,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.test.utils import isolate_apps
 from django.utils.deprecation import MiddlewareMixin
@@ -27,8 +26,10 @@ from channels_wsdeny.live import receivers, scheduler
 from channels_wsdeny.live.registry import registry
 from testproject.chat.models import Token
 from tests.support.opened import Opened, update
+from tests.support.sockets import consumer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+members = login_required(consumer()).as_asgi()
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ def application(tokens):
 
     bearer = BearerAuthentication(lambda token: verify(None, token))
     classes = [TicketAuthentication(), bearer, SubprotocolToken("bearer", bearer)]
-    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
-    return DenyMiddlewareStack(consumer, authentication=classes)
+    return DenyMiddlewareStack(members, authentication=classes)
 
 
 def in_header(token):
@@ -77,8 +77,7 @@ async def test_a_token_that_is_deleted_by_a_proxy_of_its_model_closes_its_socket
     receivers.watch_credentials(Token)
     token = await change(lambda: Token.objects.create(user=users["alice"], digest="0"))
     bearer = BearerAuthentication(lambda _token: (users["alice"], token))
-    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
-    socket = await Opened(DenyMiddlewareStack(consumer, authentication=[bearer]), **in_header("x")).accepted()
+    socket = await Opened(DenyMiddlewareStack(members, authentication=[bearer]), **in_header("x")).accepted()
     await change(lambda: proxy.objects.get(pk=token.pk).delete())
     assert await socket.close() == (4401, "invalid_credentials")
 
@@ -112,8 +111,7 @@ class DeviceAuthentication(Authentication):
 @pytest.mark.parametrize("of_session", [True, False])
 async def test_who_is_no_user_of_the_site_is_not_replaced_by_another_once_the_token_is_gone(of_session, headers_of):
     devices = {"one": Device(), "two": Device()}
-    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
-    application = DenyMiddlewareStack(consumer, authentication=[DeviceAuthentication(devices), SessionAuthentication()])
+    application = DenyMiddlewareStack(members, authentication=[DeviceAuthentication(devices), SessionAuthentication()])
     of_user = headers_of("alice") if of_session else []
     one, two = [
         await Opened(application, headers=[*of_user, (b"x-device", name)]).accepted() for name in (b"one", b"two")
@@ -127,9 +125,8 @@ async def test_who_is_no_user_of_the_site_is_not_replaced_by_another_once_the_to
 
 
 async def test_wrappers_may_set_those_who_are_no_users_of_the_site_and_have_no_primary_key(users):
-    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
     device = SimpleNamespace(is_authenticated=True)
-    opened = [await Opened(DenyMiddlewareStack(consumer), user=device).accepted() for _ in range(2)]
+    opened = [await Opened(DenyMiddlewareStack(members), user=device).accepted() for _ in range(2)]
     shared = {}
     assert [await socket.opened.ask_again(shared) for socket in registry.sockets()] == [None] * 2
     for each in opened:
@@ -144,10 +141,9 @@ async def test_a_token_that_is_gone_is_not_replaced_by_a_session_of_its_user(
     def look(request):
         request.session.get("theme")
 
-    consumer = login_required(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
     arguments = given("one")
     arguments["headers"] = [*arguments.get("headers", ()), *headers_of("alice")]
-    by_session = await Opened(DenyMiddlewareStack(consumer), headers=headers_of("alice")).accepted()
+    by_session = await Opened(DenyMiddlewareStack(members), headers=headers_of("alice")).accepted()
     by_token = await Opened(DenyMiddlewareStack(application, hooks=hooks), **arguments).accepted()
     (first, second), users = registry.sockets(), {}
     del tokens["one"]
@@ -166,7 +162,7 @@ def found_by_policy(tokens):
             return (get_user_model().objects.get(username="alice"), None) if "one" in tokens else None
 
     policy = RestFramework(authentication=[Found], permissions=[], throttles=[])
-    return require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    return require(policy)(consumer()).as_asgi()
 
 
 @pytest.mark.parametrize("has_session", [False, True])
@@ -187,8 +183,7 @@ class ActsAsBob(MiddlewareMixin):
 
 async def test_whom_a_middleware_has_put_in_the_place_of_the_sessions_user_a_policy_finds_again(users, headers_of):
     policy = RestFramework(authentication=[OfSession], permissions=[IsAuthenticated], throttles=[])
-    consumer = require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
-    stack = DenyMiddlewareStack(consumer, middleware=[f"{__name__}.ActsAsBob"])
+    stack = DenyMiddlewareStack(require(policy)(consumer()).as_asgi(), middleware=[f"{__name__}.ActsAsBob"])
     opened = await Opened(stack, headers=headers_of("alice")).accepted()
     assert [await socket.opened.ask_again() for socket in registry.sockets()] == [None]
     await opened.stays()
