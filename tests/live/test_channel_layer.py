@@ -15,7 +15,7 @@ from tests.support.layers import FakeLayer
 from tests.support.opened import Opened
 from tests.support.policies import Switch
 from tests.support.processes import run_python
-from tests.support.threads import until
+from tests.support.threads import until, wait_until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 OTHER = "another:1:abc"
@@ -194,10 +194,7 @@ def test_a_process_without_sockets_sends_at_once_and_gathers_what_follows(layer,
     monkeypatch.setattr(channel_layer, "_GATHERING", 0.1)
     for number in range(100):
         channel_layer.publish({"kind": "users", "users": [str(number)]})
-    deadline = time.monotonic() + 30
-    while sum(len(message.get("events", ())) for message in layer.sent) < 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: sum(len(message.get("events", ())) for message in layer.sent) == 100)
     assert len([message for message in layer.sent if "events" in message]) < 5
     assert [message["number"] for message in layer.sent] == list(range(len(layer.sent)))
 
@@ -207,10 +204,7 @@ def test_a_process_whose_layer_is_away_goes_on_and_sends_later(layer, caplog):
     channel_layer.publish({"kind": "all"})
     assert "cannot be told" in caplog.text
     layer.mode = None
-    deadline = time.monotonic() + 30
-    while not layer.sent:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: layer.sent)
     assert layer.sent[0]["events"] == [{"kind": "all"}]
 
 

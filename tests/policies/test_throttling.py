@@ -37,7 +37,7 @@ from tests.support.opened import Opened
 from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
 from tests.support.processes import ENVIRONMENT, ROOT
 from tests.support.sockets import Server, consumer, disconnect, errors, guarded
-from tests.support.threads import Gate, until
+from tests.support.threads import Gate, until, wait_until
 from tests.support.wrappers import With
 
 pytestmark = pytest.mark.django_db
@@ -157,6 +157,11 @@ input()  # Its end would free its slots.
     assert [sum(numbers) for numbers in zip(*found, strict=True)] == [500, 50]
 
 
+def is_free(policy):
+    """Whether alice would be let in."""
+    return policy._look(cache, policy._hash(request_of(alice), get_context(request_of(alice)))) is True
+
+
 @pytest.mark.servers
 def test_the_slots_of_a_process_that_was_killed_free_themselves(settings):
     settings.CACHES = cache_settings("redis")
@@ -169,11 +174,7 @@ input()
     assert process.stdout.readline() == "[True, True, False]\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    deadline = time.monotonic() + GUARD
-    policy = MaxConnections(2)
-    while policy._look(cache, policy._hash(request_of(alice), get_context(request_of(alice)))) is not True:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: is_free(MaxConnections(2)))
 
 
 @pytest.mark.servers
@@ -181,8 +182,7 @@ def test_a_process_that_ends_leaves_no_slots(settings):
     settings.CACHES = cache_settings("redis")
     (process,) = processes("print(MaxConnections(1).check(request_of(alice)))")
     assert process.communicate()[0] == "True\n"
-    policy = MaxConnections(1)
-    assert policy._look(cache, policy._hash(request_of(alice), get_context(request_of(alice)))) is True
+    assert is_free(MaxConnections(1))
 
 
 @pytest.mark.servers

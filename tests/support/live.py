@@ -3,7 +3,6 @@
 import signal
 import socket
 import subprocess
-import time
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -15,6 +14,7 @@ from websockets.sync.client import connect
 from .caches import REDIS
 from .clients import GUARD
 from .processes import Process, run, start
+from .threads import wait_until
 
 _SITE = "tests.live.asgi:application"
 UVICORN = f"-m uvicorn {_SITE} --port {{port}} --host 127.0.0.1".split()
@@ -132,10 +132,7 @@ class Redis:
     def start(self):
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._options]
         self._popen = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + GUARD
-        while not self._answers():
-            assert time.monotonic() < deadline, "Redis did not start."
-            time.sleep(0.02)
+        wait_until(self._answers, "Redis did not start.")
 
     def _answers(self):
         """Whether it has loaded what it keeps: before, it accepts connections and refuses commands."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 
 from .clients import GUARD
@@ -36,3 +37,11 @@ async def until(condition):
     async with asyncio.timeout(GUARD):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def wait_until(condition, otherwise=""):
+    """As `until`, without an event loop; `otherwise` is what the error says if that does not come."""
+    deadline = time.monotonic() + GUARD
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.02)
