@@ -20,7 +20,7 @@ from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, knock
 from tests.support.policies import AsyncCheck, Check, accept, change_session
-from tests.support.processes import run_python
+from tests.support.processes import answers_of, run_python
 
 HAS_SQLITE = connection.vendor == "sqlite"
 
@@ -293,15 +293,7 @@ def test_a_connection_that_was_lost_costs_a_handshake_at_most(checks, statuses, 
 def test_django_tenants_keeps_the_sessions_tickets_and_counts_of_tenants_apart(postgresql):
     pytest.importorskip("django_tenants", reason="django-tenants is not installed (see tox.ini)")
     # The warnings of the package are not ours.
-    code = f"""
-import runpy, warnings
-warnings.simplefilter("default")
-sys.argv[1:] = [{json.dumps(postgresql)!r}]
-runpy.run_module("tests.support.tenants.site", run_name="__main__")
-"""
-    printed, errors = run_python(code)
-    assert printed, errors
-    assert json.loads(printed) == {
+    assert answers_of("tests.support.tenants.site", json.dumps(postgresql), warnings="default") == {
         "the same number": True,
         "sessions": ["user-of-one", 401, 401, "user-of-two"],
         "tickets": [401, "user-of-one", 401],

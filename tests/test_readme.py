@@ -1,11 +1,8 @@
 """The README is executed: its site on our Daphne, its snippets against the package."""
 
 import ast
-import http.client
 import json
-import os
 import re
-import shlex
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -22,15 +19,16 @@ from channels_wsdeny.conf import KEYS
 from channels_wsdeny.live.expiry import credentials_expiry
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
+from tests.docs.pages import blocks
+from tests.docs.sites import DAPHNE, Site, ask, assert_shown, handshake_of
 from tests.support.clients import cookie_header, knock
 from tests.support.opened import Opened
-from tests.support.processes import ROOT, serving
+from tests.support.processes import ROOT
 from tests.support.uvicorn_in_loop import uvicorn_with
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-ASGI, CONSUMERS, SETTINGS, *SNIPPETS = [text for language, text in BLOCKS if language == "python"]
-COMMAND, ANSWER = next(text for language, text in BLOCKS if language == "console").split("\n", 1)
+ASGI, CONSUMERS, SETTINGS, *SNIPPETS = blocks("../README.md")
+COMMAND, ANSWER = blocks("../README.md", "console")[0].split("\n", 1)
 #: The two lines of comment of asgi.py that show chat/routing.py: its imports, and what follows them.
 ROUTING = re.findall(r"^# chat/routing\.py, after (.+):\n#     (.+)$", ASGI, re.MULTILINE)[0]
 FILES = {
@@ -67,28 +65,10 @@ def test_the_first_forty_lines_show_the_site_and_the_answer_to_a_denied_client_a
 
 @pytest.mark.servers
 def test_the_site_answers_a_denied_client_as_the_readme_shows(tmp_path):
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    environment = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": path}
-    arguments = shlex.split(COMMAND.removeprefix("$ "))
-    assert arguments[:2] == ["curl", "-i"]
-    headers = dict(header.split(": ", 1) for header in arguments[3:-1:2])
-    command = "-m channels_wsdeny.daphne -b 127.0.0.1 -p {port} asgi:application"
-    with serving(command.split(), tmp_path, environment) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-        connection.request("GET", arguments[-1].removeprefix("http://127.0.0.1:8000"), headers=headers)
-        response = connection.getresponse()
-        content = response.read().decode()
-        connection.close()
-    head, body = ANSWER.split("\n\n")
-    status_line, *shown = head.splitlines()
-    assert f"HTTP/1.1 {response.status} {response.reason}" == status_line
-    for header in shown:
-        name, value = header.split(": ", 1)
-        assert response.headers.get_all(name) == [value]
-    assert content == body.strip()
+    site = Site(tmp_path, "settings")
+    site.write(FILES)
+    with site.serving(f"{DAPHNE} asgi:application") as server:
+        assert_shown(ANSWER, ask(server, *handshake_of(COMMAND)))
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """The authentication classes of other packages, as docs/authentication.md puts them into the settings."""
 
-import json
-
 import pytest
 
 from tests.support.packages import PACKAGES
-from tests.support.processes import run_python
+from tests.support.processes import answers_of
 
 pytestmark = pytest.mark.servers
 
@@ -13,16 +11,7 @@ pytestmark = pytest.mark.servers
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     database = str(tmp_path_factory.mktemp("tokens") / "database")
-    # The warnings of the packages are not ours.
-    code = f"""
-import runpy, warnings
-warnings.simplefilter("default")
-sys.argv[1:] = [{database!r}]
-runpy.run_module("tests.support.token_site", run_name="__main__")
-"""
-    printed, errors = run_python(code)
-    assert printed, errors
-    return json.loads(printed)
+    return answers_of("tests.support.token_site", database, warnings="default")  # Those of the packages are not ours.
 
 
 GUARDED = ("socket", "page", "view", "view without the mirror")

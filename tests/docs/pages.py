@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from tests.support.processes import ROOT, run_python
+from tests.support.processes import ROOT, answers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,14 +50,7 @@ def run_snippets(page: str, snippets: list[str]) -> types.ModuleType:
 
 def guardian_site(page: str, directory: Path) -> Any:
     """What a site with the snippets about django-guardian of a page answers, in a process of its own."""
-    code = f"""
-import runpy
-sys.argv[1:] = [{str(directory / "database")!r}, {page!r}]
-runpy.run_module("tests.support.guardian_site", run_name="__main__")
-"""
-    printed, errors = run_python(code)
-    assert printed, errors
-    return json.loads(printed)
+    return answers_of("tests.support.guardian_site", str(directory / "database"), page)
 
 
 def _found(page: str) -> list[tuple[str, str, str]]:

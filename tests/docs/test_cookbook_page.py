@@ -23,8 +23,7 @@ from testproject.chat.models import Room
 from tests.docs.pages import DOCS, guardian_site, run_snippets, titled
 from tests.support.clients import fetch, knock
 from tests.support.opened import Opened
-from tests.support.processes import ROOT, run_python
-from tests.support.processes import run as run_process
+from tests.support.processes import ROOT, run_pytest, run_python
 from tests.support.sockets import consumer
 from tests.support.uvicorn_in_loop import uvicorn_with
 
@@ -174,18 +173,10 @@ async def test_a_subprotocol_is_chosen_and_a_client_without_any_has_to_update(he
 
 @pytest.mark.servers
 def test_the_tests_of_the_recipe_pass_as_a_sites_own(tmp_path):
-    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    (tmp_path / "test_rooms.py").write_text(PAGE["test_rooms.py"])
-    plugins = ["pytest_django.plugin", "pytest_asyncio.plugin", "channels_wsdeny.pytest_plugin"]
-    command = ["-m", "pytest", "-p", "no:cacheprovider", "-q", *(f"-p{each}" for each in plugins)]
-    environment = {
-        "DJANGO_SETTINGS_MODULE": "testproject.settings",
-        "PYTHONPATH": str(ROOT),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "TESTPROJECT_DATABASE_NAME": "testproject_cookbook",
-    }
-    ran = run_process(command, tmp_path, **environment)
-    assert "4 passed" in ran.stdout, ran.stdout + ran.stderr
+    environment = {"DJANGO_SETTINGS_MODULE": "testproject.settings"}
+    environment["TESTPROJECT_DATABASE_NAME"] = "testproject_cookbook"
+    printed = run_pytest(tmp_path, PAGE["test_rooms.py"], **environment)
+    assert "4 passed" in printed, printed
 
 
 ASK = """

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import shutil
 import socket
 import ssl
@@ -19,9 +17,9 @@ import pytest
 
 from channels_wsdeny.management.commands.wsdeny import Command
 from tests.docs.pages import DOCS, blocks, titled
+from tests.docs.sites import Site
 from tests.servers.client import PLAIN, TEXT, Connection, EndedError, Http2Connection
 from tests.support.clients import GUARD
-from tests.support.processes import ENVIRONMENT, ROOT, Process, start
 
 TEXT_OF_PAGE = (DOCS / "deployment.md").read_text()
 PAGE = titled("deployment.md")
@@ -105,57 +103,26 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def mysite(tmp_path_factory):
-    """The folder of the site of the page, and the environment of its processes."""
+    """The site of the page."""
     directory = tmp_path_factory.mktemp("srv")
-    for name, text in SITE.items():
-        (directory / name).parent.mkdir(exist_ok=True)
-        (directory / name).write_text(text)
-    environment = {
-        "DJANGO_SETTINGS_MODULE": "mysite.settings",
-        "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "SERVERS_DATABASE": str(directory / "mysite.sqlite3"),
-        "PREFIX": uuid4().hex,
-    }
-    return directory, environment
+    database = str(directory / "mysite.sqlite3")
+    mysite = Site(directory, "mysite.settings", SERVERS_DATABASE=database, PREFIX=uuid4().hex)
+    mysite.write(SITE)
+    return mysite
 
 
 @pytest.fixture(scope="module")
 def cookies(mysite):
     """A function from a user's name to the headers of a logged-in client, on a page of the site."""
-    prepared = python(mysite, "-m", "tests.servers.prepare")
+    prepared = mysite.run("-m", "tests.servers.prepare")
+    assert prepared.returncode == 0, prepared.stderr
     keys = json.loads(prepared.stdout)
     return lambda name: {"Cookie": f"sessionid={keys[name]}", "Origin": "https://example.com"}
 
 
-def python(mysite, *arguments):
-    directory, environment = mysite
-    ran = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        env=ENVIRONMENT | environment,
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran
-
-
-@contextmanager
-def serving(mysite, command):
-    """A server of the site, by a command of the page on another port."""
-    directory, environment = mysite
-    words = shlex.split(command.replace("8000", "{port}"))
-    server = start(words, directory / "server.log", environment, Process, cwd=directory)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture(scope="module", params=COMMANDS)
 def server(request, mysite, cookies):
-    with serving(mysite, COMMANDS[request.param]) as server:
+    with mysite.serving(COMMANDS[request.param]) as server:
         yield server
 
 
@@ -319,7 +286,7 @@ def test_nginx_replaces_the_body_of_a_denial_where_it_is_told_to(tmp_path, mysit
     told = "proxy_intercept_errors on;\nerror_page 403 @own;"
     block = PAGE["nginx"].replace("location / {", "location @own { return 403 own; }\nlocation / {\n" + told)
     with (
-        serving(mysite, COMMANDS["uvicorn"]) as server,
+        mysite.serving(COMMANDS["uvicorn"]) as server,
         proxying(nginx, tmp_path, server, certificate, block=block) as port,
         Client(port, certificate) as connection,
     ):
@@ -333,8 +300,8 @@ def test_nginx_replaces_the_body_of_a_denial_where_it_is_told_to(tmp_path, mysit
 
 
 def test_the_settings_leave_nothing_for_the_checks(mysite):
-    ran = python(mysite, "-m", "django", "check", "--deploy")
-    assert "channels_wsdeny" not in ran.stderr
+    ran = mysite.run("-m", "django", "check", "--deploy")
+    assert (ran.returncode, "channels_wsdeny" in ran.stderr) == (0, False), ran.stderr
     assert "check identified" in ran.stderr
 
 
@@ -346,7 +313,7 @@ def test_several_processes_drain_when_their_parent_gets_the_signal(mysite, cooki
         (line,) = re.findall(r"^ExecStart=(\S+)/gunicorn ((?:.*\\\n)*.*)", PAGE["mysite.service"], re.MULTILINE)
         command = "-m gunicorn " + line[1].replace("\\\n", " ")
     secure = {"Host": "example.com", "X-Forwarded-Proto": "https"}
-    with serving(mysite, command) as server:
+    with mysite.serving(command) as server:
         opened = [Connection(server.port) for _ in range(6)]
         for connection in opened:
             connection.request("/ws/member/", {**secure, **cookies("alice")})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import os
 import re
 import shlex
 import tomllib
@@ -12,11 +10,13 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.docs.pages import DOCS, blocks, titled
-from tests.support.processes import ROOT, serving
-from tests.support.processes import run as run_process
+from tests.docs.sites import DAPHNE, Site, ask, assert_shown, handshake_of
+from tests.support.processes import ROOT
 
 FILES = titled("quickstart.md")
 INSTALL, FIRST, CURL, USERS, TEST = blocks("quickstart.md", "console")
+COMMAND, ANSWER = CURL.split("\n", 1)
+PATH, HEADERS = handshake_of(COMMAND)
 (BUTTON,) = blocks("quickstart.md", "html")
 BROWSER = {"Accept": "text/html"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -92,18 +92,7 @@ BEFORE = {
 }
 
 
-class Site:
-    def __init__(self, directory):
-        self.directory = directory
-        path = os.pathsep.join([str(directory), str(ROOT)])
-        self.environment = {"DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": path}
-
-    def write(self, files):
-        for name, text in files.items():
-            path = self.directory / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
+class Tutorial(Site):
     def take(self, *names):
         """The steps of the page that write these files."""
         for name in names:
@@ -113,17 +102,16 @@ class Site:
     def run(self, command):
         python, *arguments = shlex.split(command.removeprefix("$ "))
         assert python == "python"
-        return run_process(arguments, self.directory, **self.environment)
+        return super().run(*arguments)
 
     def serving(self):
-        command = "-m channels_wsdeny.daphne -b 127.0.0.1 -p {port} mysite.asgi:application"
-        return serving(command.split(), self.directory, self.environment)
+        return super().serving(f"{DAPHNE} mysite.asgi:application")
 
 
 @pytest.fixture
 def site(tmp_path):
     """The tutorial's site, and the first two steps of the page."""
-    site = Site(tmp_path)
+    site = Tutorial(tmp_path, "mysite.settings")
     site.write({**TUTORIAL, **BEFORE})
     site.take("mysite/settings.py", "mysite/urls.py", "mysite/asgi.py")
     return site
@@ -134,27 +122,6 @@ def whole(site):
     """The site that one has at the end of the page."""
     site.take("chat/consumers.py", "chat/views.py", "chat/tests.py")
     return site
-
-
-def ask(server, path, headers, body=None):
-    """The response, read to its end unless it is an accepted handshake."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    try:
-        connection.request("POST" if body else "GET", path, body, headers)
-        response = connection.getresponse()
-        response.content = b"" if response.status == 101 else response.read()
-        return response
-    finally:
-        connection.close()
-
-
-def handshake_of_the_page():
-    """The path and headers of the curl line, and what it shows."""
-    command, answer = CURL.split("\n", 1)
-    arguments = shlex.split(command.removeprefix("$ "))
-    assert arguments[:2] == ["curl", "-i"]
-    headers = dict(header.replace(":8000", "").split(": ", 1) for header in arguments[3:-1:2])
-    return arguments[-1].removeprefix("http://127.0.0.1:8000"), {"Host": "127.0.0.1", **headers}, answer
 
 
 def test_every_file_of_the_page_is_taken_and_its_extra_exists():
@@ -185,18 +152,9 @@ def test_the_site_passes_the_checks_with_the_words_of_the_page(step, request):
 
 @pytest.mark.servers
 def test_a_stranger_gets_the_answer_of_the_page_before_the_consumer_is_touched(site):
-    path, headers, answer = handshake_of_the_page()
     with site.serving() as server:
-        response = ask(server, path, headers)
-        nowhere = ask(server, "/ws/nothing/", headers)
-    head, body = answer.split("\n\n")
-    status_line, *shown = head.splitlines()
-    assert f"HTTP/1.1 {response.status} {response.reason}" == status_line
-    for header in shown:
-        name, value = header.split(": ", 1)
-        assert response.headers.get_all(name) == [value]
-    assert response.content.decode() == body.strip()
-    assert nowhere.status == 404
+        assert_shown(ANSWER, ask(server, PATH, HEADERS))
+        assert ask(server, "/ws/nothing/", HEADERS).status == 404
 
 
 def log_in(server, url, name, password):
@@ -219,7 +177,6 @@ def test_a_browser_is_sent_to_log_in_and_then_the_decorators_decide(whole):
         result = whole.run(command)
         assert result.returncode == 0, result.stderr
     passwords = dict(re.findall(r"create_user\('(\w+)', password='([\w-]+)'\)", USERS))
-    path, headers, _ = handshake_of_the_page()
     with whole.serving() as server:
         assert ask(server, "/chat/", BROWSER).status == 200
         stranger = ask(server, "/chat/lobby/", BROWSER)
@@ -229,7 +186,7 @@ def test_a_browser_is_sent_to_log_in_and_then_the_decorators_decide(whole):
             assert (answer.status, answer.headers["Location"]) == (302, "/chat/lobby/")
             own = {"Cookie": cookies_of(answer)}
             assert ask(server, "/chat/lobby/", {**BROWSER, **own}).status == room
-            assert ask(server, path, {**headers, **own}).status == socket
+            assert ask(server, PATH, {**HEADERS, **own}).status == socket
 
 
 @pytest.mark.servers
@@ -237,7 +194,6 @@ def test_the_button_of_the_page_logs_out(whole):
     whole.write({"chat/templates/chat/room.html": TUTORIAL["chat/templates/chat/room.html"] + BUTTON})
     assert whole.run("python manage.py migrate").returncode == 0
     assert whole.run(USERS.splitlines()[0]).returncode == 0
-    path, headers, _ = handshake_of_the_page()
     with whole.serving() as server:
         cookies = cookies_of(log_in(server, "/login/", "bob", "bobs-word"))
         page = ask(server, "/chat/lobby/", {**BROWSER, "Cookie": cookies})
@@ -246,7 +202,7 @@ def test_the_button_of_the_page_logs_out(whole):
         fields = urlencode({"csrfmiddlewaretoken": token.decode()})
         answer = ask(server, url.decode(), {**BROWSER, **FORM, "Cookie": cookies}, fields)
         assert (answer.status, answer.headers["Location"]) == (302, "/login/")
-        assert ask(server, path, {**headers, "Cookie": cookies}).status == 401
+        assert ask(server, PATH, {**HEADERS, "Cookie": cookies}).status == 401
 
 
 @pytest.mark.servers

@@ -33,7 +33,7 @@ from channels_wsdeny.testing.responses import HandshakeResponse
 from testproject.chat.consumers import ChatConsumer
 from tests.docs.pages import DOCS, blocks, run, run_snippets, titled
 from tests.support.clients import Handshake, knock, websocket_scope
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, run_pytest
 from tests.support.processes import run as run_process
 
 index, browsers, security = run("index.md"), run("browsers.md"), run("security.md")
@@ -277,25 +277,15 @@ TESTING = "\n".join(block for block in blocks("testing.md") if block != OF_TESTS
 
 @pytest.mark.servers
 def test_its_tests_pass_and_all_are_run(tmp_path):
-    lines = ["[pytest]", "asyncio_mode = strict", "asyncio_default_fixture_loop_scope = function", ""]
-    (tmp_path / "pytest.ini").write_text("\n".join(lines))
     is_sqlite = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
     (tmp_path / "site_settings.py").write_text(
         "from pathlib import Path\nfrom testproject.settings import *\n"
         f"BASE_DIR = Path(__file__).parent\n{OF_TESTS if is_sqlite else ''}"
     )
-    (tmp_path / "test_site.py").write_text(TESTING)
-    plugins = ["pytest_django.plugin", "pytest_asyncio.plugin", "channels_wsdeny.pytest_plugin"]
-    environment = {
-        "DJANGO_SETTINGS_MODULE": "site_settings",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "TESTPROJECT_DATABASE_NAME": "testproject_docs",
-    }
-    command = ["-m", "pytest", "-p", "no:cacheprovider", "-q", *(f"-p{each}" for each in plugins), "test_site.py"]
-    result = run_process(command, tmp_path, **environment)
-    written = TESTING.count("def test_")
-    assert f"{written} passed" in result.stdout, result.stdout + result.stderr
+    environment = {"DJANGO_SETTINGS_MODULE": "site_settings", "TESTPROJECT_DATABASE_NAME": "testproject_docs"}
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{tmp_path}"
+    printed = run_pytest(tmp_path, TESTING, ini="asyncio_mode = strict", **environment)
+    assert f"{TESTING.count('def test_')} passed" in printed, printed
 
 
 def test_a_denial_is_asserted_in_three_lines_and_responses_have_what_the_page_names():

@@ -1,5 +1,6 @@
 """Child processes of tests: Python code, and servers, read by their logs and ended by their ids."""
 
+import json
 import os
 import re
 import signal
@@ -60,6 +61,25 @@ def run(arguments, cwd=ROOT, **environ):
         timeout=120,
         check=False,
     )
+
+
+def answers_of(module, *arguments, warnings="error"):
+    """What a module of the tests prints as JSON, run as a program."""
+    ran = run(["-W", warnings, "-m", module, *arguments])
+    assert ran.stdout, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def run_pytest(
+    directory, tests, *options, ini="", plugins=("pytest_django.plugin", "pytest_asyncio.plugin"), **environ
+):
+    """Run tests as those of a site, with these plugins and the package's alone; returns what pytest printed."""
+    (directory / "pytest.ini").write_text(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}\n")
+    (directory / "test_site.py").write_text(tests)
+    loaded = [f"-p{plugin}" for plugin in (*plugins, "channels_wsdeny.pytest_plugin")]
+    command = ["-m", "pytest", "-p", "no:cacheprovider", *loaded, *options, "test_site.py"]
+    ran = run(command, directory, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **environ)
+    return ran.stdout + ran.stderr
 
 
 @dataclass

@@ -5,31 +5,21 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from tests.support.processes import run
+from tests.support.processes import run_pytest
 
 SITE = {"DJANGO_SETTINGS_MODULE": "tests.support.account_settings"}
 
 
 @pytest.fixture(name="run")
 def _run(tmp_path):
-    """Runs pytest on a test file in an environment that has the site's settings alone."""
+    """Runs tests in an environment that has the site's settings alone; each warning is an error."""
+    environment = {"PYTHONWARNINGS": "error", "TESTPROJECT_DATABASE_NAME": "testproject_plugin"}
 
-    def run_pytest(tests, *options, ini="", plugins=("pytest_django.plugin", "pytest_asyncio.plugin"), **environment):
-        (tmp_path / "pytest.ini").write_text(
-            f"[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n{ini}\n"
-        )
-        (tmp_path / "test_site.py").write_text(textwrap.dedent(tests))
-        loaded = [f"-p{plugin}" for plugin in (*plugins, "channels_wsdeny.pytest_plugin")]
-        result = run(
-            ["-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *loaded, *options, "test_site.py"],
-            tmp_path,
-            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
-            TESTPROJECT_DATABASE_NAME="testproject_plugin",
-            **environment,
-        )
-        return result.stdout + result.stderr
+    def run(tests, *options, ini="", **more):
+        ini = f"asyncio_mode = auto\n{ini}"
+        return run_pytest(tmp_path, textwrap.dedent(tests), *options, ini=ini, **environment, **more)
 
-    return run_pytest
+    return run
 
 
 def test_it_is_declared():
