@@ -89,6 +89,17 @@ def _own_receivers(request):
 
 
 @pytest.fixture
+def use_application(settings, monkeypatch):
+    """A function that makes an ASGI application that of the site."""
+
+    def use(application):
+        monkeypatch.setitem(sys.modules, "asgi_of_this_test", SimpleNamespace(application=application))
+        settings.ASGI_APPLICATION = "asgi_of_this_test.application"
+
+    return use
+
+
+@pytest.fixture
 def hooks():
     return Hooks()
 

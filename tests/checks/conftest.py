@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 
 from channels_wsdeny.checks import check_site
 
 
 @pytest.fixture
-def messages(settings, monkeypatch):
+def messages(settings, use_application):
     """A function: what the checks say of the test project with this application and these settings.
 
     What the test project silences is about its own application.
@@ -17,8 +14,7 @@ def messages(settings, monkeypatch):
 
     def check(application=None, **values):
         if application is not None:
-            monkeypatch.setitem(sys.modules, "site_of_this_test", SimpleNamespace(application=application))
-            values["ASGI_APPLICATION"] = "site_of_this_test.application"
+            use_application(application)
         for name, value in values.items():
             setattr(settings, name, value)
         found = check_site(app_configs=None)

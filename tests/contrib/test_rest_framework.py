@@ -1,8 +1,6 @@
 """REST framework's classes as a policy: its answers, the user and object that reach the endpoint, its throttles."""
 
 import json
-import sys
-import types
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -551,11 +549,8 @@ async def test_an_open_socket_is_asked_about_without_its_throttles(combine, deni
     assert await statuses(denying, 1) == [403]
 
 
-def test_a_dry_run_does_not_count(throttled, settings, monkeypatch):
-    module = types.ModuleType("asgi_of_this_test")
-    module.application = DenyMiddlewareStack(guarded(throttled).as_asgi())
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    settings.ASGI_APPLICATION = f"{module.__name__}.application"
+def test_a_dry_run_does_not_count(throttled, use_application):
+    use_application(DenyMiddlewareStack(guarded(throttled).as_asgi()))
     for _ in range(3):
         assert "HTTP 101 Switching Protocols" in [*explain("/", "websocket", None, []).lines()]
 

@@ -1,24 +1,18 @@
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-
 import pytest
 
 from channels_wsdeny.inspection.routes_table import report_rows
 
 
 @pytest.fixture
-def site(settings, monkeypatch):
+def site(settings, use_application):
     """A function that makes an application the site's, and `urlpatterns` its URLconf."""
     settings.ASGI_APPLICATION = settings.ROOT_URLCONF = None
 
     def use(application=None, *urlpatterns):
         if application is not None:
-            module = ModuleType("asgi_of_this_test")
-            module.application = application
-            monkeypatch.setitem(sys.modules, module.__name__, module)
-            settings.ASGI_APPLICATION = f"{module.__name__}.application"
+            use_application(application)
         if urlpatterns:
             settings.ROOT_URLCONF = urlpatterns
 

@@ -385,17 +385,15 @@ async def test_a_plain_get_of_a_sockets_address_counts_for_its_handshakes():
 
 
 @pytest.mark.parametrize("policy", [Throttle("1/day", key="ip"), MaxConnections(1, key="ip")])
-async def test_explain_tells_what_would_be_and_does_not_count(policy, settings, monkeypatch):
-    module = SimpleNamespace(application=routed(one=policy))
-    monkeypatch.setitem(sys.modules, "site_of_this_test", module)
-    settings.ASGI_APPLICATION = "site_of_this_test.application"
+async def test_explain_tells_what_would_be_and_does_not_count(policy, use_application):
+    use_application(application := routed(one=policy))
 
     async def explained():
         lines = await asyncio.to_thread(lambda: [*explain("/one/a/", "websocket", None, []).lines()])
         return [line for line in lines if line.startswith("HTTP")]
 
     assert [await explained() for _ in range(2)] == [["HTTP 101 Switching Protocols"]] * 2
-    socket = Handshake(module.application, websocket_scope("/one/a/"))
+    socket = Handshake(application, websocket_scope("/one/a/"))
     assert (await socket.connect()).status == 101
     assert await explained() == ["HTTP 429 Too Many Requests"]
     await socket.leave()
