@@ -8,6 +8,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken
 from channels_wsdeny.decorators import login_required, public
+from tests.support.authentication import ByHeader
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.wrappers import Middleware, With
 
@@ -148,18 +149,6 @@ class Cookie(Authentication):
         return self.users.get(request.COOKIES.get("jwt"))
 
 
-class Key(Authentication):
-    """The user of a header, which no browser adds."""
-
-    ambient = False
-
-    def __init__(self, users, header):
-        self.users, self.header = users, header
-
-    def authenticate(self, request):
-        return self.users.get(request.headers.get(self.header))
-
-
 def with_stream(stream):
     """A consumer that accepts, enters `stream`, and sends the type of its first message."""
 
@@ -198,7 +187,7 @@ async def answer_of_stream(app, headers, subprotocols=()):
 )
 async def test_the_origin_is_checked_for_the_cookies_that_a_stream_reads(origin, answer, users):
     stream = DenyMiddlewareStack(Guarded.as_asgi(), authentication=[Cookie(users)])
-    app = DenyMiddlewareStack(with_stream(stream), authentication=[Key(users, "x-outer")])
+    app = DenyMiddlewareStack(with_stream(stream), authentication=[ByHeader(users, "x-outer")])
     assert await answer_of_stream(app, [(b"cookie", b"jwt=alice"), (b"origin", origin)]) == answer
 
 
@@ -206,8 +195,8 @@ async def test_the_origin_is_checked_for_the_cookies_that_a_stream_reads(origin,
     ("header", "answer"), [(b"x-inner", "websocket.accept alice"), (b"x-outer", "websocket.close")]
 )
 async def test_the_classes_of_a_stream_s_own_stack_tell_its_user(header, answer, users):
-    stream = DenyMiddlewareStack(Guarded.as_asgi(), authentication=[Key(users, "x-inner")])
-    app = DenyMiddlewareStack(with_stream(stream), authentication=[Key(users, "x-outer")])
+    stream = DenyMiddlewareStack(Guarded.as_asgi(), authentication=[ByHeader(users, "x-inner")])
+    app = DenyMiddlewareStack(with_stream(stream), authentication=[ByHeader(users, "x-outer")])
     assert await answer_of_stream(app, [(header, b"alice")]) == answer
 
 

@@ -13,7 +13,6 @@ from rest_framework.permissions import IsAuthenticated
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import (
-    Authentication,
     BearerAuthentication,
     SessionAuthentication,
     SubprotocolToken,
@@ -25,6 +24,7 @@ from channels_wsdeny.decorators import login_required, require
 from channels_wsdeny.live import receivers, scheduler
 from channels_wsdeny.live.registry import registry
 from testproject.chat.models import Token
+from tests.support.authentication import ByHeader
 from tests.support.opened import Opened, update
 from tests.support.sockets import consumer
 
@@ -98,20 +98,10 @@ class Device:
     is_authenticated, pk = True, None
 
 
-class DeviceAuthentication(Authentication):
-    ambient = False
-
-    def __init__(self, devices):
-        self.devices = devices
-
-    def authenticate(self, request):
-        return self.devices.get(request.headers.get("X-Device"))
-
-
 @pytest.mark.parametrize("of_session", [True, False])
 async def test_who_is_no_user_of_the_site_is_not_replaced_by_another_once_the_token_is_gone(of_session, headers_of):
     devices = {"one": Device(), "two": Device()}
-    application = DenyMiddlewareStack(members, authentication=[DeviceAuthentication(devices), SessionAuthentication()])
+    application = DenyMiddlewareStack(members, authentication=[ByHeader(devices, "X-Device"), SessionAuthentication()])
     of_user = headers_of("alice") if of_session else []
     one, two = [
         await Opened(application, headers=[*of_user, (b"x-device", name)]).accepted() for name in (b"one", b"two")

@@ -4,8 +4,10 @@ import asyncio
 from typing import Any
 
 from channels_wsdeny import Hooks
+from channels_wsdeny.decorators import require, with_hooks
 
 from .clients import GUARD, http_scope
+from .policies import Check
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
@@ -28,6 +30,21 @@ def made(kind: Any, function: Any, **options: Any) -> Hooks:
     hooks = Hooks()
     hooks.register(function, kind, **options)
     return hooks
+
+
+def calling(function: Any, kind: str) -> Any:
+    """A decorator by which a hook of this kind, or a policy, calls `function(request)` before the endpoint."""
+
+    def call(request: Any) -> None:
+        function(request)
+
+    async def around(request: Any, call_next: Any) -> Any:
+        function(request)
+        return await call_next(request)
+
+    if kind == "policy":
+        return require(Check(lambda request: call(request) is None))
+    return with_hooks(made(kind, around if kind == "around" else call))
 
 
 class Server:
