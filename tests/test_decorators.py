@@ -5,7 +5,6 @@ import inspect
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
-from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer, WebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.http import HttpResponse
@@ -17,6 +16,7 @@ from django.views.decorators.csrf import csrf_exempt
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, user_passes_test
 from channels_wsdeny.policies import AllowAny, IsAuthenticated, IsStaff, Policy
+from tests.support.case_site import Hello
 from tests.support.clients import fetch, knock
 from tests.support.policies import AsyncCheck, accept, alice, anonymous, boss, request_of
 from tests.support.wrappers import Wrapper
@@ -90,11 +90,6 @@ async def test_each_policy_is_asked_once_the_outermost_first(ran):
     assert ran == ["asked"] * len(SITES)
     stricter = deny(418)(let_in(deny(402)(type("Consumer", (AsyncWebsocketConsumer,), {}))))
     assert ((await knock(stricter.as_asgi(), "/")).status, ran[len(SITES) :]) == (418, [418])
-
-
-class Hello(AsyncHttpConsumer):
-    async def handle(self, body):
-        await self.send_response(200, b"hello " + body)
 
 
 async def test_a_decorated_router_leaves_the_next_route_its_turn_and_the_route_its_arguments(ran):

@@ -20,7 +20,7 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.checks.asgi import place_of
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
-from tests.support.wrappers import Wrapper
+from tests.support.wrappers import Function, Wrapper
 
 consumer = AsyncWebsocketConsumer.as_asgi()
 bare = ProtocolTypeRouter({"websocket": URLRouter([path("", consumer)])})
@@ -34,15 +34,6 @@ class OwnAuth(AuthMiddleware): ...
 
 async def function(scope, receive, send):
     """An application that cannot be resolved: it may be anything."""
-
-
-def token(app):
-    """A token middleware that is written as a function."""
-
-    async def middleware(scope, receive, send):
-        await app(scope, receive, send)
-
-    return middleware
 
 
 class Token(BaseMiddleware): ...
@@ -72,13 +63,13 @@ def test_consumers_without_a_stack_are_reported(application, words, messages):
     ("application", "found"),
     [
         # A wrapper inside the stack that is no middleware of Channels is reported, and around it none.
-        (DenyMiddlewareStack(token(bare)), ["W008"]),
-        (DenyMiddlewareStack(ProtocolTypeRouter({"websocket": URLRouter([path("", token(consumer))])})), ["W008"]),
+        (DenyMiddlewareStack(Function(bare)), ["W008"]),
+        (DenyMiddlewareStack(ProtocolTypeRouter({"websocket": URLRouter([path("", Function(consumer))])})), ["W008"]),
         (DenyMiddlewareStack(Token(bare)), []),
         (DenyMiddlewareStack(function), []),
-        (token(DenyMiddlewareStack(bare)), []),
-        (ProtocolTypeRouter({"websocket": token(Token(DenyMiddlewareStack(bare)))}), []),
-        (token(bare), ["W002"]),
+        (Function(DenyMiddlewareStack(bare)), []),
+        (ProtocolTypeRouter({"websocket": Function(Token(DenyMiddlewareStack(bare)))}), []),
+        (Function(bare), ["W002"]),
         # A stack anywhere around the consumers is right, and functions may contain one.
         (DenyMiddlewareStack(bare), []),
         (CookieMiddleware(DenyMiddlewareStack(bare)), []),

@@ -7,7 +7,6 @@ import functools
 
 import pytest
 from channels.consumer import AsyncConsumer
-from channels.generic.http import AsyncHttpConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
@@ -17,6 +16,7 @@ from django.urls import path
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
+from tests.support.case_site import Hello
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import made as made_hooks
 from tests.support.policies import Check, alice, boss
@@ -225,10 +225,7 @@ async def test_an_attribute_of_a_user_that_is_a_method_allows_nothing(policy, na
 
 
 def http_consumer():
-    async def handle(self, body):
-        await self.send_response(200, b"secret")
-
-    return type("Consumer", (AsyncHttpConsumer,), {"handle": handle})
+    return type("Consumer", (Hello,), {})
 
 
 @pytest.mark.parametrize("kind", ["request", "route"])

@@ -11,7 +11,6 @@ from operator import attrgetter
 
 import pytest
 from asgiref.sync import async_to_sync
-from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
@@ -23,6 +22,7 @@ from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff
+from tests.support.case_site import Hello
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
 from tests.support.site import hello, hello_async
@@ -34,11 +34,6 @@ pytestmark = pytest.mark.django_db
 
 def report(policy):
     return require(policy, enforce=False)
-
-
-class Answers(AsyncHttpConsumer):
-    async def handle(self, body):
-        await self.send_response(200, b"hello")
 
 
 def consumer(*decorators, base=AsyncWebsocketConsumer):
@@ -127,7 +122,7 @@ async def test_a_policy_that_swallows_its_cancellation_decides_nothing_either(fe
     monkeypatch.setattr(base, "_GRACE", 0.05)
     let_go = asyncio.Event()
     policy = AsyncCheck(lambda request: outlast(let_go))
-    app = consumer(report(policy), public, base=Answers if fetching else AsyncWebsocketConsumer).as_asgi()
+    app = consumer(report(policy), public, base=Hello if fetching else AsyncWebsocketConsumer).as_asgi()
     try:
         async with asyncio.timeout(GUARD):
             answer = await (fetch if fetching else knock)(stack(app), "/", user=alice)
@@ -163,8 +158,8 @@ INNERMOST = {
         (consumer(with_hooks(HOOKS)).as_asgi(), consumer(denying, with_hooks(HOOKS)).as_asgi()),
     ],
     "http": [
-        (Answers.as_asgi(), consumer(denying, base=Answers).as_asgi()),
-        (consumer(public, base=Answers).as_asgi(), consumer(denying, public, base=Answers).as_asgi()),
+        (Hello.as_asgi(), consumer(denying, base=Hello).as_asgi()),
+        (consumer(public, base=Hello).as_asgi(), consumer(denying, public, base=Hello).as_asgi()),
     ],
 }
 

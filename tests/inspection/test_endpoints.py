@@ -12,7 +12,6 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.http import HttpResponse
 from django.urls import include, path, re_path
 from django.utils.functional import SimpleLazyObject
 
@@ -22,6 +21,7 @@ from channels_wsdeny.inspection.routes_table import report_rows
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff, IsSuperuser
 from channels_wsdeny.routing.resolver import resolve
 from tests.support.clients import websocket_scope
+from tests.support.site import hello as view
 from tests.support.wrappers import Switch
 
 HERE = __name__
@@ -235,10 +235,6 @@ def test_the_hooks_of_a_socket_are_those_of_the_site_the_stack_and_the_endpoint(
     assert [hook.name[-1] for hook in row.hooks] == ["a", "b", "c"]
     (row,) = rows_of(sockets(a=plain))
     assert row.hooks == ()  # No layer of this package runs them.
-
-
-def view(request):
-    return HttpResponse()
 
 
 def test_views_of_includes_have_one_path_and_their_namespaces(rows_of):

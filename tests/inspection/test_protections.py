@@ -31,6 +31,9 @@ from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser, Throttle
 from channels_wsdeny.policies.base import Or
 from channels_wsdeny.routes import Route, TimedRoute
+from tests.support.site import Hello as ClassView
+from tests.support.site import hello as view
+from tests.support.site import hello_async as async_view
 
 hooks = Hooks()
 
@@ -41,19 +44,6 @@ def on_request(request): ...
 
 @hooks.on_route
 def on_route(request): ...
-
-
-def view(request):
-    return HttpResponse()
-
-
-async def async_view(request):
-    return HttpResponse()
-
-
-class ClassView(View):
-    def get(self, request):
-        return HttpResponse()
 
 
 def passing(view):
