@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channels_wsdeny.decorators import require
 from channels_wsdeny.live import arevoke, asockets, channel_layer, revoke, sockets
@@ -15,6 +14,7 @@ from tests.support.layers import FakeLayer
 from tests.support.opened import Opened
 from tests.support.policies import Switch
 from tests.support.processes import run_python
+from tests.support.sockets import consumer
 from tests.support.threads import until, wait_until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
@@ -46,72 +46,68 @@ async def layer(monkeypatch, settings):
 
 async def opened_by(policy):
     """A socket that was let in by `policy`, which was asked again as the process has just subscribed."""
-    socket = await Opened(require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()).accepted()
+    socket = await Opened(require(policy)(consumer()).as_asgi()).accepted()
     await asyncio.sleep(0.05)
     policy.asked = 0
     return socket
+
+
+@pytest.fixture
+async def socket(layer):
+    """An open socket, and the `policy` that has let it in."""
+    policy = Switch()
+    socket = await opened_by(policy)
+    socket.policy = policy
+    yield socket
+    await socket.leave()
 
 
 async def say(layer, number, *events, **more):
     await layer.group_send(channel_layer.GROUP, {"process": OTHER, "number": number, "events": events, **more})
 
 
-async def test_events_are_sent_once_and_not_applied_twice(layer):
-    policy = Switch()
-    socket = await opened_by(policy)
+async def test_events_are_sent_once_and_not_applied_twice(layer, socket):
     channel_layer.publish({"kind": "all"})
     await until(lambda: any("events" in message for message in layer.sent))
     await asyncio.sleep(0.2)
     assert [message["events"] for message in layer.sent if "events" in message] == [[{"kind": "all"}]]
-    assert policy.asked == 1
-    await socket.leave()
+    assert socket.policy.asked == 1
 
 
 @pytest.mark.parametrize("numbers", [[3, 5], [3, 9]])
-async def test_a_message_that_is_missing_has_all_sockets_asked_again(numbers, layer, caplog):
-    policy = Switch()
-    socket = await opened_by(policy)
+async def test_a_message_that_is_missing_has_all_sockets_asked_again(numbers, layer, socket, caplog):
     for number in numbers:
         await say(layer, number)
-    await until(lambda: policy.asked == 1)
+    await until(lambda: socket.policy.asked == 1)
     assert "were lost" in caplog.text
-    await socket.leave()
 
 
 @pytest.mark.parametrize("numbers", [[3, 4, 5], [3, 5, 4, 6], [3]])
-async def test_messages_that_overtake_others_are_no_gap(numbers, layer):
-    policy = Switch()
-    socket = await opened_by(policy)
+async def test_messages_that_overtake_others_are_no_gap(numbers, layer, socket):
     for number in numbers:
         await say(layer, number)
     await asyncio.sleep(0.2)
-    assert policy.asked == 0
-    await socket.leave()
+    assert socket.policy.asked == 0
 
 
 @pytest.mark.parametrize("mode", ["fails", "hangs", "loses"])
-async def test_a_layer_that_was_away_has_all_sockets_asked_again(mode, layer):
-    policy = Switch()
-    socket = await opened_by(policy)
+async def test_a_layer_that_was_away_has_all_sockets_asked_again(mode, layer, socket):
     layer.mode = mode
     await asyncio.sleep(0.4)
     assert socket.server.kinds == ["websocket.accept"]
-    policy.answer = False
+    socket.policy.answer = False
     if mode != "loses":  # else it is noticed, again and again, while that goes on
         layer.mode = None
     assert await socket.close() == (4403, "permission_denied")
 
 
-async def test_a_receiver_that_fails_subscribes_again(layer):
-    policy = Switch()
-    socket = await opened_by(policy)
-    policy.answer = False
+async def test_a_receiver_that_fails_subscribes_again(layer, socket):
+    socket.policy.answer = False
     layer.queues[channel_layer.sender.subscription.channel].put_nowait(ConnectionError())
     assert await socket.close() == (4403, "permission_denied")
 
 
-async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(layer, caplog):
-    socket = await opened_by(Switch())
+async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(layer, socket, caplog):
     await layer.group_send(channel_layer.GROUP, {"type": "of another package"})
     revocation = {"kind": "revoke", "path": "/room/", "code": 4403, "reason": "spam"}
     await say(layer, 1, {"kind": "of a later version"}, revocation)
@@ -131,34 +127,31 @@ async def test_the_first_handshake_waits_for_a_layer_for_a_moment_only(layer):
     await socket.leave()
 
 
+@pytest.mark.usefixtures("socket")
 async def test_what_could_not_be_sent_is_sent_later(layer):
-    socket = await opened_by(Switch())
     layer.mode = "fails"
     channel_layer.publish({"kind": "users", "users": ["1"]})
     await asyncio.sleep(0.1)
     layer.mode = None
     await until(lambda: any("events" in message for message in layer.sent))
-    await socket.leave()
 
 
 @pytest.mark.parametrize("mode", ["fails", "hangs"])
-async def test_a_revocation_that_cannot_be_sent_raises_once_the_own_sockets_are_closed(mode, layer):
-    socket = await opened_by(Switch())
+async def test_a_revocation_that_cannot_be_sent_raises_once_the_own_sockets_are_closed(mode, layer, socket):
     layer.mode = mode
     with pytest.raises((ConnectionError, TimeoutError)):
         await arevoke(path="/room/")
     assert (await socket.close())[0] == 4403
 
 
+@pytest.mark.usefixtures("socket")
 async def test_sockets_of_other_processes_are_listed(layer):
-    socket = await opened_by(Switch())
     task = asyncio.ensure_future(asockets())
     await until(lambda: any("asks" in message for message in layer.sent))
     asks = next(message["asks"] for message in layer.sent if "asks" in message)
     described = {"path": "/there/", "user": None, "consumer": None, "since": 0.0, "process": OTHER}
     await layer.send(asks["channel"], {"process": OTHER, "reply": asks["name"], "sockets": [described]})
     assert [each["path"] for each in await task] == ["/room/", "/there/"]
-    await socket.leave()
 
 
 async def test_a_process_tells_another_of_its_sockets(layer):
@@ -173,14 +166,13 @@ async def test_a_process_tells_another_of_its_sockets(layer):
     await socket.leave()
 
 
+@pytest.mark.usefixtures("socket")
 async def test_the_channel_of_a_process_that_is_silent_is_taken_out_of_the_group(layer):
-    socket = await opened_by(Switch())
     theirs = await layer.new_channel()
     await layer.group_add(channel_layer.GROUP, theirs)
     await say(layer, 1, channel=theirs)
     await until(lambda: theirs not in layer.groups[channel_layer.GROUP])
     assert channel_layer.sender.subscription.channel in layer.groups[channel_layer.GROUP]
-    await socket.leave()
 
 
 async def test_the_channel_of_a_process_is_told_before_its_first_heartbeat(layer, settings):
