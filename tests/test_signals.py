@@ -25,7 +25,7 @@ from channels_wsdeny.signals import handshake_accepted, handshake_denied
 from tests.support import scripted
 from tests.support.case_site import application
 from tests.support.cases import CASES
-from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.clients import fetch, knock, opened
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept
 from tests.support.sockets import CONNECT, Server, consumer, disconnect, open_to_all
@@ -168,10 +168,9 @@ async def test_a_receiver_of_one_sender_gets_no_signal_of_another(ran):
     with connected(hear, sender=room):
         for url in ("/room/", "/other/", "/nowhere/"):
             await knock(site, url)
-        handshake, before = Handshake(OPEN, websocket_scope("/")), asyncio.all_tasks()
-        await handshake.connect()
-        assert asyncio.all_tasks() - before == {handshake.communicator.future}  # Nothing listens: no task is begun.
-        await handshake.leave()
+        before = asyncio.all_tasks()
+        async with opened(OPEN) as handshake:
+            assert asyncio.all_tasks() - before == {handshake.communicator.future}  # Nothing listens: no task is begun.
     assert ran == ["/room/"]
 
 

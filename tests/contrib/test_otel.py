@@ -13,7 +13,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, DenyAll
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
-from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.clients import Handshake, fetch, knock, opened, websocket_scope
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising
 
@@ -152,12 +152,10 @@ async def test_the_span_ends_with_the_answer_and_what_a_consumer_does_later_is_o
             with trace.get_tracer("tests").start_as_current_span("later"):
                 await self.send("done")
 
-    handshake = Handshake(site(app=Room.as_asgi()), websocket_scope("/rooms/kitchen/"))
-    await handshake.connect()
-    assert span().end_time is not None
-    await handshake.send("go on")
-    await handshake.next()
-    await handshake.leave()
+    async with opened(site(app=Room.as_asgi()), "/rooms/kitchen/") as handshake:
+        assert span().end_time is not None
+        await handshake.send("go on")
+        await handshake.next()
     first, later = spans()
     assert later.context.trace_id == first.context.trace_id
 

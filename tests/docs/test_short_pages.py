@@ -32,7 +32,7 @@ from channels_wsdeny.routing.guards import guards_of
 from channels_wsdeny.testing.responses import HandshakeResponse
 from testproject.chat.consumers import ChatConsumer
 from tests.docs.pages import DOCS, blocks, run, run_snippets, titled
-from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.clients import Handshake, knock, opened, websocket_scope
 from tests.support.processes import ROOT, run_pytest
 from tests.support.processes import run as run_process
 
@@ -71,10 +71,8 @@ async def test_a_script_sees_the_close_of_a_denial_and_none_of_an_accept(headers
     closed = await handshake.next()
     assert (closed["code"], closed["reason"]) == (4401, "not_authenticated")
     await handshake.leave()
-    handshake = Handshake(browsers.application, websocket_scope("/", headers=headers_of("alice")))
-    assert (await handshake.connect()).status == 101
-    assert await handshake.communicator.receive_nothing()
-    await handshake.leave()
+    async with opened(browsers.application, headers=headers_of("alice")) as handshake:
+        assert await handshake.communicator.receive_nothing()
 
 
 # Security.

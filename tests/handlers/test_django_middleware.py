@@ -36,7 +36,7 @@ from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDD
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
-from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
+from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.mirror import made, plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.site import page
@@ -595,12 +595,10 @@ async def test_what_a_middleware_sets_while_it_waits_is_undone_outside_it_and_st
         after.append(translation.get_language())
         await self.send(text_data)
 
-    handshake = Handshake(DenyMiddlewareStack(public(consumer(receive=receive)).as_asgi()), websocket_scope("/"))
-    assert (await handshake.connect()).status == 101
-    await handshake.send("a")
-    await handshake.next()
-    assert (after, outside) == (["fr"], ["en"])
-    await handshake.leave()
+    async with opened(DenyMiddlewareStack(public(consumer(receive=receive)).as_asgi())) as handshake:
+        await handshake.send("a")
+        await handshake.next()
+        assert (after, outside) == (["fr"], ["en"])
 
 
 @every_kind

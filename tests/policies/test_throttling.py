@@ -32,7 +32,7 @@ from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Throttle, throttling
 from tests.support.caches import REDIS, Counting, cache_settings
-from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
+from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.opened import Opened
 from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
 from tests.support.processes import ENVIRONMENT, ROOT
@@ -214,12 +214,10 @@ async def test_a_denial_says_when_to_come_again():
     assert (throttled.problem["code"], throttled.problem["retry"]) == ("throttled", seconds)
 
     app = guarded(MaxConnections(1), accept)
-    socket = Handshake(app, websocket_scope("/", user=alice))
-    await socket.connect()
-    denied = await knock(app, "/", user=alice)
+    async with opened(app, user=alice):
+        denied = await knock(app, "/", user=alice)
     assert (denied.status, denied.header("retry-after"), denied.problem["retry"]) == (429, "5", 5)
     assert denied.problem["code"] == "too_many_connections"
-    await socket.leave()
 
 
 @pytest.mark.parametrize("rate", ["3/s", "3/min", "3/h", "3/day"])
@@ -277,10 +275,8 @@ SHARED = {
 async def test_two_share_a_count_where_the_key_is_the_same(name, policy, one):
     given, first, second, is_shared = SHARED[name]
     app = guarded(policy(one, **given), accept)
-    socket = Handshake(app, websocket_scope("/", **{"user": anonymous, **first}))
-    assert (await socket.connect()).status == 101
-    assert (await knock(app, "/", **{"user": anonymous, **second})).status == (429 if is_shared else 101)
-    await socket.leave()
+    async with opened(app, **{"user": anonymous, **first}):
+        assert (await knock(app, "/", **{"user": anonymous, **second})).status == (429 if is_shared else 101)
 
 
 #: The policies of two routes, and whether they share one count.
@@ -300,11 +296,9 @@ SCOPES = {
 async def test_paths_of_one_route_share_a_count_and_routes_do_by_their_scope(name):
     first, second, is_shared = SCOPES[name]
     app = routed(one=first, two=second)
-    socket = Handshake(app, websocket_scope("/one/a/", user=alice))
-    await socket.connect()
-    assert await statuses(app, 1, "/one/b/", user=alice) == [429]
-    assert await statuses(app, 1, "/two/a/", user=alice) == [429 if is_shared else 101]
-    await socket.leave()
+    async with opened(app, "/one/a/", user=alice):
+        assert await statuses(app, 1, "/one/b/", user=alice) == [429]
+        assert await statuses(app, 1, "/two/a/", user=alice) == [429 if is_shared else 101]
 
 
 async def test_consumers_without_a_stack_or_with_one_at_each_route_have_counts_of_their_own():
@@ -393,10 +387,8 @@ async def test_explain_tells_what_would_be_and_does_not_count(policy, use_applic
         return [line for line in lines if line.startswith("HTTP")]
 
     assert [await explained() for _ in range(2)] == [["HTTP 101 Switching Protocols"]] * 2
-    socket = Handshake(application, websocket_scope("/one/a/"))
-    assert (await socket.connect()).status == 101
-    assert await explained() == ["HTTP 429 Too Many Requests"]
-    await socket.leave()
+    async with opened(application, "/one/a/"):
+        assert await explained() == ["HTTP 429 Too Many Requests"]
 
 
 async def _leave(app):
@@ -502,25 +494,21 @@ def test_a_limit_of_connections_on_a_view_is_an_error_and_a_throttle_counts(site
 @pytest.fixture
 async def slot():
     """The name of the one slot of a policy, taken."""
-    socket = Handshake(guarded(MaxConnections(1), accept), websocket_scope("/", user=alice))
-    await socket.connect()
-    ((name, *_),) = throttling._slots._held.values()
-    yield name
-    await socket.leave()
+    async with opened(guarded(MaxConnections(1), accept), user=alice):
+        ((name, *_),) = throttling._slots._held.values()
+        yield name
 
 
 async def test_a_heartbeat_prolongs_a_slot(settings):
     settings.CACHES = cache_settings("redis")
-    socket = Handshake(guarded(MaxConnections(1), accept), websocket_scope("/", user=alice))
-    await socket.connect()
-    ((name, *_),) = throttling._slots._held.values()
     redis = import_module("redis").Redis.from_url(REDIS)
-    key = cache.make_key(name)
-    redis.expire(key, 5)
-    await asyncio.to_thread(throttling._slots.renew)
-    assert 25 < redis.ttl(key) <= 30
+    async with opened(guarded(MaxConnections(1), accept), user=alice):
+        ((name, *_),) = throttling._slots._held.values()
+        key = cache.make_key(name)
+        redis.expire(key, 5)
+        await asyncio.to_thread(throttling._slots.renew)
+        assert 25 < redis.ttl(key) <= 30
     redis.close()
-    await socket.leave()
     assert cache.get(name) is None
 
 
@@ -658,10 +646,8 @@ async def test_each_takes_few_commands_of_the_cache(settings):
     assert [await commands(app) for _ in range(3)] == [["incr", "add"], ["incr"], ["incr"]]
     app = guarded(MaxConnections(1), accept)
     assert [await commands(app) for _ in range(2)] == [["add", "delete"]] * 2
-    socket = Handshake(app, websocket_scope("/", user=alice))
-    await socket.connect()
-    assert await commands(app) == ["add", "get_many"]
-    await socket.leave()
+    async with opened(app, user=alice):
+        assert await commands(app) == ["add", "get_many"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +125,15 @@ def answer_of(messages: list[dict[str, Any]]) -> Answer:
         return Answer(0, close=(first["code"], first.get("reason", "")), messages=messages)
     body = b"".join(message.get("body", b"") for message in messages[1:])
     return Answer(first["status"], headers, body, messages=messages)
+
+
+@asynccontextmanager
+async def opened(application: Any, path: str = "/", **scope: Any) -> AsyncIterator[Handshake]:
+    """An accepted websocket, which is left at the end of the context."""
+    handshake = Handshake(application, websocket_scope(path, **scope))
+    assert (await handshake.connect()).status == 101
+    yield handshake
+    await handshake.leave()
 
 
 async def knock(application: Any, path: str, **scope: Any) -> Answer:
