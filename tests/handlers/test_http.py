@@ -223,7 +223,14 @@ async def test_nothing_is_sent_after_a_denial():
         with pytest.raises(HandshakeDenied):
             await send(body(b"more"))
 
-    for each, status in ((app, 403), (wrapper, 403), (goes_on, 200)):
+    @public
+    async def pushes(scope, receive, send):
+        with suppress(OSError):
+            await plain(scope, receive, send)
+        await send({"type": "http.response.push", "path": "/secret/", "headers": []})
+
+    denied = DenyMiddlewareStack(pushes, hooks=made("response", deny))
+    for each, status in ((app, 403), (wrapper, 403), (goes_on, 200), (denied, 403)):
         server = Server(each)
         await asyncio.wait({server.task})
         (outcome,) = await asyncio.gather(*outcomes, return_exceptions=True)
