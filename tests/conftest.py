@@ -2,6 +2,7 @@ import gc
 import sys
 import time
 from types import SimpleNamespace
+from uuid import uuid4
 
 import hypothesis
 import pytest
@@ -102,6 +103,12 @@ def use_application(settings, monkeypatch):
 @pytest.fixture
 def hooks():
     return Hooks()
+
+
+@pytest.fixture
+def token():
+    """A word that no other test uses."""
+    return uuid4().hex
 
 
 @pytest.fixture

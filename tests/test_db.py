@@ -292,8 +292,7 @@ def test_a_connection_that_was_lost_costs_a_handshake_at_most(checks, statuses, 
 @pytest.mark.servers
 def test_django_tenants_keeps_the_sessions_tickets_and_counts_of_tenants_apart(postgresql):
     pytest.importorskip("django_tenants", reason="django-tenants is not installed (see tox.ini)")
-    # The warnings of the package are not ours.
-    assert answers_of("tests.support.tenants.site", json.dumps(postgresql), warnings="default") == {
+    assert answers_of("tests.support.tenants.site", json.dumps(postgresql)) == {
         "the same number": True,
         "sessions": ["user-of-one", 401, 401, "user-of-two"],
         "tickets": [401, "user-of-one", 401],

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.servers
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     database = str(tmp_path_factory.mktemp("tokens") / "database")
-    return answers_of("tests.support.token_site", database, warnings="default")  # Those of the packages are not ours.
+    return answers_of("tests.support.token_site", database)
 
 
 GUARDED = ("socket", "page", "view", "view without the mirror")

@@ -1,13 +1,9 @@
-import os
-import subprocess
-import sys
 from functools import cache
-from uuid import uuid4
 
 import pytest
 
 from tests.support.chromium import CHROMIUM, running
-from tests.support.processes import ROOT, Process, start
+from tests.support.processes import Process, answers_of, start
 
 COMMANDS = {
     "uvicorn": ["-m", "uvicorn", "--port", "{port}", "tests.browser.site:application"],
@@ -30,8 +26,7 @@ def serve(tmp_path_factory):
     directory = tmp_path_factory.mktemp("servers")
     environment = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings", "BROWSER_ORIGINS": ""}
     environment["BROWSER_DATABASE"] = str(directory / "site.sqlite3")
-    prepare = [sys.executable, "-m", "tests.servers.prepare"]
-    subprocess.run(prepare, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    answers_of("tests.servers.prepare", **environment)
 
     def serve(name, origins="", port=None):
         log = directory / f"{len(started)}.log"
@@ -59,9 +54,3 @@ def server(request, browser, servers):
 def page(browser, server):
     with browser.page(f"http://127.0.0.1:{server.port}/") as page:
         yield page
-
-
-@pytest.fixture
-def token():
-    """A word that no other test uses."""
-    return uuid4().hex

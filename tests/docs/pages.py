@@ -50,7 +50,7 @@ def run_snippets(page: str, snippets: list[str]) -> types.ModuleType:
 
 def guardian_site(page: str, directory: Path) -> Any:
     """What a site with the snippets about django-guardian of a page answers, in a process of its own."""
-    return answers_of("tests.support.guardian_site", str(directory / "database"), page)
+    return answers_of("tests.support.guardian_site", str(directory / "database"), page, warnings="error")
 
 
 def _found(page: str) -> list[tuple[str, str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import socket
@@ -20,6 +19,7 @@ from tests.docs.pages import DOCS, blocks, titled
 from tests.docs.sites import Site
 from tests.servers.client import PLAIN, TEXT, Connection, EndedError, Http2Connection
 from tests.support.clients import GUARD
+from tests.support.processes import answers_of
 
 TEXT_OF_PAGE = (DOCS / "deployment.md").read_text()
 PAGE = titled("deployment.md")
@@ -114,9 +114,7 @@ def mysite(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cookies(mysite):
     """A function from a user's name to the headers of a logged-in client, on a page of the site."""
-    prepared = mysite.run("-m", "tests.servers.prepare")
-    assert prepared.returncode == 0, prepared.stderr
-    keys = json.loads(prepared.stdout)
+    keys = answers_of("tests.servers.prepare", **mysite.environment)
     return lambda name: {"Cookie": f"sessionid={keys[name]}", "Origin": "https://example.com"}
 
 

@@ -1,13 +1,8 @@
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.processes import answers_of
 
 from .table import SERVERS, Fleet
 
@@ -34,10 +29,7 @@ def site_environment(tmp_path_factory):
 @pytest.fixture(scope="session")
 def session_keys(site_environment):
     """A session key of each user, by name; the database is made by the way."""
-    command = [sys.executable, "-m", "tests.servers.prepare"]
-    environment = {**os.environ, **site_environment}
-    made = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(made.stdout)
+    return answers_of("tests.servers.prepare", **site_environment)
 
 
 @pytest.fixture(scope="session")
@@ -94,9 +86,3 @@ def cookie_of(session_keys):
         return {} if name is None else {"Cookie": f"sessionid={session_keys[name]}"}
 
     return headers
-
-
-@pytest.fixture
-def token():
-    """A word that no other test uses."""
-    return uuid4().hex

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests.support.clients import GUARD
+from tests.support.clients import GUARD, Answer
 from tests.support.processes import Process, start
 
-from .client import Connection, Http2Connection
+from .client import Connection, Headers, Http2Connection
 
 # It would wait for ever for a connection whose handshake made wsproto raise.
 _UVICORN = "uvicorn --timeout-graceful-shutdown 2 --port {port}"
@@ -55,12 +55,16 @@ class Server(Process):
     def connect(self) -> Connection:
         return (Http2Connection if self.name == "hypercorn-h2" else Connection)(self.port)
 
+    def ask(self, path: str, headers: Headers | None = None) -> Answer:
+        """The answer to a handshake, which its client leaves then."""
+        with self.connect() as connection:
+            connection.request(path, headers)
+            return connection.answer()
+
     def report(self) -> dict[str, list[str]]:
         """What the application still runs for, as the site's ``/report/`` writes it into the log."""
         token = uuid4().hex
-        with self.connect() as connection:
-            connection.request(f"/report/{token}/")
-            connection.answer()
+        self.ask(f"/report/{token}/")
         marker = f"left {token}: "
         report: dict[str, list[str]] = json.loads(self.wait_for(marker).partition(marker)[2])
         return report

@@ -128,15 +128,9 @@ def test_a_handshake_past_its_timeout_is_answered_before_the_server_gives_up(ser
 
 def test_our_daphne_waits_for_a_policy_timeout_longer_than_its_own(fleet):
     server = fleet.get("daphne", POLICY_TIMEOUT=6)
-    answer = answer_of(server, "/sleeps/")
+    answer = server.ask("/sleeps/")
     assert (answer.status, answer.problem["code"]) == (503, "unavailable")
     assert "ran past POLICY_TIMEOUT (6 s)" in server.log
-
-
-def answer_of(server, path):
-    with server.connect() as connection:
-        connection.request(path)
-        return connection.answer()
 
 
 @pytest.fixture(params=[False, True], ids=["close", "reset"])
@@ -150,7 +144,7 @@ def test_a_client_may_leave_while_its_policy_runs(server, reset, token, then):
         connection.request(f"/hold/{token}/{then}/")
         server.wait_for(f"holding {token}")
         connection.leave(reset=reset)
-    answer_of(server, f"/release/{token}/")
+    server.ask(f"/release/{token}/")
     server.wait_for(f"released {token}")
     server.wait_until_gone(token)
 
@@ -167,7 +161,7 @@ def test_a_client_may_leave_with_its_handshake_half_sent(server, reset):
     with server.connect() as connection:
         connection.socket.sendall(b"GET /ws/allow-any/ HTTP/1.1\r\nHost: loc")
         connection.leave(reset=reset)
-    assert answer_of(server, "/ws/anonymous/").status == (401 if server.can("denial") else 403)
+    assert server.ask("/ws/anonymous/").status == (401 if server.can("denial") else 403)
 
 
 def test_a_client_may_leave_an_open_socket(server, reset, token, opened):

@@ -21,13 +21,7 @@ def server(request, fleet):
 @pytest.fixture
 def ask(server):
     """A function from a path (and headers) to the answer of a request that is not accepted."""
-
-    def ask(path, headers=None):
-        with server.connect() as connection:
-            connection.request(path, headers)
-            return connection.answer()
-
-    return ask
+    return server.ask
 
 
 def marks_of(answer):

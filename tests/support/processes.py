@@ -63,9 +63,9 @@ def run(arguments, cwd=ROOT, **environ):
     )
 
 
-def answers_of(module, *arguments, warnings="error"):
+def answers_of(module, *arguments, warnings="default", **environ):
     """What a module of the tests prints as JSON, run as a program."""
-    ran = run(["-W", warnings, "-m", module, *arguments])
+    ran = run(["-W", warnings, "-m", module, *arguments], **environ)
     assert ran.stdout, ran.stderr
     return json.loads(ran.stdout)
 
