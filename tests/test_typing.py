@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.docs.pages import titled
+from tests.docs.pages import blocks, titled
 from tests.support.processes import ENVIRONMENT, ROOT
 
 # They are in the extra "dev", not in "test".
@@ -20,8 +20,7 @@ pytest.importorskip("mypy")
 pytest.importorskip("pyright")
 pytestmark = pytest.mark.servers
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-ASGI, CONSUMERS, SETTINGS, *SNIPPETS = BLOCKS
+ASGI, CONSUMERS, SETTINGS, *SNIPPETS = blocks("../README.md")
 QUICKSTART, TYPES = titled("quickstart.md"), titled("typing.md")
 ROUTING = """
 from typing import Any

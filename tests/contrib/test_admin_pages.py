@@ -432,23 +432,19 @@ def test_an_app_that_is_missing_is_named(settings, missing):
 
 
 OTHER = """
-import types, sys, uuid
-import django
-from django.conf import settings
+import types, sys
 from testproject import settings as own
+from tests.support.set_up import set_up
 
-settings.configure(**{name: getattr(own, name) for name in dir(own) if name.isupper()} | {
-    "INSTALLED_APPS": ["tests.contrib.accounts", *[app for app in own.INSTALLED_APPS if app != "testproject.chat"]],
-    "AUTHENTICATION_BACKENDS": ["django.contrib.auth.backends.ModelBackend"],
-    "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    "AUTH_USER_MODEL": "accounts.Account",
-    "ROOT_URLCONF": "urls",
-    "MIDDLEWARE": [path for path in own.MIDDLEWARE if "Mirror" not in path],
-    "LANGUAGE_CODE": "ar",
-})
-django.setup()
+set_up(
+    INSTALLED_APPS=["tests.contrib.accounts", *[app for app in own.INSTALLED_APPS if app != "testproject.chat"]],
+    AUTHENTICATION_BACKENDS=["django.contrib.auth.backends.ModelBackend"],
+    AUTH_USER_MODEL="accounts.Account",
+    ROOT_URLCONF="urls",
+    MIDDLEWARE=[path for path in own.MIDDLEWARE if "Mirror" not in path],
+    LANGUAGE_CODE="ar",
+)
 from django.contrib import admin
-from django.core.management import call_command
 from django.test import Client
 from django.urls import path
 
@@ -461,7 +457,6 @@ for model, model_admin in ((Route, RouteAdmin), (OpenSocket, SocketAdmin), (Deni
     site.register(model, model_admin)
 sys.modules["urls"] = types.ModuleType("urls")
 sys.modules["urls"].urlpatterns = [path("ops/", site.urls)]
-call_command("migrate", run_syncdb=True, verbosity=0)
 
 from django.contrib.auth import get_user_model
 

@@ -20,9 +20,10 @@ from channels_wsdeny.management.commands.runserver import _name_policy_and_user
 from channels_wsdeny.policies import IsStaff
 from tests.support.clients import GUARD, knock
 from tests.support.daphne.apps import not_async, scripted
-from tests.support.daphne.client import ask, body, start, unique
+from tests.support.daphne.client import ask, unique
 from tests.support.daphne.servers import daphne, serving
 from tests.support.processes import run_python
+from tests.support.scripted import body, start
 
 pytestmark = [
     pytest.mark.servers,

@@ -6,7 +6,8 @@ from http import HTTPStatus
 import pytest
 
 from channels_wsdeny.daphne.protocol import Handshake, Response, accept_headers, close_payload
-from tests.support.daphne.client import ACCEPT, CLOSE, Reply, body, start
+from tests.support.daphne.client import ACCEPT, CLOSE, Reply
+from tests.support.scripted import body, start
 
 
 def answer(*messages, offered=()):
@@ -28,7 +29,7 @@ def accepting(*headers, server_name=""):
 def test_a_denial_is_complete_with_the_last_part_of_its_body():
     part = bytearray(b"one ")
     handshake = Handshake([], "")
-    assert handshake.answer(start(401, [(b"x-a", b"1")])) is None
+    assert handshake.answer(start(401, (b"x-a", b"1"))) is None
     assert handshake.answer(body(part, more=True)) is None
     part[:] = b"two "  # What was sent stays as it was.
     response = handshake.answer(body(memoryview(b"two")))
@@ -59,7 +60,7 @@ STARTED, UNFINISHED = "websocket.http.response.start", "came after websocket.htt
     [
         *(([{**ACCEPT, "subprotocol": name}], r"accept has the subprotocol .* \['a'\]") for name in ("c", "", b"a", 1)),
         *(([start(status)], f"{STARTED} has the status") for status in (101, 199, 600, -1, True, None, "403", 403.5)),
-        *(([start(), body(content)], "response.body has a body of") for content in ("text", None, 5)),
+        *(([start(401), body(content)], "response.body has a body of") for content in ("text", None, 5)),
         ([body(b"early")], "response.body came before"),
         *(([start(401), message], f"{message['type']} {UNFINISHED}") for message in (start(402), ACCEPT, CLOSE)),
     ],

@@ -18,8 +18,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
 from tests.support.clients import GUARD
-from tests.support.daphne.client import ACCEPT, CLOSE, ask, body, connect, read, read_head, request, start, unique
+from tests.support.daphne.client import ACCEPT, CLOSE, ask, connect, read, read_head, request, unique
 from tests.support.daphne.servers import daphne
+from tests.support.scripted import body, start
 
 pytestmark = pytest.mark.servers
 HEARD = "heard {'type': 'websocket.connect'}"
@@ -47,7 +48,7 @@ def test_a_slow_client_gets_all_of_a_large_body_and_the_application_its_disconne
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(GUARD)
         connection.connect(("127.0.0.1", server.port))
-        connection.sendall(request(path, ["hear", start(), ("body", size), "hear"]))
+        connection.sendall(request(path, ["hear", start(401), ("body", size), "hear"]))
         server.wait_for(f"{path} {DISCONNECT}")
         # Past the server's poll, which forgets connections that are done.
         time.sleep(2.5)
@@ -57,8 +58,8 @@ def test_a_slow_client_gets_all_of_a_large_body_and_the_application_its_disconne
 @pytest.mark.parametrize(
     ("steps", "error"),
     [
-        ([start(401, [(b"x-secret", b"1")]), body("text")], "TypeError: websocket.http.response.body has"),
-        ([start(403, [(b"x-secret", b"1\r\nset-cookie: a=hidden")])], "ValueError: websocket.http.response.start has"),
+        ([start(401, (b"x-secret", b"1")), body("text")], "TypeError: websocket.http.response.body has"),
+        ([start(403, (b"x-secret", b"1\r\nset-cookie: a=hidden"))], "ValueError: websocket.http.response.start has"),
         ([{**ACCEPT, "headers": [("x-secret", b"1")]}], "TypeError: websocket.accept has"),
         ([("dare", start(101)), "hang"], "ValueError: websocket.http.response.start has"),
     ],

@@ -41,7 +41,7 @@ from tests.support.mirror import made, plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.site import page
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
-from tests.support.threads import Gate, until
+from tests.support.threads import until
 from tests.support.transports import AsyncOnly, Middleware, SyncOnly
 from tests.support.wrappers import Wrapper
 
@@ -303,9 +303,7 @@ async def test_a_middleware_that_raises_a_cancellation_denies(kind, when, use):
 
 @every_kind
 @pytest.mark.parametrize("when", ["come", "go"])
-async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry):
-    gate = Gate()
-
+async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry, gate):
     @async_only_middleware
     def hanging(get_response):
         async def middleware(request):
@@ -317,15 +315,13 @@ async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry):
 
     hangs = hanging if kind == "async" else middleware("sync" if kind == "both" else kind, **{when: gate})
     use(hangs, POLICY_TIMEOUT=0.05)
-    try:
-        assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503
-    finally:
-        gate.open()
+    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503
+    gate.open()
     await until(lambda: gate.came == gate.left)
 
 
-async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_the_response(use, hurry):
-    gate, ended = Gate(), []
+async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_the_response(use, hurry, gate):
+    ended, asked = [], []
 
     def slow(get_response):
         def middleware(request):
@@ -339,7 +335,6 @@ async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_
         return middleware
 
     use(slow, POLICY_TIMEOUT=0.05)
-    asked = []
     async with no_task_left():
         stack = DenyMiddlewareStack(public(consumer(asked.append).as_asgi()))
         assert (await hurrying(stack, gate)).status == 503
@@ -489,9 +484,8 @@ async def test_consumers_of_both_kinds_query_before_they_accept(base, kind, use)
 
 
 @every_call
-async def test_a_policy_that_hangs_is_a_503_and_its_thread_is_told_once_it_comes_back(kind, use, hurry):
-    gate, begun, ended = Gate(), [], []
-
+async def test_a_policy_that_hangs_is_a_503_and_its_thread_is_told_once_it_comes_back(kind, use, hurry, gate):
+    begun, ended = [], []
     use(middleware(kind), noting(begun, ended), POLICY_TIMEOUT=0.05)
     async with no_task_left():
         assert (await hurrying(DenyMiddlewareStack(require(Check(gate))(accept)), gate)).status == 503
@@ -788,8 +782,7 @@ async def test_a_middleware_is_made_anew_for_other_settings(use, settings):
         assert answer.header("strict-transport-security") == f"max-age={seconds}"
 
 
-async def test_a_middleware_that_hangs_as_it_is_made_is_a_503(use):
-    gate = Gate()
+async def test_a_middleware_that_hangs_as_it_is_made_is_a_503(use, gate):
     use(type("Hangs", (MiddlewareMixin,), {"__init__": gate}), POLICY_TIMEOUT=0.05)
     assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 503
     gate.open()

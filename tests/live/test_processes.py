@@ -179,17 +179,9 @@ def test_a_forked_child_has_none_of_the_sockets_of_its_parent():
 
 
 GUARDIAN = """
-import asyncio, django
-from django.conf import settings
-from testproject import settings as own
-settings.configure(**{name: getattr(own, name) for name in dir(own) if name.isupper()} | {
-    "INSTALLED_APPS": [*own.INSTALLED_APPS, "guardian"],
-    "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    "AUTHENTICATION_BACKENDS": ["guardian.backends.ObjectPermissionBackend"],
-})
-django.setup()
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
+import asyncio
+from tests.support.set_up import set_up
+set_up("guardian", AUTHENTICATION_BACKENDS=["guardian.backends.ObjectPermissionBackend"])
 from django.contrib.auth.models import Group, User
 from guardian.shortcuts import assign_perm, remove_perm
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -223,17 +215,10 @@ def test_object_permissions_of_guardian_end_sockets():
 
 
 TOKENS = """
-import asyncio, django, warnings
+import asyncio, warnings
+from tests.support.set_up import set_up
 warnings.simplefilter("default")
-from django.conf import settings
-from testproject import settings as own
-settings.configure(**{name: getattr(own, name) for name in dir(own) if name.isupper()} | {
-    "INSTALLED_APPS": [*own.INSTALLED_APPS, "rest_framework.authtoken", "knox", "oauth2_provider"],
-    "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-})
-django.setup()
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
+set_up("rest_framework.authtoken", "knox", "oauth2_provider")
 from datetime import timedelta
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth.models import Group, User

@@ -11,14 +11,6 @@ ACCEPT = {"type": "websocket.accept"}
 CLOSE = {"type": "websocket.close"}
 
 
-def start(status=401, headers=()):
-    return {"type": "websocket.http.response.start", "status": status, "headers": headers}
-
-
-def body(content=b"", more=False):
-    return {"type": "websocket.http.response.body", "body": content, "more_body": more}
-
-
 def unique():
     """A path that no other test uses, to find it in the logs."""
     return f"/{uuid4().hex}"
