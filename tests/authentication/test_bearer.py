@@ -9,7 +9,8 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken
 from channels_wsdeny.decorators import login_required, public
 from tests.support.authentication import ByHeader
-from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.clients import Handshake, knock, opened, websocket_scope
+from tests.support.sockets import CONNECT, Server, disconnect
 from tests.support.wrappers import Middleware, With
 
 pytestmark = pytest.mark.django_db
@@ -155,30 +156,19 @@ def with_stream(stream):
     @public
     class Demultiplexer(AsyncWebsocketConsumer):
         async def connect(self):
-            events = [{"type": "websocket.disconnect", "code": 1000}, {"type": "websocket.connect"}]
-            sent = []
-
-            async def receive():
-                return events.pop()
-
-            async def send(message):
-                sent.append(message)
-
+            server = Server(CONNECT, disconnect(1000))
             await self.accept()
-            await stream({**self.scope}, receive, send)
-            user = dict(sent[0].get("headers", ())).get(b"x-user", b"")
-            await self.send(text_data=f"{sent[0]['type']} {user.decode()}".strip())
+            await server.run_scope(stream, {**self.scope})
+            user = dict(server.sent[0].get("headers", ())).get(b"x-user", b"")
+            await self.send(text_data=f"{server.kinds[0]} {user.decode()}".strip())
 
     return Demultiplexer.as_asgi()
 
 
 async def answer_of_stream(app, headers, subprotocols=()):
     host = (b"host", b"testserver")
-    handshake = Handshake(app, websocket_scope("/", headers=[host, *headers], subprotocols=[*subprotocols]))
-    assert (await handshake.connect()).status == 101
-    answer = (await handshake.next())["text"]
-    await handshake.leave()
-    return answer
+    async with opened(app, headers=[host, *headers], subprotocols=[*subprotocols]) as handshake:
+        return (await handshake.next())["text"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.support.caches import cache_settings
-from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.clients import Handshake, knock, opened, websocket_scope
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising
 from tests.support.policies import accept as accept_all
 from tests.support.scripted import Script, accept, close, text
@@ -222,16 +222,12 @@ async def streams(app, *entered, user=alice, before_accept=False):
         if not before_accept:
             await self.accept()
         for values in entered:
-            events = [{"type": "websocket.connect"}]
-
-            async def receive(events=events):
-                return events.pop() if events else await asyncio.Event().wait()
 
             async def send(message):
                 happened.append(" ".join(str(value) for value in list(message.values())[:3]))
 
             own = {key: value for key, value in self.scope.items() if key not in {"url_route", "path_remaining"}}
-            task = asyncio.ensure_future(app({**own, **values}, receive, send))
+            task = asyncio.ensure_future(app({**own, **values}, Server().receive, send))
             while not (task.done() or len(happened) > entered.index(values)):
                 await asyncio.sleep(0)
             task.cancel()
@@ -267,30 +263,25 @@ async def test_a_denied_stream_is_closed_and_not_the_socket(policy, expected, ba
 
 
 async def test_a_stream_that_is_denied_after_the_accept_but_asked_before_is_closed_alone():
-    asked, may, sent, tasks = asyncio.Event(), asyncio.Event(), [], []
+    asked, may, server, tasks = asyncio.Event(), asyncio.Event(), Server(), []
 
     async def wait(request):
         asked.set()
         await may.wait()
         return False
 
-    async def send(message):
-        sent.append((message["type"], message["code"]))
-
     async def connect(self):
         stream = require(AsyncCheck(wait))(consumer(lambda self: self.accept())).as_asgi()
         own = {key: value for key, value in self.scope.items() if key not in {"url_route", "path_remaining"}}
-        tasks.append(asyncio.ensure_future(stream(own, Server().receive, send)))
+        tasks.append(asyncio.ensure_future(server.run_scope(stream, own)))
         await asked.wait()
         await self.accept()
 
-    handshake = Handshake(DenyMiddlewareStack(public(consumer(connect)).as_asgi()), websocket_scope("/", user=alice))
-    assert (await handshake.connect()).status == 101
-    may.set()
-    await tasks[0]
-    assert sent == [("websocket.close", 4403)]
-    assert handshake.communicator.output_queue.empty()
-    await handshake.leave()
+    async with opened(DenyMiddlewareStack(public(consumer(connect)).as_asgi()), user=alice) as handshake:
+        may.set()
+        await tasks[0]
+        assert (server.kinds, server.sent[0]["code"]) == (["websocket.close"], 4403)
+        assert handshake.communicator.output_queue.empty()
 
 
 PLACES = {

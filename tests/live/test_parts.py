@@ -31,7 +31,7 @@ from channels_wsdeny.policies import (
 from tests.support.clients import cookie_header
 from tests.support.opened import Opened, update, user
 from tests.support.policies import Switch
-from tests.support.sockets import consumer
+from tests.support.sockets import CONNECT, Server, consumer, disconnect
 from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
@@ -47,15 +47,11 @@ def demultiplexer(child, sent):
         await send({"type": "websocket.accept"})
         streams = []
         while (await receive())["type"] == "websocket.receive":
-            events = asyncio.Queue()
-            events.put_nowait({"type": "websocket.connect"})
-
-            async def note(message):
-                sent.append(message)
-
-            streams.append((events, asyncio.ensure_future(child(scope, events.get, note))))
-        for events, task in streams:
-            events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            server = Server()
+            server.sent = sent
+            streams.append((server, asyncio.ensure_future(child(scope, server.receive, server.send))))
+        for server, task in streams:
+            server.events.put_nowait(disconnect(1000))
             await task
 
     return DenyMiddlewareStack(application)
@@ -385,27 +381,19 @@ async def test_groups_stay_where_the_session_has_a_new_key(users, headers_of, re
 
 
 async def test_groups_are_joined_and_streams_opened_where_the_session_has_a_new_key(users, headers_of, renew):
-    heard, sent, child = [], [], members()
-
-    async def note(message):
-        sent.append(message)
+    heard, stream, child = [], Server(CONNECT, disconnect(1000)), members()
 
     @login_required
     class Late(AsyncWebsocketConsumer):
         async def receive(self, **received):
             heard.append(await self.scope["wsdeny"].join("room", Switch()))
-            events = [{"type": "websocket.disconnect", "code": 1000}, {"type": "websocket.connect"}]
-
-            async def take():
-                return events.pop()
-
-            await child(self.scope, take, note)
+            await stream.run_scope(child, self.scope)
 
     alice = await Opened(Late.as_asgi(), headers=headers_of("alice")).accepted()
     await renew()
     alice.server.events.put_nowait(NEXT)
-    await until(lambda: sent)
-    assert (heard, sent[0]["type"]) == ([None], "websocket.accept")
+    await until(lambda: stream.sent)
+    assert (heard, stream.kinds[0]) == ([None], "websocket.accept")
     await alice.stays()
 
 
