@@ -181,6 +181,13 @@ def hasty(monkeypatch):
 
 
 @pytest.fixture
+def hurry(monkeypatch):
+    """Response hooks have no second of their own after the time for policies."""
+    for module in ("base", "http", "websocket"):
+        monkeypatch.setattr(f"channels_wsdeny.handlers.{module}.LEAST_SECONDS", 0.02)
+
+
+@pytest.fixture
 def clock(monkeypatch):
     """The time that throttles see; the cache sees the real one."""
     now = SimpleNamespace(time=lambda: now.seconds, sleep=time.sleep, seconds=1e9)

@@ -25,11 +25,8 @@ WORKFLOW = (ROOT / ".github/workflows/tests.yml").read_text()
 #: It may fail: it is not declared.
 FUTURE_DJANGO = "djangomain"
 TEXTS = [
-    *(
-        path
-        for path in ROOT.glob("*")
-        if path.suffix in {".md", ".toml", ".yml", ".ini", ".in"} or path.name == "LICENSE"
-    ),
+    *(path for path in ROOT.glob("*") if path.suffix in {".md", ".toml", ".yml", ".ini", ".in"}),
+    ROOT / "LICENSE",
     *(ROOT / ".github").rglob("*.yml"),
     *(ROOT / "docs").glob("*.md"),
     *(ROOT / "js").glob("*.md"),

@@ -1,13 +1,10 @@
 """The pages of the test project in a real browser."""
 
-import os
-import subprocess
-import sys
 from contextlib import ExitStack
 
 import pytest
 
-from tests.support.processes import ROOT, serving
+from tests.support.processes import run, serving
 
 pytestmark = pytest.mark.servers
 
@@ -32,8 +29,8 @@ def demo(browser, tmp_path_factory):
     """The address of the demo, on our Daphne."""
     directory = tmp_path_factory.mktemp("demo")
     environment = {"TESTPROJECT_DATABASE_NAME": str(directory / "demo.sqlite3")}
-    prepare = [sys.executable, "manage.py", "demo", "--setup-only"]
-    subprocess.run(prepare, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    prepared = run(["manage.py", "demo", "--setup-only"], **environment)
+    assert prepared.returncode == 0, prepared.stderr
     command = ["-m", "channels_wsdeny.daphne", "-p", "{port}", "testproject.asgi:application"]
     with serving(command, directory, {"DJANGO_SETTINGS_MODULE": "testproject.settings", **environment}) as server:
         yield f"http://127.0.0.1:{server.port}"

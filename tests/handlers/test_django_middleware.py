@@ -98,12 +98,6 @@ async def hurrying(application, gate):
     return answer
 
 
-@pytest.fixture
-def hurry(monkeypatch):
-    for module in ("base", "websocket"):  # The time that response hooks have at least.
-        monkeypatch.setattr(f"channels_wsdeny.handlers.{module}.LEAST_SECONDS", 0.02)
-
-
 # The order, as around a view
 
 ACTS = ["nothing", "answer", "raise", "raise late", "replace", "deny", "answer view", "raise view", "answer exception"]

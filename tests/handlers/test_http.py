@@ -24,7 +24,6 @@ from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToke
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HandshakeDenied
-from channels_wsdeny.handlers import http as http_handler
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import DISCONNECT, HOST, REQUEST, START, Server, body, made, plain
@@ -390,9 +389,8 @@ def raising_app(error):
     return app
 
 
-async def test_an_application_may_take_longer_than_hooks_and_policies(settings, monkeypatch):
+async def test_an_application_may_take_longer_than_hooks_and_policies(settings, hurry):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.02}
-    monkeypatch.setattr(http_handler, "LEAST_SECONDS", 0.02)
 
     async def slow(scope, receive, send):
         await asyncio.sleep(0.1)

@@ -22,7 +22,7 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.handlers import base, http, websocket
+from channels_wsdeny.handlers import base, websocket
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock, websocket_scope
 from tests.support.mirror import Server as HttpServer
@@ -247,14 +247,13 @@ OVER_BOTH = ("policy", "request", "response", "before", "after")
 STUBBORN = [*OVER_BOTH, "policy of a layer inside", "late policy", "route", "exception"]
 
 
+@pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize(("kind", "over_http"), [*product(STUBBORN, [False]), *product(OVER_BOTH, [True])])
 async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_waiting(
     kind, over_http, settings, caplog, monkeypatch
 ):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(base, "_GRACE", 0.01)
-    for module in (base, http, websocket):
-        monkeypatch.setattr(module, "LEAST_SECONDS", 0.02)
     closing, hooks, ran = asyncio.Event(), Hooks(), []
 
     async def hang(*arguments):

@@ -47,10 +47,8 @@ def transport(request):
 
 
 @pytest.fixture
-def hurry(settings, monkeypatch):
+def hurry(settings, hurry):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
-    for handler in ("websocket", "http"):  # The time that response hooks have at least.
-        monkeypatch.setattr(f"channels_wsdeny.handlers.{handler}.LEAST_SECONDS", 0.02)
 
 
 def hooks_of(kind, function, **options):

@@ -27,10 +27,8 @@ async def layer(monkeypatch, settings):
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
     layer = FakeLayer()
     monkeypatch.setattr(channel_layer, "get_layer", lambda: layer)
-    monkeypatch.setattr(channel_layer, "_OVERTAKEN", 0.05)
-    monkeypatch.setattr(channel_layer, "_RETRY", 0.01)
-    monkeypatch.setattr(channel_layer, "_SENDING", 0.1)
-    monkeypatch.setattr(channel_layer, "_SUBSCRIBING", 0.2)
+    for name, seconds in {"_OVERTAKEN": 0.05, "_RETRY": 0.01, "_SENDING": 0.1, "_SUBSCRIBING": 0.2}.items():
+        monkeypatch.setattr(channel_layer, name, seconds)
     channel_layer.sender.reset()
     yield layer
     subscription = channel_layer.sender.subscription
