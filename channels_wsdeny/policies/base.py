@@ -138,7 +138,7 @@ class Policy(metaclass=_PolicyClass):
         return self
 
     def denial(self) -> Deny:
-        """The denial if `check` or `acheck` returns False."""
+        """The denial if `check` or `acheck` returns False: a `Deny` or an `HttpResponse`, and nothing else."""
         return Deny(self.status, self.detail, code=self.code)
 
     def __and__(self, other: Policy) -> Policy:
@@ -274,8 +274,9 @@ def exact(policy: Policy, answer: object, asked: str) -> bool:
 def _denial_of(policy: Policy, answer: object) -> Denial | None:
     if answer is True:
         return None
+    verb, right = "answered", "True, False, a Deny or an HttpResponse"
     if answer is False:
-        return policy.denial()
+        answer, verb, right = policy.denial(), "has a denial() that returned", "a Deny or an HttpResponse"
     if isinstance(answer, (Deny, HttpResponseBase)):
         response = answer.response if isinstance(answer, Deny) else answer
         if response is None or statuses.is_denial(response.status_code):
@@ -285,7 +286,7 @@ def _denial_of(policy: Policy, answer: object) -> Denial | None:
             f"{expression_of(policy)} denied with a response of status {response.status_code}. The status of a "
             "denial is 300-599."
         )
-    raise _no_answer(policy, answer, "answered", "True, False, a Deny or an HttpResponse")
+    raise _no_answer(policy, answer, verb, right)
 
 
 def _no_answer(policy: Policy, answer: object, verb: str, right: str) -> PolicyError:

@@ -288,6 +288,13 @@ async def test_of_base_classes_the_nearest_with_a_check_is_asked():
         assert [await status(each, root) for each in (policy, Open() & policy)] == [403, 403], bases
 
 
+@pytest.mark.parametrize("given", [None, True, False, HttpResponse("fine"), lambda: Deny(404)])
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+async def test_a_denial_method_that_returns_no_denial_lets_nobody_in(kind, given):
+    policy = type("Mine", (kind,), {"denial": lambda self: given})(lambda request: False)
+    assert [await status(each, root) for each in (policy, ~policy, policy | policy)] == [500, 500, 500]
+
+
 class Cooperates(Policy):
     def check(self, request):
         return super().check(request)
