@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from abc import ABCMeta
-from types import FunctionType
+from abc import ABCMeta, update_abstractmethods
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -31,6 +31,14 @@ Answer: TypeAlias = bool | Denial
 
 class _PolicyClass(ABCMeta):
     """The class of policy classes: one that is combined without having been called is an error with a remedy."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(name, bases, namespace)
+        if any(isinstance(base, _PolicyClass) for base in bases):
+            # As Python calls `__init_subclass__`: one of the site's may not call that of its bases.
+            made: Any = cls
+            super(made, made)._complete_subclass()  # type: ignore[misc]
+            update_abstractmethods(made)
 
     def __or__(cls, other: Any) -> Any:
         if isinstance(other, (Policy, _PolicyClass)):  # else it is a union of types
@@ -84,8 +92,9 @@ class Policy(metaclass=_PolicyClass):
     #: other.
     _given: ClassVar[frozenset[str]] = frozenset()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    @classmethod
+    def _complete_subclass(cls) -> None:
+        """Have a subclass be asked by the check that it gives. Raises `TypeError` for what would be ignored."""
         refuse_colour(cls, "check", is_async=True)
         refuse_colour(cls, "acheck", is_async=False)
         givers = {name: giver_of(cls, name) for name in ("check", "acheck")}
@@ -96,7 +105,9 @@ class Policy(metaclass=_PolicyClass):
         if len(asked) == 1:
             (other,) = givers.keys() - asked.keys()
             setattr(cls, other, _stand_in(cls, other))
-        ignored = () if "__init__" in vars(cls) else cls._arguments & vars(cls).keys()
+        initialized = {each for base in cls.__mro__ if "__init__" in vars(base) for each in base.__mro__}
+        given = {name for base in cls.__mro__ if base not in initialized for name in vars(base)}
+        ignored = sorted(cls._arguments & given)
         for name in ignored:
             raise TypeError(
                 f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}()."
@@ -161,7 +172,12 @@ class Policy(metaclass=_PolicyClass):
 def giver_of(cls: type, name: str, after: type | None = None) -> type:
     """The class that gives a method (not one that stands for another), looked for as ``super()`` does from `after`."""
     bases = cls.__mro__ if after is None else cls.__mro__[cls.__mro__.index(after) :]
-    return next(base for base in bases if name in vars(base) and not hasattr(vars(base)[name], "stands_for"))
+    return next(base for base in bases if gives(base, name))
+
+
+def gives(cls: type, name: str) -> bool:
+    """Whether `cls` itself gives a method (not one that stands for another)."""
+    return name in vars(cls) and not hasattr(vars(cls)[name], "stands_for")
 
 
 def _method_from(cls: type, policy: Policy, name: str) -> Any:
@@ -207,18 +223,19 @@ def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
 def refuse_second(cls: type, *names: str) -> type:
     """The class that gives the first of these methods, which are asked.
 
-    Raises `TypeError` if a second base class is a policy with one of its own, which would never be asked.
+    Raises `TypeError` if a second base class has one of its own, which would never be asked.
     """
     nearest = nearest_giver(cls, *names)
     given = (vars(nearest)[name] for name in names if name in vars(nearest))
     if nearest is cls or not isinstance(nearest, _PolicyClass) or any(asks_on(method, *names) for method in given):
         return nearest
-    bases = [base for base in cls.__bases__ if isinstance(base, _PolicyClass) and hasattr(base, names[0])]
-    first = next(base for base in bases if issubclass(base, nearest))
-    for base in bases:
-        if nearest_giver(base, *names) not in nearest.__mro__:
+    first = next(base for base in cls.__bases__ if issubclass(base, nearest))
+    for base in cls.__bases__:
+        givers = (each for each in base.__mro__ if any(gives(each, name) for name in names))
+        if next(givers, nearest) not in nearest.__mro__:
+            remedy = "Combine" if isinstance(base, _PolicyClass) else f"Make {base.__name__} a policy, and combine"
             raise TypeError(
-                f"{cls.__qualname__} would ask {first.__name__}, and never {base.__name__}. Combine policies by an "
+                f"{cls.__qualname__} would ask {first.__name__}, and never {base.__name__}. {remedy} policies by an "
                 f"operator: {first.__name__}(...) & {base.__name__}(...)."
             )
     return nearest
@@ -232,7 +249,26 @@ def nearest_giver(cls: type, *names: str) -> type:
 def asks_on(method: Any, *names: str) -> bool:
     """Whether a method may ask one of these, or the one that it overrides; True if that cannot be told."""
     code = getattr(inspect.unwrap(method), "__code__", None)
-    return code is None or not {"__class__", *names}.isdisjoint(code.co_freevars + code.co_names)
+    return code is None or "__class__" in code.co_freevars or not _names_in(code).isdisjoint(names)
+
+
+def called_by(cls: type, method: Any) -> Iterator[Any]:
+    """The methods of `cls` that one of its methods may call, directly or by another one of them."""
+    waiting, known = [method], set[str]()
+    while waiting:
+        code = getattr(inspect.unwrap(waiting.pop()), "__code__", None)
+        names = set() if code is None else _names_in(code) - known
+        known |= names
+        found = [inspect.getattr_static(cls, name, None) for name in names]
+        called = [each for each in found if hasattr(inspect.unwrap(each), "__code__")]
+        yield from called
+        waiting += called
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The names that `code` looks up, the functions inside it included."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_freevars, *code.co_names}.union(*map(_names_in, inner))
 
 
 def ask(policy: Policy, request: HttpRequest) -> Denial | None:

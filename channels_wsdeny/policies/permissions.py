@@ -16,7 +16,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.origins import matches
 from ..http.request import known_user, run_in_thread
-from .base import Answer, Policy, acheck_from, asks_on, exact, nearest_giver, refuse_colour, refuse_second
+from .base import Answer, Policy, acheck_from, asks_on, called_by, exact, nearest_giver, refuse_colour, refuse_second
 
 if TYPE_CHECKING:
     from ..types import HttpRequest
@@ -82,16 +82,18 @@ class UserPolicy(Policy):
     #: Whether `allows` does I/O.
     blocking = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    @classmethod
+    def _complete_subclass(cls) -> None:
+        super()._complete_subclass()
         refuse_colour(cls, "allows", is_async=True)
         checker = nearest_giver(cls, "check", "acheck")
         allows = refuse_second(cls, "allows")
         if checker is UserPolicy or cls.__mro__.index(allows) > cls.__mro__.index(checker):
             return
-        if allows is checker or not any(
-            asks_on(vars(checker).get(name), "allows", "check", "acheck") for name in cls._given
-        ):
+        asked = [vars(checker).get(name) for name in cls._given]
+        is_asked = any(asks_on(method, "allows", "check", "acheck") for method in asked)
+        is_asked = is_asked or any(asks_on(each, "allows") for method in asked for each in called_by(cls, method))
+        if allows is checker or not is_asked:
             raise TypeError(
                 f"{cls.__qualname__}.allows() would be ignored: {checker.__qualname__}.check() or acheck() is asked in "
                 "its place."

@@ -67,8 +67,9 @@ class _Limit(Policy):
     #: What a count belongs to besides its scope and whom it is for.
     _identity: tuple[object, ...]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    @classmethod
+    def _complete_subclass(cls) -> None:
+        super()._complete_subclass()
         refuse_second(cls, "_count")
 
     def __init__(

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from abc import ABC
+from abc import ABC, abstractmethod
 from itertools import product
 
 import pytest
@@ -303,7 +303,8 @@ class Cooperates(Policy):
 @pytest.mark.parametrize(
     "bases",
     [(Throttle, IsStaff), (IsStaff, Throttle), (IsStaff, InGroup), (AllowAny, HasPermission), (Async, IsStaff)]
-    + [(IsStaff, Cooperates), (Throttle, MaxConnections)],
+    + [(IsStaff, Cooperates), (Throttle, MaxConnections)]
+    + [(IsStaff, type("Mixin", (), {name: acheck})) for name in ("allows", "check", "acheck")],
 )
 def test_a_class_of_two_policies_one_of_which_would_never_be_asked_is_an_error_that_says_so(bases):
     first, second = (base.__name__ for base in bases)
@@ -318,6 +319,23 @@ def test_a_class_of_two_policies_one_of_which_would_never_be_asked_is_an_error_t
 )
 def test_a_class_of_two_policies_that_asks_both_or_neither_may_be_made(bases, own):
     assert issubclass(type("Both", bases, own), bases)
+
+
+class Registered:
+    """As of sites that keep a list of their policies: it does not call the method of its bases."""
+
+    def __init_subclass__(cls, **kwargs):
+        pass
+
+
+@pytest.mark.parametrize("bases", [(Registered, AllowAny), (type("Mine", (Registered, AllowAny), {}),)])
+async def test_an_override_is_asked_where_init_subclass_does_not_go_on(bases):
+    async def deny(self, request):
+        return False
+
+    assert await status(type("Closed", bases, {"acheck": deny})(), root) == 403
+    with pytest.raises(TypeError, match="is a coroutine function"):
+        type("Wrong", bases, {"check": deny})
 
 
 def test_what_a_class_says_of_its_own_check_does_not_count_for_an_override():
@@ -342,8 +360,12 @@ def test_a_class_that_is_combined_in_the_place_of_a_policy_is_an_error_that_says
 
 def test_a_policy_class_may_be_abstract_and_part_of_a_union_of_types():
     class Abstract(Policy, ABC):
-        pass
+        @abstractmethod
+        def check(self, request): ...
 
+    with pytest.raises(TypeError, match="abstract"):
+        Abstract()
+    type("Asks", (Abstract,), {"acheck": acheck})()  # It has a check by that.
     assert Abstract | None == None | Abstract
     assert isinstance(None, Abstract | None)
 

@@ -214,11 +214,16 @@ async def test_an_override_of_allows_is_asked_by_a_check_that_asks_on():
         def check(self, request):
             return super().check(request)
 
-    class IsBoss(Logged, UserPolicy):
-        def allows(self, user):
-            return user is boss
+    class Helped(UserPolicy):
+        def check(self, request):
+            return self.decide(request)
 
-    assert [await status(IsBoss(), user) for user in (alice, boss)] == [403, 101]
+        def decide(self, request):
+            return any(self.allows(user) for user in [request.user])
+
+    for bases in [(Logged, UserPolicy), (Helped,)]:
+        policy = type("IsBoss", bases, {"allows": lambda self, user: user is boss})()
+        assert [await status(policy, user) for user in (alice, boss)] == [403, 101]
 
 
 def test_permissions_are_asked_of_every_backend(users, settings, backends):
@@ -343,6 +348,16 @@ def test_an_override_that_would_be_ignored_is_an_error_when_the_class_is_made(ba
     methods = {name: lambda self, user: False} | ({"check": allow} if needs_check else {})
     with pytest.raises(TypeError, match=message):
         type("Ignored", (base,), methods)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_mixin_gives_in_the_place_of_an_argument_would_be_ignored_too(is_first):
+    """The permission would be asked for all objects at once."""
+    mixin = type("OfRoom", (), {"obj": lambda self, request: request.room})
+    with pytest.raises(TypeError, match="give obj as an argument"):
+        type("Ignored", (mixin, HasPermission) if is_first else (HasPermission, mixin), {})
+    own = type("Own", (HasPermission,), {"obj": None, "__init__": lambda self: None})
+    assert type("Sub", (own,), {})
 
 
 @pytest.mark.parametrize(
