@@ -43,7 +43,7 @@ from ..log import dotted_name, escape
 from ..routing.guards import ASGIMiddleware, guards_of, transparent
 from ..routing.resolver import consumer_class_of, inner_name, is_known
 from .endpoints import enclosed, site_application, site_endpoints
-from .protections import guards_on, remarks_on
+from .protections import guards_on, is_guarded_for_mirror, remarks_on
 from .routes_table import aligned
 
 if TYPE_CHECKING:
@@ -464,7 +464,15 @@ class _Handler(ASGIHandler):
                 noted.answer = "not run"
             return HttpResponse()
 
-        return guard_view(not_run, guards_on(match.func)), match.args, match.kwargs
+        guarded: Any = guard_view(not_run, guards_on(match.func))
+        if not is_guarded_for_mirror(match.func):  # Those on `dispatch()` are asked after the default policy.
+
+            @functools.wraps(match.func)
+            async def unseen(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                return await guarded(request, *args, **kwargs)
+
+            return unseen, match.args, match.kwargs
+        return guarded, match.args, match.kwargs
 
 
 def _steps(trace: Trace) -> Iterator[str]:

@@ -100,15 +100,20 @@ def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
 def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None) -> tuple[Protection, ...]:
     """What is asked before `view` itself; `endpoint` is Django's handler in ``ASGI_APPLICATION``, if any."""
     needs_no_login = getattr(view, "login_required", True) is False  # Django's `login_not_required`
-    # Policies on a view whose decorators did not call it are then asked afterwards.
     has_default = conf.MIRROR_DEFAULT_POLICY and is_mirrored() and not needs_no_login
+    # Policies on a view whose decorators did not call it are then asked afterwards, those on `dispatch()` not.
+    seen = _seen_by_mirror(view) if has_default else []
     called = list(_called(view))
-    found = [asked for layer, is_certain in called for asked in _asked_by(layer, is_certain, has_default)]
+    found = [
+        asked
+        for layer, is_certain in called
+        for asked in _asked_by(layer, is_certain, any(layer is each for each in seen))
+    ]
     # Nested decorators know one another's policies, and the admin asks twice; the outermost is most certain.
     unique = {asked[:2]: asked for asked in reversed(found)}
     found = [*reversed(unique.values())]
-    if has_default:
-        found = [*_of_default(endpoint, any(asked.source == "decorator" for asked in found)), *found]
+    if has_default and not is_guarded_for_mirror(view):
+        found = [_default_of_views(endpoint), *found]
     # The middleware leaves out a view whose attribute is merely false, too, as is that of `public`.
     index = middleware_index(LOGIN_REQUIRED_MIDDLEWARE)
     if index is not None and getattr(view, "login_required", True):
@@ -118,6 +123,19 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
     if not found and needs_no_login and all(_api_view(layer) is None for layer, _ in called):
         found = [Protection("login_not_required", "django", "public")]
     return tuple(found)
+
+
+def is_guarded_for_mirror(view: Callable[..., Any]) -> bool:
+    """Whether `MirrorMiddleware` sees policies of `view` itself, and so does not ask the default policy."""
+    return any((guards_of_view(each) or Guards()).policies for each in _seen_by_mirror(view))
+
+
+def _seen_by_mirror(view: Any) -> list[Any]:
+    """`view`, and what decorators name as what they wrap."""
+    seen = [view]
+    while len(seen) < _MAX_DECORATORS and (view := getattr(view, "__wrapped__", None)) is not None:
+        seen.append(view)
+    return seen
 
 
 def guards_on(view: Callable[..., Any]) -> Guards:
@@ -130,7 +148,7 @@ def remarks_on(view: Callable[..., Any]) -> dict[str, str]:
     """What is asked before `view` and a dry run cannot ask, or asks though the real view may not; each with why."""
     found = {}
     for layer, is_certain in _called(view):
-        for asked in _asked_by(layer, is_certain, has_default=False):
+        for asked in _asked_by(layer, is_certain, is_asked_afterwards=False):
             if asked.source != "decorator" and asked.effect != "public":
                 found[asked.expression] = "not run: it may deny, or redirect to a log-in page"
             elif not is_certain:
@@ -171,11 +189,18 @@ def _allows(policy: Policy, others: bool) -> bool | None:
     return True if policy.allows_all else others
 
 
-def _of_default(endpoint: AsgiEndpoint | None, is_guarded: bool) -> tuple[Protection, ...]:
-    policy = endpoint.default_policy if endpoint is not None else None
+def _of_default(endpoint: AsgiEndpoint, is_guarded: bool) -> tuple[Protection, ...]:
+    policy = endpoint.default_policy
     if policy is not None:
         return (_of_policy(policy, "stack"),)
     return () if is_guarded else (_of_policy(default_policy(), "default"),)
+
+
+def _default_of_views(endpoint: AsgiEndpoint | None) -> Protection:
+    """The default policy that `MirrorMiddleware` asks: whatever guards there are around Django."""
+    layers = () if endpoint is None else reversed(endpoint.layers)
+    policy = next((layer.default_policy for layer in layers if layer.default_policy is not None), None)
+    return _of_policy(default_policy(), "default") if policy is None else _of_policy(policy, "stack")
 
 
 def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
@@ -235,10 +260,10 @@ def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bo
                 is_certain = False
 
 
-def _asked_by(layer: Any, is_certain: bool, has_default: bool) -> Iterator[Protection]:
+def _asked_by(layer: Any, is_certain: bool, is_asked_afterwards: bool) -> Iterator[Protection]:
     """What `layer`, one of those that `_called` tells, asks before it calls the next one."""
     for policy in (guards_of_view(layer) or Guards()).policies:
-        yield _of_policy(policy, "decorator", is_certain or has_default)
+        yield _of_policy(policy, "decorator", is_certain or is_asked_afterwards)
     effect: Effect = "denies" if is_certain else "unknown"
     module, cells = _module_of(layer), _cells(layer)
     if isinstance(layer, type):

@@ -25,6 +25,7 @@ from django.core.asgi import get_asgi_application
 from django.core.management import CommandError
 from django.http import HttpResponse
 from django.urls import path, register_converter
+from django.utils.decorators import method_decorator
 from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 
@@ -277,6 +278,13 @@ def test_no_view_runs(url, application, fetch, settings):
 def test_what_of_a_view_the_answer_may_not_be_true_of_is_told(view, remark, ask, site):
     site(get_asgi_application(), path("a/", view))
     assert remark in " ".join(ask(None, "/a/", protocol="http").steps.split())
+
+
+def test_the_default_policy_comes_before_guards_that_the_mirror_does_not_see(ask, site, settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    view = method_decorator(public, name="dispatch")(type("Open", (ClassView,), {}))
+    site(get_asgi_application(), path("a/", view.as_view()), path("b/", public(ClassView.as_view())))
+    assert [ask(None, url, protocol="http").status for url in ("/a/", "/b/")] == [401, 200]
 
 
 def test_a_view_that_is_asked_for_as_a_socket_is_pointed_to(ask, site):

@@ -371,6 +371,10 @@ def test_permission_classes_of_rest_framework_count(rows_of):
     assert [(row.policy, row.source, row.is_open) for row in rows] == list(expected.values())
 
 
+def bare(application):
+    return application
+
+
 @pytest.fixture
 def mirror_default(rows_of, settings):
     settings.MIDDLEWARE = [MIRROR]
@@ -385,11 +389,31 @@ def mirror_default(rows_of, settings):
         (LoginView.as_view(), "login_not_required", "django"),
         (login(view), "IsAuthenticated() & user_passes_test", "default, django"),
         (passing(staff(view)), "IsStaff()", "decorator"),  # MirrorMiddleware asks what the decorator left out.
+        (on_dispatch(staff), "IsAuthenticated() & IsStaff()", "default, decorator"),  # It does not see that one.
+        (on_dispatch(public), "IsAuthenticated() & AllowAny()", "default, decorator"),
     ],
 )
 def test_the_default_policy_counts_on_views_if_the_site_wants_that(given, policy, source, rows_of, mirror_default):
     (row,) = rows_of(None, path("a/", given))
     assert (row.policy, row.source, row.is_open) == (policy, source, False)
+
+
+def test_a_guard_on_dispatch_is_not_asked_for_what_a_cache_around_it_has(rows_of, mirror_default, settings):
+    settings.CHANNELS_WSDENY |= {"DEFAULT_POLICY": AllowAny()}
+    views = [on_dispatch(staff), cache_page(60)(on_dispatch(staff)), cache_page(60)(staff(view))]
+    rows = rows_of(None, *(path(f"{number}/", given) for number, given in enumerate(views)))
+    assert [row.is_open for row in rows] == [False, None, False]
+
+
+@pytest.mark.parametrize("around", [bare, require(Throttle("9/day"))])
+def test_the_default_policy_of_a_stack_counts_on_views_without_one_of_their_own(around, rows_of, mirror_default):
+    """Whatever guards there are inside the stack, around Django."""
+    stack = DenyMiddlewareStack(around(get_asgi_application()), default_policy=AllowAny())
+    strict = DenyMiddlewareStack(around(get_asgi_application()), default_policy=IsStaff())
+    for application, given, sources in [(stack, view, ["stack"]), (strict, public(view), ["decorator"])]:
+        (row,) = rows_of(ProtocolTypeRouter({"http": application}), path("a/", given))
+        found = [each.source for each in row.protections if each.expression != "Throttle('9/day', key='user')"]
+        assert (found, row.access == "guarded") == (sources, False)
 
 
 def test_without_the_middleware_the_default_policy_does_not_count_on_views(rows_of, mirror_default, settings):
@@ -402,10 +426,6 @@ def mounted(*before):
     """Django behind each of these decorators, at a path of its own."""
     routes = [path(f"{number}/", wrap(get_asgi_application())) for number, wrap in enumerate(before)]
     return ProtocolTypeRouter({"http": URLRouter([*routes, re_path("", before[-1](get_asgi_application()))])})
-
-
-def bare(application):
-    return application
 
 
 @pytest.mark.parametrize(
