@@ -67,12 +67,18 @@ def connect() -> None:
 
 
 def watch_model(model: type[Model]) -> None:
-    """Have the changes of `model` tell, if it is that of users, groups or permissions, or a proxy of one."""
+    """Have the changes of `model` tell, if it is that of users, groups or permissions, or a proxy of one.
+
+    A model that the one of users is derived from has a part of its columns, such as ``is_active``.
+    """
     from django.contrib.auth.models import Group, Permission  # noqa: PLC0415
 
-    if issubclass(model, auth.get_user_model()):
+    user_model, concrete = auth.get_user_model(), model._meta.concrete_model or model
+    if issubclass(model, user_model) or _has_key_of(user_model, model):
         _connect(post_save, _user_saved, model)
         _connect(post_delete, _user_deleted, model)
+    elif issubclass(user_model, concrete):  # with keys of its own
+        _connect(post_save, _permission_changed, model)
     elif issubclass(model, Group):
         _connect(post_save, _group_saved, model)
         _connect(pre_delete, _group_deleted, model)
@@ -84,6 +90,15 @@ def watch_model(model: type[Model]) -> None:
     ):
         _connect(post_save, _object_permission_changed, model)
         _connect(post_delete, _object_permission_changed, model)
+
+
+def _has_key_of(user_model: Any, model: type[Model]) -> bool:
+    """Whether a row of `model`, which `user_model` is derived from, has the primary key of its user."""
+    concrete, key = user_model._meta.concrete_model, user_model._meta.pk
+    while concrete is not model._meta.concrete_model and key.remote_field is not None and key.remote_field.parent_link:
+        concrete = key.remote_field.model
+        key = concrete._meta.pk
+    return concrete is model._meta.concrete_model
 
 
 _connected: list[Any] = []

@@ -11,7 +11,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
-from django.db.models import Manager
+from django.db.models import AutoField, Manager, Model
+from django.db.models.signals import post_save
 from django.db.utils import ConnectionDoesNotExist
 from django.http import Http404, HttpResponse
 from django.test.utils import isolate_apps
@@ -127,6 +128,35 @@ async def test_a_change_by_a_proxy_of_a_model_counts(name, policy, world, header
     found = {"name": "editors"} if name == "group" else {"codename": "change_user"}
     await change(lambda: rename(proxy.objects.get(**found), **values))
     assert (await alice.close())[0] == 4403
+
+
+@isolate_apps("django.contrib.auth")
+def test_a_change_of_the_models_that_the_one_of_users_is_derived_from_counts(monkeypatch):
+    class Person(Model):
+        class Meta:
+            app_label = "auth"
+
+    class Address(Model):
+        number = AutoField(primary_key=True)
+
+        class Meta:
+            app_label = "auth"
+
+    class Friend(Person):
+        class Meta:
+            app_label = "auth"
+
+    class Member(Friend, Address):
+        class Meta:
+            app_label = "auth"
+
+    told = []
+    monkeypatch.setattr(receivers.auth, "get_user_model", lambda: Member)
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event))
+    for model in (Person, Friend, Address):
+        receivers.watch_model(model)
+        post_save.send(model, instance=model(pk=5), created=False, using="default")
+    assert told == [{"kind": "users", "users": ["5"]}] * 2 + [{"kind": "all"}]
 
 
 @isolate_apps("django.contrib.auth")
