@@ -21,7 +21,7 @@ from django.test import AsyncClient
 from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
 from django.views import View
-from django.views.decorators.cache import cache_page
+from django.views.decorators.cache import cache_page, never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
@@ -150,6 +150,24 @@ def test_a_route_hook_that_replaces_the_positional_arguments_of_a_view_lets_nobo
     )
     for index in range(len(VIEWS)):
         assert [one.ask(f"/{index}/{room}/").status for room in ("secret", "lobby")] == [500, 200]
+
+
+@pytest.mark.parametrize("name", ["get", "dispatch"])
+def test_a_class_based_view_has_the_arguments_that_a_policy_on_a_method_was_asked_about(one, name):
+    """It was set up with those of the route before."""
+    in_lobby = require(Check(lambda request: "lobby" in (*request.resolver_match.args, *request.resolver_match.kwargs)))
+
+    def change(request):
+        match = request.resolver_match
+        match.args, match.kwargs = ("lobby",) if match.args else (), {"lobby": "1"} if match.kwargs else {}
+
+    def get(self, request, *args, **kwargs):
+        return HttpResponse(repr((self.args, self.kwargs)))
+
+    decorators = [never_cache, with_hooks(made("route", change)), never_cache, in_lobby]
+    rooms = method_decorator(decorators, name=name)(type("Rooms", (View,), {"get": get})).as_view()
+    one.serve(re_path("a/(.*)/", rooms), path("b/<room>/", rooms, {"own": "2"}))
+    assert [one.ask(url).body for url in ("/a/secret/", "/b/secret/")] == [b"(('lobby',), {})", b"((), {'lobby': '1'})"]
 
 
 def test_a_route_hook_changes_nothing_for_the_next_request(one):

@@ -20,6 +20,7 @@ from django.http.response import HttpResponseBase
 from django.template.loader import get_template
 from django.urls import NoReverseMatch, get_callable, get_resolver, get_urlconf
 from django.utils.cache import patch_cache_control
+from django.views import View
 
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site, found_user
@@ -72,6 +73,8 @@ class _LoginNotRequired:
 
 
 _LOGIN_NOT_REQUIRED = _LoginNotRequired()
+#: Decorators on a view that are looked under; more of them wrap one another in a circle.
+_MOST_DECORATORS = 50
 
 # By identity: an attribute would travel with functools.wraps() to functions that check nothing.
 _guarded: WeakKeyDictionary[Callable[..., Any], _Guarded] = WeakKeyDictionary()
@@ -360,11 +363,16 @@ class ViewHandler(DjangoHandler):
         (args_before, before), (args, after) = self._given, self._arguments_of_route()
         if self.runner is not None:
             self.context.state.route = self.context.request.resolver_match
+        # The view of a method was set up before, and keeps arguments of its own.
+        instance: Any = _instance_of(self.view) if args != args_before or after != before else None
         if args != args_before:
             self._args = args
+            if instance is not None:
+                instance.args = args
         if after != before:
-            kept = {name: value for name, value in self._kwargs.items() if name not in before}
-            self._kwargs = {**kept, **after}
+            self._kwargs = _replaced(self._kwargs, before, after)
+            if instance is not None:
+                instance.kwargs = _replaced(instance.kwargs, before, after)
 
     def _with_hooks(self, response: HttpResponseBase) -> HttpResponseBase:
         """`response`; the hooks of the view enclose the rendering of its template, which Django does then."""
@@ -387,6 +395,22 @@ class ViewHandler(DjangoHandler):
 
         template.render = render
         return response
+
+
+def _replaced(kwargs: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """`kwargs` with those that the route has now in the place of those that it had."""
+    return {**{name: value for name, value in kwargs.items() if name not in before}, **after}
+
+
+def _instance_of(view: Any) -> View | None:
+    """The class-based view that has `view` as a method, as `method_decorator` gives it to a decorator; else None."""
+    for _ in range(_MOST_DECORATORS):
+        method = view.func if isinstance(view, functools.partial) else view
+        instance = getattr(method, "__self__", None)
+        if isinstance(instance, View):
+            return instance
+        view = getattr(view, "__wrapped__", None)
+    return None
 
 
 def _roll_back(request: HttpRequest) -> None:
