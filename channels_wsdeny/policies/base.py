@@ -16,7 +16,7 @@ from django.http.response import HttpResponseBase
 
 from .. import status as statuses
 from ..exceptions import Deny, PolicyError
-from ..http.context import expression_of, noting
+from ..http.context import expression_of, get_context, noting
 from ..http.request import is_authentication_due, known_user, run_in_thread
 
 if TYPE_CHECKING:
@@ -406,19 +406,25 @@ class Or(_Combination):
 
     def check(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
+        context = get_context(request)
+        obj = context.obj
         for policy in self.policies:
             denial = ask(policy, request)
             if denial is None:
                 return True
+            context.obj = obj  # One that was found on the way to a denial was not allowed.
             denials.append(denial)
         return self._choose(denials, request)
 
     async def acheck(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
+        context = get_context(request)
+        obj = context.obj
         for policy in self.policies:
             denial = await aask(policy, request)
             if denial is None:
                 return True
+            context.obj = obj
             denials.append(denial)
         if known_user(request) is None:
             return await run_in_thread(request, lambda: self._choose(denials, request))
@@ -443,10 +449,18 @@ class Not(Policy):
         self.sets_user = policy.sets_user
 
     def check(self, request: HttpRequest) -> Answer:
-        return ask(self.policy, request) is not None
+        context = get_context(request)
+        obj = context.obj
+        denial = ask(self.policy, request)
+        context.obj = obj  # as in `Or`
+        return denial is not None
 
     async def acheck(self, request: HttpRequest) -> Answer:
-        return await aask(self.policy, request) is not None
+        context = get_context(request)
+        obj = context.obj
+        denial = await aask(self.policy, request)
+        context.obj = obj
+        return denial is not None
 
     def needs_loop(self) -> bool | None:
         return self.policy.needs_loop()

@@ -324,6 +324,20 @@ async def test_policies_that_name_one_resolver_call_it_once_and_the_endpoint_get
     assert (seen, len(resolver.threads)) == (["lobby"], 1)
 
 
+@pytest.mark.parametrize("make", [lambda resolver: resolver, lambda resolver: resolver.on_loop])
+async def test_the_object_of_an_operand_that_denies_does_not_reach_the_endpoint(make, backends):
+    """An endpoint may tell by it what the user is allowed, for which the operand has asked more than the permission."""
+    seen, lobby = [], HasPermission("site.lobby", obj=make(Resolver()))
+    house = HasPermission("site.house", obj=lambda request: "house")
+    for policy in (
+        lobby & IsStaff() | IsAuthenticated(),
+        ~(lobby & IsStaff()),
+        house & (lobby & IsStaff() | AllowAny()),
+    ):
+        assert (await knock(found_by(AsyncWebsocketConsumer, require(policy), seen), "/", user=alice)).status == 101
+    assert seen == [None, None, "house"]
+
+
 def allow(self, argument):
     return True
 
