@@ -309,6 +309,15 @@ def test_a_decorated_view_class_and_its_subclasses_are_guarded(name):
     assert [view(request_of(user)).status_code for user in (anonymous, alice, boss)] == VIEWED
 
 
+@pytest.mark.parametrize("wrap", [lambda guard: guard, lambda guard: [guard, or_anonymous]])
+async def test_the_dispatch_of_an_asynchronous_view_class_is_guarded(wrap):
+    async def get(self, request):
+        return HttpResponse("hello")
+
+    view = method_decorator(wrap(staff_only), name="dispatch")(made("Own", View, get=get)).as_view()
+    assert [(await view(request_of(user))).status_code for user in (anonymous, alice, boss)] == VIEWED
+
+
 def test_a_view_whose_signature_cannot_be_read_is_guarded():
     class Unreadable:
         __signature__ = "(request)"

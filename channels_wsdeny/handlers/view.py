@@ -81,13 +81,13 @@ _guarded: WeakKeyDictionary[Callable[..., Any], _Guarded] = WeakKeyDictionary()
 
 
 def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
-    """`view` behind `guards`; a coroutine function stays one."""
+    """`view` behind `guards`; a coroutine function stays one, as does the ``dispatch()`` of an asynchronous class."""
     named = view
     if guards_of_view(view) is not None:
         # Decorators on one another become one, so that hooks come before policies.
         view, inner, _ = _guarded[view]
         guards = guards.around(inner)
-    if iscoroutinefunction(view):
+    if iscoroutinefunction(view) or getattr(_instance_of(view), "view_is_async", False):
 
         @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
