@@ -25,6 +25,7 @@ from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authe
 from ..http.responses import is_rendered, language_of
 from ..log import dotted_name, warn_once
 from ..policies.base import Answer, Policy
+from ..policies.permissions import is_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -250,7 +251,7 @@ class _Question:
 
     def check_object(self, obj: Any) -> None:
         """Ask the permission classes about this object."""
-        if obj is None or inspect.isawaitable(obj):
+        if not is_object(obj) or inspect.isawaitable(obj):
             name = _name(self._policy.obj)
             raise PolicyError(f"obj={name} returned {type(obj).__name__}. Return the object, or raise Http404.")
         if self._context.recall(self._policy.obj) is None:

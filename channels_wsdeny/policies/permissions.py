@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
+from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
 from ..concurrency import call_sync
@@ -225,9 +226,10 @@ class HasPermission(Policy):
 
     def _ask_backends(self, request: HttpRequest, obj: Any) -> Answer:
         if self.obj is not None:
-            if obj is None:
+            if not is_object(obj):
                 # has_perm(permission, None) would ask for the permission on everything.
-                raise PolicyError(f"obj={_name(self.obj)} returned None. Return the object, or raise Http404.")
+                found = "None" if obj is None else f"a {type(obj).__name__}"
+                raise PolicyError(f"obj={_name(self.obj)} returned {found}. Return the object, or raise Http404.")
             context = get_context(request)
             if context.recall(self.obj) is None:
                 context.remember(self.obj, obj)
@@ -280,6 +282,11 @@ class UserPassesTest(Policy):
 
 
 _UNAUTHENTICATED = Deny(401)
+
+
+def is_object(obj: object) -> bool:
+    """Whether a permission can be asked about what a resolver returned: a denial is to be raised by it."""
+    return obj is not None and not isinstance(obj, (Deny, HttpResponseBase))
 
 
 def _name(function: Callable[..., Any] | None) -> str:

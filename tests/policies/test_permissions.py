@@ -15,7 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.urls import path
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.policies import AllowAny, AllowedOrigin, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
@@ -303,6 +303,12 @@ async def test_a_resolver_that_returns_none_denies_even_a_superuser(caplog):
 
     assert await status(HasPermission("site.lobby", obj=forgetful), root) == 500
     assert "obj=forgetful returned None" in caplog.text
+
+
+@pytest.mark.parametrize("policy", [functools.partial(HasPermission, "a.b"), RestFramework])
+@pytest.mark.parametrize("denial", [Deny(404), HttpResponse(status=404)])
+async def test_a_resolver_that_returns_a_denial_in_the_place_of_raising_it_denies_even_a_superuser(policy, denial):
+    assert await status(policy(obj=lambda request: denial), root) == 500
 
 
 async def test_a_false_object_is_an_object(backends):
