@@ -144,6 +144,17 @@ def sessions(users):
 
 
 @pytest.fixture
+def session_with_written_key(users, monkeypatch):
+    """The session of alice, where the field of the primary key writes it in a way of its own."""
+    key = get_user_model()._meta.pk
+    monkeypatch.setattr(key, "value_to_string", lambda user: f"no. {user.pk}")
+    monkeypatch.setattr(key, "to_python", lambda value: int(str(value).removeprefix("no. ")))
+    client = Client()
+    client.force_login(users["alice"])
+    return client.session
+
+
+@pytest.fixture
 def headers_of(sessions, settings):
     """A function from a user's name (or None) to the raw headers of a logged-in client."""
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.contrib import auth
 from django.core import signing
+from django.db.models import Model
 from django.utils.crypto import constant_time_compare
 
 from ..db import get_cache, is_unreachable
@@ -99,7 +100,7 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
         raise Deny(401)
     number = secrets.token_urlsafe(16)
     session = getattr(request, "session", None)
-    is_of_session = session is not None and session.get(auth.SESSION_KEY) == str(user.pk)
+    is_of_session = session is not None and session.get(auth.SESSION_KEY) == _stored_key(user)
     key = session.session_key if session is not None and is_of_session else None
     ticket = Ticket(str(user.pk), unquote(urlsplit(path).path), key, _hash_of(user))
     try:
@@ -111,6 +112,12 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
     if not is_kept:
         raise Deny(503)
     return signing.TimestampSigner(salt=_SALT).sign(number)
+
+
+def _stored_key(user: Any) -> str:
+    """The primary key of `user` as Django's `login()` writes it into a session."""
+    key: str = user._meta.pk.value_to_string(user) if isinstance(user, Model) else str(user.pk)
+    return key
 
 
 def _hash_of(user: Any) -> str:

@@ -57,7 +57,9 @@ class Grant:
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
         self.identity = self.user_id or _identity(user)
-        self.session_user_id = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
+        named = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
+        #: The user of the session, whose key a session may have written otherwise.
+        self.session_user_id = None if named is None else key_name(named)
         #: That of the user whom a middleware has replaced, as one for impersonation does.
         self.first_id: str | None = None
         if request.user_setters:

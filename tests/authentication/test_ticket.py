@@ -146,6 +146,14 @@ async def test_sessions_of_every_engine_may_ask(engine, users, settings, tmp_pat
     assert await use(given) == ("alice" if engine == "signed_cookies" else 401)
 
 
+async def test_a_ticket_ends_with_a_session_that_has_the_key_of_its_user_written_otherwise(
+    users, session_with_written_key
+):
+    given = await issue(of(users["alice"], session_with_written_key), "/ws/room/")
+    await run_in_threadpool(session_with_written_key.flush)
+    assert await use(given) == 401
+
+
 async def test_the_password_of_a_token_s_user_counts_even_if_a_foreign_session_is_in_the_request(users, sessions):
     given = await issue(of(users["alice"], sessions["bob"]), "/ws/room/")
     assert await use(given) == "alice"

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.contrib.auth import SESSION_KEY
+from django.conf import settings as django_settings
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.db.models import AutoField, Manager, Model
@@ -29,9 +30,9 @@ from channels_wsdeny.http import session
 from channels_wsdeny.live import arevoke, expiry, receivers, scheduler
 from channels_wsdeny.live import registry as live_registry
 from channels_wsdeny.live.registry import registry
-from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsStaff, Policy, UserPassesTest
+from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsAuthenticated, IsStaff, Policy, UserPassesTest
 from channels_wsdeny.policies.base import And
-from tests.support.clients import GUARD, knock
+from tests.support.clients import GUARD, cookie_header, knock
 from tests.support.opened import Opened, update, user
 from tests.support.policies import AsyncCheck, Check, Switch, User
 from tests.support.scripted import accept
@@ -550,6 +551,13 @@ async def test_the_session_of_a_user_whom_a_middleware_has_set_is_verified(
     opened = await Opened(application, headers=headers_of("alice"), **given).accepted()
     (socket,) = registry.sockets()
     assert await socket.opened.ask_again() is None
+    await change(update(password="another"))
+    assert await opened.close() == (4401, "session_ended")
+
+
+async def test_a_session_may_have_the_key_of_its_user_written_otherwise(session_with_written_key, change):
+    cookie = {django_settings.SESSION_COOKIE_NAME: session_with_written_key.session_key}
+    opened = await Opened(consumer(IsAuthenticated()), headers=cookie_header(**cookie)).accepted()
     await change(update(password="another"))
     assert await opened.close() == (4401, "session_ended")
 
