@@ -312,9 +312,10 @@ def test_a_decorated_view_class_and_its_subclasses_are_guarded(name):
 @pytest.mark.parametrize("wrap", [lambda guard: guard, lambda guard: [guard, or_anonymous]])
 async def test_the_dispatch_of_an_asynchronous_view_class_is_guarded(wrap):
     async def get(self, request):
-        return HttpResponse("hello")
+        return self.hello(request)
 
-    view = method_decorator(wrap(staff_only), name="dispatch")(made("Own", View, get=get)).as_view()
+    hello = method_decorator(public)(Page.get)  # one that `get()` does not await
+    view = method_decorator(wrap(staff_only), name="dispatch")(made("Own", View, get=get, hello=hello)).as_view()
     assert [(await view(request_of(user))).status_code for user in (anonymous, alice, boss)] == VIEWED
 
 

@@ -87,7 +87,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
         # Decorators on one another become one, so that hooks come before policies.
         view, inner, _ = _guarded[view]
         guards = guards.around(inner)
-    if iscoroutinefunction(view) or getattr(_instance_of(view), "view_is_async", False):
+    if iscoroutinefunction(view) or _is_async_dispatch(view):
 
         @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -411,6 +411,11 @@ def _instance_of(view: Any) -> View | None:
             return instance
         view = getattr(view, "__wrapped__", None)
     return None
+
+
+def _is_async_dispatch(view: Any) -> bool:
+    """Whether `view` is the ``dispatch()`` of an asynchronous class: a plain function that returns a coroutine."""
+    return getattr(view, "__name__", "") == "dispatch" and getattr(_instance_of(view), "view_is_async", False)
 
 
 def _roll_back(request: HttpRequest) -> None:
