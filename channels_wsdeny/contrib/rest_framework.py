@@ -265,7 +265,10 @@ class _Question:
         return True
 
     def deny(self, error: Exception) -> Deny:
-        """The denial that the site's exception handler makes of `error`. Raises `error` if it makes none."""
+        """The denial that the site's exception handler makes of `error`. Raises `error` if it makes none.
+
+        One that says that something has failed is raised, too: no operator makes an answer of it.
+        """
         try:
             with language_of(self._request):
                 response = self._respond(error)
@@ -273,9 +276,12 @@ class _Question:
             self._restore()
         known = translate(error)
         forget_frames(error)  # The handler has seen it.
-        if known.status != response.status_code:
-            return Deny(response=response)
-        return Deny(detail=known.detail, code=known.code, response=response)
+        denial = Deny(response=response)
+        if known.status == response.status_code:
+            denial = Deny(detail=known.detail, code=known.code, response=response)
+        if denial.status >= 500:
+            raise denial from None
+        return denial
 
     def _respond(self, error: Exception) -> Any:
         # The handler has the transaction of a view rolled back, which may yet be allowed by another policy.

@@ -151,6 +151,24 @@ async def test_what_a_permission_raises_is_answered_by_the_exception_handler_or_
     assert (json.loads(answer.body) if body else answer.problem["status"]) == (body or status)
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_failure_of_rest_framework_lets_nobody_in_behind_an_operator_either(status):
+    failure = type("Down", (exceptions.APIException,), {"status_code": status})
+
+    async def fails_on_loop(request):
+        raise failure
+
+    fails = type("Fails", (permissions.BasePermission,), {"has_permission": lambda *_: raising(failure)(None)})
+    for policy in (
+        RestFramework(permissions=[fails]),
+        RestFramework(obj=raising(failure)),
+        RestFramework(obj=fails_on_loop),
+    ):
+        for asked in (policy, ~policy, policy | AllowAny()):
+            answer = await ask(asked, alice)
+            assert (answer.status, json.loads(answer.body)) == (status, {"detail": failure.default_detail}), asked
+
+
 def tea(error, context):
     return JsonResponse({"for": context["request"].user.username}, status=418)
 
