@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings as django_settings
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.db.models import AutoField, Manager, Model
