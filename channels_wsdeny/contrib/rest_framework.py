@@ -114,7 +114,8 @@ class RestFramework(Policy):
         asked = _Question(self, request)
         denial = asked.ask(asked.initial)
         if denial is None and self.obj is not None:
-            denial = asked.ask(lambda: asked.check_object(asked.resolve()))
+            obj = asked.resolve()
+            denial = asked.ask(lambda: asked.check_object(obj))
         return asked.allow() if denial is None else denial
 
     async def acheck(self, request: HttpRequest) -> Answer:
@@ -132,7 +133,7 @@ class RestFramework(Policy):
                 obj = await self.obj(request)
         except Exception as error:  # the site's exception handler answers what it knows
             failed = error
-            return await run_in_thread(request, lambda: asked.deny(failed))
+            raise await run_in_thread(request, lambda: asked.deny(failed)) from None
         denial = await run_in_thread(request, lambda: asked.ask(lambda: asked.check_object(obj)))
         return asked.allow() if denial is None else denial
 
@@ -244,10 +245,19 @@ class _Question:
             _set_user(self._request, user, auth)
 
     def resolve(self) -> Any:
-        """What the ``obj`` of the policy returns, or has returned for this subject."""
+        """What the ``obj`` of the policy returns, or has returned for this subject.
+
+        Raises a `Deny` for what that raises, such as `Http404`: no operator makes an answer of it.
+        """
         resolver: Any = self._policy.obj
         obj = self._context.recall(resolver)
-        return resolver(self._request) if obj is None else obj
+        if obj is not None:
+            return obj
+        try:
+            with language_of(self._request):
+                return resolver(self._request)
+        except Exception as error:  # the site's exception handler answers what it knows
+            raise self.deny(error) from None
 
     def check_object(self, obj: Any) -> None:
         """Ask the permission classes about this object."""

@@ -169,6 +169,15 @@ async def test_a_failure_of_rest_framework_lets_nobody_in_behind_an_operator_eit
             assert (answer.status, json.loads(answer.body)) == (status, {"detail": failure.default_detail}), asked
 
 
+async def test_an_object_that_is_not_there_lets_nobody_in_behind_an_operator_either():
+    async def missing_on_loop(request):
+        raise Http404
+
+    for missing in (raising(Http404), missing_on_loop):
+        policy = RestFramework(obj=missing)
+        assert [(await ask(asked, alice)).status for asked in (policy, ~policy, policy | AllowAny())] == [404] * 3
+
+
 def tea(error, context):
     return JsonResponse({"for": context["request"].user.username}, status=418)
 
