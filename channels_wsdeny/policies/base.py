@@ -32,13 +32,15 @@ Answer: TypeAlias = bool | Denial
 class _PolicyClass(ABCMeta):
     """The class of policy classes: one that is combined without having been called is an error with a remedy."""
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(name, bases, namespace)
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> _PolicyClass:
+        cls = super().__new__(mcls, name, bases, namespace, **kwargs)
         if any(isinstance(base, _PolicyClass) for base in bases):
-            # As Python calls `__init_subclass__`: one of the site's may not call that of its bases.
+            # As Python calls `__init_subclass__`. That method of the site, and the `__init__` of its metaclass, may
+            # leave out those of the bases.
             made: Any = cls
             super(made, made)._complete_subclass()  # type: ignore[misc]
             update_abstractmethods(made)
+        return cls
 
     def __or__(cls, other: Any) -> Any:
         if isinstance(other, (Policy, _PolicyClass)):  # else it is a union of types
@@ -114,7 +116,7 @@ class Policy(metaclass=_PolicyClass):
             )
         # The methods of a base class that describe its own check do not describe the one that is asked.
         for name in ("blocks", "needs_loop", "anonymous_denial"):
-            # Not issubclass(): for a class that is being made, ABCMeta answers from the caches of its base class.
+            # Not issubclass(), which counts what is only registered as a subclass.
             if not set(asked.values()) <= set(giver_of(cls, name).__mro__):
                 setattr(cls, name, vars(Policy)[name])
 
@@ -231,14 +233,22 @@ def refuse_second(cls: type, *names: str) -> type:
         return nearest
     first = next(base for base in cls.__bases__ if issubclass(base, nearest))
     for base in cls.__bases__:
-        givers = (each for each in base.__mro__ if any(gives(each, name) for name in names))
+        givers = (each for each in base.__mro__ if any(_answers(each, name) for name in names))
         if next(givers, nearest) not in nearest.__mro__:
-            remedy = "Combine" if isinstance(base, _PolicyClass) else f"Make {base.__name__} a policy, and combine"
+            second = base.__name__
+            remedy = f"Name {second} first to have it asked in the place of the other, or make it a policy, and combine"
+            if isinstance(base, _PolicyClass):
+                remedy = "Combine"
             raise TypeError(
-                f"{cls.__qualname__} would ask {first.__name__}, and never {base.__name__}. {remedy} policies by an "
-                f"operator: {first.__name__}(...) & {base.__name__}(...)."
+                f"{cls.__qualname__} would ask {first.__name__}, and never {second}. {remedy} policies by an "
+                f"operator: {first.__name__}(...) & {second}(...)."
             )
     return nearest
+
+
+def _answers(cls: type, name: str) -> bool:
+    """Whether `cls` itself gives a method that is not abstract, and so may be asked."""
+    return gives(cls, name) and not getattr(vars(cls)[name], "__isabstractmethod__", False)
 
 
 def nearest_giver(cls: type, *names: str) -> type:

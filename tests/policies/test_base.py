@@ -315,7 +315,8 @@ def test_a_class_of_two_policies_one_of_which_would_never_be_asked_is_an_error_t
 @pytest.mark.parametrize(
     ("bases", "own"),
     [((Cooperates, IsStaff), {}), ((IsStaff, UserPolicy), {}), ((type("Mine", (IsStaff,), {}), IsStaff), {})]
-    + [((Throttle, IsStaff), {"check": check}), ((IsStaff, InGroup), {"allows": lambda self, user: True})],
+    + [((Throttle, IsStaff), {"check": check}), ((IsStaff, InGroup), {"allows": lambda self, user: True})]
+    + [((Policy, type("Declares", (ABC,), {"check": abstractmethod(lambda self, request: None)})), {})],
 )
 def test_a_class_of_two_policies_that_asks_both_or_neither_may_be_made(bases, own):
     assert issubclass(type("Both", bases, own), bases)
@@ -328,14 +329,32 @@ class Registered:
         pass
 
 
-@pytest.mark.parametrize("bases", [(Registered, AllowAny), (type("Mine", (Registered, AllowAny), {}),)])
-async def test_an_override_is_asked_where_init_subclass_does_not_go_on(bases):
+#: As above, by a metaclass.
+RegisteredByMeta = type("Meta", (type(Policy),), {"__init__": lambda cls, *args: None})("Mine", (AllowAny,), {})
+
+
+@pytest.mark.parametrize(
+    "bases", [(Registered, AllowAny), (type("Mine", (Registered, AllowAny), {}),), (RegisteredByMeta,)]
+)
+async def test_an_override_is_asked_where_a_method_that_notes_subclasses_does_not_go_on(bases):
     async def deny(self, request):
         return False
 
-    assert await status(type("Closed", bases, {"acheck": deny})(), root) == 403
+    metaclass = type(bases[0])
+    assert await status(metaclass("Closed", bases, {"acheck": deny})(), root) == 403
     with pytest.raises(TypeError, match="is a coroutine function"):
-        type("Wrong", bases, {"check": deny})
+        metaclass("Wrong", bases, {"check": deny})
+
+
+def test_a_policy_class_may_have_any_keyword():
+    class Named(Policy):
+        def __init_subclass__(cls, name, **kwargs):
+            cls.name = name
+
+    class Mine(Named, name="mine"):
+        pass
+
+    assert Mine.name == "mine"
 
 
 def test_what_a_class_says_of_its_own_check_does_not_count_for_an_override():
