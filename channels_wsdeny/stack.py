@@ -93,6 +93,12 @@ class DenyMiddlewareStack(ASGIMiddleware):
             deny_with=deny_with,
         )
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """As of any object. Raises `AttributeError` for an option: setting it would have no effect."""
+        if name in StackOptions._fields:
+            raise AttributeError(f"{name} cannot be replaced: give it as an argument of DenyMiddlewareStack().")
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         return f"<DenyMiddlewareStack around {self.inner!r}>"
 

@@ -250,6 +250,12 @@ async def test_what_is_replaced_after_the_first_handshake_counts_from_then_on():
     assert (await knock(site, "/")).status == 401
 
 
+@pytest.mark.parametrize("name", ["authentication", "origins", "middleware", "deny_with"])
+def test_an_option_of_a_stack_that_would_not_count_cannot_be_set(name):
+    with pytest.raises(AttributeError, match=f"{name} cannot be replaced"):
+        setattr(DenyMiddlewareStack(function([])), name, None)
+
+
 @pytest.mark.parametrize("base", [Wrapper, BaseMiddleware])
 @pytest.mark.parametrize("name", ["alice", None])
 async def test_an_asynchronous_wrapper_may_look_at_the_user_of_the_session(name, base, headers_of):
