@@ -19,7 +19,7 @@ from ..authentication.base import Authenticators, session_user
 from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
-from ..http.exception_handler import forget_frames, translate
+from ..http.exception_handler import forget_frames, means_denial, translate
 from ..http.origins import check_origin
 from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
@@ -247,7 +247,7 @@ class _Question:
     def resolve(self) -> Any:
         """What the ``obj`` of the policy returns, or has returned for this subject.
 
-        Raises a `Deny` for what that raises, such as `Http404`: no operator makes an answer of it.
+        Raises a `Deny` for what that raises, such as `Http404`: no operator may turn that round.
         """
         resolver: Any = self._policy.obj
         obj = self._context.recall(resolver)
@@ -277,7 +277,7 @@ class _Question:
     def deny(self, error: Exception) -> Deny:
         """The denial that the site's exception handler makes of `error`. Raises `error` if it makes none.
 
-        One that says that something has failed is raised, too: no operator makes an answer of it.
+        The denial is raised if `error` or its status says that something has failed: no operator may turn that round.
         """
         try:
             with language_of(self._request):
@@ -289,7 +289,7 @@ class _Question:
         denial = Deny(response=response)
         if known.status == response.status_code:
             denial = Deny(detail=known.detail, code=known.code, response=response)
-        if denial.status >= 500:
+        if denial.status >= 500 or not means_denial(error):
             raise denial from None
         return denial
 

@@ -169,6 +169,21 @@ async def test_a_failure_of_rest_framework_lets_nobody_in_behind_an_operator_eit
             assert (answer.status, json.loads(answer.body)) == (status, {"detail": failure.default_detail}), asked
 
 
+async def test_a_failure_that_the_exception_handler_answers_lets_nobody_in_behind_an_operator_either():
+    class Fails(permissions.BasePermission):
+        def has_permission(self, request, view):
+            raise ValueError
+
+    class View(APIView):
+        permission_classes = (Fails,)
+
+        def get_exception_handler(self):
+            return lambda error, context: Response(status=400)
+
+    policy = RestFramework(View)
+    assert [(await ask(asked, alice)).status for asked in (policy, ~policy, policy | AllowAny())] == [400] * 3
+
+
 async def test_an_object_that_is_not_there_lets_nobody_in_behind_an_operator_either():
     async def missing_on_loop(request):
         raise Http404
