@@ -150,7 +150,7 @@ class Policy(metaclass=_PolicyClass):
         """The policy that is asked again while a socket is open, unless it counts only `once`: this one."""
         return self
 
-    def denial(self) -> Deny:
+    def denial(self) -> Denial:
         """The denial if `check` or `acheck` returns False: a `Deny` or an `HttpResponse`, and nothing else."""
         return Deny(self.status, self.detail, code=self.code)
 

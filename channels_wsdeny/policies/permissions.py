@@ -48,7 +48,8 @@ class DenyAll(Policy):
         return False
 
     def anonymous_denial(self) -> Deny | bool | None:
-        return self.denial()
+        denial = self.denial()
+        return denial if isinstance(denial, Deny) else None
 
 
 class AllowedOrigin(Policy):

@@ -93,6 +93,9 @@ class FromAnywhere(Policy):
     async def acheck(self, request: DjangoHttpRequest) -> bool:
         return "REMOTE_ADDR" in request.META
 
+    def denial(self) -> HttpResponse:
+        return HttpResponse("not from here", status=403)
+
 
 @require((IsStaff() | FromOffice()) & ~FromAnywhere())
 @permission_required("chat.view_room", obj=room_of)
