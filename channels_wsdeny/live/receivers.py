@@ -134,13 +134,18 @@ def _tell_users(keys: Any, using: str) -> None:
         tell({"kind": "users", "users": names} if len(names) <= _MOST_USERS else {"kind": "all"}, using)
 
 
+def _keys_of(user: Any) -> set[Any]:
+    """The primary key of a user, and that of a model which is derived from the one of users, with keys of its own."""
+    return {user.pk, getattr(user, auth.get_user_model()._meta.pk.attname, user.pk)}
+
+
 def _user_saved(sender: Any, instance: Any, using: str, created: bool, update_fields: Any = None, **kw: Any) -> None:
     if not created and not (update_fields is not None and set(update_fields) <= {"last_login"}):
-        _tell_users([instance.pk], using)
+        _tell_users(_keys_of(instance), using)
 
 
 def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    _tell_users([instance.pk], using)
+    _tell_users(_keys_of(instance), using)
 
 
 def watch_credentials(model: type[Model]) -> None:
@@ -184,7 +189,7 @@ def _users_changed(
     """Groups or permissions of users have changed, from their side or (`reverse`) from that of a group."""
     if not reverse:
         if action in {"post_add", "post_remove", "post_clear"}:
-            _tell_users([instance.pk], using)
+            _tell_users(_keys_of(instance), using)
     elif action == "pre_clear":  # Afterwards it is not known any more who it was.
         users = user_model._base_manager.using(using).filter(**{name: instance})
         _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)

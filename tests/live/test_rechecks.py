@@ -13,7 +13,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
 from django.db.models import AutoField, Manager, Model
-from django.db.models.signals import post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.db.utils import ConnectionDoesNotExist
 from django.http import Http404, HttpResponse
 from django.test.utils import isolate_apps
@@ -158,6 +158,25 @@ def test_a_change_of_the_models_that_the_one_of_users_is_derived_from_counts(mon
         receivers.watch_model(model)
         post_save.send(model, instance=model(pk=5), created=False, using="default")
     assert told == [{"kind": "users", "users": ["5"]}] * 2 + [{"kind": "all"}]
+
+
+@isolate_apps("django.contrib.auth")
+def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(monkeypatch):
+    class Employee(User):
+        number = AutoField(primary_key=True)
+
+        class Meta:
+            app_label = "auth"
+
+    told = []
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(set(event["users"])))
+    receivers.watch_model(Employee)
+    employee = Employee(number=7, id=5)
+    post_save.send(Employee, instance=employee, created=False, using="default")
+    post_delete.send(Employee, instance=employee, using="default")
+    groups = User.groups.through
+    m2m_changed.send(groups, instance=employee, action="post_add", reverse=False, pk_set={1}, using="default")
+    assert told == [{"5", "7"}] * 3
 
 
 @isolate_apps("django.contrib.auth")
