@@ -144,7 +144,7 @@ class RestFramework(Policy):
         """Whether the policy has allowed this subject, as an operand of another policy: it is not counted twice."""
         context = get_context(request)
         found = context.recall(self)
-        if found is not None:
+        if found is not None and self.obj is not None:
             (context.obj,) = found
         return found is not None
 

@@ -540,6 +540,14 @@ async def test_the_object_is_resolved_once_for_all_policies_with_its_resolver(se
     assert len(calls) == 1
 
 
+async def test_a_policy_without_an_object_that_is_asked_again_leaves_that_of_another(settings):
+    settings.AUTHENTICATION_BACKENDS = [f"{ByName.__module__}.ByName"]
+    api = RestFramework(permissions=[permissions.IsAuthenticated])
+    again = HasPermission("site.house", obj=lambda request: "house") & api
+    app = DenyMiddlewareStack(guarded(api & DenyAll() | again).as_asgi())
+    assert told(await knock(app, "/", user=alice))[-1] == "house"
+
+
 class Two(throttling.UserRateThrottle):
     rate, scope = "2/min", "two"
 
