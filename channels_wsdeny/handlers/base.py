@@ -137,7 +137,7 @@ class Target:
     #: there are, for a user or route that they were not asked about.
     default_policy: Policy | None = None
     stack_default: Policy | None = None
-    #: Those of the stacks around, the nearest first.
+    #: The options of the stacks around: each is that of the nearest one that has it.
     options: StackOptions = NO_OPTIONS
     #: Whether a default policy is asked where there is no other.
     owes_default: bool = True

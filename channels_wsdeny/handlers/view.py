@@ -73,7 +73,7 @@ class _LoginNotRequired:
 
 
 _LOGIN_NOT_REQUIRED = _LoginNotRequired()
-#: Decorators on a view that are looked under; more of them wrap one another in a circle.
+#: How many decorators on a view are looked under: more of them wrap one another in a circle.
 _MOST_DECORATORS = 50
 
 # By identity: an attribute would travel with functools.wraps() to functions that check nothing.
@@ -133,7 +133,7 @@ def guards_within(view: Any) -> tuple[Policy, ...]:
 
 
 def authenticate_view(request: HttpRequest) -> None:
-    """Have the user of a view's request be the one that the authentication classes of its stack or site tell."""
+    """Make the user of a view's request the one that the authentication classes of its stack or site find."""
     config = get_stack_config(request)
     given = config.authentication if isinstance(config, StackConfig) else None
     authenticate_by(request, given or authentication_of_site())

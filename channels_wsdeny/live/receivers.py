@@ -67,9 +67,9 @@ def connect() -> None:
 
 
 def watch_model(model: type[Model]) -> None:
-    """Have the changes of `model` tell, if it is that of users, groups or permissions, or a proxy of one.
+    """Watch the changes of `model` if it is that of users, groups or permissions, or a proxy of one.
 
-    A model that the one of users is derived from has a part of its columns, such as ``is_active``.
+    Those of a model that the one of users is derived from count, too: it has columns of users, such as ``is_active``.
     """
     from django.contrib.auth.models import Group, Permission  # noqa: PLC0415
 

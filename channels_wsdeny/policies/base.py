@@ -223,7 +223,7 @@ def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
 
 
 def refuse_second(cls: type, *names: str) -> type:
-    """The class that gives the first of these methods, which are asked.
+    """The nearest class that gives one of these methods, and so is asked.
 
     Raises `TypeError` if a second base class has one of its own, which would never be asked.
     """
@@ -252,7 +252,7 @@ def _answers(cls: type, name: str) -> bool:
 
 
 def nearest_giver(cls: type, *names: str) -> type:
-    """The class that gives the first of these methods, in the method resolution order."""
+    """The first class in the method resolution order that gives one of these methods."""
     return min((giver_of(cls, name) for name in names), key=cls.__mro__.index)
 
 

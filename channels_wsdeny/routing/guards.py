@@ -56,7 +56,7 @@ NO_GUARDS = Guards()
 
 
 class StackOptions(NamedTuple):
-    """What a `DenyMiddlewareStack` says for all that is in it; None leaves it to a stack around, or to the site."""
+    """The options of a `DenyMiddlewareStack`; None leaves one to the stack around it, or to the site."""
 
     authentication: Authenticators | None = None
     origins: Origins | None = None
@@ -66,7 +66,7 @@ class StackOptions(NamedTuple):
     deny_with: str | None = None
 
     def within(self, outer: StackOptions) -> StackOptions:
-        """These options, and those of the stack around where these leave it something."""
+        """These options, completed by those of the stack around."""
         if self is NO_OPTIONS or outer is NO_OPTIONS:
             return outer if self is NO_OPTIONS else self
         nearest: Iterable[Any] = (theirs if own is None else own for own, theirs in zip(self, outer, strict=True))

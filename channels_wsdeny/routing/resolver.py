@@ -76,7 +76,7 @@ class EndpointMatch:
     default_policy: Policy | None = None
     #: The same whatever guards there are: it is asked about a user or route that they were not asked about.
     stack_default: Policy | None = None
-    #: Those of the stacks around the endpoint, the nearest first.
+    #: The options of the stacks around: each is that of the nearest one that has it.
     options: StackOptions = NO_OPTIONS
 
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
