@@ -47,6 +47,8 @@ _RETRY = 0.5
 _MISSED = 3
 #: Sockets in one message.
 _AT_ONCE = 500
+#: Silent processes whose messages are still counted.
+_MOST_SILENT = 1000
 
 
 def get_layer() -> Any:
@@ -188,6 +190,10 @@ class Sender:
             await layer.group_send(GROUP, message)
 
 
+def _log_strange() -> None:
+    logger.exception("A message in the group %s could not be understood.", GROUP)
+
+
 def _log_unsent(error: Exception) -> None:
     logger.warning("Other processes cannot be told what has changed: %s. It is tried again.", type(error).__name__)
 
@@ -202,6 +208,8 @@ class Subscription:
         self.tried = asyncio.Event()
         #: For each process: how many of its messages have come; and when the last has, and its channel.
         self._received: dict[str, int] = {}
+        #: The same of processes that have been silent, as one without sockets is between two log-outs; the longest first.
+        self._silent: dict[str, int] = {}
         self._heard: dict[str, tuple[float, str | None]] = {}
         self.replies: dict[str, asyncio.Queue[Any]] = {}
         self._is_back = asyncio.Event()
@@ -220,6 +228,7 @@ class Subscription:
                 self.channel = await self.layer.new_channel()
                 await self.layer.group_add(GROUP, self.channel)
                 self._received.clear()
+                self._silent.clear()
                 self.tried.set()
                 registry.handle({"kind": "all"})  # What has happened before was not heard.
                 await sender.send_now({"channel": self.channel})  # It may die before its first heartbeat.
@@ -228,7 +237,7 @@ class Subscription:
                     try:
                         self._take(message)
                     except Exception:  # a message of another version, or that is not of this package
-                        logger.exception("A message in the group %s could not be understood.", GROUP)
+                        _log_strange()
             except Exception as error:  # The layer may be back in a moment.
                 if self.loop.is_closed():  # pragma: no cover - in a process of its own: without a cancellation
                     return
@@ -250,13 +259,16 @@ class Subscription:
             return
         self._count(process, message["number"])
         for event in message.get("events", ()):
-            registry.handle(event)
+            try:
+                registry.handle(event)
+            except Exception:  # one of another version; those after it may close sockets
+                _log_strange()
         if "asks" in message:
             spawn(functools.partial(_describe_to, self.layer, **message["asks"]))
 
     def _count(self, process: str, number: int) -> None:
         """Note that message `number` of `process` has come; those before it may still, for a moment."""
-        received = self._received.get(process)
+        received = self._received.get(process, self._silent.pop(process, None))
         if received is None:
             self._received[process] = number + 1
             return
@@ -296,11 +308,14 @@ class Subscription:
         for process, (heard, channel) in list(self._heard.items()):
             if now - heard > (_MISSED + 1) * conf.HEARTBEAT:
                 del self._heard[process]
-                self._received.pop(process, None)
+                if process in self._received:
+                    self._silent[process] = self._received.pop(process)
                 if channel is not None:
                     with suppress(Exception):
                         async with asyncio.timeout(_SENDING):
                             await self.layer.group_discard(GROUP, channel)
+        while len(self._silent) > _MOST_SILENT:
+            del self._silent[next(iter(self._silent))]
 
 
 sender = Sender()

@@ -80,6 +80,23 @@ async def test_a_message_that_is_missing_has_all_sockets_asked_again(numbers, la
     assert "were lost" in caplog.text
 
 
+async def test_a_message_of_a_process_that_was_silent_is_missed_too(layer, socket):
+    await say(layer, 3)
+    subscription = channel_layer.sender.subscription
+    await until(lambda: OTHER in subscription._silent)
+    await say(layer, 5)
+    await until(lambda: socket.policy.asked == 1)
+
+
+@pytest.mark.usefixtures("socket")
+async def test_the_longest_silent_processes_are_forgotten(layer, monkeypatch):
+    monkeypatch.setattr(channel_layer, "_MOST_SILENT", 2)
+    for name in "abc":
+        await layer.group_send(channel_layer.GROUP, {"process": name, "number": 3})
+    subscription = channel_layer.sender.subscription
+    await until(lambda: [*subscription._silent] == ["b", "c"])
+
+
 @pytest.mark.parametrize("numbers", [[3, 4, 5], [3, 5, 4, 6], [3]])
 async def test_messages_that_overtake_others_are_no_gap(numbers, layer, socket):
     for number in numbers:
@@ -108,7 +125,7 @@ async def test_a_receiver_that_fails_subscribes_again(layer, socket):
 async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(layer, socket, caplog):
     await layer.group_send(channel_layer.GROUP, {"type": "of another package"})
     revocation = {"kind": "revoke", "path": "/room/", "code": 4403, "reason": "spam"}
-    await say(layer, 1, {"kind": "of a later version"}, revocation)
+    await say(layer, 1, {"kind": "of a later version"}, {"without": "a kind"}, revocation)
     assert await socket.close() == (4403, "spam")
     assert "could not be understood" in caplog.text
 
