@@ -208,9 +208,9 @@ class Subscription:
         self.tried = asyncio.Event()
         #: For each process: how many of its messages have come; and when the last has, and its channel.
         self._received: dict[str, int] = {}
-        #: The same of processes that have been silent, as one without sockets is between two log-outs; the longest first.
-        self._silent: dict[str, int] = {}
         self._heard: dict[str, tuple[float, str | None]] = {}
+        #: The number for those that have been silent, as one without sockets is between log-outs; the longest first.
+        self._silent: dict[str, int] = {}
         self.replies: dict[str, asyncio.Queue[Any]] = {}
         self._is_back = asyncio.Event()
         context = contextvars.Context()

@@ -103,11 +103,12 @@ class Scheduler:
 
     def ask(self, sockets: Iterable[Socket], *, after: float | None = None, is_confirmed: bool = False) -> None:
         """Ask the policies of `sockets` again, so many seconds from now; by default in a moment."""
-        due, lane = dict.fromkeys(sockets, is_confirmed), 0
-        if len(due) > _FEW:
+        asked, lane = dict.fromkeys(sockets), 0
+        if len(asked) > _FEW:
             lane = 1
         self._users = ({}, {})
-        self._due[lane].update(due)
+        due = self._due[lane]  # What was confirmed stays so: another event would put the close off, and one after it.
+        due.update({socket: is_confirmed or due.get(socket, False) for socket in asked})
         self._loop.call_later(_GATHER if after is None else after, self._start_asking, lane)
 
     def _start_asking(self, lane: int) -> None:

@@ -252,6 +252,18 @@ async def test_a_change_that_takes_nothing_away_closes_nothing(name, world, head
     await alice.stays()
 
 
+async def test_another_event_does_not_put_off_the_end_of_a_session_that_is_confirmed(
+    world, headers_of, change, monkeypatch
+):
+    monkeypatch.setattr(scheduler, "_CONFIRM", 3600.0)
+    alice = await Opened(consumer(IsAuthenticated()), headers=headers_of("alice")).accepted()
+    (socket,) = registry.sockets()
+    await change(update(is_active=False))
+    socket.scheduler.ask([socket], is_confirmed=True)
+    registry.handle({"kind": "all"})
+    assert await alice.close() == (4401, "session_ended")
+
+
 class Once(Switch):
     once = True
 
