@@ -22,7 +22,7 @@ _SECRET = re.compile(
     r"|oauth|saml|assertion|refresh|recovery|(?:api|access|private|signing)[\W_]?key|signature|bearer|jwt",
     re.IGNORECASE,
 )
-_SECRET_WORDS = {"pass", "auth", "key", "pin", "otp", "pw", "cvv", "cvc", "sid", "code"}
+_SECRET_WORDS = {"pass", "auth", "key", "pin", "otp", "totp", "mfa", "pw", "cvv", "cvc", "sid", "code"}
 #: Where a secret may begin in text: its name, a JSON Web Token, Basic credentials, a URL's password.
 _SECRET_BEGINS = re.compile(
     rf"{_SECRET.pattern}|(?:{'|'.join(sorted(_SECRET_WORDS))})\d*[\"']?\s*[:=>]"
@@ -114,7 +114,7 @@ def _redacted(value: Any) -> Any:
 
 
 def _names_secret(name: Any) -> bool:
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name) if isinstance(name, str) else []
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name) if isinstance(name, str) else []
     return bool(_SECRET.search("".join(words))) or any(word.lower() in _SECRET_WORDS for word in words)
 
 

@@ -98,7 +98,7 @@ password PASSWORD Password1 new_password2 oldPassword pass_word user[password] p
 passphrase secret client_secret token accessToken refresh_token csrfmiddlewaretoken X-CSRFToken xsrf cookie
 Set-Cookie
 sessionid Authorization authorisation proxy-authorization auth X-Auth oauth api_key apiKey X-API-Key APIKEY
-private-key signature jwt bearer otp pin cvv
+private-key signature jwt bearer otp pin cvv totp mfa OTPCode PINNumber
 """
 PLAIN = "author authors passenger monkey keyboard pinned compass n user spin"
 
