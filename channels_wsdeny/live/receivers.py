@@ -62,7 +62,7 @@ def connect() -> None:
     for name in ("groups", "user_permissions"):
         field = getattr(user_model, name, None)
         if field is not None and hasattr(field, "through"):
-            _connect(m2m_changed, functools.partial(_users_changed, user_model, name), field.through)
+            _connect(m2m_changed, _users_changed, field.through, user_model, name)
     _connect(m2m_changed, _group_permissions_changed, Group.permissions.through)
 
 
@@ -104,9 +104,11 @@ def _has_key_of(user_model: Any, model: type[Model]) -> bool:
 _connected: list[Any] = []
 
 
-def _connect(signal: Any, receiver: Any, sender: Any) -> None:
-    _connected.append(receiver)  # Signals have weak references to their receivers.
-    signal.connect(receiver, sender=sender, dispatch_uid=("channels_wsdeny.live", receiver, sender))
+def _connect(signal: Any, receiver: Any, sender: Any, *given: Any) -> None:
+    """Connect a receiver, which is given these arguments first, once: Django loads apps again in tests."""
+    connected = functools.partial(receiver, *given)
+    _connected.append(connected)  # Signals have weak references to their receivers.
+    signal.connect(connected, sender=sender, dispatch_uid=("channels_wsdeny.live", receiver, sender, *given))
 
 
 #: Base classes of guardian's models.

@@ -179,6 +179,14 @@ def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(m
     assert told == [{"5", "7"}] * 3
 
 
+def test_receivers_are_connected_once_however_often_apps_are_loaded(users, monkeypatch):
+    told = []
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event["kind"]))
+    receivers.connect()
+    users["alice"].groups.clear()
+    assert told == ["users"]
+
+
 @isolate_apps("django.contrib.auth")
 async def test_a_user_of_a_wrapper_is_gone_where_the_default_manager_of_its_model_leaves_it_out(world, change):
     class Present(Manager):
