@@ -24,7 +24,8 @@ class Joins(AsyncWebsocketConsumer):
 
 
 async def test_a_channel_layer_that_does_not_answer_keeps_no_client_waiting(redis, settings, caplog):
-    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis.url]}}
+    hosts = [{"address": redis.url, "socket_timeout": None}]  # redis-py 8 would end a receiver that waits for 5 s.
+    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
     settings.CHANNEL_LAYERS = {"default": layer}
     site = DenyMiddlewareStack(Joins.as_asgi())
     async with asyncio.timeout(GUARD):
