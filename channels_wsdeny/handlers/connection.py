@@ -19,7 +19,7 @@ from ..http.messages import (
     send_nothing,
     send_while_connected,
 )
-from ..http.servers import is_granian
+from ..http.servers import is_granian, is_multiplexed
 from ..log import logger
 
 if TYPE_CHECKING:
@@ -201,13 +201,8 @@ class Connection:
         how = self.deny_with or conf.DENY_WITH
         try:
             self._unsent += denial_for(denial, self.scope, self.send, how, self._subprotocol)
-            sending = self._send_denial(denial, context)
-            if len(denial.response.content) > _LARGE_BODY:
-                self.listener.end()
-                await send_while_connected(sending, self.receive)
-                self._unsent.clear()  # else the client has left
-            else:
-                await sending
+            await self._send_rest(len(denial.response.content))
+            self.send_signal(signals.handshake_denied, context, denial.response)
             if how == "close":
                 self.listener.end()
                 await self._await_close()
@@ -230,21 +225,26 @@ class Connection:
         """Send what is left of a denial whose application was cancelled while it was sent."""
         if self._unsent:
             try:
-                await send_while_connected(self._send_rest(), self.receive)
+                await send_while_connected(self._send_unsent(), self.receive)
             except OSError:  # pragma: no cover - as in `deny`, by chance just now
                 pass
 
-    async def _send_rest(self) -> None:
+    async def _send_rest(self, size: int = 0) -> None:
+        """Send what is left of a denial whose body has `size` bytes, unless the client leaves without reading it."""
+        if size > _LARGE_BODY or is_multiplexed(self.scope):
+            self.listener.end()
+            await send_while_connected(self._send_unsent(), self.receive)
+            self._unsent.clear()  # else the client has left
+        else:
+            await self._send_unsent()
+
+    async def _send_unsent(self) -> None:
         try:
             while self._unsent:
                 await self.send(self._unsent.pop(0))
         except Exception:
             self._unsent.clear()
             raise
-
-    async def _send_denial(self, denial: EncodedDenial, context: RequestContext) -> None:
-        await self._send_rest()
-        self.send_signal(signals.handshake_denied, context, denial.response)
 
     async def _await_close(self) -> None:
         """Give the client a moment to answer the close; some servers drop the socket when the application returns."""

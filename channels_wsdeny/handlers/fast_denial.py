@@ -27,10 +27,12 @@ from ..http.messages import (
     denial_messages,
     encode_headers,
     is_connect,
+    send_messages,
+    send_while_connected,
 )
 from ..http.request import HandshakeRequest, is_allowed_host
 from ..http.responses import active_language, is_language_negotiated, negotiate_language, negotiate_type
-from ..http.servers import is_closing, is_granian
+from ..http.servers import is_closing, is_granian, is_multiplexed
 from ..http.trace import is_recorded
 from ..log import log_scope
 from ..policies.base import first_anonymous_denial
@@ -116,8 +118,8 @@ async def deny_anonymous(
         return True
     log_scope(scope, found[0]["status"], denial.code, expression_of(policy), started)
     try:
-        for message in copy_messages(found):
-            await send(message)
+        sending = send_messages(copy_messages(found), send)
+        await (send_while_connected(sending, receive) if is_multiplexed(scope) else sending)
     except OSError:
         pass  # The client has left: ASGI has servers raise this.
     return True

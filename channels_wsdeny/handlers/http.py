@@ -42,6 +42,7 @@ from ..http.messages import (
 )
 from ..http.request import AppRequest, authentication_of, copy_scope, full_path
 from ..http.responses import add_denial_headers, discard
+from ..http.servers import is_multiplexed
 from ..log import log_denial, log_failure
 from ..policies.permissions import default_policy
 from ..policies.runner import ClientLeft, policy_checks
@@ -238,8 +239,7 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
     elif not policies and match.owes_default:
         policies = (default_policy(),)
     # HTTP/2 knows no upgrade, and forbids the header (RFC 9113 section 8.2.2).
-    is_http1 = scope.get("http_version", "1.1") in {"1.0", "1.1"}
-    headers = {"Upgrade": "websocket", "Connection": "upgrade"} if is_http1 else {}
+    headers = {} if is_multiplexed(scope) else {"Upgrade": "websocket", "Connection": "upgrade"}
     return Target(
         match.app,
         policies,
@@ -535,7 +535,8 @@ class HttpHandler(AppHandler):
             log_denial(self.context, response.status_code, denial.code)
         try:
             sending = send_response(denial, self.scope, self._send)
-            await (send_while_connected(sending, self._receive) if response.streaming else sending)
+            may_wait = response.streaming or is_multiplexed(self.scope)
+            await (send_while_connected(sending, self._receive) if may_wait else sending)
         except OSError:
             pass  # The client has left, and the server says so as ASGI asks.
 

@@ -19,7 +19,7 @@ from .responses import check_size
 from .servers import accept_headers_for, denial_headers_for, warn_of_missing_extension
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from django.http.response import HttpResponseBase
 
@@ -149,8 +149,7 @@ async def send_response(denial: EncodedDenial, scope: Scope, send: Send) -> None
     """Answer an HTTP request; a stream or file is sent as it comes, and closed."""
     response = denial.response
     if not response.streaming:
-        for message in denial_messages(denial, scope, send):
-            await send(message)
+        await send_messages(denial_messages(denial, scope, send), send)
         return
     headers = [pair for pair in denial.headers if pair[0] != b"transfer-encoding"]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
@@ -165,6 +164,12 @@ async def send_response(denial: EncodedDenial, scope: Scope, send: Send) -> None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         await run_in_threadpool(response.close)  # It sends request_finished, whose receivers expect to block.
+
+
+async def send_messages(messages: Iterable[Message], send: Send) -> None:
+    """Send one after the other."""
+    for message in messages:
+        await send(message)
 
 
 async def send_while_connected(sending: Coroutine[Any, Any, None], receive: Receive) -> None:

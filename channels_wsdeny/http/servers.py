@@ -21,6 +21,15 @@ def is_granian(send: Send) -> bool:
     return "granian.asgi" in sys.modules or "granian" in module
 
 
+def is_multiplexed(scope: Scope) -> bool:
+    """Whether the handshake or request is a stream of HTTP/2, with flow control of its own (RFC 9113 section 5.2).
+
+    ``send`` may wait there for the client to read, however short the message is; hypercorn's waits for ever where the
+    client leaves meanwhile.
+    """
+    return scope.get("http_version", "1.1") not in {"1.0", "1.1"}
+
+
 #: Where the servers have their ``send`` that close the connection after a denial without saying so.
 _CLOSING = {"hypercorn.protocol.ws_stream", "uvicorn.protocols.websockets.wsproto_impl"}
 
@@ -30,8 +39,7 @@ def is_closing(scope: Scope, send: Send) -> bool:
 
     A proxy would send the next request there. HTTP/2 has no such header (RFC 9113 section 8.2.2).
     """
-    is_http1 = scope.get("http_version", "1.1") in {"1.0", "1.1"}
-    return is_http1 and type(getattr(send, "__self__", None)).__module__ in _CLOSING
+    return not is_multiplexed(scope) and type(getattr(send, "__self__", None)).__module__ in _CLOSING
 
 
 def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHeaders:

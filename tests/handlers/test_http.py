@@ -22,7 +22,7 @@ from django.urls import path, re_path
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken
 from channels_wsdeny.conf import MIRROR
-from channels_wsdeny.decorators import public, require
+from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.clients import fetch
@@ -418,6 +418,19 @@ async def test_a_stream_of_a_hook_ends_when_the_client_leaves_and_is_closed(tmp_
     sent_file = made("response", lambda request, response: FileResponse(opened, status=403))
     answer = await fetch(DenyMiddlewareStack(public(plain), hooks=sent_file), "/")
     assert (answer.body, opened.closed) == (b"file", True)
+
+
+async def test_an_http2_client_that_leaves_without_reading_its_denial_does_not_keep_the_request():
+    class Waiting(Server):
+        async def send(self, message):
+            self.sent.append(message)
+            if len(self.sent) == 2:
+                await asyncio.Event().wait()
+
+    server = Waiting(DenyMiddlewareStack(login_required(plain)), http_version="2")
+    await server.until(2)
+    server.events.put_nowait(DISCONNECT)
+    assert (await server.end(), server.sent[0]["status"]) == (None, 401)
 
 
 # Sessions

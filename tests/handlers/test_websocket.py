@@ -23,7 +23,7 @@ from django.urls.exceptions import Resolver404
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.handlers import base, websocket
-from channels_wsdeny.policies import AllowAny
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, knock, websocket_scope
 from tests.support.mirror import Server as HttpServer
 from tests.support.mirror import made, plain
@@ -557,6 +557,38 @@ async def test_a_handshake_that_the_server_cancels_leaves_nothing(make, caplog):
             await task
     assert [kind for kind in server.kinds if kind != "websocket.accept"] == []
     assert errors(caplog) == []
+
+
+UNREAD = {
+    "kept, of an anonymous client": lambda: guarded(IsAuthenticated()),
+    "kept": lambda: guarded(AsyncCheck(lambda request: False)),
+    "of a site's response": lambda: guarded(AsyncCheck(lambda request: HttpResponse("no", status=403))),
+    "of the application": lambda: open_to_all(Script(close())),
+    "a close after an accept": lambda: DenyMiddlewareStack(
+        consumer().as_asgi(), default_policy=DenyAll(), deny_with="close"
+    ),
+}
+
+
+@pytest.mark.parametrize("make", UNREAD.values(), ids=UNREAD)
+@pytest.mark.parametrize("number", [1, 2])
+async def test_an_http2_client_that_leaves_without_reading_its_denial_does_not_keep_the_handshake(make, number):
+    """The ``send`` of hypercorn waits for ever once a client has left that did not take all of a stream."""
+    moment = Moment()
+
+    class Waiting(Server):
+        async def send(self, message):
+            self.sent.append(message)
+            if len(self.sent) == number:
+                await moment.stay()
+
+    server = Waiting()
+    async with no_task_left():
+        task = server.begin(make(), http_version="2")
+        await moment.reached.wait()
+        server.events.put_nowait(disconnect())
+        await task
+    assert len(server.sent) == number
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -192,13 +192,22 @@ class Http2Connection(Connection):
         self._flush()
 
     def answer(self, *, content: bool = True) -> Answer:
-        while self._head is None:
-            self._handle_more()
-        (_, status), *headers = self._head
-        answer = Answer(int(status), headers)
+        answer = self.head()
         if answer.status != self.accepted:
             answer.body = self.rest()
         return answer
+
+    def take_no_data(self) -> None:
+        """Let the server send headers alone, of requests from now on (RFC 9113 section 6.9.2)."""
+        self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        self._flush()
+
+    def head(self) -> Answer:
+        """The head of the response."""
+        while self._head is None:
+            self._handle_more()
+        (_, status), *headers = self._head
+        return Answer(int(status), headers)
 
     def _write(self, data: bytes) -> None:
         self.h2.send_data(self.stream, data)

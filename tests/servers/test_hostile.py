@@ -102,3 +102,13 @@ def test_a_handshake_that_a_proxy_took_the_upgrade_from_is_answered_by_its_polic
     answer = knock(server, "/ws/allow-any/", taken)
     assert (answer.status, answer.header("upgrade")) == (426, "websocket")
     assert knock(server, "/ws/deny-all/", taken).status == 403
+
+
+@pytest.mark.parametrize("server", ["hypercorn-h2"], indirect=True)
+def test_an_http2_client_that_leaves_without_taking_the_body_of_its_denial_keeps_no_handshake(server):
+    for path in ("/ws/anonymous/", "/ws/deny-all/", "/body/1000/", "/closes/"):
+        with server.connect() as connection:
+            connection.take_no_data()
+            connection.request(f"{path}?unread")
+            assert connection.head().status >= 400
+    server.wait_until_gone("unread")
