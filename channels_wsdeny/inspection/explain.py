@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from asgiref.sync import SyncToAsync, async_to_sync
 from channels.consumer import AsyncConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
@@ -38,10 +39,10 @@ from ..decorators import guard
 from ..handlers.view import guard_view
 from ..headers import is_sendable
 from ..http.messages import EXTENSION
-from ..http.trace import Noted, Trace, is_dry_run, recording
+from ..http.trace import Noted, Trace, describe, is_dry_run, recording
 from ..log import dotted_name, escape
 from ..routing.guards import ASGIMiddleware, guards_of, transparent
-from ..routing.resolver import consumer_class_of, inner_name, is_known
+from ..routing.resolver import consumer_class_of, denial_by_validator, inner_name, is_known
 from .endpoints import enclosed, site_application, site_endpoints
 from .protections import guards_on, is_guarded_for_mirror, remarks_on
 from .routes_table import aligned
@@ -388,7 +389,8 @@ class _Replacement:
                 route.callback = self.of(route.callback)
         else:
             setattr(twin, str(name), self.of(getattr(app, str(name))))
-        return twin
+        is_inside = any(isinstance(each, ASGIMiddleware) for each in self._around)
+        return _OuterOriginValidator(twin, self._trace) if type(app) is OriginValidator and not is_inside else twin
 
 
 @transparent
@@ -410,6 +412,20 @@ class _NotRunWrapper(ASGIMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.inner(scope, receive, send)
+
+
+class _OuterOriginValidator:
+    """Channels' `OriginValidator` that is not inside a stack. It runs; its denial says nothing, so that is noted."""
+
+    def __init__(self, validator: OriginValidator, trace: Trace) -> None:
+        self._validator, self._trace = validator, trace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        denial = denial_by_validator(self._validator, scope) if scope["type"] == "websocket" else None
+        if denial is not None:
+            answer = f"{describe(denial)}, sent as a bare 403: no DenyMiddlewareStack is around it. {denial.__cause__}"
+            self._trace.noted.append(Noted("other", dotted_name(self._validator), answer=answer))
+        await self._validator(scope, receive, send)
 
 
 class _NotRun:

@@ -31,6 +31,7 @@ from .guards import NO_GUARDS, NO_OPTIONS, ASGIMiddleware, Guards, StackOptions,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..exceptions import Deny
     from ..hooks import Hooks
     from ..policies import Policy
     from ..types import ASGIApp, Receive, Scope, Send
@@ -281,17 +282,23 @@ class _OriginCheck:
         self._validator, self.application = validator, application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = {name: value.decode("latin1") for name, value in scope.get("headers", ())}
-        origin, is_allowed = given.get(b"origin"), False
-        with suppress(ValueError):  # One cannot be parsed, such as http://[bad
-            is_allowed = self._validator.valid_origin(None if origin is None else urlparse(origin))
-        if not is_allowed:
-            raise origin_denial(
-                f"The origin {origin!r} is not one of {self._validator.allowed_origins!r} (the host is "
-                f"{given.get(b'host')!r}).",
-                "Name it in ALLOWED_HOSTS, or to OriginValidator().",
-            )
+        denial = denial_by_validator(self._validator, scope)
+        if denial is not None:
+            raise denial
         await self.application(scope, receive, send)
+
+
+def denial_by_validator(validator: Any, scope: Scope) -> Deny | None:
+    """The denial that stands for the one of Channels' `OriginValidator`, logged; None if it allows the handshake."""
+    given = {name: value.decode("latin1") for name, value in scope.get("headers", ())}
+    origin = given.get(b"origin")
+    with suppress(ValueError):  # One cannot be parsed, such as http://[bad
+        if validator.valid_origin(None if origin is None else urlparse(origin)):
+            return None
+    return origin_denial(
+        f"The origin {origin!r} is not one of {validator.allowed_origins!r} (the host is {given.get(b'host')!r}).",
+        "Name it in ALLOWED_HOSTS, or to OriginValidator().",
+    )
 
 
 def _url_route(outer: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

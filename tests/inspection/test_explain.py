@@ -18,6 +18,7 @@ from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
 from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.decorators import login_required
 from django.contrib.sessions.models import Session
@@ -591,3 +592,24 @@ def test_a_policy_that_is_only_reported_is_asked_after_those_that_are_enforced_a
     assert (found.status, caplog.records, RAN) == (101, [], [])
     found = ask(DenyMiddlewareStack(guarded.as_asgi()))
     assert (found.status, "report" in found.steps) == (401, False)
+
+
+VALIDATED = {
+    "alone": lambda app: AllowedHostsOriginValidator(DenyMiddlewareStack(app)),
+    "in a router": lambda app: ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(DenyMiddlewareStack(app))}),
+    "around others": lambda app: AllowedHostsOriginValidator(AuthMiddlewareStack(DenyMiddlewareStack(app))),
+    "without a stack": AllowedHostsOriginValidator,
+}
+
+
+@pytest.mark.parametrize("wrap", VALIDATED.values(), ids=VALIDATED)
+def test_a_denial_by_an_origin_validator_around_the_stack_is_told_with_code_reason_and_remedy(wrap, ask, settings):
+    settings.ALLOWED_HOSTS = ["example.com"]
+    site = wrap(public(consumer()).as_asgi())
+    found = ask(site, headers=["Origin: http://evil.example"])
+    assert (found.status, found.body) == (403, "")
+    for expected in ("403 origin_not_allowed", "'http://evil.example'", "['example.com']", "ALLOWED_HOSTS"):
+        assert expected in found.steps
+    assert "origin_not_allowed" not in ask(site, headers=["Origin: http://example.com"]).text
+    inside = DenyMiddlewareStack(AllowedHostsOriginValidator(public(consumer()).as_asgi()))
+    assert "bare 403" not in ask(inside, headers=["Origin: http://evil.example"]).text
