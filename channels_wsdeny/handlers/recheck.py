@@ -20,6 +20,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject, empty
 from ..authentication.base import authenticate_by, found_user
 from ..authentication.ticket import Ticket
 from ..conf import conf
+from ..db import is_unreachable
 from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.context import RequestContext
@@ -281,8 +282,9 @@ async def ask_again(
     They are asked in a copy of `context`, the contextvars that they were first asked in. Users are kept in `users`, so
     that the sockets of one session share one user, and its permissions. Policies that count only `once` are left out.
 
-    Raises what says that a database or other service cannot be reached; and `TimeoutError` for a policy that runs past
-    ``POLICY_TIMEOUT``, also if it swallows its cancellation: other sockets are not to wait for it.
+    Raises what says that a database or other service cannot be reached, also as the cause of a `Deny`; and
+    `TimeoutError` for a policy that runs past ``POLICY_TIMEOUT``, also if it swallows its cancellation: other sockets
+    are not to wait for it.
     """
     asking = asyncio.create_task(_ask_grants(grants, {} if users is None else users), context=context.copy())
     try:
@@ -314,14 +316,20 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
             async with asyncio.timeout(conf.POLICY_TIMEOUT):
                 denial = await run_checks(Checks(checks), request)
         except Exception as error:  # As at the handshake, an error denies; `denial_of` tells which denial.
-            denied = denial_of(error)
-            if denied.status == 503:
+            if _is_outage(error):
                 raise
-            denial = denied
+            denial = denial_of(error)
         if denial is not None:
             return denial
         grant.obj = context.obj
     return None
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether `error` says that a service cannot be reached, so that nothing is decided; a `Deny`, by its cause."""
+    if isinstance(error, Deny):
+        return isinstance(error.__cause__, Exception) and is_unreachable(error.__cause__)
+    return denial_of(error).status == 503
 
 
 def durable(policies: tuple[Policy, ...]) -> Iterator[Policy]:

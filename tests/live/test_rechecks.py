@@ -289,6 +289,7 @@ class Unprintable:
         (Deny(409, "Too late."), (4409, "Too late.")),
         (Deny(409, "é" * 100), (4409, "é" * 61)),
         (Deny(402, code="no_money"), (4402, "no_money")),
+        (Deny(503, "Closed for the night."), (4503, "Closed for the night.")),
         (Deny(409, lazystr(Unprintable())), (4409, "conflict")),
         (Http404(), (4404, "not_found")),
         (ValueError("a bug"), (4500, "server_error")),
@@ -303,7 +304,13 @@ async def test_a_denial_closes_with_its_status(answer, close, kind, world, heade
     assert await alice.close() == close
 
 
-@pytest.mark.parametrize("error", [OperationalError(), ConnectionError(), TimeoutError()])
+def denying(cause):
+    denial = Deny(503)
+    denial.__cause__ = cause
+    return denial
+
+
+@pytest.mark.parametrize("error", [OperationalError(), ConnectionError(), TimeoutError(), denying(OperationalError())])
 async def test_a_service_that_cannot_be_reached_closes_nothing_and_is_asked_again(
     error, world, headers_of, change, settings
 ):
