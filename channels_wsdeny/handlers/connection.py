@@ -132,6 +132,14 @@ class Connection:
         """Send a message of the application, unless the socket or stream was closed from outside meanwhile."""
         await self.send(message)
 
+    async def send_close(self, message: Message) -> None:
+        """Send the close of an accepted socket. On HTTP/2 it waits 1 s at most for the client to read."""
+        try:
+            async with asyncio.timeout(_CLOSING if is_multiplexed(self.scope) else None):
+                await self.send(message)
+        except TimeoutError:
+            pass
+
     # A close from outside
 
     async def close(self, code: int, reason: str) -> bool:

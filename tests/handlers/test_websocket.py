@@ -22,7 +22,7 @@ from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
-from channels_wsdeny.handlers import base, websocket
+from channels_wsdeny.handlers import base, connection, websocket
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, knock, websocket_scope
 from tests.support.mirror import Server as HttpServer
@@ -589,6 +589,41 @@ async def test_an_http2_client_that_leaves_without_reading_its_denial_does_not_k
         server.events.put_nowait(disconnect())
         await task
     assert len(server.sent) == number
+
+
+async def refuse_messages(scope, receive, send):
+    await send(accept())
+    await receive()
+    await receive()
+    raise PermissionDenied
+
+
+async def enter_another(scope, receive, send):
+    await send(accept())
+    await guarded(DenyAll(), refuse_messages)(scope, receive, send)
+
+
+UNREAD_CLOSES = {
+    "of a denial that the application raises": lambda: open_to_all(refuse_messages),
+    "of a stream": lambda: open_to_all(enter_another),
+}
+
+
+@pytest.mark.parametrize("make", UNREAD_CLOSES.values(), ids=UNREAD_CLOSES)
+async def test_an_http2_client_that_does_not_read_the_close_of_its_socket_does_not_keep_it(make, monkeypatch):
+    monkeypatch.setattr(connection, "_CLOSING", 0.01)
+
+    class Waiting(Server):
+        async def send(self, message):
+            self.sent.append(message)
+            if message["type"] == "websocket.close":
+                await asyncio.Event().wait()
+
+    server = Waiting()
+    server.events.put_nowait({"type": "websocket.receive", "text": "a"})
+    async with no_task_left():
+        await server.run(make(), http_version="2")
+    assert server.kinds == ["websocket.accept", "websocket.close"]
 
 
 @pytest.mark.parametrize("late", [False, True])
