@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from django.conf import settings
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ..types import Protocol
     from .endpoints import AsgiEndpoint, View
     from .protections import Protection
+
+Access: TypeAlias = Literal["guarded", "public", "open", "perhaps open"]
+_WEAKEST_FIRST: tuple[Access, ...] = ("open", "perhaps open", "public", "guarded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +62,25 @@ class ReportRow:
         return ", ".join(dict.fromkeys(each.source for each in self.protections)) or "none"
 
     @property
-    def is_open(self) -> bool | None:
-        """Whether no request is denied, and no decorator says that this is meant; None if that is unknown."""
+    def access(self) -> Access:
+        """Which requests come in: not all, all because a decorator says so, all, or that is unknown."""
         effects = {each.effect for each in self.protections}
-        if effects & {"denies", "public"}:
-            return False
-        return None if self.is_opaque or "unknown" in effects else True
+        if "denies" in effects:
+            return "guarded"
+        if "public" in effects:
+            return "public"
+        return "perhaps open" if self.is_opaque or "unknown" in effects else "open"
 
     @property
-    def is_public(self) -> bool:
-        """Whether no request is denied, by `@public`."""
-        effects = {each.effect for each in self.protections}
-        return "public" in effects and "denies" not in effects
+    def is_open(self) -> bool | None:
+        """Whether it is open; None if that is unknown."""
+        return None if self.access == "perhaps open" else self.access == "open"
 
     @property
     def is_on_default(self) -> bool:
         """Whether nothing but a default policy protects the endpoint."""
         sources = {each.source for each in self.protections if each.effect in {"denies", "public"}}
         return bool(sources) and sources <= {"default", "stack"}
-
-    @property
-    def access(self) -> str:
-        """Which requests come in, in words: ``guarded``, ``public``, ``open`` or ``perhaps open``."""
-        if self.is_open is None:
-            return "perhaps open"
-        return "open" if self.is_open else "public" if self.is_public else "guarded"
 
     @property
     def remarks(self) -> list[str]:
@@ -102,7 +99,7 @@ class ReportRow:
             "policy": self.policy,
             "source": self.source,
             "open": self.is_open,
-            "public": self.is_public,
+            "public": self.access == "public",
             "hooks": [hook.label for hook in self.hooks],
             "notes": list(self.notes),
         }
@@ -125,9 +122,8 @@ def report_rows() -> list[ReportRow]:
 
 
 def _strength(row: ReportRow) -> tuple[int, int]:
-    """How well `row` is protected: open, perhaps open, public or guarded, and by how much."""
-    kind = [row.is_open is True, row.is_open is None, row.is_public, True].index(True)
-    return kind, sum(each.effect == "denies" for each in row.protections)
+    """How well `row` is protected: by its access, and by how much."""
+    return _WEAKEST_FIRST.index(row.access), sum(each.effect == "denies" for each in row.protections)
 
 
 def _row_of_endpoint(endpoint: AsgiEndpoint) -> ReportRow:

@@ -165,10 +165,10 @@ def test_a_default_policy_that_allows_everybody_leaves_open_what_is_not_public(s
     routes = sockets(a=plain, b=public_consumer, c=staff)
     rows = rows_of(stack(routes, default_policy))
     assert [row.source for row in rows] == [source, "decorator", "decorator"]
-    found = [(row.is_open, row.is_public, row.is_on_default) for row in rows]
-    assert found == [(True, False, False), (False, True, False), (False, False, False)]
+    assert [row.access for row in rows] == ["open", "public", "guarded"]
+    assert not any(row.is_on_default for row in rows)
     (row,) = rows_of(require(IsStaff())(sockets(a=public_consumer)))
-    assert not row.is_public
+    assert row.access == "guarded"
 
 
 def test_nested_routers_have_one_path_and_the_innermost_name(rows_of):

@@ -242,13 +242,13 @@ OPEN = {
 def test_what_is_asked_before_a_view_is_listed(given, policy, rows_of):
     (row,) = rows_of(None, path("a/", given, name="a"))
     assert (row.protocol, row.path, row.name) == ("http", "/a/", "a")
-    assert (row.policy, row.is_open, row.is_public, row.notes) == (policy, False, False, ())
+    assert (row.policy, row.access, row.is_open, row.notes) == (policy, "guarded", False, ())
 
 
 @pytest.mark.parametrize("given", PERHAPS.values(), ids=PERHAPS)
 def test_where_it_cannot_be_told_it_is_said_so(given, rows_of):
     (row,) = rows_of(None, path("a/", given))
-    assert (row.is_open, row.is_public) == (None, False)
+    assert (row.access, row.is_open) == ("perhaps open", None)
     assert row.notes
     assert all(note.startswith("cannot tell ") for note in row.notes)
 
@@ -256,7 +256,7 @@ def test_where_it_cannot_be_told_it_is_said_so(given, rows_of):
 @pytest.mark.parametrize("given", OPEN.values(), ids=OPEN)
 def test_a_view_without_protection_is_open(given, rows_of):
     (row,) = rows_of(None, path("a/", given))
-    assert (row.is_open, row.policy) == (True, None)
+    assert (row.access, row.is_open, row.policy) == ("open", True, None)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_view_without_protection_is_open(given, rows_of):
 )
 def test_what_needs_no_login_on_purpose_is_public(given, policy, rows_of):
     (row,) = rows_of(None, path("a/", given))
-    assert (row.is_open, row.is_public, row.policy) == (False, True, policy)
+    assert (row.access, row.is_open, row.policy) == ("public", False, policy)
 
 
 def test_login_required_middleware_protects_every_view_but_those_that_need_none(rows_of, settings):
@@ -280,7 +280,7 @@ def test_login_required_middleware_protects_every_view_but_those_that_need_none(
     views = (view, LoginView.as_view(), public(view), passing(public(view)))
     guarded, *others = rows_of(None, *(path(f"{number}/", each) for number, each in enumerate(views)))
     assert (guarded.policy, guarded.source) == ("LoginRequiredMiddleware", "django")
-    assert [(row.is_open, row.is_public) for row in others] == [(False, True), (False, True), (None, False)]
+    assert [row.access for row in others] == ["public", "public", "perhaps open"]
 
 
 class OpenMiddleware(LoginRequiredMiddleware):
@@ -309,8 +309,8 @@ def test_views_of_an_admin_are_protected_but_for_its_login(site_class, rows_of):
     rows = rows_of(None, path("admin/", admin.urls))
     assert len(rows) > 10
     assert {row.is_open for row in rows} == {False}
-    assert [row.path for row in rows if row.is_public] == ["/admin/login/"]
-    assert all(ADMIN in row.policy for row in rows if not row.is_public)
+    assert [row.path for row in rows if row.access == "public"] == ["/admin/login/"]
+    assert all(ADMIN in row.policy for row in rows if row.access != "public")
 
 
 class OpenSite(AdminSite):
@@ -454,7 +454,7 @@ def test_of_several_stacks_around_django_the_one_that_is_open_counts(rows_of, mi
 
 def test_a_view_that_is_guarded_itself_is_so_on_every_way_to_django(rows_of):
     (row,) = rows_of(mounted(staff, public), path("a/", login(view)))
-    assert (row.policy, row.is_open, row.is_public) == ("AllowAny() & user_passes_test", False, False)
+    assert (row.policy, row.access) == ("AllowAny() & user_passes_test", "guarded")
 
 
 def test_the_hooks_of_a_view_are_those_of_the_mirror_and_its_own(rows_of, settings):
@@ -474,13 +474,13 @@ def test_a_policy_that_is_only_reported_protects_nothing_and_is_named_below_the_
     urls = path("view/", require(IsStaff(), enforce=False)(require(DenyAll(), enforce=False)(view)))
     opened = public(require(IsStaff(), enforce=False)(consumer.as_asgi()))
     expected = [
-        (DenyMiddlewareStack(sockets), ("IsAuthenticated()", False, False, True)),
-        (sockets, (None, True, False, False)),
-        (opened, ("AllowAny()", False, True, False)),
+        (DenyMiddlewareStack(sockets), ("IsAuthenticated()", "guarded", True)),
+        (sockets, (None, "open", False)),
+        (opened, ("AllowAny()", "public", False)),
     ]
     for application, found in expected:
         socket, page = rows_of(ProtocolTypeRouter({"websocket": application, "http": get_asgi_application()}), urls)
-        assert (socket.policy, socket.is_open, socket.is_public, socket.is_on_default) == found
+        assert (socket.policy, socket.access, socket.is_on_default) == found
         assert (page.policy, page.is_open) == (None, True)
         for row in (socket, page):
             assert row.notes == tuple(f"not enforced, only reported: {name}()" for name in ("IsStaff", "DenyAll"))
