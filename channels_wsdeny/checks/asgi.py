@@ -50,6 +50,21 @@ def ways(*protocols: Protocol) -> list[AsgiEndpoint]:
     return []
 
 
+def _consumer_classes() -> list[type]:
+    """The consumer classes of ``ASGI_APPLICATION``, each once."""
+    classes = dict.fromkeys(way.consumer_class for way in ways("websocket", "http"))
+    return [cls for cls in classes if cls is not None]
+
+
+def site_guards() -> Iterator[tuple[Guards, Any]]:
+    """The guards of each endpoint of ``ASGI_APPLICATION`` and of each view, and its class or function, if known."""
+    for way in ways("websocket", "http"):
+        yield way.guards, way.consumer_class
+    with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
+        for view in views():
+            yield guards_on(view.callback), getattr(view.callback, "view_class", view.callback)
+
+
 def place_of(code: Any) -> str:
     """The file and line of a class or function, or of what an object is made by; its dotted name if it has none."""
     code = code.func if isinstance(code, partial) else code
@@ -85,7 +100,7 @@ def check_stack() -> Iterator[tuple[str, str, str]]:
     """Every consumer is inside a `DenyMiddlewareStack`."""
     # Functions are left out: one may well contain a stack, but does not show it.
     consumers = [way for way in ways("websocket") if way.consumer_class or isinstance(way.app, type)]
-    outside = [way for way in consumers if not way.has_stack]
+    outside = [way for way in consumers if way.stack_index is None]
     if outside:
         where = "" if len(outside) == len(consumers) else f" at {', '.join(way.path for way in outside)}"
         yield (
@@ -100,8 +115,7 @@ def check_wrappers() -> Iterator[tuple[str, str, str]]:
     """Wrappers inside a stack are known, or subclasses of Channels' `BaseMiddleware`."""
     found: dict[str, tuple[str, Any]] = {}
     for way in ways("websocket"):
-        inside = way.apps[next((i for i, app in enumerate(way.apps) if app in way.layers), len(way.apps)) : -1]
-        for app in inside if way.has_stack else ():
+        for app in () if way.stack_index is None else way.apps[way.stack_index : -1]:
             if not (is_known(app) or isinstance(app, BaseMiddleware)):
                 found.setdefault(dotted_name(app), (way.path, app))
     for name, (path, app) in found.items():
@@ -130,8 +144,8 @@ def check_routed_classes() -> Iterator[tuple[str, str, str]]:
 
 def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
     """A consumer asks the policies of its decorated bases, also without a stack."""
-    for cls in dict.fromkeys(way.consumer_class for way in ways("websocket", "http")):
-        if cls is not None and guards_of(cls).policies and not is_bound(cls):
+    for cls in _consumer_classes():
+        if guards_of(cls).policies and not is_bound(cls):
             yield (
                 f"{dotted_name(cls)} inherits {guards_of(cls)}, which its __new__ evades: it does not call super().",
                 "Decorate the class itself, or have the __new__ of its mixins call super().",
@@ -141,8 +155,8 @@ def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
 
 def check_mixins() -> Iterator[tuple[str, str, str]]:
     """No consumer has one of Django's mixins for views, which do nothing there."""
-    for cls in dict.fromkeys(way.consumer_class for way in ways("websocket", "http")):
-        bases = [] if cls is None else [base for base in cls.__mro__ if base.__module__ == "django.contrib.auth.mixins"]
+    for cls in _consumer_classes():
+        bases = [base for base in cls.__mro__ if base.__module__ == "django.contrib.auth.mixins"]
         names = [base.__name__ for base in bases if base.__name__ != "AccessMixin"] or [base.__name__ for base in bases]
         if names:
             yield (
@@ -157,13 +171,9 @@ def check_permissions() -> Iterator[tuple[str, ...]]:
     """Every permission that a decorator names exists, or looks like no other that does; and users can have it."""
     known: set[str] = set()
     endpoints: dict[tuple[str, bool], Any] = {}
-    for way in ways("websocket", "http"):
-        for each in _permissions_of(way.guards):
-            endpoints.setdefault(each, way.consumer_class)
-    with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
-        for view in views():
-            for each in _permissions_of(guards_on(view.callback)):
-                endpoints.setdefault(each, getattr(view.callback, "view_class", view.callback))
+    for guards, code in site_guards():
+        for each in _permissions_of(guards):
+            endpoints.setdefault(each, code)
     for (name, is_on_object), code in endpoints.items():
         place = () if code is None else (place_of(code),)
         known = known or _known_permissions()
@@ -232,8 +242,7 @@ def check_origin_validators() -> Iterator[tuple[str, str]]:
 def check_outer_origin_validators() -> Iterator[tuple[str, str]]:
     """No `OriginValidator` of Channels denies before a `DenyMiddlewareStack` can."""
     for way in ways("websocket"):
-        stack = next((index for index, app in enumerate(way.apps) if app in way.layers and app.is_stack), 0)
-        if any(isinstance(app, OriginValidator) for app in way.apps[:stack]):
+        if any(isinstance(app, OriginValidator) for app in way.apps[: way.stack_index or 0]):
             yield (
                 f"An OriginValidator (or AllowedHostsOriginValidator) is around the DenyMiddlewareStack of {way.path!r}"
                 ". It closes handshakes by itself: the client gets a 403 without the code origin_not_allowed, and no "
@@ -247,7 +256,7 @@ def check_outer_origin_validators() -> Iterator[tuple[str, str]]:
 def check_needless_auth() -> Iterator[tuple[str, str]]:
     """Channels' `AuthMiddleware` is not used beside a `DenyMiddlewareStack`."""
     for way in ways("websocket"):
-        if way.has_stack and any(type(app) is AuthMiddleware for app in way.apps):
+        if way.stack_index is not None and any(type(app) is AuthMiddleware for app in way.apps):
             yield (
                 f"The route {way.path!r} goes through Channels' AuthMiddleware and a DenyMiddlewareStack, "
                 "which loads the user itself. AuthMiddleware loads it a second time and logs out users whose "

@@ -12,24 +12,20 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 
-from ..inspection.endpoints import views
-from ..inspection.protections import guards_on
 from ..policies import MaxConnections, Throttle
 from ..policies.base import policies_within
 from ..policies.permissions import default_policy
-from .asgi import ways
+from .asgi import site_guards, ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.core.cache.backends.base import BaseCache
 
-    from ..policies import Policy
-
 
 def check_counting() -> Iterator[tuple[str, str]]:
     """The caches that policies count on exist, and store something."""
-    for policy in _counting():
+    for policy in _first_by_cache():
         try:
             is_dummy = isinstance(caches[policy.cache], DummyCache)
         except Exception as error:  # a backend of the site's may raise anything
@@ -68,10 +64,7 @@ def check_processes() -> Iterator[tuple[str, str]]:
 def check_addresses() -> Iterator[tuple[str, str]]:
     """Policies that count for addresses get that of the client, not of a proxy."""
     has_proxy = settings.SECURE_PROXY_SSL_HEADER is not None or settings.USE_X_FORWARDED_HOST
-    counting = (each for policy in _policies() for each in policies_within(policy))
-    by_address = next(
-        (each for each in counting if isinstance(each, (Throttle, MaxConnections)) and isinstance(each.key, str)), None
-    )
+    by_address = next((policy for policy in _counting() if isinstance(policy.key, str)), None)
     if has_proxy and by_address is not None:
         yield (
             f"{by_address!r} counts for REMOTE_ADDR (with key='user' for anonymous users), and the site is behind a "
@@ -81,31 +74,28 @@ def check_addresses() -> Iterator[tuple[str, str]]:
         )
 
 
-def _counting() -> list[Throttle | MaxConnections]:
+def _counting() -> Iterator[Throttle | MaxConnections]:
+    """The policies of the site that count."""
+    policies = [default_policy()]
+    for guards, _ in site_guards():
+        policies += guards.policies
+    policies += [way.default_policy for way in ways("websocket", "http") if way.default_policy is not None]
+    for policy in policies:
+        yield from (each for each in policies_within(policy) if isinstance(each, (Throttle, MaxConnections)))
+
+
+def _first_by_cache() -> list[Throttle | MaxConnections]:
     """For each cache that policies of the site count on, the first that does."""
     found: dict[str, Throttle | MaxConnections] = {}
-    for policy in _policies():
-        for each in policies_within(policy):
-            if isinstance(each, (Throttle, MaxConnections)):
-                found.setdefault(each.cache, each)
+    for policy in _counting():
+        found.setdefault(policy.cache, policy)
     return [*found.values()]
 
 
 def _counting_on(*kinds: type[BaseCache]) -> Iterator[str]:
     """What counts on caches of these kinds, in words."""
-    for policy in _counting():
+    for policy in _first_by_cache():
         with suppress(Exception):  # which is E013
             if isinstance(caches[policy.cache], kinds):
                 kind = type(caches[policy.cache]).__name__
                 yield f"{policy!r} counts on the cache {policy.cache!r}, a {kind}"
-
-
-def _policies() -> Iterator[Policy]:
-    yield default_policy()
-    for way in ways("websocket", "http"):
-        yield from way.guards.policies
-        if way.default_policy is not None:
-            yield way.default_policy
-    with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
-        for view in views():
-            yield from guards_on(view.callback).policies

@@ -72,9 +72,9 @@ class AsgiEndpoint:
         return tuple(app for app in self.apps if isinstance(app, ASGIMiddleware))
 
     @property
-    def has_stack(self) -> bool:
-        """Whether the scope passes a `DenyMiddlewareStack`."""
-        return any(layer.is_stack for layer in self.layers)
+    def stack_index(self) -> int | None:
+        """The place of the outermost `DenyMiddlewareStack` among the `apps`; None without one."""
+        return next((i for i, app in enumerate(self.apps) if isinstance(app, ASGIMiddleware) and app.is_stack), None)
 
     @property
     def guards(self) -> Guards:
