@@ -6,16 +6,16 @@ has the status and body that the site's ``EXCEPTION_HANDLER`` gives it. It needs
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import iscoroutinefunction
 from django.db import connections
 from rest_framework.permissions import AllowAny, DjangoModelPermissions
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
 
 from ..authentication.base import Authenticators, session_user
+from ..concurrency import call_sync
 from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
@@ -106,9 +106,6 @@ class RestFramework(Policy):
         return twin
 
     def check(self, request: HttpRequest) -> Answer:
-        if iscoroutinefunction(self.obj):
-            answer: Answer = async_to_sync(self.acheck)(request)
-            return answer
         if self._has_allowed(request):
             return True
         asked = _Question(self, request)
@@ -255,13 +252,13 @@ class _Question:
             return obj
         try:
             with language_of(self._request):
-                return resolver(self._request)
+                return call_sync(resolver, self._request)
         except Exception as error:  # the site's exception handler answers what it knows
             raise self.deny(error) from None
 
     def check_object(self, obj: Any) -> None:
         """Ask the permission classes about this object."""
-        if not is_object(obj) or inspect.isawaitable(obj):
+        if not is_object(obj):
             name = _name(self._policy.obj)
             raise PolicyError(f"obj={name} returned {type(obj).__name__}. Return the object, or raise Http404.")
         if self._context.recall(self._policy.obj) is None:

@@ -496,7 +496,7 @@ async def of_url_async(request):
     return of_url(request)
 
 
-@pytest.mark.parametrize("resolve", [of_url, of_url_async])
+@pytest.mark.parametrize("resolve", [of_url, of_url_async, lambda request: of_url_async(request)])
 async def test_the_permission_is_asked_about_the_object_which_reaches_the_consumer(resolve):
     policy = RestFramework(permissions=[Named], obj=resolve, **TOKEN)
     app = DenyMiddlewareStack(URLRouter([path("<name>/", guarded(policy).as_asgi())]))
