@@ -349,23 +349,14 @@ class _Replacement:
 
     def __init__(self, trace: Trace, protocol: Protocol, store: Any) -> None:
         self._trace, self._protocol, self._store = trace, protocol, store
-        #: The applications around the one that is replaced now.
-        self._around: list[Any] = []
 
-    def of(self, app: Any) -> Any:
-        """The replacement of `app`."""
-        if any(app is each for each in self._around):  # It leads to itself.
+    def of(self, app: Any, around: tuple[Any, ...] = ()) -> Any:
+        """The replacement of `app`, which the applications `around` lead to."""
+        if any(app is each for each in around):  # It leads to itself.
             return _NotRun(app, self._trace)
-        self._around.append(app)
-        try:
-            return self._of(app)
-        finally:
-            self._around.pop()
-
-    def _of(self, app: Any) -> Any:
-        name, consumer_class = inner_name(app), consumer_class_of(app)
+        around, name, consumer_class = (*around, app), inner_name(app), consumer_class_of(app)
         if is_known(app):
-            return self._copy(app, name)
+            return self._copy(app, name, around)
         if isinstance(app, ASGIHandler) and self._protocol == "http":
             return _Handler(self._trace, self._store)
         if type(app) is ASGIHandler:
@@ -377,19 +368,19 @@ class _Replacement:
         inside = enclosed(app) if name is None else [getattr(app, name)]
         if len(inside) != 1 or isinstance(app, type):
             return _NotRun(app, self._trace)
-        return _NotRunWrapper(app, self.of(inside[0]), self._trace)
+        return _NotRunWrapper(app, self.of(inside[0], around), self._trace)
 
-    def _copy(self, app: Any, name: str | None) -> Any:
+    def _copy(self, app: Any, name: str | None, around: tuple[Any, ...]) -> Any:
         twin = copy.copy(app)
         if isinstance(app, ProtocolTypeRouter):
-            twin.application_mapping = {key: self.of(inner) for key, inner in app.application_mapping.items()}
+            twin.application_mapping = {key: self.of(inner, around) for key, inner in app.application_mapping.items()}
         elif isinstance(app, URLRouter):
             twin.routes = [copy.copy(route) for route in app.routes]
             for route in twin.routes:
-                route.callback = self.of(route.callback)
+                route.callback = self.of(route.callback, around)
         else:
-            setattr(twin, str(name), self.of(getattr(app, str(name))))
-        is_inside = any(isinstance(each, ASGIMiddleware) for each in self._around)
+            setattr(twin, str(name), self.of(getattr(app, str(name)), around))
+        is_inside = any(isinstance(each, ASGIMiddleware) for each in around)
         return _OuterOriginValidator(twin, self._trace) if type(app) is OriginValidator and not is_inside else twin
 
 

@@ -84,23 +84,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         """Run the subcommand. Raises `CommandError`, and what a module of the site raises."""
-        if subcommand == "routes":
-            self._routes(options)
-        elif subcommand in {"sockets", "revoke", "drain"}:
-            if get_layer() is None:
-                raise CommandError(
-                    "No channel layer leads to the processes of the servers. Use channels_redis, for example; see "
-                    "docs/live.md."
-                )
-            getattr(self, f"_{subcommand}")(options)  # pragma: no cover - needs a layer that leads to servers
-        else:
-            if self._is_process:
-                # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
-                faulthandler.dump_traceback_later(time_limit() + 5, exit=True)
-            arguments = (options[name] for name in ("path", "protocol", "user", "header"))
-            explanation = explain(*arguments)
-            lines = [json.dumps(explanation.as_dict(), indent=2)] if options["as_json"] else explanation.lines()
-            self._print("\n".join(lines))
+        if subcommand in {"sockets", "revoke", "drain"} and get_layer() is None:
+            raise CommandError(
+                "No channel layer leads to the processes of the servers. Use channels_redis, for example; see "
+                "docs/live.md."
+            )
+        getattr(self, f"_{subcommand}")(options)
 
     def _routes(self, options: dict[str, Any]) -> None:
         """List every endpoint; raises `CommandError` if one is there that must not be."""
@@ -121,6 +110,15 @@ class Command(BaseCommand):
             faults += _list("Behind nothing but a default policy", [row for row in shown if row.is_on_default])
         if faults and (options["fail_on_open"] or options["fail_on_default"]):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
+
+    def _explain(self, options: dict[str, Any]) -> None:
+        """Tell what a request would get."""
+        if self._is_process:
+            # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
+            faulthandler.dump_traceback_later(time_limit() + 5, exit=True)
+        explanation = explain(options["path"], options["protocol"], options["user"], options["header"])
+        lines = [json.dumps(explanation.as_dict(), indent=2)] if options["as_json"] else explanation.lines()
+        self._print("\n".join(lines))
 
     def _sockets(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         """List the open sockets."""
