@@ -90,11 +90,13 @@ def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     cls = endpoint.consumer_class
     # A stack asks the policies of a class; without one they are asked by the class, if it was bound to them.
     is_certain = bool(endpoint.layers) or cls is None or is_bound(cls)
-    found = tuple(_of_policy(policy, "decorator", is_certain) for policy in endpoint.guards.policies)
+    found = [_of_policy(policy, "decorator", is_certain) for policy in endpoint.guards.policies]
     has_default = any(layer.owes_default for layer in endpoint.layers)
     if endpoint.protocol == "http":
         has_default = has_default and conf.MIRROR_DEFAULT_POLICY and not leads_to_django(endpoint.app)
-    return (*found, *_of_default(endpoint, bool(found))) if has_default else found
+    if has_default and (endpoint.default_policy is not None or not found):
+        found.append(_of_default(endpoint.default_policy))
+    return tuple(found)
 
 
 def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None) -> tuple[Protection, ...]:
@@ -113,7 +115,10 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
     unique = {asked[:2]: asked for asked in reversed(found)}
     found = [*reversed(unique.values())]
     if has_default and not is_guarded_for_mirror(view):
-        found = [_default_of_views(endpoint), *found]
+        # It asks that of the nearest stack, whatever guards there are around Django.
+        layers = () if endpoint is None else reversed(endpoint.layers)
+        given = next((layer.default_policy for layer in layers if layer.default_policy is not None), None)
+        found = [_of_default(given), *found]
     # The middleware leaves out a view whose attribute is merely false, too, as is that of `public`.
     index = middleware_index(LOGIN_REQUIRED_MIDDLEWARE)
     if index is not None and getattr(view, "login_required", True):
@@ -189,18 +194,9 @@ def _allows(policy: Policy, others: bool) -> bool | None:
     return True if policy.allows_all else others
 
 
-def _of_default(endpoint: AsgiEndpoint, is_guarded: bool) -> tuple[Protection, ...]:
-    policy = endpoint.default_policy
-    if policy is not None:
-        return (_of_policy(policy, "stack"),)
-    return () if is_guarded else (_of_policy(default_policy(), "default"),)
-
-
-def _default_of_views(endpoint: AsgiEndpoint | None) -> Protection:
-    """The default policy that `MirrorMiddleware` asks: whatever guards there are around Django."""
-    layers = () if endpoint is None else reversed(endpoint.layers)
-    policy = next((layer.default_policy for layer in layers if layer.default_policy is not None), None)
-    return _of_policy(default_policy(), "default") if policy is None else _of_policy(policy, "stack")
+def _of_default(given: Policy | None) -> Protection:
+    """The default policy that a stack has been `given`, or else that of the site."""
+    return _of_policy(default_policy(), "default") if given is None else _of_policy(given, "stack")
 
 
 def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:

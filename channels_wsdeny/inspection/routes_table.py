@@ -129,13 +129,13 @@ def _strength(row: ReportRow) -> tuple[int, int]:
 def _row_of_endpoint(endpoint: AsgiEndpoint) -> ReportRow:
     protections = protections_of_endpoint(endpoint)
     hooks = _ordered(_registries(endpoint) if endpoint.layers else endpoint.guards.hooks, endpoint.protocol)
-    notes = (*_notes_of_endpoint(endpoint), *_notes_of(protections), *_notes_of_reported(endpoint.guards))
+    notes = (*_notes_of_way(endpoint), *_notes(protections, endpoint.guards))
     name = dotted_name(endpoint.consumer_class or endpoint.app)
     place = (endpoint.protocol, endpoint.path, endpoint.name)
     return ReportRow(*place, name, protections, hooks, notes, endpoint.is_opaque)
 
 
-def _notes_of_endpoint(endpoint: AsgiEndpoint) -> Iterator[str]:
+def _notes_of_way(endpoint: AsgiEndpoint) -> Iterator[str]:
     if isinstance(endpoint.app, type):
         yield "unresolvable: it is a class, as_asgi() is missing"
     elif endpoint.is_opaque:
@@ -145,13 +145,11 @@ def _notes_of_endpoint(endpoint: AsgiEndpoint) -> Iterator[str]:
             yield f"behind {dotted_name(app)}, which may change the scope or route elsewhere"
 
 
-def _notes_of(protections: tuple[Protection, ...]) -> Iterator[str]:
+def _notes(protections: tuple[Protection, ...], guards: Guards) -> Iterator[str]:
     for each in protections:
         if each.effect == "unknown":
             yield f"cannot tell whether {each.expression} is asked, and denies anybody"
 
-
-def _notes_of_reported(guards: Guards) -> Iterator[str]:
     for policy in guards.once().reported:
         yield f"not enforced, only reported: {expression_of(policy)}"
 
@@ -164,7 +162,7 @@ def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:
     guards = guards_on(view.callback)
     hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards.hooks, "http"))))
     around = NO_GUARDS if django is None else django.guards
-    notes = (*_notes_of(protections), *_notes_of_reported(around.around(guards)))
+    notes = tuple(_notes(protections, around.around(guards)))
     admin_path = view.admin_path if any(each.source == "admin" for each in protections) else None
     name = dotted_name(view.callback)
     return ReportRow("http", view.path, view.name, name, protections, hooks, notes, admin_path=admin_path)
