@@ -120,11 +120,7 @@ def asgi_endpoints(app: Any, outer: AsgiEndpoint) -> Iterator[AsgiEndpoint]:
     """
     here = replace(outer, apps=(*outer.apps, app))
     is_within_itself = any(app is each for each in outer.apps)  # It may well refer to the application around it.
-    if here.is_django or isinstance(app, type) or is_within_itself:
-        yield here
-    elif isinstance(app, ASGIMiddleware):  # Before consumers: it has the attributes of the one that it guards.
-        yield from asgi_endpoints(app.inner, here)
-    elif consumer_class_of(app) is not None:
+    if here.is_django or here.consumer_class is not None or isinstance(app, type) or is_within_itself:
         yield here
     else:
         for place, inner in _inside(app, here):
