@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: The checks by the ids of their messages: E for an error, W for a warning.
-CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
+CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "E001": project.check_dict,
     "E002": project.check_keys,
     "E003": project.check_values,
@@ -43,7 +43,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "W014": caches.check_addresses,
 }
 #: Those of ``manage.py check --deploy`` alone.
-DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
+DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "W020": project.check_channel_layer,
     "W030": project.check_own_pages,
 }
@@ -59,7 +59,7 @@ def check_deployed_site(**kwargs: Any) -> list[checks.CheckMessage]:
     return _messages(DEPLOY_CHECKS)
 
 
-def _messages(table: dict[str, Callable[[], Iterator[tuple[str, ...]]]]) -> list[checks.CheckMessage]:
+def _messages(table: dict[str, Callable[[], Iterator[tuple[Any, ...]]]]) -> list[checks.CheckMessage]:
     return [
         (checks.Error if number.startswith("E") else checks.Warning)(
             message, hint=hint, obj=place[0] if place else None, id=f"channels_wsdeny.{number}"

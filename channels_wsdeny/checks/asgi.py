@@ -77,7 +77,7 @@ def place_of(code: Any) -> str:
         return dotted_name(code)
 
 
-def check_application() -> Iterator[tuple[str, ...]]:
+def check_application() -> Iterator[tuple[str, str, str | None]]:
     """``ASGI_APPLICATION`` can be imported."""
     try:
         if can_import():
@@ -92,7 +92,7 @@ def check_application() -> Iterator[tuple[str, ...]]:
         yield (
             f"ASGI_APPLICATION = {settings.ASGI_APPLICATION!r} cannot be imported: {found!r}",
             hint,
-            *(() if place is None else (place,)),
+            place,
         )
 
 
@@ -167,7 +167,7 @@ def check_mixins() -> Iterator[tuple[str, str, str]]:
             )
 
 
-def check_permissions() -> Iterator[tuple[str, ...]]:
+def check_permissions() -> Iterator[tuple[str, str, str | None]]:
     """Every permission that a decorator names exists, or looks like no other that does; and users can have it."""
     known: set[str] = set()
     endpoints: dict[tuple[str, bool], Any] = {}
@@ -175,7 +175,7 @@ def check_permissions() -> Iterator[tuple[str, ...]]:
         for each in _permissions_of(guards):
             endpoints.setdefault(each, code)
     for (name, is_on_object), code in endpoints.items():
-        place = () if code is None else (place_of(code),)
+        place = None if code is None else place_of(code)
         known = known or _known_permissions()
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if is_on_object and _has_only_backends_of_django():
@@ -184,19 +184,19 @@ def check_permissions() -> Iterator[tuple[str, ...]]:
                 "backends only, which grant none on an object: no user has it but superusers.",
                 "Add a backend for object permissions, such as guardian.backends.ObjectPermissionBackend, or one of "
                 "your own with has_perm(user_obj, perm, obj).",
-                *place,
+                place,
             )
         if "." not in name:
             yield (
                 f"The permission {name!r} has no app label, so no user has it but superusers.",
                 'Write "app_label.codename".',
-                *place,
+                place,
             )
         elif name not in known and close:
             yield (
                 f"No model has the permission {name!r}, so no user has it but superusers.",
                 f"Did you mean {close[0]!r}?",
-                *place,
+                place,
             )
 
 

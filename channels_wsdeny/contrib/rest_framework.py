@@ -6,6 +6,7 @@ has the status and body that the site's ``EXCEPTION_HANDLER`` gives it. It needs
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
@@ -66,6 +67,8 @@ class RestFramework(Policy):
     await.
     """
 
+    #: Whether the handshake was asked about: its throttles have counted, and its origin was checked.
+    is_counted = False
     _arguments = frozenset({"obj", "view", "view_class", *_ARGUMENTS, *_ARGUMENTS.values()})
 
     def __init__(
@@ -100,9 +103,8 @@ class RestFramework(Policy):
 
     def for_open_socket(self) -> RestFramework:
         """The same policy without its throttles, which have counted the handshake."""
-        twin: RestFramework = object.__new__(type(self))
-        counted = type(self.view_class.__name__, (self.view_class,), {"is_counted": True})
-        vars(twin).update(vars(self), view_class=counted)
+        twin = copy.copy(self)
+        twin.is_counted = True
         return twin
 
     def check(self, request: HttpRequest) -> Answer:
@@ -152,8 +154,8 @@ class RestFramework(Policy):
 class _AskedView(APIView):
     """A view that is asked whether a request is permitted, and not called."""
 
-    #: Whether the handshake was asked about: its throttles have counted, and its origin was checked.
-    is_counted = False
+    #: That of the policy.
+    is_counted: bool
 
     def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
         return super().perform_content_negotiation(request, force=True)
@@ -210,12 +212,13 @@ class _Question:
         match = request.resolver_match
         self._args, self._kwargs = ((), {}) if match is None else (match.args, match.kwargs)
         self._view = view = policy.view_class(**policy._initkwargs)
+        view.is_counted = policy.is_counted
         view.setup(request, *self._args, **self._kwargs)
         self._asked = view.initialize_request(request, *self._args, **self._kwargs)
         view.request, view.headers, view.format_kwarg = self._asked, {}, None
         negotiated = view.perform_content_negotiation(self._asked)
         self._asked.accepted_renderer, self._asked.accepted_media_type = negotiated
-        if policy.sets_user and isinstance(request, HandshakeRequest) and not view.is_counted:
+        if policy.sets_user and isinstance(request, HandshakeRequest) and not policy.is_counted:
             # Before the hooks it was checked for the classes of the site or stack alone.
             reads_cookies = Authenticators(self._asked.authenticators).reads_cookies
             check_origin(request, self._context.origins, reads_cookies=reads_cookies)

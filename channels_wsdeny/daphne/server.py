@@ -41,8 +41,7 @@ class Server(DaphneServer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A plain ASGI application may never configure Django.
-        given = conf if settings.configured else None
-        limits = [KEYS[name].default if given is None else getattr(given, name) for name in _LIMITS]
+        limits = [getattr(conf, name) if settings.configured else KEYS[name].default for name in _LIMITS]
         longest = sum(seconds or 0.0 for seconds in limits) + _MARGIN
         connect, handshake = self.websocket_connect_timeout, self.websocket_handshake_timeout
         self.websocket_connect_timeout = max(connect, longest) if connect >= 0 else math.inf
