@@ -59,7 +59,7 @@ def _consumer_classes() -> list[type]:
 def site_guards() -> Iterator[tuple[Guards, Any]]:
     """The guards of each endpoint of ``ASGI_APPLICATION`` and of each view, and its class or function, if known."""
     for way in ways("websocket", "http"):
-        yield way.guards, way.consumer_class
+        yield way.match.guards, way.consumer_class
     with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
         for view in views():
             yield guards_on(view.callback), getattr(view.callback, "view_class", view.callback)

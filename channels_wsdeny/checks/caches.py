@@ -79,7 +79,8 @@ def _counting() -> Iterator[Throttle | MaxConnections]:
     policies = [default_policy()]
     for guards, _ in site_guards():
         policies += guards.policies
-    policies += [way.default_policy for way in ways("websocket", "http") if way.default_policy is not None]
+    defaults = [way.match.default_policy for way in ways("websocket", "http")]
+    policies += [policy for policy in defaults if policy is not None]
     for policy in policies:
         yield from (each for each in policies_within(policy) if isinstance(each, (Throttle, MaxConnections)))
 

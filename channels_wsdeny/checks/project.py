@@ -155,7 +155,7 @@ def check_mirror_of_hooks() -> Iterator[tuple[str, str]]:
     registries: list[Hooks] = []
     with suppress(Exception):  # Importing a site's module can raise anything; that is E004.
         registries += site_hooks()
-    registries += [hooks for way in ways("http") if way.is_django for layer in way.layers for hooks in layer.hooks]
+    registries += [hooks for way in ways("http") if way.is_django for hooks in way.match.hooks]
     missed = dict.fromkeys(hook.label for hooks in registries for hook in hooks if "http" in hook.protocols)
     if missed and not is_mirrored():
         yield (

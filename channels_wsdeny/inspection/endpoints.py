@@ -17,13 +17,12 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from ..routing.guards import NO_GUARDS, ASGIMiddleware, Guards, guards_of
-from ..routing.resolver import consumer_class_of, inner_name, is_known
+from ..routing.guards import NO_GUARDS, ASGIMiddleware, guards_of
+from ..routing.resolver import EndpointMatch, consumer_class_of, inner_name, is_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..policies import Policy
     from ..types import Protocol
 
 
@@ -77,22 +76,10 @@ class AsgiEndpoint:
         return next((i for i, app in enumerate(self.apps) if isinstance(app, ASGIMiddleware) and app.is_stack), None)
 
     @property
-    def guards(self) -> Guards:
-        """The guards of decorators, on the layers and on the consumer class."""
-        found = [layer.guards for layer in self.layers]
-        if self.consumer_class is not None:
-            found.append(guards_of(self.consumer_class))
-        return reduce(Guards.around, found, NO_GUARDS)
-
-    @property
-    def default_policy(self) -> Policy | None:
-        """The ``default_policy`` of the nearest stack; None without one, or if there are policies inside."""
-        is_guarded = self.consumer_class is not None and bool(guards_of(self.consumer_class).policies)
-        for layer in reversed(self.layers):
-            if is_guarded or layer.default_policy is not None:
-                return None if is_guarded else layer.default_policy
-            is_guarded = bool(layer.guards.policies)
-        return None
+    def match(self) -> EndpointMatch:
+        """What the resolver finds for a scope that comes here: the guards, hooks and default policies on the way."""
+        guards = NO_GUARDS if self.consumer_class is None else guards_of(self.consumer_class)
+        return reduce(EndpointMatch.within, reversed(self.layers), EndpointMatch(self.app, guards))
 
 
 def site_application() -> Any:

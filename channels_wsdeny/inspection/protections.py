@@ -87,15 +87,15 @@ def protections_of_endpoint(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
 
 def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     """As `protections_of_endpoint`, if every application on the way calls the next one."""
-    cls = endpoint.consumer_class
+    cls, match = endpoint.consumer_class, endpoint.match
     # A stack asks the policies of a class; without one they are asked by the class, if it was bound to them.
     is_certain = bool(endpoint.layers) or cls is None or is_bound(cls)
-    found = [_of_policy(policy, "decorator", is_certain) for policy in endpoint.guards.policies]
-    has_default = any(layer.owes_default for layer in endpoint.layers)
+    found = [_of_policy(policy, "decorator", is_certain) for policy in match.guards.policies]
+    has_default = match.owes_default
     if endpoint.protocol == "http":
         has_default = has_default and conf.MIRROR_DEFAULT_POLICY and not leads_to_django(endpoint.app)
-    if has_default and (endpoint.default_policy is not None or not found):
-        found.append(_of_default(endpoint.default_policy))
+    if has_default and (match.default_policy is not None or not found):
+        found.append(_of_default(match.default_policy))
     return tuple(found)
 
 
@@ -116,9 +116,7 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
     found = [*reversed(unique.values())]
     if has_default and not is_guarded_for_mirror(view):
         # It asks that of the nearest stack, whatever guards there are around Django.
-        layers = () if endpoint is None else reversed(endpoint.layers)
-        given = next((layer.default_policy for layer in layers if layer.default_policy is not None), None)
-        found = [_of_default(given), *found]
+        found = [_of_default(None if endpoint is None else endpoint.match.stack_default), *found]
     # The middleware leaves out a view whose attribute is merely false, too, as is that of `public`.
     index = middleware_index(LOGIN_REQUIRED_MIDDLEWARE)
     if index is not None and getattr(view, "login_required", True):

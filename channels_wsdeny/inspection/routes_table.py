@@ -128,8 +128,9 @@ def _strength(row: ReportRow) -> tuple[int, int]:
 
 def _row_of_endpoint(endpoint: AsgiEndpoint) -> ReportRow:
     protections = protections_of_endpoint(endpoint)
-    hooks = _ordered(_registries(endpoint) if endpoint.layers else endpoint.guards.hooks, endpoint.protocol)
-    notes = (*_notes_of_way(endpoint), *_notes(protections, endpoint.guards))
+    guards = endpoint.match.guards
+    hooks = _ordered(_registries(endpoint) if endpoint.layers else guards.hooks, endpoint.protocol)
+    notes = (*_notes_of_way(endpoint), *_notes(protections, guards))
     name = dotted_name(endpoint.consumer_class or endpoint.app)
     place = (endpoint.protocol, endpoint.path, endpoint.name)
     return ReportRow(*place, name, protections, hooks, notes, endpoint.is_opaque)
@@ -161,7 +162,7 @@ def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:
     hooks = _ordered(_registries(django), "http") if is_mirrored() else ()
     guards = guards_on(view.callback)
     hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards.hooks, "http"))))
-    around = NO_GUARDS if django is None else django.guards
+    around = NO_GUARDS if django is None else django.match.guards
     notes = tuple(_notes(protections, around.around(guards)))
     admin_path = view.admin_path if any(each.source == "admin" for each in protections) else None
     name = dotted_name(view.callback)
@@ -172,11 +173,8 @@ def _registries(endpoint: AsgiEndpoint | None) -> tuple[Hooks, ...]:
     """The hooks of the site, of stacks and of decorators that run for `endpoint`, from the outermost."""
     if endpoint is None:
         return site_hooks()
-    return (
-        *site_hooks(),
-        *(hooks for layer in endpoint.layers for hooks in layer.hooks),
-        *endpoint.guards.hooks,
-    )
+    match = endpoint.match
+    return (*site_hooks(), *match.hooks, *match.guards.hooks)
 
 
 def _ordered(registries: Sequence[Hooks], protocol: Protocol) -> tuple[Hook, ...]:

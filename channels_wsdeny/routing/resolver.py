@@ -80,6 +80,20 @@ class EndpointMatch:
     #: The options of the stacks around: each is that of the nearest one that has it.
     options: StackOptions = NO_OPTIONS
 
+    def within(self, middleware: ASGIMiddleware) -> EndpointMatch:
+        """The match, with what `middleware` around it adds."""
+        if self.default_policy is None and not self.guards.policies:
+            self.default_policy = middleware.default_policy
+        self.owes_default = self.owes_default or middleware.owes_default
+        if self.stack_default is None:
+            self.stack_default = middleware.default_policy
+        self.options = self.options.within(middleware.options)
+        if middleware.guards is not NO_GUARDS:
+            self.guards = middleware.guards.around(self.guards)
+        if middleware.hooks:
+            self.hooks = middleware.hooks + self.hooks
+        return self
+
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""
         url_route = self.url.get("url_route") or url_route or {"args": (), "kwargs": {}}
@@ -161,21 +175,9 @@ class _Resolver:
 
     def _in_middleware(self, middleware: ASGIMiddleware, path: str | None, outer: dict[str, Any] | None) -> Match:
         match = self.resolve(middleware.inner, path, outer)
-        guards = middleware.guards
-        if match is UNRESOLVABLE and guards.policies:
+        if match is UNRESOLVABLE and middleware.guards.policies:
             match = EndpointMatch(middleware.inner, endpoint=middleware.inner)
-        if isinstance(match, EndpointMatch):
-            if match.default_policy is None and not match.guards.policies:
-                match.default_policy = middleware.default_policy
-            match.owes_default = match.owes_default or middleware.owes_default
-            if match.stack_default is None:
-                match.stack_default = middleware.default_policy
-            match.options = match.options.within(middleware.options)
-            if guards is not NO_GUARDS:
-                match.guards = guards.around(match.guards)
-            if middleware.hooks:
-                match.hooks = middleware.hooks + match.hooks
-        return match
+        return match.within(middleware) if isinstance(match, EndpointMatch) else match
 
     def _in_wrapper(self, wrapper: Any, attribute: str, path: str | None, outer: dict[str, Any] | None) -> Match:
         match = self.resolve(getattr(wrapper, attribute), path, outer)
