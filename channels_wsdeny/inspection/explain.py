@@ -90,8 +90,35 @@ class Explanation:
     messages: list[Message]
     #: What had not ended within the time, if anything.
     hanging: str | None
-    #: Whether its session has a user.
-    is_logged_in: bool
+    session: SessionBase
+
+    @property
+    def status(self) -> int | None:
+        """The status that the server would send; None if there was no answer."""
+        if not self.messages:
+            return None
+        first = self.messages[0]
+        return {"websocket.accept": 101, "websocket.close": 403}.get(first["type"]) or first["status"]
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers of the answer; cookies have no values."""
+        given = self.messages[0].get("headers") or () if self.messages else ()
+        pairs = [(name.decode("latin1").lower(), value.decode("latin1")) for name, value in given]
+        return [
+            (name, _COOKIE_VALUE.sub("=…", value, count=1) if name == "set-cookie" else value) for name, value in pairs
+        ]
+
+    @property
+    def body(self) -> str:
+        """The body of the answer."""
+        return b"".join(message.get("body", b"") for message in self.messages).decode(errors="backslashreplace")
+
+    @property
+    def close(self) -> dict[str, Any] | None:
+        """The code and reason that the application closes with, if it does."""
+        closes = (message for message in self.messages if message["type"] == "websocket.close")
+        return next(({"code": each.get("code", 1000), "reason": each.get("reason") or ""} for each in closes), None)
 
     def lives_by(self) -> list[str]:
         """What closes the socket once it is gone, see `channels_wsdeny.live`; empty for one that is not accepted."""
@@ -100,13 +127,13 @@ class Explanation:
         allowed = [noted for noted in self.trace.noted if noted.answer == "allowed"]
         credentials = [noted.name for noted in allowed if noted.kind == "authentication"]
         found = [f"the credentials of {name}" for name in credentials if name != "SessionAuthentication"]
-        if not found and self.is_logged_in:
+        if not found and auth.SESSION_KEY in self.session:
             found.append("the session")
         policies = [noted.name for noted in allowed if noted.kind == "policy" and noted.depth == 0]
         return [*found, *(name for name in policies if not name.startswith(_ONCE))]
 
     def _is_accepted(self) -> bool:
-        return bool(self.messages) and self.messages[0]["type"] == "websocket.accept"
+        return self.protocol == "websocket" and self.status == 101
 
     def _is_guarded(self) -> bool:
         """Whether a policy was asked, as for every consumer that has a decorator, or is inside a stack."""
@@ -121,9 +148,13 @@ class Explanation:
         for name, value in self.assumed.items():
             yield f"{name:<8}  {escape(value)} (assumed)"
         yield from (*_steps(self.trace), "")
-        yield from _response(self.messages) if self.messages else ["No answer."]
-        is_missing = self.protocol == "websocket" and bool(self.messages) and _answer(self.messages)[0] == 404
-        if is_missing and _is_view(self.path):
+        yield "No answer." if self.status is None else f"HTTP {self.status} {responses.get(self.status, '')}"
+        yield from (escape(f"{name}: {value}") for name, value in self.headers)
+        if self.close is not None:
+            yield f"closed with {self.close['code']} {escape(self.close['reason'])!r}"
+        if self.body:
+            yield from ("", *map(escape, self.body.splitlines()))
+        if self.protocol == "websocket" and self.status == 404 and _is_view(self.path):
             yield from ("", "There is a view at this path: --protocol http tells what it would answer.")
         if lives_by := self.lives_by():
             yield from ("", f"It is open as long as these last: {escape(', '.join(lives_by))}.")
@@ -135,19 +166,17 @@ class Explanation:
             yield from ("", f"Given up after {time_limit():g} seconds. What had not ended: {escape(self.hanging)}.")
 
     def as_dict(self) -> dict[str, Any]:
-        """The explanation in JSON's types; `status` is None if there was no answer. Cookies have no values."""
-        status, headers, body = _answer(self.messages) if self.messages else (None, [], "")
-        closes = [message for message in self.messages if message["type"] == "websocket.close"]
+        """The explanation in JSON's types."""
         return {
             "protocol": self.protocol,
             "path": self.path,
             "user": self.user,
             "assumed_headers": self.assumed,
             **self.trace.as_dict(),
-            "status": status,
-            "headers": headers,
-            "body": body,
-            "close": {"code": closes[0].get("code", 1000), "reason": closes[0].get("reason") or ""} if closes else None,
+            "status": self.status,
+            "headers": self.headers,
+            "body": self.body,
+            "close": self.close,
             "lives_by": self.lives_by(),
             "given_up": self.hanging,
         }
@@ -179,9 +208,7 @@ def explain(path: str, protocol: Protocol, user: str | None, headers: Sequence[s
     scope["session"] = store(cookies.get(settings.SESSION_COOKIE_NAME))
     trace = Trace(is_dry_run=True)
     messages, hanging = _dry_run(application, scope, trace, store)
-    is_accepted = bool(messages) and messages[0]["type"] == "websocket.accept"  # else it cannot be loaded, perhaps
-    is_logged_in = is_accepted and auth.SESSION_KEY in scope["session"]
-    return Explanation(protocol, scope["path"], user, assumed, trace, messages, hanging, is_logged_in)
+    return Explanation(protocol, scope["path"], user, assumed, trace, messages, hanging, scope["session"])
 
 
 def time_limit() -> float:
@@ -507,26 +534,3 @@ def _is_view(path: str) -> bool:
         return bool(is_valid_path(path))
     except Exception:  # a converter of the site may raise anything
         return False
-
-
-def _answer(messages: list[Message]) -> tuple[int, list[tuple[str, str]], str]:
-    """The status, headers and body that the server would send for what the application sent."""
-    first = messages[0]
-    status = {"websocket.accept": 101, "websocket.close": 403}.get(first["type"]) or first["status"]
-    headers = [(name.decode("latin1").lower(), value.decode("latin1")) for name, value in first.get("headers") or ()]
-    shown = [
-        (name, _COOKIE_VALUE.sub("=…", value, count=1) if name == "set-cookie" else value) for name, value in headers
-    ]
-    return status, shown, b"".join(message.get("body", b"") for message in messages).decode(errors="backslashreplace")
-
-
-def _response(messages: list[Message]) -> Iterator[str]:
-    """The answer as lines of text."""
-    status, headers, body = _answer(messages)
-    yield f"HTTP {status} {responses.get(status, '')}"
-    yield from (escape(f"{name}: {value}") for name, value in headers)
-    for message in messages:
-        if message["type"] == "websocket.close":
-            yield f"closed with {message.get('code', 1000)} {escape(message.get('reason') or '')!r}"
-    if body:
-        yield from ("", *map(escape, body.splitlines()))
