@@ -99,8 +99,8 @@ def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     return tuple(found)
 
 
-def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None) -> tuple[Protection, ...]:
-    """What is asked before `view` itself; `endpoint` is Django's handler in ``ASGI_APPLICATION``, if any."""
+def protections_of_view(view: Callable[..., Any], django: AsgiEndpoint) -> tuple[Protection, ...]:
+    """What is asked before `view` itself, on the way to it by this handler of Django."""
     needs_no_login = getattr(view, "login_required", True) is False  # Django's `login_not_required`
     has_default = conf.MIRROR_DEFAULT_POLICY and is_mirrored() and not needs_no_login
     # Policies on a view whose decorators did not call it are then asked afterwards, those on `dispatch()` not.
@@ -116,7 +116,7 @@ def protections_of_view(view: Callable[..., Any], endpoint: AsgiEndpoint | None)
     found = [*reversed(unique.values())]
     if has_default and not is_guarded_for_mirror(view):
         # It asks that of the nearest stack, whatever guards there are around Django.
-        found = [_of_default(None if endpoint is None else endpoint.match.stack_default), *found]
+        found = [_of_default(django.match.stack_default), *found]
     # The middleware leaves out a view whose attribute is merely false, too, as is that of `public`.
     index = middleware_index(LOGIN_REQUIRED_MIDDLEWARE)
     if index is not None and getattr(view, "login_required", True):

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
 
 from ..conf import is_mirrored
 from ..hooks.registry import ordered_hooks, site_hooks
 from ..http.context import expression_of
 from ..log import dotted_name, escape
-from ..routing.guards import NO_GUARDS
 from ..routing.resolver import is_known
-from .endpoints import site_endpoints, views
+from .endpoints import AsgiEndpoint, site_endpoints, views
 from .protections import guards_on, protections_of_endpoint, protections_of_view
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from ..hooks.registry import Hook, Hooks
     from ..routing.guards import Guards
     from ..types import Protocol
-    from .endpoints import AsgiEndpoint, View
+    from .endpoints import View
     from .protections import Protection
 
 Access: TypeAlias = Literal["guarded", "public", "open", "perhaps open"]
+#: Where the views are if `ASGI_APPLICATION` does not lead to Django: with nothing around its handler.
+_ANOTHER_SERVER = AsgiEndpoint("http", (ASGIHandler,))
 _WEAKEST_FIRST: tuple[Access, ...] = ("open", "perhaps open", "public", "guarded")
 
 
@@ -115,8 +117,7 @@ def report_rows() -> list[ReportRow]:
     rows = [_row_of_endpoint(endpoint) for endpoint in endpoints if endpoint.is_served]
     if getattr(settings, "ROOT_URLCONF", None):
         # Where Django is mounted more than once, a view is protected as on the least protected way to it.
-        ways: list[AsgiEndpoint | None] = [each for each in over_http if each.is_django]
-        ways = ways or [None]
+        ways = [each for each in over_http if each.is_django] or [_ANOTHER_SERVER]
         rows += [min((_row_of_view(view, way) for way in ways), key=_strength) for view in views()]
     return rows
 
@@ -155,24 +156,20 @@ def _notes(protections: tuple[Protection, ...], guards: Guards) -> Iterator[str]
         yield f"not enforced, only reported: {expression_of(policy)}"
 
 
-def _row_of_view(view: View, django: AsgiEndpoint | None) -> ReportRow:
-    before = () if django is None else protections_of_endpoint(django)
-    protections = (*before, *protections_of_view(view.callback, django))
+def _row_of_view(view: View, django: AsgiEndpoint) -> ReportRow:
+    protections = (*protections_of_endpoint(django), *protections_of_view(view.callback, django))
     # Without MirrorMiddleware, the hooks of the site and of stacks do not run on views.
     hooks = _ordered(_registries(django), "http") if is_mirrored() else ()
     guards = guards_on(view.callback)
     hooks = tuple(dict.fromkeys((*hooks, *_ordered(guards.hooks, "http"))))
-    around = NO_GUARDS if django is None else django.match.guards
-    notes = tuple(_notes(protections, around.around(guards)))
+    notes = tuple(_notes(protections, django.match.guards.around(guards)))
     admin_path = view.admin_path if any(each.source == "admin" for each in protections) else None
     name = dotted_name(view.callback)
     return ReportRow("http", view.path, view.name, name, protections, hooks, notes, admin_path=admin_path)
 
 
-def _registries(endpoint: AsgiEndpoint | None) -> tuple[Hooks, ...]:
+def _registries(endpoint: AsgiEndpoint) -> tuple[Hooks, ...]:
     """The hooks of the site, of stacks and of decorators that run for `endpoint`, from the outermost."""
-    if endpoint is None:
-        return site_hooks()
     match = endpoint.match
     return (*site_hooks(), *match.hooks, *match.guards.hooks)
 
