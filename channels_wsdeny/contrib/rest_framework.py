@@ -96,7 +96,7 @@ class RestFramework(Policy):
         # A view set asks its action, which is known once it is made a view.
         actions = {"action_map": getattr(view, "actions", None) or {}}
         self.view_class: Any = type(cls.__name__, (_AskedView, cls), {**given, **actions})
-        _refuse_coroutines(self.view_class, "initial")
+        _refuse_coroutines([self.view_class], "initial")
         asked = self.view_class(**self._initkwargs)
         _check_classes(asked)
         self.allows_all = _allows_all(asked)
@@ -166,16 +166,10 @@ class _AskedView(APIView):
         return [each for each in renderers if not isinstance(each, BrowsableAPIRenderer)] or renderers
 
     def get_permissions(self) -> list[Any]:
-        permissions: list[Any] = super().get_permissions()
-        for leaf in _leaves(permissions):
-            _refuse_coroutines(leaf, "has_permission", "has_object_permission")
-        return permissions
+        return _refuse_coroutines(super().get_permissions(), "has_permission", "has_object_permission")
 
     def get_throttles(self) -> list[Any]:
-        throttles: list[Any] = super().get_throttles()
-        for leaf in _leaves(throttles):
-            _refuse_coroutines(leaf, "allow_request")
-        return throttles
+        return _refuse_coroutines(super().get_throttles(), "allow_request")
 
     def check_throttles(self, request: Any) -> None:
         trace = get_context(request._request).trace
@@ -341,27 +335,33 @@ def _classes(argument: str, classes: Iterable[Any]) -> list[Any]:
 def _leaves(permissions: Any) -> Iterator[Any]:
     """The classes of permissions (or throttles), which may be made or not, and joined by operators."""
     for each in permissions:
-        operands = [getattr(each, name) for name in ("op1_class", "op2_class", "op1", "op2") if hasattr(each, name)]
-        if operands:
+        if operands := _operands(each):
             yield from _leaves(operands)
         else:
             yield each if isinstance(each, type) else type(each)
 
 
-def _refuse_coroutines(cls: Any, *methods: str) -> None:
-    """Raise `TypeError` for methods of `cls` that are coroutine functions: what they return would count as true."""
-    for name in methods:
-        if iscoroutinefunction(getattr(cls, name, None)):
-            raise TypeError(
-                f"{cls.__qualname__}.{name}() is a coroutine function, which REST framework does not await."
-            )
+def _operands(permission: Any) -> list[Any]:
+    """What an operator of REST framework has joined; nothing for a single permission."""
+    names = ("op1_class", "op2_class", "op1", "op2")
+    return [getattr(permission, name) for name in names if hasattr(permission, name)]
+
+
+def _refuse_coroutines(given: list[Any], *methods: str) -> list[Any]:
+    """`given`. Raises `TypeError` for methods that are coroutine functions: what they return would count as true."""
+    for cls in _leaves(given):
+        for name in methods:
+            if iscoroutinefunction(getattr(cls, name, None)):
+                raise TypeError(
+                    f"{cls.__qualname__}.{name}() is a coroutine function, which REST framework does not await."
+                )
+    return given
 
 
 def _check_classes(view: Any) -> None:
-    for leaf in _leaves(view.throttle_classes):
-        _refuse_coroutines(leaf, "allow_request")
+    _refuse_coroutines(view.throttle_classes, "allow_request")
+    _refuse_coroutines(view.permission_classes, "has_permission", "has_object_permission")
     for leaf in _leaves(view.permission_classes):
-        _refuse_coroutines(leaf, "has_permission", "has_object_permission")
         if _allows_safe_methods(leaf):
             warn_once(
                 f"rest_framework {dotted_name(leaf)}",
@@ -395,8 +395,7 @@ def _lets_all_read(permission: Any) -> bool:
         cls = permission if isinstance(permission, type) else type(permission)
         needs_user = getattr(cls, "authenticated_users_only", False)  # of those for models
         return cls is AllowAny or (_allows_safe_methods(cls) and not needs_user)
-    operands = [getattr(permission, name) for name in ("op1_class", "op2_class") if hasattr(permission, name)]
-    return operator != "NOT" and (any if operator == "OR" else all)(map(_lets_all_read, operands))
+    return operator != "NOT" and (any if operator == "OR" else all)(map(_lets_all_read, _operands(permission)))
 
 
 # How a policy is printed
@@ -417,7 +416,7 @@ def _name(code: Any) -> str:
     operator = getattr(getattr(code, "operator_class", None), "__name__", None)
     if operator is None:
         return getattr(code, "__name__", None) or repr(code)
-    operands = [_name(getattr(code, name)) for name in ("op1_class", "op2_class") if hasattr(code, name)]
+    operands = [*map(_name, _operands(code))]
     return f"~{operands[0]}" if operator == "NOT" else f"({f' {_OPERATORS.get(operator, operator)} '.join(operands)})"
 
 
