@@ -45,8 +45,9 @@ def can_import() -> bool:
 
 def ways(*protocols: Protocol) -> list[AsgiEndpoint]:
     """The routes of ``ASGI_APPLICATION`` for `protocols`; none if it cannot be imported, which is W003."""
-    with suppress(Exception):  # Importing a site's module can raise anything.
-        return [way for protocol in protocols if can_import() for way in site_endpoints(protocol)]
+    if can_import():
+        with suppress(Exception):  # Importing a site's module can raise anything.
+            return [way for protocol in protocols for way in site_endpoints(protocol)]
     return []
 
 
@@ -131,7 +132,7 @@ def check_wrappers() -> Iterator[tuple[str, str, str]]:
 def check_routed_classes() -> Iterator[tuple[str, str, str]]:
     """Routes name ``Consumer.as_asgi()``, not the class or an instance."""
     found = {(way.path, id(way.app)): way.app for way in ways("websocket", "http")}
-    for (path, _), app in sorted(found.items(), key=lambda item: item[0]):
+    for (path, _), app in found.items():
         cls, named = (app, "the class") if isinstance(app, type) else (type(app), "an instance of")
         if issubclass(cls, AsyncConsumer):
             fault = "all requests to it fail" if cls is app else "all connections share it, and each other's user"
