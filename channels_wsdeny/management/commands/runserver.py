@@ -14,8 +14,7 @@ from django.conf import settings
 
 from ...log import escape, logger
 
-_installed = [name for name in ("daphne", "django.contrib.staticfiles") if apps.is_installed(name)]
-_app = _installed[0] if _installed else "django.core"
+_app = next(filter(apps.is_installed, ("daphne", "django.contrib.staticfiles")), "django.core")
 Command: Any = import_module(f"{_app}.management.commands.runserver").Command
 
 if _app == "daphne":
