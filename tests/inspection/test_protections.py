@@ -177,6 +177,7 @@ GUARDED = {
     ),
     "beside one that allows everybody": (require(IsStaff() & AllowAny())(view), "IsStaff() & AllowAny()"),
     "closed": (require(Closed())(view), "Closed()"),
+    "without Django's login": (djangos.login_not_required(staff(view)), "IsStaff()"),
     "throttled": (require(Throttle("1/s") & IsStaff())(view), "Throttle('1/s', key='user') & IsStaff()"),
     "admin of the site's own": (StrictSite().admin_view(view), f"user_passes_test & {ADMIN}"),
 }
@@ -416,8 +417,12 @@ def test_the_default_policy_of_a_stack_counts_on_views_without_one_of_their_own(
         assert (found, row.access == "guarded") == (sources, False)
 
 
-def test_without_the_middleware_the_default_policy_does_not_count_on_views(rows_of, mirror_default, settings):
-    settings.MIDDLEWARE = []
+@pytest.mark.parametrize("missing", ["middleware", "setting"])
+def test_without_the_middleware_or_the_setting_the_default_policy_does_not_count_on_views(
+    missing, rows_of, mirror_default, settings
+):
+    settings.MIDDLEWARE = [] if missing == "middleware" else [MIRROR]
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": missing != "setting"}
     (row,) = rows_of(None, path("a/", view))
     assert row.is_open
 
