@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABCMeta, update_abstractmethods
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -228,8 +228,7 @@ def refuse_second(cls: type, *names: str) -> type:
     Raises `TypeError` if a second base class has one of its own, which would never be asked.
     """
     nearest = nearest_giver(cls, *names)
-    given = (vars(nearest)[name] for name in names if name in vars(nearest))
-    if nearest is cls or not isinstance(nearest, _PolicyClass) or any(asks_on(method, *names) for method in given):
+    if nearest is cls or not isinstance(nearest, _PolicyClass):
         return nearest
     first = next(base for base in cls.__bases__ if issubclass(base, nearest))
     for base in cls.__bases__:
@@ -254,31 +253,6 @@ def _answers(cls: type, name: str) -> bool:
 def nearest_giver(cls: type, *names: str) -> type:
     """The first class in the method resolution order that gives one of these methods."""
     return min((giver_of(cls, name) for name in names), key=cls.__mro__.index)
-
-
-def asks_on(method: Any, *names: str) -> bool:
-    """Whether a method may ask one of these, or the one that it overrides; True if that cannot be told."""
-    code = getattr(inspect.unwrap(method), "__code__", None)
-    return code is None or "__class__" in code.co_freevars or not _names_in(code).isdisjoint(names)
-
-
-def called_by(cls: type, method: Any) -> Iterator[Any]:
-    """The methods of `cls` that one of its methods may call, directly or by another one of them."""
-    waiting, known = [method], set[str]()
-    while waiting:
-        code = getattr(inspect.unwrap(waiting.pop()), "__code__", None)
-        names = set() if code is None else _names_in(code) - known
-        known |= names
-        found = [inspect.getattr_static(cls, name, None) for name in names]
-        called = [each for each in found if hasattr(inspect.unwrap(each), "__code__")]
-        yield from called
-        waiting += called
-
-
-def _names_in(code: CodeType) -> set[str]:
-    """The names that `code` looks up, the functions inside it included."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return {*code.co_freevars, *code.co_names}.union(*map(_names_in, inner))
 
 
 def ask(policy: Policy, request: HttpRequest) -> Denial | None:
