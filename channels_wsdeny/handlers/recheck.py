@@ -26,7 +26,7 @@ from ..http import session as sessions
 from ..http.context import RequestContext
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
-from ..policies.base import And, Not, Or, Policy
+from ..policies.base import And, Combination, Policy
 from ..policies.runner import Checks, policy_checks, run_checks
 
 if TYPE_CHECKING:
@@ -348,6 +348,4 @@ def counts_once(policy: Policy) -> bool:
     """Whether `policy`, or one that it combines, is asked at the handshake alone."""
     if getattr(policy, "once", False) is True:
         return True
-    if isinstance(policy, (And, Or)):
-        return any(map(counts_once, policy.policies))
-    return isinstance(policy, Not) and counts_once(policy.policy)
+    return isinstance(policy, Combination) and any(map(counts_once, policy.policies))

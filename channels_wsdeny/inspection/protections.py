@@ -183,7 +183,7 @@ def _allows(policy: Policy, others: bool) -> bool | None:
     if kind in {*_OPEN, DenyAll}:
         return kind is not DenyAll
     if isinstance(policy, Not):
-        answer = _allows(policy.policy, others)
+        answer = _allows(policy.policies[0], others)
         return None if answer is None else not answer
     if isinstance(policy, (And, Or)):
         decisive = kind is Or

@@ -259,9 +259,13 @@ def ask(policy: Policy, request: HttpRequest) -> Denial | None:
     """Ask a policy where it may block: None if it allows, else the denial. Raises what the policy raises."""
     if policy.needs_user and is_authentication_due(request):
         request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+    context = get_context(request)
+    obj = context.obj
     with noting(request, "policy", policy) as note:
         denial = _denial_of(policy, policy.check(request))
         note(True if denial is None else denial)
+    if denial is not None:
+        context.obj = obj  # One that was found on the way to a denial was not allowed.
     return denial
 
 
@@ -273,9 +277,13 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
         return ask(policy, request)
     if policy.needs_user and is_authentication_due(request):  # pragma: no cover - it is loaded before
         await run_in_thread(request, lambda: request.user.is_authenticated)
+    context = get_context(request)
+    obj = context.obj
     with noting(request, "policy", policy) as note:
         denial = _denial_of(policy, await policy.acheck(request))
         note(True if denial is None else denial)
+    if denial is not None:
+        context.obj = obj
     return denial
 
 
@@ -319,8 +327,8 @@ def _no_answer(policy: Policy, answer: object, verb: str, right: str) -> PolicyE
     return PolicyError(f"{expression_of(policy)} {verb} {found}. It returns {right}.{hint}")
 
 
-class _Combination(Policy):
-    """Policies joined by an operator; nested ones of the same kind are flattened."""
+class Combination(Policy):
+    """Policies combined by an operator; those of a nested one with the same operator are its own."""
 
     operator: str
     #: Each of the policies says so for itself.
@@ -330,13 +338,13 @@ class _Combination(Policy):
         self.policies: tuple[Policy, ...] = ()
         for policy in policies:
             is_plain = type(policy) in {And, Or}  # A subclass may have a check of its own.
-            if isinstance(policy, _Combination) and is_plain and policy.operator == self.operator:
+            if isinstance(policy, Combination) and is_plain and policy.operator == self.operator:
                 self.policies += policy.policies
             else:
                 self.policies += (policy,)
         self.sets_user = any(policy.sets_user for policy in self.policies)
 
-    def needs_loop(self) -> bool:
+    def needs_loop(self) -> bool | None:
         return any(policy.needs_loop() for policy in self.policies)
 
     def blocks(self, request: HttpRequest) -> bool:
@@ -354,11 +362,11 @@ class _Combination(Policy):
         )
 
 
-class And(_Combination):
+class And(Combination):
     """Allows if every policy does; denies with the first denial."""
 
     operator = "&"
-    needs_loop, blocks = _Combination.needs_loop, _Combination.blocks
+    needs_loop, blocks = Combination.needs_loop, Combination.blocks
 
     def check(self, request: HttpRequest) -> Answer:
         for policy in self.policies:
@@ -378,7 +386,7 @@ class And(_Combination):
         return first_anonymous_denial(self.policies)[1]
 
 
-class Or(_Combination):
+class Or(Combination):
     """Allows if one policy does.
 
     When all deny: with a 401, if there is one, for an anonymous user; for a known user with the first denial
@@ -386,29 +394,23 @@ class Or(_Combination):
     """
 
     operator = "|"
-    needs_loop, blocks = _Combination.needs_loop, _Combination.blocks
+    needs_loop, blocks = Combination.needs_loop, Combination.blocks
 
     def check(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
-        context = get_context(request)
-        obj = context.obj
         for policy in self.policies:
             denial = ask(policy, request)
             if denial is None:
                 return True
-            context.obj = obj  # One that was found on the way to a denial was not allowed.
             denials.append(denial)
         return self._choose(denials, request)
 
     async def acheck(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
-        context = get_context(request)
-        obj = context.obj
         for policy in self.policies:
             denial = await aask(policy, request)
             if denial is None:
                 return True
-            context.obj = obj
             denials.append(denial)
         if known_user(request) is None:
             return await run_in_thread(request, lambda: self._choose(denials, request))
@@ -423,49 +425,33 @@ class Or(_Combination):
         return denials[0]
 
 
-class Not(Policy):
+class Not(Combination):
     """Allows what the policy denies, and denies what it allows with a 403. Exceptions still deny."""
 
-    needs_user = False
+    operator = "~"
+    blocks = Combination.blocks
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.sets_user = policy.sets_user
+        super().__init__(policy)
 
     def check(self, request: HttpRequest) -> Answer:
-        context = get_context(request)
-        obj = context.obj
-        denial = ask(self.policy, request)
-        context.obj = obj  # as in `Or`
-        return denial is not None
+        return ask(self.policies[0], request) is not None
 
     async def acheck(self, request: HttpRequest) -> Answer:
-        context = get_context(request)
-        obj = context.obj
-        denial = await aask(self.policy, request)
-        context.obj = obj
-        return denial is not None
+        return await aask(self.policies[0], request) is not None
 
     def needs_loop(self) -> bool | None:
-        return self.policy.needs_loop()
-
-    def blocks(self, request: HttpRequest) -> bool:
-        return asking_blocks(self.policy, request)
-
-    def for_open_socket(self) -> Policy:
-        twin = copy.copy(self)
-        twin.policy = self.policy.for_open_socket()
-        return twin
+        return self.policies[0].needs_loop()
 
     def __repr__(self) -> str:
-        inner = repr(self.policy)
-        return f"~({inner})" if isinstance(self.policy, _Combination) else f"~{inner}"
+        (policy,) = self.policies
+        return f"~({policy!r})" if isinstance(policy, (And, Or)) else f"~{policy!r}"
 
 
 def policies_within(policy: Policy) -> Iterator[Policy]:
     """`policy` itself, or the policies that it combines."""
-    if isinstance(policy, (Not, _Combination)):
-        for each in [policy.policy] if isinstance(policy, Not) else policy.policies:
+    if isinstance(policy, Combination):
+        for each in policy.policies:
             yield from policies_within(each)
     else:
         yield policy
