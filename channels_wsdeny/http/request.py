@@ -150,21 +150,8 @@ class ScopeRequest(ASGIRequest):
 
     async def auser(self) -> User:  # type: ignore[override]
         """The user, loaded in a thread of the pool if need be."""
-        if self.known_user is None:
-            await run_in_threadpool(self.load_user)
-        return self.user
-
-    def load_user(self) -> None:
-        """Load the user now; blocks."""
-        self.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
-
-    @property
-    def known_user(self) -> User | None:
-        """The user if no I/O is needed to tell, else None. Without a session cookie it is anonymous."""
-        own = vars(self)
-        if "user" not in own and not self.may_have_session_user:
-            own["user"] = anonymous_user()
-        return _loaded(own.get("user"))
+        user: User = await loaded_user(self)
+        return user
 
     @cached_property
     def has_session_cookie(self) -> bool:
@@ -453,10 +440,24 @@ def anonymous_user() -> AnonymousUser | NoUser:
 
 
 def known_user(request: HttpRequest) -> User | None:
-    """The user of any request if no I/O is needed to tell, else None."""
-    if isinstance(request, ScopeRequest):
-        return request.known_user
-    return _loaded(vars(request).get("user"))
+    """The user of any request if no I/O is needed to tell, else None. Without a session cookie it is anonymous."""
+    own = vars(request)
+    if isinstance(request, ScopeRequest) and "user" not in own and not request.may_have_session_user:
+        own["user"] = anonymous_user()
+    user: User | None = own.get("user")
+    return None if isinstance(user, LazyObject) and user._wrapped is empty else user
+
+
+def load_user(request: Any) -> None:
+    """Load the user of `request` now; blocks."""
+    request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+
+
+async def loaded_user(request: Any) -> Any:
+    """The user of `request`, loaded in a thread that suits it if need be."""
+    if known_user(request) is None:
+        await run_in_thread(request, partial(load_user, request))
+    return request.user
 
 
 def authentication_of(request: HttpRequest) -> Authenticators | None:
@@ -469,13 +470,6 @@ def is_authentication_due(request: HttpRequest) -> bool:
     """Whether authentication classes are still to be asked about `request`; with the session alone they never are."""
     found = authentication_of(request)
     return found is not None and not found.is_session_only and known_user(request) is None
-
-
-def _loaded(user: User | None) -> User | None:
-    """`user`, unless it is lazy and not loaded yet."""
-    if isinstance(user, LazyObject) and user._wrapped is empty:
-        return None
-    return user
 
 
 def _unnamed_route() -> None:

@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 from .. import status as statuses
 from ..exceptions import Deny, PolicyError
 from ..http.context import expression_of, get_context, noting
-from ..http.request import is_authentication_due, known_user, run_in_thread
+from ..http.request import is_authentication_due, known_user, load_user, loaded_user, run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,7 +258,7 @@ def nearest_giver(cls: type, *names: str) -> type:
 def ask(policy: Policy, request: HttpRequest) -> Denial | None:
     """Ask a policy where it may block: None if it allows, else the denial. Raises what the policy raises."""
     if policy.needs_user and is_authentication_due(request):
-        request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+        load_user(request)
     context = get_context(request)
     obj = context.obj
     with noting(request, "policy", policy) as note:
@@ -276,7 +276,7 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
             return await run_in_thread(request, lambda: ask(policy, request))
         return ask(policy, request)
     if policy.needs_user and is_authentication_due(request):  # pragma: no cover - it is loaded before
-        await run_in_thread(request, lambda: request.user.is_authenticated)
+        await loaded_user(request)
     context = get_context(request)
     obj = context.obj
     with noting(request, "policy", policy) as note:

@@ -16,7 +16,7 @@ from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.origins import matches
-from ..http.request import known_user, run_in_thread
+from ..http.request import known_user, loaded_user, run_in_thread
 from .base import Answer, Policy, acheck_from, exact, nearest_giver, refuse_colour, refuse_second
 
 if TYPE_CHECKING:
@@ -200,10 +200,7 @@ class HasPermission(Policy):
     async def acheck(self, request: HttpRequest) -> Answer:
         if not iscoroutinefunction(self.obj):
             return await acheck_from(HasPermission, self, request)
-        user = known_user(request)
-        if user is None:
-            await run_in_thread(request, lambda: request.user.is_authenticated)
-            user = request.user
+        user = await loaded_user(request)
         if not (user.is_authenticated or self.anonymous):
             return Deny(401)
         obj = get_context(request).recall(self.obj)
@@ -262,9 +259,8 @@ class UserPassesTest(Policy):
     async def acheck(self, request: HttpRequest) -> Answer:
         if not iscoroutinefunction(self.test):
             return await acheck_from(UserPassesTest, self, request)
-        if known_user(request) is None:
-            await run_in_thread(request, lambda: request.user.is_authenticated)
-        return self._answer(request.user, await self.test(request.user))
+        user = await loaded_user(request)
+        return self._answer(user, await self.test(user))
 
     def needs_loop(self) -> bool:
         return iscoroutinefunction(self.test)

@@ -21,6 +21,8 @@ from ..http.request import (
     following,
     is_authentication_due,
     known_user,
+    load_user,
+    loaded_user,
     run_in_thread,
 )
 from ..log import log_report
@@ -112,7 +114,8 @@ class ReportCheck:
     def run(self, request: HttpRequest) -> None:
         with self._copying(request) as copy, noting(request, "report", self.policy) as note:
             if self._is_user_due(copy):
-                copy.auth = _load_user(request)
+                load_user(request)
+                copy.auth = request.auth
             denial = ask(self.policy, copy)
             note(True if denial is None else denial)
             self._report(request, denial)
@@ -120,7 +123,8 @@ class ReportCheck:
     async def arun(self, request: HttpRequest) -> None:
         with self._copying(request) as copy, noting(request, "report", self.policy) as note:
             if self._is_user_due(copy):
-                copy.auth = await run_in_thread(request, lambda: _load_user(request))
+                await loaded_user(request)
+                copy.auth = request.auth
             # In a task of its own, which a time limit leaves behind: no request waits for a policy that swallows that.
             asking = asyncio.create_task(aask(self.policy, copy))
             try:
@@ -152,12 +156,6 @@ class ReportCheck:
             log_report(get_context(request), expression_of(self.policy), denial, code)
 
 
-def _load_user(request: Any) -> Any:
-    """Load the user that the request shares with its copy; returns what the credentials were."""
-    request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
-    return request.auth
-
-
 #: What a policy that is only reported sets on its copy of the request alone.
 _SET_BY_POLICIES = frozenset({"auth", "auser", "user", "wsdeny", "_wsdeny_user_is_set"})
 
@@ -172,7 +170,7 @@ class LoadUser:
         return known_user(request) is None
 
     def run(self, request: HttpRequest) -> None:
-        request.user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+        load_user(request)
 
     async def arun(self, request: HttpRequest) -> None:
         raise NotImplementedError
