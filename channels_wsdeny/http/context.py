@@ -50,11 +50,9 @@ class Subject(NamedTuple):
     def has_same_user(self, other: Subject) -> bool:
         """Whether both are the very user and session. A user that is not loaded may turn out to be another one."""
         is_loaded = self.user is not empty or self.given_user is other.given_user
-        return is_loaded and self.user is other.user and self.has_same_session(other)
-
-    def has_same_session(self, other: Subject) -> bool:
-        """Whether both are the very session, and it was not emptied or renewed in between."""
-        return self.session is other.session and self.session_key == other.session_key
+        # The key of a session is another one once it was emptied or renewed.
+        is_same_session = self.session is other.session and self.session_key == other.session_key
+        return is_loaded and self.user is other.user and is_same_session
 
 
 class RequestState:

@@ -17,7 +17,6 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 
 from ..conf import conf, is_origins
 from ..exceptions import Deny
-from ..headers import values_of
 from .request import ScopeRequest
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def matches(request: HttpRequest, patterns: tuple[str, ...]) -> bool:
 
 def is_pattern(text: str) -> bool:
     """Whether `text` can match the origin of a page."""
-    scheme, separator, rest = text.partition("://")
-    return text == "null" or _parse(f"{scheme}{separator}{rest.removeprefix('*.')}") is not None
+    return text == "null" or _parse(_without_wildcard(text)) is not None
 
 
 def usable_origins(origins: Any) -> Origins:
@@ -106,12 +104,11 @@ def origin_denial(text: str, remedy: str) -> Deny:
 
 
 def _is_ambient(request: ScopeRequest, *, reads_cookies: bool) -> bool:
-    headers = request.scope.get("headers", ())
-    if not values_of(headers, b"origin"):
+    if not request.header_values(b"origin"):
         return False
-    if request.has_session_cookie or (reads_cookies and values_of(headers, b"cookie")):
+    if request.has_session_cookie or (reads_cookies and request.header_values(b"cookie")):
         return True
-    schemes = {value.strip().split(b" ")[0].lower() for value in values_of(headers, b"authorization")}
+    schemes = {value.strip().split(b" ")[0].lower() for value in request.header_values(b"authorization")}
     return not schemes.isdisjoint(_AMBIENT_SCHEMES)
 
 
@@ -131,7 +128,7 @@ def _own_origin(request: ScopeRequest) -> _Origin | None:
 
 def _given(request: HttpRequest) -> list[str]:
     if isinstance(request, ScopeRequest):  # without building META
-        return [value.decode("latin1") for value in values_of(request.scope.get("headers", ()), b"origin")]
+        return [value.decode("latin1") for value in request.header_values(b"origin")]
     origin = request.META.get("HTTP_ORIGIN")
     return [] if origin is None else [origin]
 
@@ -145,11 +142,14 @@ def _is_one_of(origin: str, patterns: tuple[str, ...]) -> bool:
 
 def _matches(origin: _Origin, pattern: str) -> bool:
     """As for ``CSRF_TRUSTED_ORIGINS``: ``https://*.example.com`` is that host and all its subdomains."""
-    scheme, separator, rest = pattern.partition("://")
-    wanted = _parse(f"{scheme}{separator}{rest.removeprefix('*.')}")
+    wanted = _parse(_without_wildcard(pattern))
     if wanted is None or (wanted.scheme, wanted.port) != (origin.scheme, origin.port):
         return False
-    return origin.host == wanted.host or (rest.startswith("*.") and origin.host.endswith(f".{wanted.host}"))
+    return origin.host == wanted.host or ("://*." in pattern and origin.host.endswith(f".{wanted.host}"))
+
+
+def _without_wildcard(pattern: str) -> str:
+    return pattern.replace("://*.", "://", 1)
 
 
 @lru_cache(maxsize=256)

@@ -124,7 +124,7 @@ class ScopeRequest(ASGIRequest):
 
     @cached_property
     def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802 - Django's name
-        values = values_of(self.scope.get("headers", ()), b"cookie")
+        values = self.header_values(b"cookie")
         return parse_cookie(b"; ".join(values).decode("latin1")) if values else {}
 
     @cached_property
@@ -157,8 +157,7 @@ class ScopeRequest(ASGIRequest):
     def has_session_cookie(self) -> bool:
         """Whether the client has sent a cookie of the session's name."""
         name = settings.SESSION_COOKIE_NAME
-        values = values_of(self.scope.get("headers", ()), b"cookie")
-        return any(name.encode() in value for value in values) and name in self.COOKIES
+        return any(name.encode() in value for value in self.header_values(b"cookie")) and name in self.COOKIES
 
     @property
     def has_unsaved_session(self) -> bool:
@@ -288,13 +287,13 @@ class ScopeRequest(ASGIRequest):
         """A namespace for the site, which lives as long as the connection."""
         return SimpleNamespace()
 
-    def header(self, name: bytes) -> bytes | None:
-        """The raw value of the first header of this lower-case name, without building ``META``."""
-        return next(iter(values_of(self.scope.get("headers", ()), name)), None)
+    def header_values(self, name: bytes) -> list[bytes]:
+        """The raw values of the headers of this lower-case name, without building ``META``."""
+        return values_of(self.scope.get("headers", ()), name)
 
-    def reportable(self) -> HttpRequest:
-        """The request that error reports may print: this one."""
-        return self
+    def header(self, name: bytes) -> bytes | None:
+        """The first of `header_values`; None if there is none."""
+        return next(iter(self.header_values(name)), None)
 
     def _django_scope(self) -> dict[str, Any]:
         """The scope for Django's request: cookie headers that HTTP/2 split are joined.

@@ -15,7 +15,8 @@ from contextvars import Context, ContextVar
 from functools import cache, lru_cache
 from http.cookies import SimpleCookie
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -26,7 +27,6 @@ from django.utils.html import format_html
 from .. import status as statuses
 from ..conf import conf
 from ..exceptions import Deny
-from ..headers import values_of
 from .request import ScopeRequest, run_in_thread
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _LOCALE_MIDDLEWARE = "django.middleware.locale.LocaleMiddleware"
 def preferred_type(request: HttpRequest) -> str:
     """Which of `JSON`, `PLAIN` and `HTML` the client prefers (RFC 9110 section 12.5.1); else `JSON`."""
     if isinstance(request, ScopeRequest):
-        return negotiate_type(b",".join(values_of(request.scope.get("headers", ()), b"accept")))
+        return negotiate_type(b",".join(request.header_values(b"accept")))
     return negotiate_type(request.headers.get("Accept", "*/*").encode("latin1", "replace"))
 
 
@@ -303,16 +303,8 @@ def language_of(request: HttpRequest) -> AbstractContextManager[None]:
     context: RequestContext | None = vars(request).get("wsdeny")
     if context is not None and context.state.middleware is not None and active_language() is not None:
         return nullcontext()  # A middleware of the handshake has chosen it.
-    values = values_of(request.scope.get("headers", ()), b"accept-language")
-    language = negotiate_language(b",".join(values), request.COOKIES)
+    language = negotiate_language(b",".join(request.header_values(b"accept-language")), request.COOKIES)
     return nullcontext() if language is None else translation.override(language)
-
-
-class _Asking(NamedTuple):
-    """What Django reads of a request to choose its language. That of a handshake is not built for it."""
-
-    COOKIES: Mapping[str, str]
-    META: Mapping[str, str]
 
 
 def negotiate_language(accept_language: bytes, cookies: Mapping[str, str]) -> str | None:
@@ -320,7 +312,8 @@ def negotiate_language(accept_language: bytes, cookies: Mapping[str, str]) -> st
     header = accept_language.decode("latin1")
     if len(header) > _LONGEST or header.count(",") >= _MOST_RANGES:
         header = ""
-    asking: Any = _Asking(cookies, {"HTTP_ACCEPT_LANGUAGE": header})
+    # What Django reads of a request to choose its language. That of a handshake is not built for it.
+    asking: Any = SimpleNamespace(COOKIES=cookies, META={"HTTP_ACCEPT_LANGUAGE": header})
     try:
         return translation.get_language_from_request(asking)
     except Exception:  # pragma: no cover - A malformed header must not change the denial; Django takes all we know.
