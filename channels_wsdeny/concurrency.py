@@ -74,7 +74,8 @@ class _Worker(threading.Thread):
             pass
 
     def _run_next(self) -> bool:
-        settle = self._run(self._wait())
+        job = self._wait()
+        settle = _run(job.future, managed_connections()(job.function))
         # The thread is idle before the caller gets its result: a caller who asks at once for another thread gets this
         # one, with its database connection.
         goes_on = self._pool.finished(self)
@@ -90,15 +91,15 @@ class _Worker(threading.Thread):
                 with suppress(Exception):  # protects the thread from a database that is gone
                     close_old_connections()
 
-    @staticmethod
-    def _run(job: _Job) -> Callable[[], None] | None:
-        if not job.future.set_running_or_notify_cancel():
-            return None
-        try:
-            with managed_connections():
-                return functools.partial(job.future.set_result, job.function())
-        except BaseException as error:  # the caller gets it
-            return functools.partial(job.future.set_exception, error)
+
+def _run(future: Future[Any], function: Callable[[], Any]) -> Callable[[], None] | None:
+    """Run a function; returns what gives the future its result or exception, None if nothing waits for it."""
+    if not future.set_running_or_notify_cancel():
+        return None
+    try:
+        return functools.partial(future.set_result, function())
+    except BaseException as error:  # the caller gets it
+        return functools.partial(future.set_exception, error)
 
 
 class ThreadPool(Executor):
@@ -220,7 +221,7 @@ async def run_in_threadpool(function: Callable[[], T]) -> T:
     Code of a pool thread that came back to the event loop by `async_to_sync` runs in its own thread again: a
     second thread might never come free. Returns or raises what `function` does.
     """
-    return await _run(function, _free_thread())
+    return await _run_in(_free_thread(), function)
 
 
 def _free_thread() -> Executor:
@@ -231,7 +232,7 @@ def _free_thread() -> Executor:
 
 async def run_in_background(function: Callable[[], T]) -> T:
     """As `run_in_threadpool`, in other threads: for what follows an answer, and may hang."""
-    return await _run(function, _pool_for("background", _BACKGROUND_THREADS))
+    return await _run_in(_pool_for("background", _BACKGROUND_THREADS), function)
 
 
 def submit_in_background(function: Callable[[], T]) -> Future[T]:
@@ -244,7 +245,7 @@ async def run_in_django_thread(function: Callable[[], T]) -> T:
     return await sync_to_async(_contained(function), thread_sensitive=True)()
 
 
-async def _run(function: Callable[[], T], pool: Any) -> T:
+async def _run_in(pool: Any, function: Callable[[], T]) -> T:
     if _in_pool.get():
         return await run_in_django_thread(function)
 
@@ -270,14 +271,14 @@ class HeldThread(Executor, Generic[T]):
         self.is_waiting = False
         #: The arguments that the function has asked for a response with, and the contextvars that it has set.
         self.asked: asyncio.Future[tuple[tuple[Any, ...], dict[Any, Any]]] | None = None
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._before = contextvars.Context()
         self._answer: tuple[T | Exception, contextvars.Context] | None = None
 
     def submit(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
         """Run a function in the thread."""
         future: Future[Any] = Future()
-        self._jobs.put(functools.partial(_settle, future, functools.partial(function, *args, **kwargs)))
+        self._jobs.put((future, functools.partial(function, *args, **kwargs)))
         return future
 
     # On the event loop
@@ -343,17 +344,9 @@ class HeldThread(Executor, Generic[T]):
                 worker.began = time.monotonic()
             if job is None:
                 return
-            job()
-
-
-def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
-    if future.set_running_or_notify_cancel():
-        try:
-            result = function()
-        except BaseException as error:  # the caller gets it
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+            settle = _run(*job)
+            if settle is not None:
+                settle()
 
 
 async def run_around(function: Callable[[Callable[..., T]], T], get_response: Callable[..., Awaitable[T]]) -> T:
