@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 from ..authentication.base import Authenticators, session_user
 from ..concurrency import call_sync
 from ..conf import conf
-from ..exceptions import Deny, PolicyError
+from ..exceptions import Deny
 from ..http.context import get_context
 from ..http.exception_handler import forget_frames, means_denial, translate
 from ..http.origins import check_origin
@@ -26,7 +26,7 @@ from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authe
 from ..http.responses import is_rendered, language_of
 from ..log import dotted_name, warn_once
 from ..policies.base import Answer, Policy
-from ..policies.permissions import is_object
+from ..policies.permissions import keep_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -255,11 +255,7 @@ class _Question:
 
     def check_object(self, obj: Any) -> None:
         """Ask the permission classes about this object."""
-        if not is_object(obj):
-            name = _name(self._policy.obj)
-            raise PolicyError(f"obj={name} returned {type(obj).__name__}. Return the object, or raise Http404.")
-        if self._context.recall(self._policy.obj) is None:
-            self._context.remember(self._policy.obj, obj)
+        keep_object(self._request, self._policy.obj, obj)
         self._view.check_object_permissions(self._asked, obj)
         self._context.obj = obj
 

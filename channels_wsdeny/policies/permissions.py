@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -220,13 +221,7 @@ class HasPermission(Policy):
 
     def _ask_backends(self, request: HttpRequest, obj: Any) -> Answer:
         if self.obj is not None:
-            if not is_object(obj):
-                # has_perm(permission, None) would ask for the permission on everything.
-                found = "None" if obj is None else f"a {type(obj).__name__}"
-                raise PolicyError(f"obj={_name(self.obj)} returned {found}. Return the object, or raise Http404.")
-            context = get_context(request)
-            if context.recall(self.obj) is None:
-                context.remember(self.obj, obj)
+            keep_object(request, self.obj, obj)
         # The synchronous method: Django's `ahas_perm` skips backends that do not have it, which those for object
         # permissions seldom do.
         user: Any = request.user
@@ -277,12 +272,21 @@ class UserPassesTest(Policy):
 _UNAUTHENTICATED = Deny(401)
 
 
-def is_object(obj: object) -> bool:
-    """Whether a permission can be asked about what a resolver returned: a denial is to be raised by it."""
-    return obj is not None and not isinstance(obj, (Deny, HttpResponseBase))
+def keep_object(request: HttpRequest, resolver: Any, obj: object) -> None:
+    """Remember what an ``obj`` resolver returned for `request`.
+
+    Raises `PolicyError` for what no permission can be asked about: to ask about None is to ask about everything, and a
+    denial is to be raised.
+    """
+    if obj is None or isinstance(obj, (Deny, HttpResponseBase)) or inspect.isawaitable(obj):
+        found = "None" if obj is None else f"a {type(obj).__name__}"
+        raise PolicyError(f"obj={_name(resolver)} returned {found}. Return the object, or raise Http404.")
+    context = get_context(request)
+    if context.recall(resolver) is None:
+        context.remember(resolver, obj)
 
 
-def _name(function: Callable[..., Any] | None) -> str:
+def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", None) or repr(function)
 
 
