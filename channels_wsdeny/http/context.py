@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from . import trace
 from .request import ScopeRequest, full_path, known_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from django.http import HttpRequest
 
@@ -406,14 +406,4 @@ def noting(
         return _NOT_RECORDED
     described: Any = asked  # A policy has no label.
     name = asked.__name__ if isinstance(asked, type) else getattr(asked, "label", None) or expression_of(described)
-    return _noting(noted_in, kind, str(name))
-
-
-@contextmanager
-def _noting(noted_in: trace.Trace, kind: trace.Kind, name: str) -> Iterator[Callable[[object], None]]:
-    with noted_in.note(kind, name) as noted:
-
-        def note(answer: object) -> None:
-            noted.answer = trace.describe(answer)
-
-        yield note
+    return noted_in.note(kind, str(name))

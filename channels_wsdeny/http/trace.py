@@ -20,7 +20,7 @@ from ..exceptions import Deny
 from ..log import dotted_name, source_location
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django.urls import ResolverMatch
 
@@ -77,14 +77,18 @@ class Trace:
             self.route, self.endpoint = match.route, dotted_name(match.func)
 
     @contextmanager
-    def note(self, kind: Kind, name: str) -> Iterator[Noted]:
-        """Note the time, queries and errors of what is called inside; the caller sets the `answer`."""
+    def note(self, kind: Kind, name: str) -> Iterator[Callable[[object], None]]:
+        """Note the time, queries and errors of what is called inside; its answer is given to what is returned."""
         noted = Noted(kind, name, len(self._open))
         self.noted.append(noted)
         self._open.append(noted)
+
+        def note_answer(answer: object) -> None:
+            noted.answer = describe(answer)
+
         began = time.perf_counter()
         try:
-            yield noted
+            yield note_answer
         except (Exception, SystemExit) as error:
             noted.answer = self._describe_error(error)
             raise
@@ -185,6 +189,8 @@ def is_dry_run() -> bool:
 
 def describe(answer: object) -> str:
     """The answer of a hook or policy in words: True allows, None goes on; of a response only its status."""
+    if isinstance(answer, str):
+        return answer
     if answer is True:
         return "allowed"
     if answer is None:

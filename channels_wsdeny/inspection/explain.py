@@ -454,8 +454,8 @@ class _NotRun:
         self._name, self._trace = dotted_name(app), trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._trace.note("endpoint", self._name) as noted:
-            noted.answer = "not run"
+        with self._trace.note("endpoint", self._name) as note:
+            note("not run")
         await receive()
         if scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
@@ -494,8 +494,8 @@ class _Handler(ASGIHandler):
 
         @functools.wraps(match.func)
         async def not_run(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            with self._trace.note("endpoint", dotted_name(match.func)) as noted:
-                noted.answer = "not run"
+            with self._trace.note("endpoint", dotted_name(match.func)) as note:
+                note("not run")
             return HttpResponse()
 
         guarded: Any = guard_view(not_run, guards_on(match.func))
