@@ -423,8 +423,8 @@ def _reporting(context: RequestContext, policy: Policy) -> Iterator[None]:
     context.policy = policy
     try:
         yield
-    except Exception as error:  # such as a time limit: the policy denies nothing
-        denial = translate(error)
+    except Exception as error:  # of the policy, or its time limit: it denies nothing
+        denial = denial_of(error)
         log_report(context, expression_of(policy), denial, denial.code)
     finally:
         context.policy, context.state.seconds = before, seconds

@@ -14,7 +14,6 @@ from .. import status as statuses
 from ..concurrency import is_being_cancelled
 from ..exceptions import Deny
 from ..http.context import expression_of, get_context, noting
-from ..http.exception_handler import denial_of
 from ..http.request import (
     ScopeRequest,
     copy_request,
@@ -137,15 +136,12 @@ class ReportCheck:
 
     @contextmanager
     def _copying(self, request: HttpRequest) -> Iterator[HttpRequest]:
-        """A copy of the request; what the policy raises is logged."""
+        """A copy of the request."""
         copy = copy_request(request)
         get_context(copy).obj = get_context(request).obj
         is_of_view = not isinstance(request, ScopeRequest)  # whose body is read once
         with following(copy, request, but=_SET_BY_POLICIES) if is_of_view else nullcontext():
-            try:
-                yield copy
-            except Exception as error:  # the policy denies nothing
-                self._report(request, denial_of(error))
+            yield copy
 
     def _is_user_due(self, request: HttpRequest) -> bool:
         return is_authentication_due(request) and depends_on_user(self.policy)
