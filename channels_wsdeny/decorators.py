@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import markcoroutinefunction
 from channels.consumer import AsyncConsumer
+from django.utils.decorators import classonlymethod
 from django.views import View
 
 from .handlers import http, websocket
@@ -278,14 +279,18 @@ def _bind_views(cls: Any) -> None:
 
 def _bind_as_view(cls: Any) -> None:
     """Put the check around the view that ``cls.as_view()`` makes, whichever class defines it."""
-    if cls.as_view.__func__ in bound_functions:
-        return
+    if cls.as_view.__func__ not in bound_functions:
+        wrap_as_view(cls, lambda subclass, view: guard_view(view, guards_of(subclass)))
+        bound_functions.add(cls.as_view.__func__)
+
+
+def wrap_as_view(cls: Any, wrap: Callable[[Any, Callable[..., Any]], Any]) -> None:
+    """Have ``cls.as_view()`` return what `wrap` makes of the class and the view, whichever class defines it."""
     own = vars(cls).get("as_view")
 
-    def as_view(subclass: Any, /, *args: Any, **initkwargs: Any) -> Callable[..., Any]:
+    def as_view(subclass: Any, /, *args: Any, **initkwargs: Any) -> Any:
         make = super(cls, subclass).as_view if own is None else own.__get__(None, subclass)
-        return guard_view(make(*args, **initkwargs), guards_of(subclass))
+        return wrap(subclass, make(*args, **initkwargs))
 
     functools.update_wrapper(as_view, cls.as_view.__func__)
-    bound_functions.add(as_view)
-    cls.as_view = classmethod(as_view)
+    cls.as_view = classonlymethod(as_view)

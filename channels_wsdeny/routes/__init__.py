@@ -26,10 +26,10 @@ from django.http.response import HttpResponseBase
 from django.urls import URLResolver
 from django.urls import include as djangos_include
 from django.urls.resolvers import RoutePattern
-from django.utils.decorators import classonlymethod
 from django.utils.functional import cached_property
 from django.views import View
 
+from ..decorators import wrap_as_view
 from ..handlers.view import guard_view
 from ..log import escape, logger, protected, request_path
 from ..routing.guards import NO_GUARDS, is_asgi_app
@@ -73,7 +73,10 @@ class Route:
     def __new__(cls, view: Any = None, /, *args: Any, **kwargs: Any) -> Any:
         """A route; of a class-based view that class."""
         if isinstance(view, type):
-            return _route_class(view, lambda made: cls(made, *args, **kwargs))
+            if not issubclass(view, View):
+                raise TypeError(f"A route takes views and classes of views, found {view!r}, which is neither.")
+            wrap_as_view(view, lambda _, made: cls(made, *args, **kwargs))
+            return view
         return super().__new__(cls)
 
     def __init__(self, view: Callable[..., Any]) -> None:
@@ -231,20 +234,6 @@ class _RoutedURLconf:
         given = (pattern.default_kwargs, pattern.app_name, pattern.namespace)
         URLResolver.__init__(routed, prefix, urlconf, *given)
         return routed
-
-
-def _route_class(cls: Any, route: Callable[[Any], Any]) -> Any:
-    if not issubclass(cls, View):
-        raise TypeError(f"A route takes views and classes of views, found {cls!r}, which is neither.")
-    own = vars(cls).get("as_view")
-
-    def as_view(subclass: Any, /, **initkwargs: Any) -> Any:
-        make = super(cls, subclass).as_view if own is None else own.__get__(None, subclass)
-        return route(make(**initkwargs))
-
-    functools.update_wrapper(as_view, cls.as_view.__func__)
-    cls.as_view = classonlymethod(as_view)
-    return cls
 
 
 def _mark_like(handler: Callable[..., Any], function: Any) -> None:
