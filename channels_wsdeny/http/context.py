@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -55,6 +55,10 @@ class Subject(NamedTuple):
         return is_loaded and self.user is other.user and is_same_session
 
 
+#: A policy or an ``obj`` resolver that was asked, about which subject, and the object then.
+Asked: TypeAlias = tuple[Any, Subject, Any]
+
+
 class RequestState:
     """The state of one request, which its contexts at all layers share."""
 
@@ -100,13 +104,13 @@ class RequestState:
         #: The hooks that have run. Each runs once for a request, unless it or a later one denied.
         self.hooks_run: set[Hook] = set()
         #: Which policy has allowed which subject, and the ``obj`` of the context then.
-        self.passed: list[tuple[Policy, Subject, Any]] = []
+        self.passed: list[Asked] = []
         #: Which policy that is not enforced was asked about which subject.
-        self.reported: list[tuple[Policy, Subject]] = []
+        self.reported: list[Asked] = []
         #: The `ResolverMatch` of a view that route hooks have run for.
         self.route: Any = None
         #: What the ``obj`` resolvers of policies, or policies themselves, returned for which subject.
-        self.objects: list[tuple[object, Subject, Any]] = []
+        self.objects: list[Asked] = []
         #: What the request went through: the recorded trace, else one of its own with `DEBUG`, else None.
         self.trace = trace.recorded.get()
         if self.trace is None and settings.DEBUG:
@@ -250,20 +254,21 @@ class RequestContext:
 
     def has_passed(self, policy: Policy) -> bool:
         """Whether this very policy has allowed this subject already."""
-        return self._passed(policy) is not None
+        return self._find(policy, self.state.passed) is not None
 
     def pass_again(self, policy: Policy) -> bool:
         """As `has_passed`; if so, `obj` is again what it was then."""
-        passed = self._passed(policy)
+        passed = self._find(policy, self.state.passed)
         if passed is not None:
             self.obj = passed[2]
         return passed is not None
 
-    def _passed(self, policy: Policy) -> tuple[Policy, Subject, Any] | None:
-        if not self.state.passed:
+    def _find(self, policy: object, asked: list[Asked]) -> Asked | None:
+        """The one of `asked` that is about this very policy, or resolver, and this subject."""
+        if not asked:
             return None
         subject = self.subject()
-        return next((each for each in self.state.passed if each[0] is policy and each[1].is_same(subject)), None)
+        return next((each for each in asked if each[0] is policy and each[1].is_same(subject)), None)
 
     def mark_passed(self, policies: tuple[Policy, ...], *, are_guards: bool = True) -> None:
         """Note that these policies allowed this subject.
@@ -280,11 +285,10 @@ class RequestContext:
         """Note that this policy is asked, and not enforced; False if it was asked about this subject already."""
         if isinstance(self.request, ScopeRequest):
             self.request.session, self.request.user  # noqa: B018 - made once, also for copies of the request
-        subject = self.subject()
-        if any(asked is policy and about.is_same(subject) for asked, about in self.state.reported):
-            return False
-        self.state.reported.append((policy, subject))
-        return True
+        is_first = self._find(policy, self.state.reported) is None
+        if is_first:
+            self.state.reported.append((policy, self.subject(), None))
+        return is_first
 
     def forget_decisions(self) -> None:
         """Let go of what was decided: an open socket, which may live for days, asks anew about all that it enters."""
@@ -329,11 +333,8 @@ class RequestContext:
 
     def recall(self, resolver: object) -> Any:
         """What this resolver returned for this subject; None if it was not asked yet."""
-        if not self.state.objects:
-            return None
-        subject = self.subject()
-        known = self.state.objects
-        return next((obj for asked, about, obj in known if asked is resolver and about.is_same(subject)), None)
+        found = self._find(resolver, self.state.objects)
+        return None if found is None else found[2]
 
 
 class StackConfig(NamedTuple):
