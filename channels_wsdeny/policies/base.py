@@ -99,25 +99,22 @@ class Policy(metaclass=_PolicyClass):
         """Have a subclass be asked by the check that it gives. Raises `TypeError` for what would be ignored."""
         refuse_colour(cls, "check", is_async=True)
         refuse_colour(cls, "acheck", is_async=False)
-        givers = {name: giver_of(cls, name) for name in ("check", "acheck")}
-        nearest = refuse_second(cls, "check", "acheck")
-        asked = {name: giver for name, giver in givers.items() if giver is nearest and giver is not Policy}
-        cls._given = frozenset(asked)
+        asked = refuse_second(cls, "check", "acheck")
+        cls._given = frozenset(name for name in ("check", "acheck") if asked is not Policy and gives(asked, name))
         # Policies of the site may call the other one directly, or by super().
-        if len(asked) == 1:
-            (other,) = givers.keys() - asked.keys()
+        if len(cls._given) == 1:
+            (other,) = {"check", "acheck"} - cls._given
             setattr(cls, other, _stand_in(cls, other))
         initialized = {each for base in cls.__mro__ if "__init__" in vars(base) for each in base.__mro__}
         given = {name for base in cls.__mro__ if base not in initialized for name in vars(base)}
-        ignored = sorted(cls._arguments & given)
-        for name in ignored:
+        for name in sorted(cls._arguments & given):
             raise TypeError(
                 f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}()."
             )
         # The methods of a base class that describe its own check do not describe the one that is asked.
         for name in ("blocks", "needs_loop", "anonymous_denial"):
             # Not issubclass(), which counts what is only registered as a subclass.
-            if not set(asked.values()) <= set(giver_of(cls, name).__mro__):
+            if cls._given and asked not in giver_of(cls, name).__mro__:
                 setattr(cls, name, vars(Policy)[name])
 
     def check(self, request: HttpRequest) -> Answer:
@@ -171,20 +168,21 @@ class Policy(metaclass=_PolicyClass):
         return f"{type(self).__name__}()"
 
 
-def giver_of(cls: type, name: str, after: type | None = None) -> type:
-    """The class that gives a method (not one that stands for another), looked for as ``super()`` does from `after`."""
-    bases = cls.__mro__ if after is None else cls.__mro__[cls.__mro__.index(after) :]
-    return next(base for base in bases if gives(base, name))
+def giver_of(cls: type, *names: str) -> type:
+    """The first class in the method resolution order that gives one of these methods."""
+    return next(base for base in cls.__mro__ if any(gives(base, name) for name in names))
 
 
 def gives(cls: type, name: str) -> bool:
     """Whether `cls` itself gives a method (not one that stands for another)."""
-    return name in vars(cls) and not hasattr(vars(cls)[name], "stands_for")
+    return name in vars(cls) and not hasattr(vars(cls)[name], "is_stand_in")
 
 
 def _method_from(cls: type, policy: Policy, name: str) -> Any:
     """A method as ``super()`` finds it, beginning with `cls` itself."""
-    return vars(giver_of(type(policy), name, cls))[name].__get__(policy, type(policy))
+    order = type(policy).__mro__
+    giver = next(base for base in order[order.index(cls) :] if gives(base, name))
+    return vars(giver)[name].__get__(policy, type(policy))
 
 
 async def acheck_from(cls: type, policy: Policy, request: HttpRequest) -> Answer:
@@ -208,7 +206,7 @@ def _stand_in(cls: type, name: str) -> Any:
         return answer
 
     method: Any = acheck if name == "acheck" else check
-    method.stands_for = cls
+    method.is_stand_in = True
     return method
 
 
@@ -227,7 +225,7 @@ def refuse_second(cls: type, *names: str) -> type:
 
     Raises `TypeError` if a second base class has one of its own, which would never be asked.
     """
-    nearest = nearest_giver(cls, *names)
+    nearest = giver_of(cls, *names)
     if nearest is cls or not isinstance(nearest, _PolicyClass):
         return nearest
     first = next(base for base in cls.__bases__ if issubclass(base, nearest))
@@ -248,11 +246,6 @@ def refuse_second(cls: type, *names: str) -> type:
 def _answers(cls: type, name: str) -> bool:
     """Whether `cls` itself gives a method that is not abstract, and so may be asked."""
     return gives(cls, name) and not getattr(vars(cls)[name], "__isabstractmethod__", False)
-
-
-def nearest_giver(cls: type, *names: str) -> type:
-    """The first class in the method resolution order that gives one of these methods."""
-    return min((giver_of(cls, name) for name in names), key=cls.__mro__.index)
 
 
 def ask(policy: Policy, request: HttpRequest) -> Denial | None:

@@ -18,7 +18,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.origins import matches
 from ..http.request import known_user, loaded_user, run_in_thread
-from .base import Answer, Policy, acheck_from, exact, nearest_giver, refuse_colour, refuse_second
+from .base import Answer, Policy, acheck_from, exact, giver_of, refuse_colour, refuse_second
 
 if TYPE_CHECKING:
     from ..types import HttpRequest
@@ -89,7 +89,7 @@ class UserPolicy(Policy):
     def _complete_subclass(cls) -> None:
         super()._complete_subclass()
         refuse_colour(cls, "allows", is_async=True)
-        checker = nearest_giver(cls, "check", "acheck")
+        checker = giver_of(cls, "check", "acheck")
         allows = refuse_second(cls, "allows")
         # That check() may ask allows() itself, but nothing tells.
         if checker is not UserPolicy and cls.__mro__.index(allows) <= cls.__mro__.index(checker):
