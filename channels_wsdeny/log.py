@@ -156,10 +156,10 @@ def _reportable(request: Any) -> dict[str, HttpRequest]:
         return {}
 
 
-def warn_once(key: str, message: str) -> None:
-    """Log a warning, once in each process for each `key`."""
-    if key not in _warned:
-        _warned.add(key)
+def warn_once(message: str) -> None:
+    """Log a warning, once in each process."""
+    if message not in _warned:
+        _warned.add(message)
         logger.warning(message)
 
 

@@ -18,7 +18,7 @@ from django.dispatch import Signal
 
 from .concurrency import run_in_background
 from .conf import conf
-from .log import escape, request_path
+from .log import dotted_name, escape, request_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -111,9 +111,7 @@ async def _call_all(receivers: list[Any], calls: list[Any], about: str) -> None:
     outcomes = await asyncio.gather(*map(_call, calls), return_exceptions=True)
     for receiver, outcome in zip(receivers, outcomes, strict=True):
         if isinstance(outcome, BaseException):
-            name = getattr(receiver, "__qualname__", None)
-            name = f"{receiver.__module__}.{name}" if name else repr(receiver)
-            logger.error("%s failed at %s.", name, about, exc_info=outcome)
+            logger.error("%s failed at %s.", dotted_name(receiver), about, exc_info=outcome)
 
 
 async def _call(call: Callable[[], Awaitable[Any]]) -> None:

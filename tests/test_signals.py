@@ -276,8 +276,8 @@ async def test_a_receiver_that_raises_is_logged_and_changes_no_answer_and_no_oth
         assert [(await knock(site, "/a\r\nERROR forged")).status for site in (LOCKED, OPEN)] == [403, 101]
     assert len(ran) == len(heard) == len(failures()) == 2
     message = failures()[0].getMessage()
-    qualname = getattr(failing, "__qualname__", None)
-    assert message.startswith(f"{__name__}.{qualname} failed at handshake_denied of " if qualname else repr(failing))
+    qualname = getattr(failing, "func", failing).__qualname__
+    assert message.startswith(f"{__name__}.{qualname} failed at handshake_denied of ")
     assert (message.isprintable(), bool(failures()[0].exc_info)) == (True, True)
 
 

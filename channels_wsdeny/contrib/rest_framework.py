@@ -24,7 +24,7 @@ from ..http.exception_handler import forget_frames, means_denial, translate
 from ..http.origins import check_origin
 from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
-from ..log import dotted_name, warn_once
+from ..log import warn_once
 from ..policies.base import Answer, Policy
 from ..policies.permissions import keep_object
 
@@ -360,7 +360,6 @@ def _check_classes(view: Any) -> None:
     for leaf in _leaves(view.permission_classes):
         if _allows_safe_methods(leaf):
             warn_once(
-                f"rest_framework {dotted_name(leaf)}",
                 f"{leaf.__name__} tells safe methods from others, and a WebSocket handshake is a GET: every "
                 "user who may read gets the socket. Give RestFramework() a permission class that does not look at the "
                 "method.",

@@ -56,10 +56,7 @@ def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHead
         if name not in once:
             once[name] = value
         elif name == b"set-cookie":
-            warn_once(
-                "granian-set-cookie",
-                "granian cannot send a second Set-Cookie with a denial; the first one is sent.",
-            )
+            warn_once("granian cannot send a second Set-Cookie with a denial; the first one is sent.")
         else:  # pragma: no cover - Other names come once; a second one would make granian panic.
             once[name] += b", " + value
     return [*{**once, b"connection": b"close"}.items()]
@@ -69,17 +66,13 @@ def accept_headers_for(send: Send, headers: RawHeaders) -> RawHeaders:
     """The headers of an accepted handshake, as far as the server can send them. granian drops them."""
     if not headers or not is_granian(send):
         return headers
-    warn_once(
-        "granian-accept",
-        "granian drops the headers and cookies of an accepted handshake; they are left out.",
-    )
+    warn_once("granian drops the headers and cookies of an accepted handshake; they are left out.")
     return []
 
 
 def warn_of_missing_extension() -> None:
     """Warn once that the server cannot send denials, as stock Daphne."""
     warn_once(
-        "no-extension",
         "The server cannot send a denial response: clients get a bare 403 instead of the real status. Run the site "
         "by `python -m channels_wsdeny.daphne`, uvicorn, hypercorn or granian, or set "
         'CHANNELS_WSDENY["DENY_WITH"] = "close".',

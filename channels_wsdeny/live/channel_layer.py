@@ -56,7 +56,7 @@ def get_layer() -> Any:
     try:
         layer = get_channel_layer()
     except Exception as error:  # A layer that cannot be made must not keep a user from logging out.
-        warn_once("live.layer", f"The channel layer cannot be used ({type(error).__name__}).")
+        warn_once(f"The channel layer cannot be used ({type(error).__name__}).")
         return None
     return None if isinstance(layer, InMemoryChannelLayer) else layer
 

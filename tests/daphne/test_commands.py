@@ -72,7 +72,7 @@ from channels_wsdeny.log import log_scope, warn_once
 scope = {"path": "/ws/", "query_string": b"token=secret", "client": None}
 log_scope(scope, 401, "not_authenticated", "IsAuthenticated()", 0.0)
 log_scope(scope, 404, "not_found", None, 0.0)
-warn_once("key", "Something else.")
+warn_once("Something else.")
 """
 LINES = [
     "Denied /ws/: 401 not_authenticated (policy: IsAuthenticated(), user: -)",

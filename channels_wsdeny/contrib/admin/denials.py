@@ -70,7 +70,7 @@ class RecentDenials:
             cache = get_cache("default")
             cache.set(_KEY, [tuple(each) for each in self._merged(cache.get(_KEY))], _TIMEOUT)
         except Exception as error:  # A cache may raise anything; the next denial tries again.
-            warn_once("admin.denials", f"Recent denials cannot be written to the cache ({type(error).__name__}).")
+            warn_once(f"Recent denials cannot be written to the cache ({type(error).__name__}).")
 
     def read(self) -> list[Denied]:
         """The denials of all processes, the newest first. Raises what the cache raises."""
