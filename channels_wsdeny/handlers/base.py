@@ -208,7 +208,7 @@ def context_within(
         authentication = authentication_of(request)
         if authentication is not None:
             authenticate_by(request, authentication)
-    context = RequestContext(request, outer.state, outer)
+    context = RequestContext(request, outer=outer)
     context.handler, context.obj, context.policy = outer.handler, outer.obj, outer.policy
     return context
 

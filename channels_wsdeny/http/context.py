@@ -142,7 +142,9 @@ class RequestContext:
         self, request: HttpRequest, state: RequestState | None = None, outer: RequestContext | None = None
     ) -> None:
         self.request: TypedRequest = request  # type: ignore[assignment] # `get_context` or a handler gives it the rest
-        self.state = RequestState() if state is None else state
+        if state is None:
+            state = RequestState() if outer is None else outer.state
+        self.state: RequestState = state
         #: The handler of this layer.
         self.handler: Any = None
         #: The handler of `MirrorMiddleware`, where there is one.
@@ -353,22 +355,17 @@ class StackConfig(NamedTuple):
 def get_context(request: HttpRequest) -> RequestContext:
     """The context of a request, begun if there is none yet. Behind a stack it shares what has run there."""
     context: RequestContext | None = getattr(request, "wsdeny", None)
-    if context is None or context.request is not request:
-        marked: Any = request
-        if context is not None:  # of the request that this one is a copy of
-            marked.wsdeny = context = context.for_copy(request)
-            return context
+    if context is not None and context.request is request:
+        return context
+    marked: Any = request
+    if context is not None:  # of the request that this one is a copy of
+        context = context.for_copy(request)
+    else:
         config = get_stack_config(request)
         outer = config.outer if isinstance(config, StackConfig) else config
-        if isinstance(outer, RequestContext):
-            context = RequestContext(request, outer.state)
-            context.route_hooks += outer.route_hooks
-            context.pending_default = outer.pending_default
-            marked.ctx = outer.request.ctx
-        else:
-            context = RequestContext(request)
-            marked.ctx = SimpleNamespace()
-        marked.wsdeny = context
+        context = RequestContext(request, outer=outer)
+        marked.ctx = SimpleNamespace() if outer is None else outer.request.ctx
+    marked.wsdeny = context
     return context
 
 
