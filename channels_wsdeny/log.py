@@ -12,11 +12,13 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import status as statuses
+from .exceptions import Deny
+
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .exceptions import Deny
     from .http.context import RequestContext
     from .types import Scope
 
@@ -44,27 +46,28 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
         _log(level, request_path(context.request), status, code, context.state.started, extra)
 
 
-def log_report(context: RequestContext, policy: str | None, denial: Deny | HttpResponseBase, code: str) -> None:
-    """Log, as a warning, that a policy which is not enforced would have denied. Never raises.
+def log_report(context: RequestContext, denial: Deny | HttpResponseBase | None) -> None:
+    """Log, as a warning, that the policy which was asked last would have denied, if it were enforced. Never raises.
 
-    `policy` is its expression, and `code` that of the denial. The record has the extras of `log_denial`, and
-    ``report_only``, which is True; that of a failure has its traceback.
+    The record has the extras of `log_denial`, and ``report_only``, which is True; that of a failure has its traceback.
     """
-    if not logger.isEnabledFor(logging.WARNING):
+    if denial is None or not logger.isEnabledFor(logging.WARNING):
         return
-    either: Any = denial
-    status = either.status if isinstance(denial, Exception) else either.status_code
+    if isinstance(denial, Deny):
+        status, code, error = denial.status, denial.code, denial.__cause__
+    else:
+        status, code, error = denial.status_code, statuses.code_for(statuses.wire_status(denial.status_code)), None
     with protected():
         path = escape(request_path(context.request))
         logger.warning(
             "Would deny %s: %s %s, by %s, which is not enforced",
-            *(path, status, escape(code), policy),
-            exc_info=denial.__cause__ if status >= 500 and isinstance(denial, Exception) else None,
+            *(path, status, escape(code), context.expression),
+            exc_info=error if status >= 500 else None,
             extra={
                 "path": path,
                 "status": status,
                 "code": code,
-                "policy": policy,
+                "policy": context.expression,
                 "user": context.user_pk,
                 "client": _client(context.request),
                 "duration": time.monotonic() - context.state.started,

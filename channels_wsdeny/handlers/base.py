@@ -20,7 +20,7 @@ from ..concurrency import run_in_threadpool, submit_in_background
 from ..conf import conf
 from ..exceptions import Deny
 from ..http import session as sessions
-from ..http.context import RequestContext, expression_of
+from ..http.context import RequestContext
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, close_message, encode_headers
 from ..http.origins import check_origin
@@ -406,14 +406,14 @@ async def report(
     """
     for policy in filter(context.begin_report, policies):
         with _reporting(context, policy):
-            await authorize(context, [ReportCheck(policy)])
+            log_report(context, await authorize(context, [ReportCheck(policy)]))
 
 
 def report_sync(context: RequestContext, policies: tuple[Policy, ...]) -> None:
     """As `report`, for synchronous views."""
     for policy in filter(context.begin_report, policies):
         with _reporting(context, policy):
-            authorize_sync(context, [ReportCheck(policy)])
+            log_report(context, authorize_sync(context, [ReportCheck(policy)]))
 
 
 @contextmanager
@@ -424,8 +424,7 @@ def _reporting(context: RequestContext, policy: Policy) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the policy, or its time limit: it denies nothing
-        denial = denial_of(error)
-        log_report(context, expression_of(policy), denial, denial.code)
+        log_report(context, denial_of(error))
     finally:
         context.policy, context.state.seconds = before, seconds
 

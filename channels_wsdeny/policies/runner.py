@@ -10,10 +10,8 @@ from collections import deque
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import status as statuses
 from ..concurrency import is_being_cancelled
-from ..exceptions import Deny
-from ..http.context import expression_of, get_context, noting
+from ..http.context import get_context, noting
 from ..http.request import (
     ScopeRequest,
     copy_request,
@@ -24,7 +22,6 @@ from ..http.request import (
     loaded_user,
     run_in_thread,
 )
-from ..log import log_report
 from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user
 
 if TYPE_CHECKING:
@@ -94,7 +91,7 @@ def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
 
 
 class ReportCheck:
-    """A policy that is asked, and only logged where it denies: it decides nothing.
+    """A policy that is asked, and not enforced: its denial is for the log alone.
 
     It is asked about a copy of the request, so that neither a user that it sets nor its object reaches the endpoint.
     """
@@ -110,16 +107,16 @@ class ReportCheck:
     def blocks(self, request: HttpRequest) -> bool:
         return asking_blocks(self.policy, request) or self._is_user_due(request)
 
-    def run(self, request: HttpRequest) -> None:
+    def run(self, request: HttpRequest) -> Denial | None:
         with self._copying(request) as copy, noting(request, "report", self.policy) as note:
             if self._is_user_due(copy):
                 load_user(request)
                 copy.auth = request.auth
             denial = ask(self.policy, copy)
             note(True if denial is None else denial)
-            self._report(request, denial)
+        return denial
 
-    async def arun(self, request: HttpRequest) -> None:
+    async def arun(self, request: HttpRequest) -> Denial | None:
         with self._copying(request) as copy, noting(request, "report", self.policy) as note:
             if self._is_user_due(copy):
                 await loaded_user(request)
@@ -132,7 +129,7 @@ class ReportCheck:
                 asking.cancel()
             denial = asking.result()
             note(True if denial is None else denial)
-            self._report(request, denial)
+        return denial
 
     @contextmanager
     def _copying(self, request: HttpRequest) -> Iterator[HttpRequest]:
@@ -145,11 +142,6 @@ class ReportCheck:
 
     def _is_user_due(self, request: HttpRequest) -> bool:
         return is_authentication_due(request) and depends_on_user(self.policy)
-
-    def _report(self, request: HttpRequest, denial: Denial | None) -> None:
-        if denial is not None:
-            code = denial.code if isinstance(denial, Deny) else statuses.code_for(denial.status_code)
-            log_report(get_context(request), expression_of(self.policy), denial, code)
 
 
 #: What a policy that is only reported sets on its copy of the request alone.
