@@ -18,8 +18,6 @@ from ..exceptions import Deny
 
 #: The challenge of SimpleJWT's own authentication class.
 _BEARER = 'Bearer realm="api"'
-
-
 #: What SimpleJWT raises for a bad token where no authentication class of it has been asked.
 _TOKEN_ERRORS = {f"rest_framework_simplejwt.exceptions.{name}" for name in ("TokenError", "TokenBackendError")}
 
@@ -67,7 +65,7 @@ def means_denial(error: Exception) -> bool:
 
 def is_unrouted(error: Exception) -> bool:
     """Whether Channels' routers raised `error` because no route matched; it has no type of its own."""
-    return isinstance(error, ValueError) and _modules_of(error)[-1:] == ["channels.routing"]
+    return isinstance(error, ValueError) and _raised_by(error) == "channels.routing"
 
 
 def _translate(error: Exception) -> Deny:
@@ -78,8 +76,8 @@ def _translate(error: Exception) -> Deny:
         return Deny(403)
     if isinstance(error, Http404) or is_unrouted(error):
         return Deny(404)
-    if _is_unparseable_origin(error):
-        return Deny(403, code="origin_not_allowed")
+    if isinstance(error, ValueError) and _raised_by(error) == "channels.security.websocket":
+        return Deny(403, code="origin_not_allowed")  # `OriginValidator` could not parse it, such as ``http://[bad``.
     if isinstance(error, (BadRequest, SuspiciousOperation, MultiPartParserError)):
         return Deny(400)
     if is_unreachable(error):
@@ -158,12 +156,7 @@ def _plain(errors: Any) -> Any:
     return errors if errors is None or is_number else str(errors)
 
 
-def _is_unparseable_origin(error: Exception) -> bool:
-    """Whether Channels' `OriginValidator` could not parse an ``Origin`` such as ``http://[bad``."""
-    modules = [name for name in _modules_of(error) if name not in {"urllib.parse", "ipaddress"}]
-    return isinstance(error, ValueError) and modules[-1:] == ["channels.security.websocket"]
-
-
-def _modules_of(error: Exception) -> list[str]:
-    """The modules that `error` came through; the one that raised it is the last."""
-    return [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+def _raised_by(error: Exception) -> str:
+    """The module that raised `error`, itself or by Python's parser of URLs; an empty string if that is unknown."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((name for name in reversed(names) if name not in {"urllib.parse", "ipaddress"}), "")
