@@ -55,9 +55,7 @@ def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
     have denied. It does not count as a policy: the default policy applies as without it.
     """
     if not isinstance(policy, Policy):
-        is_class = isinstance(policy, type) and issubclass(policy, Policy)
-        example = f"{policy.__name__}()" if is_class else "IsAuthenticated()"
-        raise TypeError(f"Write @require({example}): require() takes a policy, found {policy!r}.")
+        raise TypeError(f"Write {_remedy(policy)}: require() takes a policy, found {policy!r}.")
     if not isinstance(enforce, bool):
         raise TypeError(f"require(enforce=...) is True or False, found {enforce!r}.")
     guards = Guards((policy,)) if enforce else Guards(reported=(policy,))
@@ -66,6 +64,20 @@ def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
         return guard(endpoint, guards)
 
     return decorate
+
+
+def _remedy(found: object) -> str:
+    """What to write in place of `found`, which is no policy, so that nobody opens more than they meant."""
+    if isinstance(found, type) and issubclass(found, Policy):
+        return f"@require({found.__name__}())"
+    if isinstance(found, str):
+        return f"@permission_required({found!r}) for a permission"
+    if isinstance(found, (list, tuple)):
+        return "one policy, combined by & or |"
+    if hasattr(found, "has_permission"):
+        named = found if isinstance(found, type) else type(found)
+        return f"@require(RestFramework(permissions=[{named.__name__}])) for a class of REST framework"
+    return "@require(IsAuthenticated()), for example"
 
 
 #: What a decorator is called with that takes no arguments, and is written with parentheses.

@@ -12,6 +12,7 @@ from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.permissions import IsAdminUser
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, user_passes_test
@@ -357,7 +358,13 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         ),
         *((lambda cls=cls: login_required(cls), "classes of consumers and views") for cls in (dict, Policy, URLRouter)),
         (lambda: require(IsStaff), r"IsStaff\(\)"),
-        (lambda: require("IsStaff"), r"IsAuthenticated\(\)"),
+        (lambda: require("chat.view_room"), r"Write @permission_required\('chat.view_room'\)"),
+        (lambda: require([IsStaff(), AllowAny()]), "combined by & or |"),
+        (lambda: require(lambda request: True), r"Write @require\(IsAuthenticated\(\)\), for example"),
+        *(
+            (lambda found=found: require(found), r"RestFramework\(permissions=\[IsAdminUser\]\)")
+            for found in (IsAdminUser, IsAdminUser())
+        ),
         (lambda: require(AsyncWebsocketConsumer), r"Write @require\(IsAuthenticated\(\)\)"),
         (lambda: permission_required(AsyncWebsocketConsumer), r'Write .* @permission_required\("app.codename"\)'),
         (lambda: user_passes_test(AsyncWebsocketConsumer), r"Write @user_passes_test\(test\)"),
