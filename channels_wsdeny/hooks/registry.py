@@ -14,10 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
+from .. import status as statuses
 from ..conf import conf
 from ..exceptions import Deny, HookError
 from ..http.context import is_recorded, noting
-from ..http.request import ScopeRequest
+from ..http.request import HandshakeRequest, ScopeRequest
 from ..types import Protocol
 
 if TYPE_CHECKING:
@@ -101,11 +102,16 @@ class Hook:
             arguments[0].keep_route()
         if answer is None or (self.kind == "response" and answer is arguments[1]):  # changed in place
             return None
-        return self.checked(answer)
+        return self.checked(answer, arguments[0])
 
-    def checked(self, answer: object) -> Denial:
-        """`answer`, if a hook may give it. Raises `HookError` otherwise."""
-        if isinstance(answer, (HttpResponseBase, Deny)):
+    def checked(self, answer: object, request: Any) -> Denial:
+        """`answer`, if a hook may give it to `request`. Raises `HookError` otherwise."""
+        if isinstance(answer, Deny):
+            return answer
+        if isinstance(answer, HttpResponseBase):
+            status = answer.status_code
+            if isinstance(request, HandshakeRequest) and not statuses.is_denial(status):
+                raise HookError(f"{self!r} answered a handshake with {status}. The status of a denial is 300-599.")
             return answer
         if inspect.iscoroutine(answer):
             answer.close()
@@ -237,8 +243,8 @@ class Hooks:
         method = _method(kind)
         arguments = _ARGUMENTS[kind]
         if not callable(function) or isinstance(function, type) or not _takes(function, arguments):
-            called = f"It is called with ({', '.join(arguments)})."
-            raise TypeError(f"Hooks.{method}() takes a function, found {function!r}. {called}")
+            called = f"a function that is called with ({', '.join(arguments)})"
+            raise TypeError(f"Hooks.{method}() takes {called}, found {function!r}.")
         if not isinstance(priority, (int, float)) or isinstance(priority, bool) or math.isnan(priority):
             raise TypeError(f"Hooks.{method}(priority=...) is a number, found {priority!r}.")
         if protocols is None:

@@ -369,7 +369,7 @@ class HookRunner:
             return response  # perhaps changed in place
         if answer is None:
             raise HookError(f"{hook!r} returned None. An around hook returns a response or a Deny.")
-        return await self._replace(response, hook.checked(answer))
+        return await self._replace(response, hook.checked(answer, request))
 
     async def _run_inside(
         self, get_response: GetResponse, request_hooks: list[Check], route_hooks: list[Check]

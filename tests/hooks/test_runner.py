@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import re
 import sys
 import threading
 import time
@@ -565,7 +566,7 @@ async def test_what_is_no_answer_is_logged_with_the_name_of_its_hook(hooks, capl
 @pytest.mark.parametrize(
     ("status", "sent"), [(403, 403), (499, 400), (302, 302), *((status, 500) for status in (101, 100, 200, 299))]
 )
-async def test_no_status_that_a_hook_answers_or_sets_opens_a_socket(status, sent):
+async def test_no_status_that_a_hook_answers_or_sets_opens_a_socket(status, sent, caplog):
     async def replace(*args):
         return HttpResponse(status=status)
 
@@ -575,6 +576,8 @@ async def test_no_status_that_a_hook_answers_or_sets_opens_a_socket(status, sent
     for hooks in cases:
         answer = await knock(DenyMiddlewareStack(public(accept), hooks=hooks), "/")
         assert (answer.status, answer.header("cache-control")) == (sent, "no-store"), hooks
+    for name in ("on_request", "on_route", "on_response", "around") if sent == 500 else ():
+        assert re.search(rf"<{name} .*> answered a handshake with {status}\.", caplog.text), name
 
 
 async def test_headers_and_cookies_of_hooks_go_out_beside_those_of_the_accept(hooks, ran):
