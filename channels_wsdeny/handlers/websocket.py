@@ -43,7 +43,7 @@ from ..http.messages import (
 )
 from ..http.request import HandshakeRequest, authentication_of
 from ..http.servers import is_granian
-from ..log import log_denial, log_failure, logger
+from ..log import dotted_name, log_denial, log_failure, logger
 from ..policies.runner import ClientLeft, policy_checks
 from ..routing.resolver import resolve_within
 from .base import (
@@ -484,7 +484,8 @@ class WebSocketHandler(AppHandler):
                 return  # It was closed from outside, and there is nothing more to receive.
             if self.state is State.ACCEPTED or (is_being_cancelled() and not is_ours):
                 raise
-            answer = RuntimeError(f"Something that {self._endpoint!r} awaited was cancelled before it answered.")
+            name = dotted_name(self._endpoint)
+            answer = RuntimeError(f"Something that {name} awaited was cancelled before it answered.")
         except Exception as error:  # before the accept it is a denial; after it the socket is closed
             if self.state is State.ACCEPTED:
                 if isinstance(error, TimeoutError) and self._has_overstayed():
@@ -496,7 +497,8 @@ class WebSocketHandler(AppHandler):
             answer = error
         finally:
             if self._has_overstayed():
-                logger.warning("%r did not end within %s s of its socket's close.", self._endpoint, CLOSED_GRACE)
+                name = dotted_name(self._endpoint)
+                logger.warning("%s did not end within %s s of its socket's close.", name, CLOSED_GRACE)
             self._connection.app_limit = None
             if token is not None:
                 _decided.reset(token)
@@ -521,7 +523,7 @@ class WebSocketHandler(AppHandler):
         return self._connection.close_code is not None and self._connection.has_ended_app
 
     def _no_answer(self, what: str) -> Exception:
-        return ImproperlyConfigured(f"{self._endpoint!r} {what} the handshake. It must accept or close.")
+        return ImproperlyConfigured(f"{dotted_name(self._endpoint)} {what} the handshake. It must accept or close.")
 
     # What is answered beside the code that runs
 

@@ -188,10 +188,10 @@ def impatient(settings):
 
 
 SILENT = {
-    "ends": (ends, "ends at 0x", "accept or close"),
-    "asks and ends": (asks, "asks at 0x", "accept or close"),
+    "ends": (ends, f"{__name__}.ends", "accept or close"),
+    "asks and ends": (asks, f"{__name__}.asks", "accept or close"),
     "waits": (Script(), "Script", "ACCEPT_TIMEOUT"),
-    "consumer waits": (consumer(lambda self: None).as_asgi(), "Consumer", "ACCEPT_TIMEOUT"),
+    "consumer waits": (consumer(lambda self: None).as_asgi(), ".Consumer did", "ACCEPT_TIMEOUT"),
     "swallows its cancellation": (stubborn, "stubborn", "ACCEPT_TIMEOUT"),
     "swallows it within middleware": (Middleware(Wrapper(stubborn)), "Middleware", "ACCEPT_TIMEOUT"),
     "awaits what was cancelled": (cancelled, "cancelled", "cancelled before it answered"),
