@@ -8,7 +8,7 @@ from ..concurrency import call_sync
 from ..exceptions import Deny
 from ..headers import values_of
 from ..http.request import HandshakeRequest
-from .base import Authentication, Authenticators
+from .base import Authentication, Authenticators, as_authenticators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,9 +59,9 @@ class SubprotocolToken(Authentication):
     """A token that the page of a browser sends as a subprotocol: ``new WebSocket(url, ["bearer", token])``.
 
     Browsers let pages set no header of a handshake but this. `name` is the subprotocol before the token, and
-    `authentication` an instance that reads ``Authorization``: it gets the token there, after `scheme` (None: that of
-    its own challenge), in a request without cookies. Both subprotocols are taken out of the scope, so that no consumer
-    selects a token; where it selects none, `name` is selected.
+    `authentication` a class that reads ``Authorization``, or an instance: it gets the token there, after `scheme`
+    (None: that of its own challenge), in a request without cookies. Both subprotocols are taken out of the scope, so
+    that no consumer selects a token; where it selects none, `name` is selected.
     """
 
     ambient = False
@@ -70,7 +70,7 @@ class SubprotocolToken(Authentication):
         if not isinstance(name, str) or not name:
             raise TypeError(f"SubprotocolToken() takes the name of a subprotocol such as 'bearer', found {name!r}.")
         self.name, self.scheme = name, scheme
-        self._authenticators = Authenticators([authentication])
+        self._authenticators = as_authenticators([authentication], "SubprotocolToken()")
 
     def authenticate(self, request: HttpRequest) -> Any:
         """The user of the token, as `authentication` tells; None without a token."""

@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.core.exceptions import ImproperlyConfigured
+from django.test import RequestFactory
+from django.utils.module_loading import import_string
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken
@@ -128,6 +131,16 @@ async def test_a_close_in_place_of_a_response_selects_the_subprotocol_before_the
     assert (await handshake.connect()).messages[0]["subprotocol"] == "bearer"
     assert (await handshake.next())["code"] == 4401
     await handshake.leave()
+
+
+BASIC = "rest_framework.authentication.BasicAuthentication"
+
+
+@pytest.mark.parametrize("given", [BASIC, import_string(BASIC), import_string(BASIC)()])
+def test_the_inner_class_is_given_as_in_a_list_of_classes(given):
+    assert SubprotocolToken("key", given).authenticate_header(RequestFactory().get("/")) == 'Basic realm="api"'
+    with pytest.raises(ImproperlyConfigured, match=r"SubprotocolToken\(\): 5 is no authentication class"):
+        SubprotocolToken("key", 5)
 
 
 @pytest.mark.parametrize("make", [lambda: BearerAuthentication("x"), lambda: SubprotocolToken("", SimpleNamespace())])
