@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 
 from .authentication.base import as_authenticators
 from .conf import DENY_WITH
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 @functools.cache
 def _warn_of_installed_apps() -> None:
     """Say once that the app is not installed, or after Daphne's, whose `runserver` is found first then."""
+    if not apps.apps_ready:  # pragma: no cover - such sites are processes of their own
+        raise ImproperlyConfigured(
+            "Django is not set up. Call get_asgi_application() in asgi.py, before it imports consumers and routes."
+        )
     names = [config.name for config in apps.get_app_configs()]
     if "channels_wsdeny" not in names:  # pragma: no cover - such sites are processes of their own
         sys.stderr.write(

@@ -42,6 +42,18 @@ def test_what_users_import_needs_neither_settings_nor_daphne():
 
 
 @pytest.mark.servers
+def test_a_stack_in_an_asgi_file_that_does_not_set_django_up_says_how_to():
+    code = """
+from django.conf import settings
+settings.configure()
+import asyncio
+from channels_wsdeny import DenyMiddlewareStack
+asyncio.run(DenyMiddlewareStack(print)({"type": "websocket"}, None, None))
+"""
+    assert "Call get_asgi_application() in asgi.py, before it" in run_python(code)[1]
+
+
+@pytest.mark.servers
 def test_a_site_without_daphne_starts():
     code = """
 from django.conf import settings
