@@ -31,7 +31,7 @@ _DOTTED_PATHS: tuple[tuple[str, Callable[[str], object], str], ...] = (
         lambda path: as_authenticators([path]),
         "an authentication class without arguments, or an instance",
     ),
-    ("HOOKS", hooks_at, "Hooks"),
+    ("HOOKS", hooks_at, "Hooks, with its module, such as 'chat.hooks.hooks'"),
     ("MIDDLEWARE", lambda path: make_hooks((path,)), "a Django middleware that has a place on a handshake"),
 )
 
@@ -57,7 +57,7 @@ def check_keys() -> Iterator[tuple[str, str]]:
     """Every key exists."""
     for name in conf.given():
         if name not in KEYS:
-            close = difflib.get_close_matches(str(name), KEYS, n=1)
+            close = difflib.get_close_matches(str(name).upper(), KEYS, n=1)
             meant = f"Did you mean {close[0]!r}? " if close else ""
             yield (
                 f"CHANNELS_WSDENY has the key {name!r}, which does not exist.",

@@ -237,7 +237,9 @@ def _login(user: Any) -> dict[str, Any]:
 def _scope(path: str, protocol: Protocol, headers: Sequence[str]) -> tuple[Scope, dict[str, str]]:
     """The ASGI scope of the request, as of a browser on this machine, and the headers that are not among `headers`."""
     if not path.startswith("/"):
-        raise CommandError(f"The path must begin with a slash, found {path!r}. Try '/{path}'.")
+        url = urlsplit(path)
+        whole = url._replace(scheme="", netloc="", path=f"/{url.path.lstrip('/')}").geturl()
+        raise CommandError(f"The path must begin with a slash, found {path!r}. Try {whole!r}.")
     url = urlsplit(iri_to_uri(f"//host{path}"))
     is_secure = settings.SECURE_SSL_REDIRECT or settings.SESSION_COOKIE_SECURE
     host = next((host.lstrip(".") for host in settings.ALLOWED_HOSTS if "*" not in host), "localhost")

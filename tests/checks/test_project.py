@@ -154,8 +154,9 @@ def test_a_setting_that_is_no_dict_is_reported_once_and_each_key_that_does_not_e
 
 
 def test_the_hint_names_the_key_that_was_meant_and_all_keys(messages):
-    close, far = messages(CHANNELS_WSDENY={"POLICY_TIMEOUTS": 3, "xyz": 3})
-    assert close.hint.startswith("Did you mean 'POLICY_TIMEOUT'? The keys are: ")
+    *close, far = messages(CHANNELS_WSDENY={"POLICY_TIMEOUTS": 3, "policy_timeout": 3, "xyz": 3})
+    for message in close:
+        assert message.hint.startswith("Did you mean 'POLICY_TIMEOUT'? The keys are: ")
     assert far.hint == f"The keys are: {', '.join(KEYS)}."
 
 

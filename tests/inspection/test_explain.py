@@ -568,6 +568,7 @@ def test_as_json_it_is_the_same(ask, site, users):
     [
         ("ws/monitor/", {}, "must begin with a slash"),
         ("", {}, "must begin with a slash"),
+        ("http://127.0.0.1:8000/ws/a/?b=1", {}, "Try '/ws/a/?b=1'."),
         ("/", {"user": "nobody"}, "There is no user 'nobody'."),
         *[
             ("/", {"headers": [line]}, "A header is 'Name: value'")
