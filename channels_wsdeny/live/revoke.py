@@ -37,9 +37,10 @@ def revoke(
     With several arguments, it closes the sockets that match all of them. `host` is the one that the handshake was for,
     without a port. Clients get 4000 + `status`, and the reason (cut at 123 bytes; by default ``revoked``).
 
-    Raises `TypeError` without any of the four, `ValueError` for a status that is not 400-599 or a user without a
-    primary key, and `RuntimeError` on an event loop, where `arevoke` is awaited. If the channel layer cannot be
-    reached, it raises what the layer raises, once the sockets of this process are being closed.
+    Raises `TypeError` without any of the four, `ValueError` for a path that does not begin with a slash, a status that
+    is not 400-599 or a user without a primary key, and `RuntimeError` on an event loop, where `arevoke` is awaited. If
+    the channel layer cannot be reached, it raises what the layer raises, once the sockets of this process are being
+    closed.
     """
     _check_thread("revoke")
     _apply_everywhere(_event(user, session_key, path, host, reason, status))
@@ -82,6 +83,8 @@ def _event(
 ) -> dict[str, Any]:
     if user is None and session_key is None and path is None and host is None:
         raise TypeError("revoke() takes a user, a session_key, a path or a host; found none of them.")
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"revoke(): a path begins with a slash, and has neither host nor scheme; found {path!r}.")
     if not 400 <= status <= 599:
         raise ValueError(f"revoke(): the status is 400-599, found {status!r}.")
     session = None if session_key is None else hash_key(session_key)

@@ -257,9 +257,9 @@ UNSAVED = SimpleNamespace(pk=None)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}, {"user": UNSAVED}]
+    "arguments", [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}, {"path": "room/"}, {"user": UNSAVED}]
 )
-async def test_a_revocation_of_all_or_with_a_status_of_none_is_refused(arguments):
+async def test_a_revocation_of_all_or_of_no_path_or_with_a_status_of_none_is_refused(arguments):
     with pytest.raises((TypeError, ValueError), match="revoke"):
         await arevoke(**arguments)
     with pytest.raises(RuntimeError, match=r"await arevoke\(\)"):
