@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 import json
 import os
 import re
 import sys
 from pathlib import Path
+from types import CodeType
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -190,7 +193,7 @@ for path in ("/ws/monitor/", "/ws/nothing/?token=swordfish"):
 
 @pytest.mark.servers
 def test_a_denial_is_a_line_of_json_but_for_those_that_are_left_out(tmp_path):
-    (tmp_path / "site_settings.py").write_text(f"from testproject.settings import *\n{PAGE['logging.py']}")
+    (tmp_path / "site_settings.py").write_text(f"from testproject.settings import *\n{PAGE['settings.py']}")
     _, errors = run_python(ASK, settings="site_settings", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     (line,) = errors.splitlines()
     found = json.loads(line)
@@ -205,6 +208,22 @@ def test_a_denial_is_a_line_of_json_but_for_those_that_are_left_out(tmp_path):
         "user": None,
         "client": "10.0.0.7:5000",
     }
+
+
+@pytest.mark.parametrize("title", [title for title in PAGE if title.endswith(".py") and title != "settings.py"])
+def test_each_file_of_the_page_names_nothing_that_it_does_not_import(title):
+    known = {*dir(builtins), *vars(recipe(title))}
+    for code in codes_of(compile(PAGE[title], title, "exec")):
+        names = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
+        assert names <= known, code.co_name
+
+
+def codes_of(code):
+    """The code of a module or function, and of all functions in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_of(constant)
 
 
 def test_every_snippet_of_the_page_has_a_title_and_a_test():
