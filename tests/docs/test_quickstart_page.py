@@ -195,7 +195,9 @@ def test_the_button_of_the_page_logs_out(whole):
     assert whole.run("python manage.py migrate").returncode == 0
     assert whole.run(USERS.splitlines()[0]).returncode == 0
     with whole.serving() as server:
-        cookies = cookies_of(log_in(server, "/login/", "bob", "bobs-word"))
+        answer = log_in(server, "/login/", "bob", "bobs-word")
+        assert (answer.status, answer.headers["Location"]) == (302, "/chat/")
+        cookies = cookies_of(answer)
         page = ask(server, "/chat/lobby/", {**BROWSER, "Cookie": cookies})
         (url,) = re.findall(rb'action="([^"]+)"', page.content)
         (token,) = re.findall(rb'name="csrfmiddlewaretoken" value="(\w+)"', page.content)
