@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -325,7 +326,7 @@ def page(users):
         "router": login_required(Consumer).as_asgi(),
     }
     found = []
-    for number, block in enumerate(blocks("authentication.md")[:5]):
+    for number, block in enumerate(blocks("authentication.md")[:6]):
         exec(compile(block, f"authentication.md, snippet {number}", "exec"), names)
         found.append(names.get("CHANNELS_WSDENY"))
     return SimpleNamespace(**names, settings=found)
@@ -340,11 +341,12 @@ async def test_tokens_and_devices_of_a_model_of_the_site(page):
         assert (answer.status, answer.header("www-authenticate")) == (status, "Device" if status == 401 else None)
 
 
-async def test_tokens_of_pages_and_tickets(page, settings):
-    settings.CHANNELS_WSDENY = page.settings[3]
+async def test_tokens_of_pages_and_tickets(page, settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "chat.tokens", page)
+    settings.CHANNELS_WSDENY = page.settings[4]
     for offered, status in [(["bearer", "token"], 101), (["bearer", "other"], 401), ([], 401)]:
         assert (await knock(DenyMiddlewareStack(page.router), "/", subprotocols=offered)).status == status
-    settings.CHANNELS_WSDENY = page.settings[4]
+    settings.CHANNELS_WSDENY = page.settings[5]
     (pattern,) = page.urlpatterns
     assert pattern.resolve("ticket/")
     assert (await knock(DenyMiddlewareStack(page.router), "/?ticket=x")).problem["code"] == "invalid_credentials"
@@ -353,7 +355,7 @@ async def test_tokens_of_pages_and_tickets(page, settings):
 async def test_a_ticket_is_used_up_though_the_browser_sends_the_cookie_of_the_session_as_well(
     page, settings, users, sessions, headers_of
 ):
-    settings.CHANNELS_WSDENY = page.settings[4]
+    settings.CHANNELS_WSDENY = page.settings[5]
     asking = SimpleNamespace(user=users["alice"], session=sessions["alice"])
     ticket = await run_in_threadpool(lambda: issue_ticket(asking, "/"))
     app, headers = DenyMiddlewareStack(page.router), headers_of("alice")
