@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from django.conf import settings
 from django.core.signals import setting_changed
@@ -28,6 +28,16 @@ AUTHENTICATION_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddle
 LOGIN_REQUIRED_MIDDLEWARE = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 
+class _NoDict:
+    """Stands for a key of a ``CHANNELS_WSDENY`` that is no dict: a value that no request can use."""
+
+    def __init__(self, found: object) -> None:
+        self._found = found
+
+    def __repr__(self) -> str:
+        return f"<a key of CHANNELS_WSDENY, which must be a dict, and is a {type(self._found).__name__}>"
+
+
 @dataclass
 class Key(Generic[T]):
     """One key of ``CHANNELS_WSDENY``: its default, and which values are valid."""
@@ -44,9 +54,12 @@ class Key(Generic[T]):
         self.name = name
 
     def __get__(self, instance: Settings, owner: type[Settings]) -> T:
+        written: Any = getattr(settings, "CHANNELS_WSDENY", None)
         value: T = instance.given().get(self.name, self.default)
         if self.falls_back and not self.is_valid(value):
             value = self.default
+        elif written and not self.falls_back and not isinstance(written, dict):
+            value = cast("T", _NoDict(written))  # What the site has written is lost, such as a DenyAll.
         vars(instance)[self.name] = value  # From now on it is found there, without this call.
         return value
 

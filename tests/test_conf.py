@@ -1,4 +1,5 @@
 from fractions import Fraction
+from types import MappingProxyType
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -71,6 +72,23 @@ def test_every_key_has_its_valid_default(settings):
     del settings.CHANNELS_WSDENY
     assert conf.given() == {}
     assert [name for name, key in KEYS.items() if not key.is_valid(key.default)] == []
+
+
+NO_DICTS = {
+    "comma": ({"DEFAULT_POLICY": "channels_wsdeny.policies.DenyAll"},),
+    "pairs": [("DEFAULT_POLICY", "channels_wsdeny.policies.DenyAll")],
+    "mapping": MappingProxyType({"DEFAULT_POLICY": "channels_wsdeny.policies.DenyAll"}),
+    "path": "chat.settings.WSDENY",
+}
+
+
+@pytest.mark.parametrize("given", NO_DICTS.values(), ids=NO_DICTS)
+async def test_what_is_no_dict_lets_nobody_in_whom_it_was_meant_to_deny(given, settings, headers_of, caplog):
+    settings.CHANNELS_WSDENY = given
+    application = DenyMiddlewareStack(AsyncWebsocketConsumer.as_asgi())
+    for user in (None, "alice"):
+        assert (await knock(application, "/", headers=headers_of(user))).status == 500
+    assert f"must be a dict, and is a {type(given).__name__}" in caplog.text
 
 
 def test_a_valid_value_counts_and_passes_the_checks(settings):
