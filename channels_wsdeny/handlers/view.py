@@ -107,7 +107,8 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
             finally:
                 handler.end()
 
-    if guards.policies and all(isinstance(policy, AllowAny) for policy in guards.policies):
+    # A subclass with a check of its own may deny some.
+    if guards.policies and all(type(policy).check is AllowAny.check for policy in guards.policies):
         vars(guarded)["login_required"] = _LOGIN_NOT_REQUIRED  # Django's attribute
     _guarded[guarded] = _Guarded(view, guards, ref(guarded))
     return guarded

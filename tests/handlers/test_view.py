@@ -22,7 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.handlers import base
-from channels_wsdeny.policies import DenyAll
+from channels_wsdeny.policies import AllowAny, DenyAll
 from tests.support.mirror import calling, made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import BROWSER, OUTSIDE, VIEWS, Hello, Site, hello, hello_async, tell
@@ -350,6 +350,23 @@ def test_a_public_view_needs_no_log_in_for_django_either(site, settings):
     outside = [*OUTSIDE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
     site.serve(path("open/", public(hello)), path("other/", hello), outside=outside)
     assert [site.ask(url).status for url in ("/open/", "/other/")] == [200, 302]
+
+
+@pytest.mark.parametrize("name", ["check", "acheck"])
+def test_a_policy_that_is_derived_from_one_that_allows_all_spares_nobody_djangos_log_in(name, site, settings):
+    def check(self, request):
+        return "X-Office" in request.headers
+
+    async def acheck(self, request):
+        return check(self, request)
+
+    policy = type("FromOffice", (AllowAny,), {name: {"check": check, "acheck": acheck}[name]})()
+    settings.LOGIN_URL = "/login/"
+    outside = [*OUTSIDE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    site.serve(
+        path("", require(policy)(hello)), path("all/", require(type("All", (AllowAny,), {})())(hello)), outside=outside
+    )
+    assert [site.ask(url, X_Office="1").status for url in ("/", "/all/")] == [302, 200]
 
 
 def test_a_call_without_a_request_says_what_to_do():
