@@ -40,7 +40,7 @@ from ..http.messages import (
     send_while_connected,
     take_headers,
 )
-from ..http.request import AppRequest, authentication_of, copy_scope, full_path
+from ..http.request import AppRequest, authentication_of, copy_scope, full_path, with_plain_path
 from ..http.responses import add_denial_headers, discard
 from ..http.servers import is_multiplexed
 from ..log import log_denial, log_failure
@@ -133,6 +133,8 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
 
 
 async def _enter(target: Target, outer: RequestContext | None, scope: Scope, receive: Receive, send: Send) -> None:
+    if not target.is_django:  # which tells such a path from that of its route
+        scope = with_plain_path(scope)
     scope = {**scope, **target.url}
     context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope, target)
     token = _running.set(context.state)

@@ -41,7 +41,7 @@ from ..http.messages import (
     accept_headers,
     is_connect,
 )
-from ..http.request import HandshakeRequest, authentication_of
+from ..http.request import HandshakeRequest, authentication_of, with_plain_path
 from ..http.servers import is_granian
 from ..log import dotted_name, log_denial, log_failure, logger
 from ..policies.runner import ClientLeft, policy_checks
@@ -127,7 +127,7 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
 
     Raises `Resolver404` if nothing in it matches, for a router around it that may know another route.
     """
-    outer = _context_of(scope)
+    outer, scope = _context_of(scope), with_plain_path(scope)
     match = resolve_within(middleware, scope)
     may_be_kept = outer is None and not is_draining()
     if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send):
@@ -139,7 +139,7 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
 
 async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
     """Run `app`, a decorated consumer, once `guards` allow it; what outer layers have asked is not asked again."""
-    outer = _context_of(scope)
+    outer, scope = _context_of(scope), with_plain_path(scope)
     consumer = getattr(app, "__self__", app)
     if outer is not None and (outer.consumer is consumer or outer.consumer is type(consumer)):
         if (

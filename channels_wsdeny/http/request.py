@@ -400,6 +400,21 @@ def following(copied: HttpRequest, request: HttpRequest, *, but: frozenset[str])
                 vars(request)[name] = value
 
 
+def with_plain_path(scope: Scope) -> Scope:
+    """`scope` with a path that begins with one slash, as that of its route does.
+
+    Channels' router leaves out all slashes at the beginning. A client that sends more would be led to the route by a
+    path which hooks and policies do not know, and by which `revoke` does not find the socket.
+    """
+    path, root_path = scope["path"], scope.get("root_path", "")
+    before = root_path if path.startswith(root_path) else ""
+    rest = path[len(before) :]
+    first = "" if before.endswith("/") else "/"
+    if not rest.startswith(f"{first}/"):
+        return scope
+    return {**scope, "path": before + first + rest.lstrip("/")}
+
+
 def full_path(scope: Mapping[str, Any]) -> str:
     """The path of `scope` with its ``root_path``, which older servers and wrappers leave out of ``path``."""
     root_path: str = scope.get("root_path", "")

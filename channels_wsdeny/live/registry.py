@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import hashlib
 import os
+import re
 import secrets
 import socket as system
 import threading
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     #: What happened, as it goes through a channel layer: see `Registry.handle`.
     Event = dict[str, Any]
 
+_SLASHES = re.compile("/{2,}")
 #: Events that are kept for handshakes that began before them.
 _MOST_EVENTS = 10_000
 
@@ -76,6 +78,11 @@ def name_of_row(row: Model) -> str:
 @lru_cache(maxsize=256)  # Many sockets are for few hosts, and all are looked at in one step.
 def _domain(host: str) -> str:
     return split_domain_port(host)[0]
+
+
+def _with_single_slashes(path: str) -> str:
+    """`path` as it is compared: a router within another one leaves out the slashes at the beginning of what is left."""
+    return _SLASHES.sub("/", path) if "//" in path else path
 
 
 class Socket:
@@ -403,9 +410,11 @@ class Registry:
         if event.get("session") is not None:
             narrowed.append(self._by_session.get(event["session"], ()))
         found = set(self.by_socket.values()) if not narrowed else set(narrowed[0]).intersection(*narrowed[1:])
-        for name in ("path", "host"):
-            if event.get(name) is not None:
-                found = {socket for socket in found if getattr(socket, name) == event[name]}
+        if event.get("path") is not None:
+            path = _with_single_slashes(event["path"])
+            found = {socket for socket in found if _with_single_slashes(socket.path) == path}
+        if event.get("host") is not None:
+            found = {socket for socket in found if socket.host == event["host"]}
         return found
 
     def _move(self, socket: Socket, event: Event) -> None:

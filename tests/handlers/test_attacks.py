@@ -41,6 +41,45 @@ def consumer(*decorators):
     return functools.reduce(lambda cls, decorate: decorate(cls), decorators, cls)
 
 
+# Paths
+
+PREFIXES = [("", "/"), ("/app", "/app/"), ("/app/", "/app/")]
+
+
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+@pytest.mark.parametrize(("root_path", "prefix"), PREFIXES)
+async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_the_path(
+    root_path, prefix, slashes, hooks
+):
+    def function(app):
+        async def wrapper(scope, receive, send):
+            await app(scope, receive, send)
+
+        return wrapper
+
+    @hooks.on_request
+    def lock(request):
+        return Deny(404) if request.path.startswith(f"{prefix}ws/staff/") else None
+
+    by_path = Check(lambda request: not request.path.startswith(f"{prefix}ws/staff/"))
+    router = URLRouter(
+        [path("ws/staff/", made(lambda self: self.accept()).as_asgi()), path("ws/all/", Hello.as_asgi())]
+    )
+    scope = {"root_path": root_path}
+    for site, status in [
+        *(
+            (DenyMiddlewareStack(app, default_policy=by_path), 403)
+            for app in (router, Middleware(router), function(router))
+        ),
+        (DenyMiddlewareStack(router, default_policy=AllowAny(), hooks=hooks), 404),
+        (URLRouter([path("ws/staff/", require(by_path)(made()).as_asgi())]), 403),
+    ]:
+        answer = await knock(site, f"{prefix}{slashes}ws/staff/", **scope)
+        assert (answer.status, answer.header("content-type")) == (status, "application/problem+json"), site
+    http = require(by_path)(URLRouter([path("ws/staff/", Hello.as_asgi())]))
+    assert (await fetch(http, f"{prefix}{slashes}ws/staff/", **scope)).status == 403
+
+
 # Applications that are not known
 
 

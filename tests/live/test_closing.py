@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.routing import URLRouter
+from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, with_hooks
@@ -104,6 +106,14 @@ async def test_a_client_that_names_no_host_keeps_no_socket_of_another_open(setti
     await arevoke(host="example.com")
     assert (await named.close())[0] == 4403
     await without.stays()
+
+
+async def test_slashes_that_channels_leaves_out_hide_no_socket_from_its_path():
+    consumer = public(type("Consumer", (AsyncWebsocketConsumer,), {})).as_asgi()
+    application = DenyMiddlewareStack(URLRouter([path("ws/", URLRouter([path("room/", consumer)]))]))
+    opened = [await Opened(application, spelt).accepted() for spelt in ("/ws/room/", "//ws/room/", "/ws///room/")]
+    await arevoke(path="/ws/room/")
+    assert [(await each.close())[0] for each in opened] == [4403] * 3
 
 
 async def test_only_the_sockets_that_match_are_closed(codes):
