@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..http.context import RequestContext
     from ..types import Message, RawHeaders, Receive, Scope, Send
 
-#: Seconds that a client has to answer the close of ``DENY_WITH = "close"``, before its socket is dropped.
+#: Seconds that a client has to take a close, or to answer that of ``DENY_WITH = "close"``.
 _CLOSING = 1.0
 #: Seconds that the application of a socket that was closed from outside has to end by itself.
 CLOSED_GRACE = 5.0
@@ -130,15 +130,20 @@ class Connection:
 
     async def pass_on(self, message: Message) -> None:
         """Send a message of the application, unless the socket or stream was closed from outside meanwhile."""
-        await self.send(message)
+        if message.get("type") == "websocket.close" and is_multiplexed(self.scope):
+            await self._send_close(message)
+        else:
+            await self.send(message)
 
-    async def send_close(self, message: Message) -> None:
-        """Send the close of an accepted socket. On HTTP/2 it waits 1 s at most for the client to read."""
+    async def _send_close(self, message: Message) -> None:
+        """Send a close, and wait a moment: hypercorn's waits for a client to take it, for ever if that has left."""
+        sending = asyncio.ensure_future(self.send(message))
         try:
-            async with asyncio.timeout(_CLOSING if is_multiplexed(self.scope) else None):
-                await self.send(message)
-        except TimeoutError:
-            pass
+            await asyncio.wait({sending}, timeout=_CLOSING)
+        finally:
+            sending.cancel()
+        if sending.done():
+            sending.result()
 
     # A close from outside
 

@@ -79,7 +79,7 @@ async def enter_stream(
     finally:
         socket.drop_part(stream)
         socket.stream_changed(request)
-    await stream.send_close(await closing_message(context, denial))  # It may be closed already.
+    await stream.pass_on(await closing_message(context, denial))  # It may be closed already.
 
 
 async def lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:

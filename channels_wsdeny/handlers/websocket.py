@@ -570,7 +570,7 @@ class WebSocketHandler(AppHandler):
         """Close an accepted socket with a denial that its application raised."""
         if self.around is not None:
             raise _past_routers(error) from error
-        await self._connection.send_close(await closing_message(self.context, error))
+        await self._connection.pass_on(await closing_message(self.context, error))
 
     async def _end_beside(self) -> None:
         """Wait for what answers beside; raises its error, which is the server's."""
@@ -947,7 +947,7 @@ class WebSocketHandler(AppHandler):
             return
         if self.state is State.ACCEPTED:
             reason = denial.error if isinstance(denial, _Raised) else denial
-            await self._connection.send_close(await closing_message(context, reason))
+            await self._connection.pass_on(await closing_message(context, reason))
         else:
             await self.deny_from_within(denial, context)
         raise asyncio.CancelledError

@@ -591,26 +591,30 @@ async def test_an_http2_client_that_leaves_without_reading_its_denial_does_not_k
     assert len(server.sent) == number
 
 
-async def refuse_messages(scope, receive, send):
-    await send(accept())
-    await receive()
-    await receive()
-    raise PermissionDenied
+async def accept_beside(scope, receive, send):
+    """A public part accepts, and what is around it goes on by itself."""
+    await public(Script(accept()))(scope, receive, send)
+    await send({"type": "websocket.send", "text": "more"})
 
 
 async def enter_another(scope, receive, send):
     await send(accept())
-    await guarded(DenyAll(), refuse_messages)(scope, receive, send)
+    await guarded(DenyAll())(scope, receive, send)
 
 
-UNREAD_CLOSES = {
-    "of a denial that the application raises": lambda: open_to_all(refuse_messages),
+UNTAKEN = {
+    "of the application": lambda: open_to_all(Script(accept(), close())),
+    "of a consumer": lambda: connecting(None, receive=lambda self, **data: self.close()),
+    "of a synchronous consumer": lambda: connecting(None, WebsocketConsumer, receive=lambda self, **data: self.close()),
+    "of a layer within": lambda: open_to_all(Middleware(open_to_all(Script(accept(), close())))),
+    "of a denial": lambda: connecting(None, receive=lambda self, **data: raising(PermissionDenied)(self)),
+    "of a part without a policy": lambda: DenyMiddlewareStack(accept_beside),
     "of a stream": lambda: open_to_all(enter_another),
 }
 
 
-@pytest.mark.parametrize("make", UNREAD_CLOSES.values(), ids=UNREAD_CLOSES)
-async def test_an_http2_client_that_does_not_read_the_close_of_its_socket_does_not_keep_it(make, monkeypatch):
+@pytest.mark.parametrize("make", UNTAKEN.values(), ids=UNTAKEN)
+async def test_an_http2_client_that_leaves_without_taking_the_close_of_its_socket_does_not_keep_it(make, monkeypatch):
     monkeypatch.setattr(connection, "_CLOSING", 0.01)
 
     class Waiting(Server):
@@ -619,10 +623,10 @@ async def test_an_http2_client_that_does_not_read_the_close_of_its_socket_does_n
             if message["type"] == "websocket.close":
                 await asyncio.Event().wait()
 
-    server = Waiting()
-    server.events.put_nowait({"type": "websocket.receive", "text": "a"})
+    server = Waiting(CONNECT, {"type": "websocket.receive", "text": "hello"}, disconnect())
     async with no_task_left():
-        await server.run(make(), http_version="2")
+        with suppress(asyncio.CancelledError):  # That is how a part without a policy ends.
+            await server.run(make(), http_version="2")
     assert server.kinds == ["websocket.accept", "websocket.close"]
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from .client import EndedError
+from .client import TEXT, EndedError
 from .table import HTTP1
 
 #: Behind it a policy reads all that a client sends, and denies.
@@ -112,3 +112,13 @@ def test_an_http2_client_that_leaves_without_taking_the_body_of_its_denial_keeps
             connection.request(f"{path}?unread")
             assert connection.head().status >= 400
     server.wait_until_gone("unread")
+
+
+@pytest.mark.parametrize("server", ["hypercorn-h2"], indirect=True)
+def test_an_http2_client_that_leaves_without_taking_the_close_of_its_socket_keeps_no_consumer(server):
+    with server.connect() as connection:
+        connection.take_no_data()
+        connection.request("/closes-after-accept/?untaken")
+        assert connection.head().status == connection.accepted
+        connection.say(TEXT, b"close")
+    server.wait_until_gone("untaken")
