@@ -285,6 +285,11 @@ class ViewHandler(DjangoHandler):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
+        if isinstance(getattr(request, "_request", None), HttpRequest):
+            raise TypeError(
+                f"{view!r} is guarded as a view of Django, and REST framework has called it with its own request. Put "
+                "the decorator above @api_view, or on the class of the view; for one method use permission_classes."
+            )
         if not isinstance(request, HttpRequest):
             raise TypeError(
                 f"{view!r} is guarded as a view, which takes a request first, found a "

@@ -16,8 +16,11 @@ from django.http import FileResponse, Http404, HttpResponse, StreamingHttpRespon
 from django.template.response import TemplateResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import path, re_path
+from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.decorators import api_view
+from rest_framework.views import APIView
 
 from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
@@ -367,6 +370,17 @@ def test_a_policy_that_is_derived_from_one_that_allows_all_spares_nobody_djangos
         path("", require(policy)(hello)), path("all/", require(type("All", (AllowAny,), {})())(hello)), outside=outside
     )
     assert [site.ask(url, X_Office="1").status for url in ("/", "/all/")] == [302, 200]
+
+
+def test_a_call_with_the_request_of_rest_framework_says_what_to_do():
+    class Api(APIView):
+        @method_decorator(login_required)
+        def get(self, request): ...
+
+    for view in (api_view(["GET"])(login_required(hello)), Api.as_view()):
+        with pytest.raises(TypeError, match="above @api_view, or on the class of the view"):
+            view(RequestFactory().get("/"))
+    assert ask(login_required(api_view(["GET"])(hello))).status_code == 401
 
 
 def test_a_call_without_a_request_says_what_to_do():
