@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
+from django.db import connections, transaction
 
 from ..conf import conf
 from ..handlers.recheck import key_name
@@ -18,6 +20,8 @@ from .scheduler import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .registry import Event
 
 #: Seconds in which the other processes answer.
 _ANSWERING = 1.0
@@ -41,9 +45,13 @@ def revoke(
     is not 400-599 or a user without a primary key, and `RuntimeError` on an event loop, where `arevoke` is awaited. If
     the channel layer cannot be reached, it raises what the layer raises, once the sockets of this process are being
     closed.
+
+    Within a transaction it does so at once, and again for those who have come back until that is committed.
     """
     _check_thread("revoke")
-    _apply_everywhere(_event(user, session_key, path, host, reason, status))
+    event = _event(user, session_key, path, host, reason, status)
+    _apply_at_commit(event)
+    _apply_everywhere(event)
 
 
 def revoke_each(sockets: Iterable[dict[str, Any]]) -> None:
@@ -55,6 +63,14 @@ def revoke_each(sockets: Iterable[dict[str, Any]]) -> None:
 def _apply_everywhere(event: dict[str, Any]) -> None:
     registry.handle(event)
     async_to_sync(channel_layer.sender.send_now)({"events": [event]})
+
+
+def _apply_at_commit(event: Event) -> None:
+    """Apply `event` once the transactions of this thread are committed: until then policies see what was before."""
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            again = functools.partial(channel_layer.publish, event)
+            transaction.on_commit(again, using=connection.alias, robust=True)
 
 
 async def arevoke(

@@ -116,6 +116,23 @@ async def test_slashes_that_channels_leaves_out_hide_no_socket_from_its_path():
     assert [(await each.close())[0] for each in opened] == [4403] * 3
 
 
+async def test_who_comes_back_before_the_transaction_of_a_revocation_is_committed_is_closed_then(change):
+    """Its policies still see what the transaction is about to take away."""
+    application, back = DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi())), []
+    loop = asyncio.get_running_loop()
+
+    async def come():
+        back.append(await Opened(application).accepted())
+
+    def remove():
+        revoke(path="/room/", reason="removed")
+        asyncio.run_coroutine_threadsafe(come(), loop).result()
+
+    await come()
+    await change(remove)
+    assert [await each.close() for each in back] == [(4403, "removed")] * 2
+
+
 async def test_only_the_sockets_that_match_are_closed(codes):
     application = consumers(codes)["raw"]
     host = [(b"host", b"Testserver:8000")]
