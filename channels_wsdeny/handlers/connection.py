@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .. import signals
@@ -131,19 +132,11 @@ class Connection:
     async def pass_on(self, message: Message) -> None:
         """Send a message of the application, unless the socket or stream was closed from outside meanwhile."""
         if message.get("type") == "websocket.close" and is_multiplexed(self.scope):
-            await self._send_close(message)
+            with suppress(TimeoutError):  # of a client that does not take it, and has left perhaps
+                async with asyncio.timeout(_CLOSING):
+                    await self.send(message)
         else:
             await self.send(message)
-
-    async def _send_close(self, message: Message) -> None:
-        """Send a close, and wait a moment: hypercorn's waits for a client to take it, for ever if that has left."""
-        sending = asyncio.ensure_future(self.send(message))
-        try:
-            await asyncio.wait({sending}, timeout=_CLOSING)
-        finally:
-            sending.cancel()
-        if sending.done():
-            sending.result()
 
     # A close from outside
 
