@@ -6,12 +6,9 @@ import asyncio
 import time
 from contextlib import contextmanager, nullcontext
 from contextvars import Context
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.urls import ResolverMatch
-from django.urls.exceptions import Resolver404
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from .. import status as statuses
@@ -38,7 +35,6 @@ from ..policies.runner import (
     run_ready_checks,
 )
 from ..routing.guards import NO_OPTIONS
-from ..routing.resolver import NOT_FOUND, EndpointMatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -47,13 +43,12 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from ..authentication.base import Authenticators
-    from ..hooks import Hooks
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.runner import Check, Watcher
-    from ..routing.guards import ASGIMiddleware, StackOptions
-    from ..routing.resolver import Match
-    from ..types import ASGIApp, Message, Scope
+    from ..routing.guards import StackOptions
+    from ..routing.resolver import EndpointMatch
+    from ..types import Message, Scope
 
     #: The site's own page for a denial; None without one.
     PageFor = Callable[[Deny], HttpResponseBase | None]
@@ -120,90 +115,17 @@ def late_error(who: str, client: str = "the client was answered without it") -> 
     )
 
 
-@dataclass(slots=True)
-class Target:
-    """An ASGI application, and the hooks and policies before it at one layer."""
-
-    app: ASGIApp
-    policies: tuple[Policy, ...] = ()
-    #: Policies that are asked once all others have allowed, and only logged.
-    reported: tuple[Policy, ...] = ()
-    #: The registries of the stacks, and those of the endpoint.
-    hooks: tuple[tuple[Hooks, ...], tuple[Hooks, ...]] = ((), ())
-    endpoint: Any = None
-    #: The consumer (its class, while it is not made), if it is known.
-    consumer: Any = None
-    #: The default policy of the nearest stack, if no guards inside that make it needless; and the same whatever guards
-    #: there are, for a user or route that they were not asked about.
-    default_policy: Policy | None = None
-    stack_default: Policy | None = None
-    #: The options of the stacks around: each is that of the nearest one that has it.
-    options: StackOptions = NO_OPTIONS
-    #: Whether a default policy is asked where there is no other.
-    owes_default: bool = True
-    #: Whether what is inside is not known. Route hooks wait until it is.
-    is_late: bool = False
-    #: Whether a plain request has reached a socket, to ask what its handshake would be answered.
-    is_socket: bool = False
-    #: Whether it leads to Django's handler, whose hooks and default policy are left to `MirrorMiddleware`.
-    is_django: bool = False
-    url: dict[str, Any] = field(default_factory=dict)
-    #: The route, given ``url_route`` of Channels.
-    resolver_match: Callable[[dict[str, Any] | None], ResolverMatch] | None = None
-    #: What is raised in place of running the application.
-    error: Exception | None = None
-
-    @classmethod
-    def of(cls, middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
-        """The target of `middleware`, by what its application was resolved to."""
-        if isinstance(match, EndpointMatch):
-            return cls(
-                match.app,
-                match.guards.policies,
-                match.guards.reported,
-                (match.hooks, match.guards.hooks),
-                endpoint=match.endpoint,
-                consumer=match.consumer_class,
-                default_policy=match.default_policy,
-                stack_default=match.stack_default,
-                options=match.options,
-                owes_default=match.owes_default,
-                is_late=match.is_late,
-                is_django=match.is_django,
-                url=match.url,
-                resolver_match=match.resolver_match,
-            )
-        error = Resolver404({"path": scope["path"]}) if match is NOT_FOUND else match
-        return cls(
-            middleware.inner,
-            middleware.guards.policies,
-            middleware.guards.reported,
-            (middleware.hooks, middleware.guards.hooks),
-            default_policy=middleware.default_policy,
-            stack_default=middleware.default_policy,
-            options=middleware.options,
-            owes_default=middleware.owes_default,
-            is_late=True,
-            error=error if isinstance(error, Exception) else None,
-        )
-
-    @property
-    def are_guards(self) -> bool:
-        """Whether `policies` guard the application for the nearest stack with a default policy: they are in it."""
-        return bool(self.policies) and self.default_policy is None
-
-
 def context_within(
-    outer: RequestContext, scope: Scope, target: Target | None = None, tokens: Mapping[str, str] | None = None
+    outer: RequestContext, scope: Scope, options: StackOptions = NO_OPTIONS, tokens: Mapping[str, str] | None = None
 ) -> RequestContext:
     """The context of an inner layer, whose scope may name another user or route.
 
-    For `target` and `tokens` see `request_within`.
+    For `options` and `tokens` see `request_within`.
     """
     request: Any = outer.request
-    is_another = target is not None and _is_another(target.options.authentication, authentication_of(request))
+    is_another = _is_another(options.authentication, authentication_of(request))
     if tokens or is_another or not request.describes(scope, adopting=True):
-        request = request_within(request, scope, target, tokens)
+        request = request_within(request, scope, options, tokens)
     else:
         authentication = authentication_of(request)
         if authentication is not None:
@@ -213,15 +135,15 @@ def context_within(
     return context
 
 
-def request_within(request: Any, scope: Scope, target: Target | None, tokens: Mapping[str, str] | None = None) -> Any:
+def request_within(request: Any, scope: Scope, options: StackOptions, tokens: Mapping[str, str] | None = None) -> Any:
     """The request of `scope`, for an inner layer or a stream of the one of `request`.
 
-    A `target` inside a stack of its own may have other authentication classes: then the user is theirs. `tokens` are
+    The `options` of a stack there may have other authentication classes: then the user is theirs. `tokens` are
     the subprotocols that were taken out of `scope` for them.
     """
     authentication, setters = authentication_of(request), ()
-    if target is not None and _is_another(target.options.authentication, authentication):
-        authentication = target.options.authentication
+    if _is_another(options.authentication, authentication):
+        authentication = options.authentication
         if scope.get("user") is request.user:
             scope = {name: value for name, value in scope.items() if name != "user"}
             setters = request.user_setters
@@ -241,20 +163,20 @@ def _is_another(inner: Authenticators | None, outer: Authenticators | None) -> b
     return outer is None or not (inner.is_session_only and outer.is_session_only)
 
 
-def check_origin_for(context: RequestContext, target: Target) -> None:
+def check_origin_for(context: RequestContext, options: StackOptions) -> None:
     """Check the origin of a handshake, by what the nearest stack has said. Raises what denies it."""
     request: Any = context.request
     authentication = authentication_of(request)
     reads_cookies = authentication is not None and authentication.reads_cookies
-    if target.options.origins is not None:
-        context.origins = target.options.origins
+    if options.origins is not None:
+        context.origins = options.origins
     check_origin(request, context.origins, reads_cookies=reads_cookies)
 
 
-def check_origin_again(context: RequestContext, target: Target) -> None:
+def check_origin_again(context: RequestContext, options: StackOptions) -> None:
     """Check the origin for a stack with classes or origins of its own, which the handshake was not checked for."""
-    if target.options.authentication is not None or target.options.origins is not None:
-        check_origin_for(context, target)
+    if options.authentication is not None or options.origins is not None:
+        check_origin_for(context, options)
 
 
 def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, Any]:
@@ -278,64 +200,63 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     return {**offered, **copy_scope(scope), **given}
 
 
-def due_default(context: RequestContext, target: Target) -> Policy | None:
-    """The default policy that is asked before `target`: the one of the nearest stack, else that of the site.
+def due_default(context: RequestContext, match: EndpointMatch) -> Policy | None:
+    """The default policy that is asked before the endpoint: the one of the nearest stack, else that of the site.
 
     None if guards have been asked, or will be, about the same user and session.
     """
-    if target.default_policy is not None:
-        context.pending_default, context.guarded = target.default_policy, None
-        return target.default_policy
-    if target.stack_default is not None:
-        context.pending_default = target.stack_default
-    if target.policies or context.is_guarded:
+    if match.default_policy is not None:
+        context.pending_default, context.guarded = match.default_policy, None
+        return match.default_policy
+    if match.stack_default is not None:
+        context.pending_default = match.stack_default
+    if match.guards.policies or context.is_guarded:
         return None
     if context.pending_default is None:
         context.pending_default = default_policy()
     return context.pending_default
 
 
-def due_policies(context: RequestContext, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
-    """The policies to ask before `target`, and those to ask when it first calls ``receive`` or accepts."""
-    policies = target.policies
-    default = due_default(context, target) if target.owes_default else None
+def due_policies(context: RequestContext, match: EndpointMatch) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+    """The policies to ask before the endpoint, and those to ask when it first calls ``receive`` or accepts."""
+    policies = match.guards.policies
+    default = due_default(context, match) if match.owes_default else None
     if default is None:
         return policies, ()
-    return (policies, (default,)) if target.is_late else ((*policies, default), ())
+    return (policies, (default,)) if match.is_late else ((*policies, default), ())
 
 
-def set_route(context: RequestContext, target: Target) -> None:
+def set_route(context: RequestContext, match: EndpointMatch) -> None:
     """Set the route and the consumer of the request, as far as they are known."""
     request: Any = context.request
     request.wsdeny = context
-    if target.consumer is not None:
-        is_class = isinstance(target.consumer, type)
-        context.state.consumer_class = target.consumer if is_class else type(target.consumer)
-    if target.resolver_match is not None:
-        url_route = target.url.get("url_route") or request.url_route
-        request.route_to(partial(target.resolver_match, url_route), url_route)
-    elif request.resolver_match is None and target.endpoint is not None and not target.is_django:
-        request.route_to(ResolverMatch(target.endpoint, (), {}), None)
+    if match.consumer is not None:
+        is_class = isinstance(match.consumer, type)
+        context.state.consumer_class = match.consumer if is_class else type(match.consumer)
+    is_known = match.endpoint is not None and not match.is_django
+    if is_known and not (match.keeps_route and request.resolver_match is not None):
+        url_route = match.url.get("url_route") or request.url_route
+        request.route_to(partial(match.resolver_match, url_route), url_route)
     if context.trace is not None:
         context.trace.note_route(request.resolver_match)
 
 
 def checks_before(
     context: RequestContext,
-    target: Target,
+    match: EndpointMatch,
     request_hooks: list[Check],
     route_hooks: list[Check],
     policies: tuple[Policy, ...],
 ) -> list[Check]:
-    """What runs before `target`. Route hooks wait in the context until the endpoint is known."""
+    """What runs before the endpoint. Route hooks wait in the context until it is known."""
     waiting = context.route_hooks
     waiting += route_hooks
     checks = [*setters_due(context.request), *request_hooks]
-    if waiting and not target.is_late and context.request.resolver_match is not None:
+    if waiting and not match.is_late and context.request.resolver_match is not None:
         checks += waiting
         waiting.clear()
     checks += policy_checks(policies)
-    if target.error is None and not target.is_django:
+    if match.error is None and not match.is_django:
         checks.append(LoadUser())
     return checks
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.urls.exceptions import Resolver404
 
 from .. import signals
 from ..authentication.base import authenticate_by, authentication_of_site
@@ -37,17 +38,15 @@ from ..http.trace import is_recorded
 from ..log import log_scope
 from ..policies.base import first_anonymous_denial
 from ..policies.permissions import default_policy
-from ..routing.resolver import NOT_FOUND, EndpointMatch, is_nested
+from ..routing.resolver import is_nested
 from .base import code_of, make_denial
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from ..authentication.base import Authenticators
-    from ..hooks import Hooks
     from ..policies import Policy
-    from ..routing.guards import ASGIMiddleware, StackOptions
-    from ..routing.resolver import Match
+    from ..routing.resolver import EndpointMatch
     from ..types import Message, Receive, Scope, Send
 
 #: Denials that are kept, and bytes of a body at most.
@@ -80,13 +79,7 @@ class _Site(NamedTuple):
 _encoded: dict[Hashable, tuple[Message, Message]] = {}
 
 
-async def deny_anonymous(
-    middleware: ASGIMiddleware,
-    match: Match | Exception,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-) -> bool:
+async def deny_anonymous(match: EndpointMatch, scope: Scope, receive: Receive, send: Send) -> bool:
     """Deny the handshake of `scope` and log that, if its denial follows from route and headers alone.
 
     Returns whether it was answered.
@@ -103,14 +96,13 @@ async def deny_anonymous(
         or not scope.get("query_string", b"").isascii()
     ):
         return False
-    policy, denial = _denial(middleware, match, site)
+    policy, denial = _denial(match, site)
     if denial is None:
         return False
-    options = match.options if isinstance(match, EndpointMatch) else middleware.options
-    authentication = options.authentication or site.authentication
+    authentication = match.options.authentication or site.authentication
     if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
-    found = encoded_denial(denial, scope, headers, send, options.deny_with, authentication, is_anonymous=True)
+    found = encoded_denial(denial, scope, headers, send, match.options.deny_with, authentication, is_anonymous=True)
     if found is None:
         return False
     started = time.monotonic()
@@ -132,31 +124,24 @@ def _is_without_credentials(headers: dict[bytes, bytes], site: _Site) -> bool:
     return all(is_allowed_host(headers[name], site.allowed_hosts) for name in site.host_headers if name in headers)
 
 
-def _denial(middleware: ASGIMiddleware, match: Match | Exception, site: _Site) -> tuple[Policy | None, Deny | None]:
-    if isinstance(match, EndpointMatch):
-        if match.is_late or _has_middleware(match.options, site) or _has_hooks((*match.hooks, *match.guards.hooks)):
-            return None, None
-        policies = match.guards.policies
-        if match.default_policy is not None:
-            policies = (*policies, match.default_policy)
-        elif not (policies or match.owes_default):
-            return None, None
-        try:
-            policy, denial = first_anonymous_denial(policies or (default_policy(),))
-        except Exception:  # what a policy of the site's raises is answered where it is asked
-            return None, None
-        return policy, denial if isinstance(denial, Deny) else None
-    if match is not NOT_FOUND or _has_middleware(middleware.options, site):
+def _denial(match: EndpointMatch, site: _Site) -> tuple[Policy | None, Deny | None]:
+    given = match.options.middleware
+    has_middleware = site.has_middleware if given is None else bool(given)
+    registries = (*match.hooks, *match.guards.hooks)
+    if has_middleware or (registries and ordered_hooks(registries, "websocket")):
         return None, None
-    return None, None if _has_hooks((*middleware.hooks, *middleware.guards.hooks)) else _NOT_FOUND
-
-
-def _has_middleware(options: StackOptions, site: _Site) -> bool:
-    return site.has_middleware if options.middleware is None else bool(options.middleware)
-
-
-def _has_hooks(registries: tuple[Hooks, ...]) -> bool:
-    return bool(registries) and bool(ordered_hooks(registries, "websocket"))
+    if isinstance(match.error, Resolver404):
+        return None, _NOT_FOUND
+    policies = match.guards.policies
+    if match.default_policy is not None:
+        policies = (*policies, match.default_policy)
+    if match.is_late or not (policies or match.owes_default):
+        return None, None
+    try:
+        policy, denial = first_anonymous_denial(policies or (default_policy(),))
+    except Exception:  # what a policy of the site's raises is answered where it is asked
+        return None, None
+    return policy, denial if isinstance(denial, Deny) else None
 
 
 _NOT_FOUND = Deny(404)

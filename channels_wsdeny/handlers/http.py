@@ -46,12 +46,11 @@ from ..http.servers import is_multiplexed
 from ..log import log_denial, log_failure
 from ..policies.permissions import default_policy
 from ..policies.runner import ClientLeft, policy_checks
-from ..routing.resolver import UNRESOLVABLE, EndpointMatch, consumer_class_of, leads_to_django, resolve, resolve_within
+from ..routing.resolver import EndpointMatch, consumer_class_of, leads_to_django, resolve, resolve_within
 from .base import (
     LEAST_SECONDS,
     AppHandler,
     Limit,
-    Target,
     authorize,
     checks_before,
     code_of,
@@ -73,7 +72,6 @@ if TYPE_CHECKING:
     from ..policies.base import Denial
     from ..policies.runner import Check
     from ..routing.guards import ASGIMiddleware, Guards
-    from ..routing.resolver import Match
     from ..types import ASGIApp, Message, Receive, Scope, Send
 
 #: Seconds that an application has to end once its request was denied.
@@ -108,17 +106,23 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
                 await answer_preflight(scope, socket.options.origins, send)
                 return
             send = with_cors(scope, socket.options.origins, send)
-            await _enter(_target_of_socket(socket, scope), None, scope, receive, send)
+            _answer_plainly(socket, scope)
+            await _enter(socket, None, scope, receive, send, is_socket=True)
             return
-    target = _target_of(middleware, match, scope)
-    if target.is_django:
-        config = _config_for_mirror(target, outer, scope)
-        scope = {**scope, **target.url, "wsdeny": config}
-        is_late = target.is_late and conf.MIRROR_DEFAULT_POLICY and full_path(scope) not in config.allowed
-        if not (target.policies or target.reported or is_late):
-            await target.app(scope, receive, send)
+    if match.is_unresolvable:
+        match.endpoint, match.keeps_route = match.app, True
+    if match.error is not None:
+        match.guards = match.guards._replace(policies=())  # They are about an endpoint.
+    elif match.is_late:
+        match.is_django = leads_to_django(match.endpoint)
+    if match.is_django:
+        config = _config_for_mirror(match, outer, scope)
+        scope = {**scope, **match.url, "wsdeny": config}
+        is_late = match.is_late and conf.MIRROR_DEFAULT_POLICY and full_path(scope) not in config.allowed
+        if not (match.guards.policies or match.guards.reported or is_late):
+            await match.app(scope, receive, send)
             return
-    await _enter(target, outer, scope, receive, send)
+    await _enter(match, outer, scope, receive, send)
 
 
 async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Send, guards: Guards) -> None:
@@ -127,37 +131,30 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     Hooks that outer layers have run, and policies that they have asked, are not run and asked again.
     """
     endpoint = getattr(app, "__self__", app)
-    hooks = (), guards.hooks
-    target = Target(app, guards.policies, guards.reported, hooks, endpoint, endpoint, owes_default=False)
-    await _enter(target, _context_of(scope), scope, receive, send)
+    match = EndpointMatch(app, guards, endpoint=endpoint, consumer=endpoint, keeps_route=True)
+    await _enter(match, _context_of(scope), scope, receive, send)
 
 
-async def _enter(target: Target, outer: RequestContext | None, scope: Scope, receive: Receive, send: Send) -> None:
-    if not target.is_django:  # which tells such a path from that of its route
+async def _enter(
+    match: EndpointMatch,
+    outer: RequestContext | None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    is_socket: bool = False,
+) -> None:
+    if not match.is_django:  # which tells such a path from that of its route
         scope = with_plain_path(scope)
-    scope = {**scope, **target.url}
-    context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope, target)
+    scope = {**scope, **match.url}
+    context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope, match.options)
     token = _running.set(context.state)
     try:
-        await HttpHandler(context, outer, scope, receive, send).run(target)
+        await HttpHandler(context, outer, scope, receive, send).run(match, is_socket=is_socket)
     finally:
         _running.reset(token)
         if outer is None:
             await end_request(context)
-
-
-def _target_of(middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> Target:
-    """As `Target.of`, where Django's handler may be what is inside."""
-    target = Target.of(middleware, match, scope)
-    if match is UNRESOLVABLE:
-        target.endpoint = middleware.inner
-    if target.error is not None:
-        target.policies = ()  # They are about an endpoint.
-    elif target.is_late:
-        target.is_django = leads_to_django(target.endpoint)
-    if target.is_django:
-        target.resolver_match = None
-    return target
 
 
 def _context_of(scope: Scope) -> RequestContext | None:
@@ -168,11 +165,11 @@ def _context_of(scope: Scope) -> RequestContext | None:
     return context if is_own else None
 
 
-def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scope) -> StackConfig:
+def _config_for_mirror(match: EndpointMatch, outer: RequestContext | None, scope: Scope) -> StackConfig:
     """What the stacks around Django's handler leave to `MirrorMiddleware`."""
     given = scope.get("wsdeny")
-    hooks, default, allowed = target.hooks[0] + target.hooks[1], target.stack_default, []
-    authentication = target.options.authentication
+    hooks, default, allowed = match.hooks + match.guards.hooks, match.stack_default, []
+    authentication = match.options.authentication
     if isinstance(given, StackConfig):
         hooks, allowed = given.hooks + hooks, given.allowed
         default = given.default_policy if default is None else default
@@ -186,15 +183,16 @@ def _config_for_mirror(target: Target, outer: RequestContext | None, scope: Scop
 # A plain request for a socket
 
 
-def _match_of_socket(middleware: ASGIMiddleware, match: Match | Exception, scope: Scope) -> EndpointMatch | None:
+def _match_of_socket(middleware: ASGIMiddleware, match: EndpointMatch, scope: Scope) -> EndpointMatch | None:
     """The WebSocket route that a plain request has reached; None if HTTP has something at its path."""
-    if isinstance(match, EndpointMatch) and not match.is_django:
+    if match.endpoint is not None and not match.is_django:
         consumer_class = consumer_class_of(match.endpoint)
         if consumer_class is None or hasattr(consumer_class, "http_request"):
             return None
         return _resolve_socket(middleware, scope)  # a consumer for sockets alone, without a protocol router
-    may_be_page = match is UNRESOLVABLE and not leads_to_django(middleware.inner)
-    if may_be_page or isinstance(match, Exception) or scope.get("method") not in {"GET", "HEAD", "OPTIONS"}:
+    may_be_page = match.is_unresolvable and not leads_to_django(match.app)
+    is_broken = match.error is not None and not isinstance(match.error, Resolver404)
+    if may_be_page or is_broken or scope.get("method") not in {"GET", "HEAD", "OPTIONS"}:
         return None
     socket = _resolve_socket(middleware, scope)
     if socket is not None and scope["method"] == "OPTIONS" and not _is_allowed_preflight(scope, socket):
@@ -230,8 +228,8 @@ def _is_routed_by_django(scope: Scope) -> bool:
     return True
 
 
-def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
-    """What answers as the guards of the socket would, or else that it needs an upgrade.
+def _answer_plainly(match: EndpointMatch, scope: Scope) -> None:
+    """Have the guards of a socket answer a plain request, or else have it told that it needs an upgrade.
 
     See RFC 9110 section 15.5.22.
     """
@@ -242,16 +240,8 @@ def _target_of_socket(match: EndpointMatch, scope: Scope) -> Target:
         policies = (default_policy(),)
     # HTTP/2 knows no upgrade, and forbids the header (RFC 9113 section 8.2.2).
     headers = {} if is_multiplexed(scope) else {"Upgrade": "websocket", "Connection": "upgrade"}
-    return Target(
-        match.app,
-        policies,
-        hooks=(match.hooks, match.guards.hooks),
-        url=match.url,
-        resolver_match=match.resolver_match,
-        options=match.options,
-        is_socket=True,
-        error=Deny(426, _("This address is a WebSocket."), headers=headers),
-    )
+    match.guards, match.is_late = match.guards._replace(policies=policies), False
+    match.error = Deny(426, _("This address is a WebSocket."), headers=headers)
 
 
 class AppResponse(HttpResponseBase):
@@ -312,26 +302,29 @@ class HttpHandler(AppHandler):
         #: What answers for a policy or hook that does not end.
         self._beside: asyncio.Task[None] | None = None
 
-    async def run(self, target: Target) -> None:
-        """Run hooks, ask policies, run the application, and send its response or a denial."""
+    async def run(self, match: EndpointMatch, *, is_socket: bool) -> None:
+        """Run hooks, ask policies, run the application, and send its response or a denial.
+
+        With `is_socket`, a plain request has reached a socket, to ask what its handshake would be answered.
+        """
         request: Any = self.context.request
         try:
             request.begin()
             if self._outer is None:
-                authentication = target.options.authentication or authentication_of_site()
-                if target.is_socket:
+                authentication = match.options.authentication or authentication_of_site()
+                if is_socket:
                     request.check_host()
                     request.subprotocol_tokens = tokens_of_question(self.scope, authentication)
                 authenticate_by(request, authentication)
             request.describes(self.scope, adopting=True)  # the route of a router around the endpoint
-            hooks = () if target.is_django else ((*site_hooks(), *target.hooks[0]), target.hooks[1])
-            set_route(self.context, target)
+            hooks = () if match.is_django else ((*site_hooks(), *match.hooks), match.guards.hooks)
+            set_route(self.context, match)
             self._runner = make_runner(self, hooks, "http", enclosing_runner(self.context))
         except Exception as error:  # malformed, or hooks that might have denied cannot be used
             await self._deny(make_denial(self.context, error))
             return
         try:
-            response = await self._in_time(self._respond(target))
+            response = await self._in_time(self._respond(match))
             if self._has_left or self._beside is not None:
                 discard(response)
             elif isinstance(response, AppResponse):
@@ -367,8 +360,8 @@ class HttpHandler(AppHandler):
             await self._deny(make_denial(self.context, late_error(self.context.expression or "A hook")))
         await self._end_app()
 
-    async def _respond(self, target: Target) -> HttpResponseBase:
-        get_response = partial(self._get_response, target)
+    async def _respond(self, match: EndpointMatch) -> HttpResponseBase:
+        get_response = partial(self._get_response, match)
         if self._runner is not None:
             return await self._runner.run(get_response)
         try:
@@ -377,27 +370,27 @@ class HttpHandler(AppHandler):
             return await HookRunner(self, outer=enclosing_runner(self.context)).answer(error)
 
     async def _get_response(
-        self, target: Target, request_hooks: list[Check], route_hooks: list[Check]
+        self, match: EndpointMatch, request_hooks: list[Check], route_hooks: list[Check]
     ) -> HttpResponseBase:
         """The beginning of the application's response, or a denial. Raises what the application does."""
         context = self.context
-        policies, late = self._policies(target)
-        denial = await authorize(context, checks_before(context, target, request_hooks, route_hooks, policies))
+        policies, late = self._policies(match)
+        denial = await authorize(context, checks_before(context, match, request_hooks, route_hooks, policies))
         if denial is None and not (policies or late):
             # Guards outside were asked about a user whom hooks may have changed.
-            policies, late = self._policies(target)
+            policies, late = self._policies(match)
             denial = await authorize(context, policy_checks(policies))
         if denial is not None:
             return await self._deny_by_check(denial)
-        if target.error is not None:
-            raise target.error
-        await report(context, target.reported)
-        scope = copy_scope(self.scope) if target.is_django else scope_for_application(context, self.scope)
-        context.mark_passed(policies, are_guards=target.are_guards)
+        if match.error is not None:
+            raise match.error
+        await report(context, match.guards.reported)
+        scope = copy_scope(self.scope) if match.is_django else scope_for_application(context, self.scope)
+        context.mark_passed(policies, are_guards=match.are_guards)
         passed = len(context.state.passed)
-        response = await self._call_app(target, scope)
+        response = await self._call_app(match, scope)
         path = full_path(self.scope)
-        if target.is_django:
+        if match.is_django:
             is_asked = path in self.scope["wsdeny"].allowed
         else:  # A wrapper may ask for fragments, and answer by itself.
             is_asked = any(subject.asked_for[0] == path for _, subject, _ in context.state.passed[passed:])
@@ -408,21 +401,21 @@ class HttpHandler(AppHandler):
                 return await self._deny_by_check(denial)
         return response
 
-    def _policies(self, target: Target) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+    def _policies(self, match: EndpointMatch) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
         """The policies to ask first, and those to ask if a wrapper answers and nothing inside was asked."""
-        due = self._due_default(target)
+        due = self._due_default(match)
         if due is None:
-            return target.policies, ()
-        if target.is_django or (target.is_late and isinstance(target.endpoint, BaseMiddleware)):  # resolved anew
-            return target.policies, (due,)
-        return (*target.policies, due), ()
+            return match.guards.policies, ()
+        if match.is_django or (match.is_late and isinstance(match.endpoint, BaseMiddleware)):  # resolved anew
+            return match.guards.policies, (due,)
+        return (*match.guards.policies, due), ()
 
-    def _due_default(self, target: Target) -> Policy | None:
-        if target.error is not None or not (conf.MIRROR_DEFAULT_POLICY and target.owes_default):
+    def _due_default(self, match: EndpointMatch) -> Policy | None:
+        if match.error is not None or not (conf.MIRROR_DEFAULT_POLICY and match.owes_default):
             return None
-        if not target.is_django:
-            return due_default(self.context, target)
-        if not target.is_late:  # pragma: no cover - The mirror asks, and what is around a known Django is not late.
+        if not match.is_django:
+            return due_default(self.context, match)
+        if not match.is_late:  # pragma: no cover - The mirror asks, and what is around a known Django is not late.
             return None
         default: Policy | None = self.scope["wsdeny"].default_policy
         return default_policy() if default is None else default
@@ -436,12 +429,12 @@ class HttpHandler(AppHandler):
 
     # The application
 
-    async def _call_app(self, target: Target, scope: Scope) -> AppResponse:
+    async def _call_app(self, match: EndpointMatch, scope: Scope) -> AppResponse:
         """The beginning of the application's response; it may take as long as it likes."""
         if self._beside is not None:
             raise ClientLeft
         self._reschedule(None)
-        self._task = asyncio.create_task(_run(target.app, scope, self.receive, self.send))
+        self._task = asyncio.create_task(_run(match.app, scope, self.receive, self.send))
         waiting: set[asyncio.Future[Any]] = {self._task, self._answer}
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -452,7 +445,7 @@ class HttpHandler(AppHandler):
             self._reschedule_for_response()
         if self._answer.done():
             return self._answer.result()
-        endpoint = target.endpoint or target.app
+        endpoint = match.endpoint or match.app
         try:
             self._task.result()
         except asyncio.CancelledError as error:

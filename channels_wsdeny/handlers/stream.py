@@ -31,46 +31,46 @@ if TYPE_CHECKING:
     from ..http.request import HandshakeRequest
     from ..policies.base import Denial
     from ..policies.runner import Check
+    from ..routing.resolver import EndpointMatch
     from ..types import Receive, Scope, Send
-    from .base import Target
     from .open_socket import OpenSocket
 
 
 async def enter_stream(
-    target: Target, outer: RequestContext, state: RequestState, scope: Scope, receive: Receive, send: Send
+    match: EndpointMatch, outer: RequestContext, state: RequestState, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Run an endpoint that an admitted consumer enters by itself: all is asked anew, a denial closes its stream."""
     around: Any = outer.request
     tokens: dict[str, str] = {}
-    if target.options.authentication is not None:
-        scope, tokens = take_tokens(scope, target.options.authentication)
-    request = request_within(around, {**scope, **target.url}, target, tokens)
+    if match.options.authentication is not None:
+        scope, tokens = take_tokens(scope, match.options.authentication)
+    request = request_within(around, {**scope, **match.url}, match.options, tokens)
     context = RequestContext(request, state, outer)
     context.handler, context.guarded = outer.handler, None
-    set_route(context, target)
+    set_route(context, match)
     denial: Denial | Exception | None
     socket: OpenSocket = outer.handler.socket
     stream, request = Connection(scope, receive, send), cast("HandshakeRequest", context.request)
     try:
-        if target.error is not None:
-            raise target.error
-        check_origin_again(context, target)
-        policies, late = due_policies(context, target)
+        if match.error is not None:
+            raise match.error
+        check_origin_again(context, match.options)
+        policies, late = due_policies(context, match)
         is_of_handshake = vars(request).get("user") is vars(around).get("user") and outer.handler.outermost.is_accepted
         first = [FreshUser(socket.grant_for(around, ()))] if is_of_handshake else []
-        hooks = _stream_hooks(target, outer)
+        hooks = _stream_hooks(match, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
         socket.add_part(stream, Part(request, (*policies, *late), partial(lose_stream, stream, context)))
         checks = [*first, *setters_due(request), *hooks, *policy_checks((*policies, *late)), LoadUser()]
         denial = await authorize(context, checks)
         if denial is None:
-            await report(context, target.reported)
-            context.consumer = target.consumer or True
-            context.mark_passed(policies, are_guards=target.are_guards)
-            app_scope = scope_for_application(context, {**scope, **target.url})
+            await report(context, match.guards.reported)
+            context.consumer = match.consumer or True
+            context.mark_passed(policies, are_guards=match.are_guards)
+            app_scope = scope_for_application(context, {**scope, **match.url})
             socket.stream_changed(request)
             if stream.close_code is None:
-                await target.app(app_scope, stream.next_event, stream.pass_on)
+                await match.app(app_scope, stream.next_event, stream.pass_on)
             return
     except Exception as error:
         if context.consumer is not None and not means_denial(error):
@@ -88,9 +88,10 @@ async def lose_stream(stream: Connection, context: RequestContext, denial: Denia
     await stream.close(closing["code"], closing["reason"])
 
 
-def _stream_hooks(target: Target, outer: RequestContext) -> Iterator[Check]:
+def _stream_hooks(match: EndpointMatch, outer: RequestContext) -> Iterator[Check]:
     """The request hooks and route hooks of a stream; it has no response of its own for the others."""
     over = outer.state.hooks_begun | outer.state.hooks_run
-    layers = [ordered_hooks(registries, "websocket").without(over) for registries in target.hooks if registries]
+    registries = filter(None, (match.hooks, match.guards.hooks))
+    layers = [ordered_hooks(each, "websocket").without(over) for each in registries]
     yield from (hook for layer in layers for hook in layer.request)
     yield from (hook for layer in layers for hook in layer.route)

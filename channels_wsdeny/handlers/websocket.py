@@ -45,13 +45,12 @@ from ..http.request import HandshakeRequest, authentication_of, with_plain_path
 from ..http.servers import is_granian
 from ..log import dotted_name, log_denial, log_failure, logger
 from ..policies.runner import ClientLeft, policy_checks
-from ..routing.resolver import resolve_within
+from ..routing.resolver import EndpointMatch, resolve_within
 from .base import (
     LEAST_SECONDS,
     AppHandler,
     Limit,
     SaveSession,
-    Target,
     authorize,
     check_origin_again,
     check_origin_for,
@@ -85,7 +84,7 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.runner import Check
-    from ..routing.guards import ASGIMiddleware, Guards
+    from ..routing.guards import ASGIMiddleware, Guards, StackOptions
     from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.
@@ -130,9 +129,9 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
     outer, scope = _context_of(scope), with_plain_path(scope)
     match = resolve_within(middleware, scope)
     may_be_kept = outer is None and not is_draining()
-    if may_be_kept and await deny_anonymous(middleware, match, scope, receive, send):
+    if may_be_kept and await deny_anonymous(match, scope, receive, send):
         return
-    entering = _enter(Target.of(middleware, match, scope), outer, scope, receive, send)
+    entering = _enter(match, outer, scope, receive, send)
     del match  # An open socket keeps nothing of it.
     await entering
 
@@ -152,22 +151,22 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
             return
         outer = context_within(outer, scope)
         scope = {**scope, "wsdeny": outer}
-    target = Target(app, guards.policies, guards.reported, ((), guards.hooks), app, consumer, owes_default=False)
-    entering = _enter(target, outer, scope, receive, send)
-    del target  # An open socket keeps nothing of it.
+    match = EndpointMatch(app, guards, endpoint=app, consumer=consumer, keeps_route=True)
+    entering = _enter(match, outer, scope, receive, send)
+    del match  # An open socket keeps nothing of it.
     await entering
 
 
 async def _enter(
-    target: Target,
+    match: EndpointMatch,
     outer: RequestContext | None,
     scope: Scope,
     receive: Receive,
     send: Send,
 ) -> None:
     if outer is None:
-        running = WebSocketHandler(scope, receive, send).run_outermost(target)
-        del target  # An open socket keeps nothing of it.
+        running = WebSocketHandler(scope, receive, send).run_outermost(match)
+        del match  # An open socket keeps nothing of it.
         # granian keeps a denied connection for as long as any frame holds its callables.
         await (asyncio.create_task(running) if is_granian(send) else running)
         return
@@ -175,11 +174,11 @@ async def _enter(
     if outer.consumer is not None or state is State.ACCEPTED:
         stream = RequestState()
         try:
-            await enter_stream(target, outer, stream, scope, receive, send)
+            await enter_stream(match, outer, stream, scope, receive, send)
         finally:
             await end_request(RequestContext(outer.request, stream))
     elif state is State.CONNECTING:
-        await _enter_within(target, outer, scope, receive, send)
+        await _enter_within(match, outer, scope, receive, send)
 
 
 def _context_of(scope: Scope) -> RequestContext | None:
@@ -190,28 +189,32 @@ def _context_of(scope: Scope) -> RequestContext | None:
     return context if context.handler.outermost is _handshake.get() else None
 
 
-async def _enter_within(target: Target, outer: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+async def _enter_within(
+    match: EndpointMatch, outer: RequestContext, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
     around: WebSocketHandler = outer.handler
-    around.outermost.deny_as(target)
+    around.outermost.deny_as(match.options)
     tokens: dict[str, str] = {}
-    if target.options.authentication is not None:
-        scope, tokens = around.outermost.take_tokens(scope, target.options.authentication)
-    context = context_within(outer, {**scope, **target.url}, target, tokens)
-    set_route(context, target)
+    if match.options.authentication is not None:
+        scope, tokens = around.outermost.take_tokens(scope, match.options.authentication)
+    context = context_within(outer, {**scope, **match.url}, match.options, tokens)
+    set_route(context, match)
     handler = WebSocketHandler(scope, receive, send, around)
     handler.context = context
     try:
-        check_origin_again(context, target)
+        check_origin_again(context, match.options)
         # Those of a stack that only a wrapper leads to, so that they did not run around that.
-        middleware = await middleware_hooks(target.options.middleware) if target.options.middleware else ()
-        runner = make_runner(handler, (*middleware, *target.hooks), "websocket", around.innermost_runner)
+        middleware = await middleware_hooks(match.options.middleware) if match.options.middleware else ()
+        runner = make_runner(
+            handler, (*middleware, match.hooks, match.guards.hooks), "websocket", around.innermost_runner
+        )
     except (Deny, HookError, ImproperlyConfigured, TimeoutError) as error:
         await around.deny_from_within(_Raised(error), context)
         return
     context.handler = handler
     try:
-        await handler.run(target, runner)
+        await handler.run(match, runner)
     finally:
         handler.release()
 
@@ -343,15 +346,15 @@ class WebSocketHandler(AppHandler):
         self._connection.select(tokens)
         return scope, tokens
 
-    def deny_as(self, target: Target) -> None:
-        """Deny from now on in the way of the stack that is nearest to `target`, if one there says how."""
-        self._connection.deny_with = target.options.deny_with or self._connection.deny_with
+    def deny_as(self, options: StackOptions) -> None:
+        """Deny from now on as `options` say, if they do."""
+        self._connection.deny_with = options.deny_with or self._connection.deny_with
 
     # From top to bottom
 
-    async def run_outermost(self, target: Target) -> None:
+    async def run_outermost(self, match: EndpointMatch) -> None:
         """Take the connect event, and take the handshake to its answer and the application to its end."""
-        self.deny_as(target)
+        self.deny_as(match.options)
         if not is_connect(await self._connection.receive()):
             return
         forget_state()
@@ -361,7 +364,7 @@ class WebSocketHandler(AppHandler):
         request.wsdeny = self.socket.context = context
         try:
             await self.socket.register()
-            runner = await self._begin(request, target)
+            runner = await self._begin(request, match)
         except Exception as error:  # malformed, or what might have denied cannot be used
             try:
                 await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
@@ -373,8 +376,8 @@ class WebSocketHandler(AppHandler):
             raise
         token = _handshake.set(self)
         try:
-            running = self.run(target, runner)
-            del target, runner  # An open socket keeps nothing of them.
+            running = self.run(match, runner)
+            del match, runner  # An open socket keeps nothing of them.
             await running
             await self._end_beside()
             await self._connection.finish()
@@ -386,12 +389,12 @@ class WebSocketHandler(AppHandler):
             await end_request(context)
         await self._connection.wait_for_receivers()
 
-    async def _begin(self, request: Any, target: Target) -> HookRunner | None:
+    async def _begin(self, request: Any, match: EndpointMatch) -> HookRunner | None:
         """Check host and origin, before anything of the site runs; returns the runner of the hooks, if there are any.
 
         Raises what denies.
         """
-        authentication = target.options.authentication or authentication_of_site()
+        authentication = match.options.authentication or authentication_of_site()
         scope, tokens = self.take_tokens(self._connection.scope, authentication)
         if tokens:
             request.scope = self._connection.scope = scope
@@ -399,27 +402,27 @@ class WebSocketHandler(AppHandler):
         request.check_host()
         request.begin()
         authenticate_by(request, authentication)
-        check_origin_for(self.context, target)
+        check_origin_for(self.context, match.options)
         hooks = site_hooks()
-        given = conf.MIDDLEWARE if target.options.middleware is None else target.options.middleware
+        given = conf.MIDDLEWARE if match.options.middleware is None else match.options.middleware
         middleware = await middleware_hooks(tuple(given)) if given else ()
         if "url_route" in request.scope:  # of a router around the stack
             request.describes(request.scope, adopting=True)
-        set_route(self.context, target)
-        layers = (*middleware, (*hooks, *target.hooks[0]), target.hooks[1])
+        set_route(self.context, match)
+        layers = (*middleware, (*hooks, *match.hooks), match.guards.hooks)
         return make_runner(self, layers, "websocket", last=SaveSession(self.context)) if any(layers) else None
 
-    async def run(self, target: Target, runner: HookRunner | None) -> None:
+    async def run(self, match: EndpointMatch, runner: HookRunner | None) -> None:
         """Admit the request and run the application, or deny."""
-        self.entered, self._runner = target.hooks[1], runner
+        self.entered, self._runner = match.guards.hooks, runner
         found: dict[str, Any] | Denial | _Raised
         try:
             if runner is not None and runner.has_around:
-                surrounded = self._run_around(target, runner)
-                del target, runner  # An open socket keeps nothing of them.
+                surrounded = self._run_around(match, runner)
+                del match, runner  # An open socket keeps nothing of them.
                 await surrounded
                 return
-            found = await self.admit(target, *([], []) if runner is None else runner.checks())
+            found = await self.admit(match, *([], []) if runner is None else runner.checks())
         except ClientLeft:
             self.state = State.DENIED
             return
@@ -430,40 +433,40 @@ class WebSocketHandler(AppHandler):
                 raise
             found = _Raised(error)
         if isinstance(found, dict):
-            app, target, runner = target.app, None, None  # type: ignore[assignment] # keep nothing
+            app, match, runner = match.app, None, None  # type: ignore[assignment] # keep nothing
             await self.run_app(app, found)
         else:
             await self._answer(found)
 
-    async def admit(self, target: Target, request_hooks: list[Check], route_hooks: list[Check]) -> Any:
+    async def admit(self, match: EndpointMatch, request_hooks: list[Check], route_hooks: list[Check]) -> Any:
         """Run hooks and ask policies: the scope for the application, or what the request is denied with.
 
         Raises what hooks and policies raise.
         """
         context = self.context
         policies: tuple[Policy, ...] = ()
-        if target.error is None:
-            policies, self._late = due_policies(context, target)
-        checks = checks_before(context, target, request_hooks, route_hooks, policies)
+        if match.error is None:
+            policies, self._late = due_policies(context, match)
+        checks = checks_before(context, match, request_hooks, route_hooks, policies)
         denial = await self.authorize(context, checks)
-        if denial is None and target.error is None and not (policies or self._late):
+        if denial is None and match.error is None and not (policies or self._late):
             # Guards outside were asked about a user whom hooks may have changed.
-            policies, self._late = due_policies(context, target)
+            policies, self._late = due_policies(context, match)
             denial = await self.authorize(context, policy_checks(policies))
         if denial is not None:
             return denial
-        if target.error is not None:
-            return _Raised(target.error)
+        if match.error is not None:
+            return _Raised(match.error)
         self.outermost.context.policy = context.policy  # The log names it, whichever layer answers.
-        await self.report(context, target.reported)
+        await self.report(context, match.guards.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft
         if self.outermost.state is not State.CONNECTING or self._is_answering:  # pragma: no cover - in random sites
             raise HandshakeDenied("The handshake was answered while policies were asked.")
-        scope = scope_for_application(context, {**self._connection.scope, **target.url})
-        context.mark_passed(policies, are_guards=target.are_guards)
-        context.consumer = target.consumer
-        self._endpoint = target.endpoint or target.app
+        scope = scope_for_application(context, {**self._connection.scope, **match.url})
+        context.mark_passed(policies, are_guards=match.are_guards)
+        context.consumer = match.consumer
+        self._endpoint = match.endpoint or match.app
         self.socket.app_context = contextvars.copy_context()
         self._opens = bool(policies) and not self._late
         return scope
@@ -763,15 +766,15 @@ class WebSocketHandler(AppHandler):
 
     # With around hooks, which await the first answer of the application
 
-    async def _run_around(self, target: Target, runner: HookRunner) -> None:
+    async def _run_around(self, match: EndpointMatch, runner: HookRunner) -> None:
         tasks: list[asyncio.Task[None]] = []
         try:
-            making = runner.run(partial(self._get_response, target, tasks))
+            making = runner.run(partial(self._get_response, match, tasks))
             decision = await self._decide(making, conf.POLICY_TIMEOUT + LEAST_SECONDS)
             if self._give_back is not None:  # Middleware around must not see the thread of the consumer.
                 self._give_back()
                 self._give_back = None
-            del target, runner, making
+            del match, runner, making
             self._is_answering = True
             await self._emit(decision)
             del decision
@@ -783,14 +786,18 @@ class WebSocketHandler(AppHandler):
             await _end(tasks)
 
     async def _get_response(
-        self, target: Target, tasks: list[asyncio.Task[None]], request_hooks: list[Check], route_hooks: list[Check]
+        self,
+        match: EndpointMatch,
+        tasks: list[asyncio.Task[None]],
+        request_hooks: list[Check],
+        route_hooks: list[Check],
     ) -> HttpResponseBase | Exception:
         """What the innermost around hook awaits: the first answer of the application, unless a check denies."""
-        found = await self.admit(target, request_hooks, route_hooks)
+        found = await self.admit(match, request_hooks, route_hooks)
         if not isinstance(found, dict):
             return await self._as_response(found)
         first = self._first = asyncio.get_running_loop().create_future()
-        tasks.append(asyncio.create_task(self.run_app(target.app, found)))
+        tasks.append(asyncio.create_task(self.run_app(match.app, found)))
         self._reschedule(None)
         try:
             answer = await first

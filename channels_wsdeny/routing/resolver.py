@@ -52,7 +52,7 @@ UNRESOLVABLE: Literal[Unmatched.UNRESOLVABLE] = Unmatched.UNRESOLVABLE
 
 @dataclass(slots=True)
 class EndpointMatch:
-    """The endpoint of a scope, found without running anything.
+    """The endpoint of a scope, found without running anything, and all that comes before it.
 
     `app` is the endpoint within the wrappers around it; `guards` are all that are asked before it; `hooks` are
     those of the stacks around it; `url` is what the routers add to the scope.
@@ -62,14 +62,17 @@ class EndpointMatch:
     guards: Guards = NO_GUARDS
     hooks: tuple[Hooks, ...] = ()
     url: dict[str, Any] = field(default_factory=dict)
+    #: None if it is not known.
     endpoint: Any = None
-    #: The class of the endpoint, if it is a consumer.
-    consumer_class: type | None = None
+    #: The consumer (its class, while it is not made), if the endpoint is one.
+    consumer: Any = None
     #: The routes that lead to it, the outermost first.
     routes: tuple[Any, ...] = ()
+    #: Whether a route that the request has already stays.
+    keeps_route: bool = False
     #: Whether it is Django's own handler, which routes to views by itself.
     is_django: bool = False
-    #: Whether what is behind `endpoint` is not known yet, or at all.
+    #: Whether what is behind `endpoint` is not known yet, or at all. Route hooks wait until it is.
     is_late: bool = False
     #: Whether one of the layers around it makes it owe the default policy, if it has no policy.
     owes_default: bool = False
@@ -79,6 +82,32 @@ class EndpointMatch:
     stack_default: Policy | None = None
     #: The options of the stacks around: each is that of the nearest one that has it.
     options: StackOptions = NO_OPTIONS
+    #: What is raised in place of running the application.
+    error: Exception | None = None
+
+    @property
+    def are_guards(self) -> bool:
+        """Whether the policies guard the application for the nearest stack with a default policy: they are in it."""
+        return bool(self.guards.policies) and self.default_policy is None
+
+    @property
+    def is_unresolvable(self) -> bool:
+        """Whether an application that is not known decides where the scope goes."""
+        return self.endpoint is None and self.error is None
+
+    def within(self, middleware: ASGIMiddleware) -> EndpointMatch:
+        """The match, with what `middleware` around it adds."""
+        if self.default_policy is None and not self.guards.policies:
+            self.default_policy = middleware.default_policy
+        self.owes_default = self.owes_default or middleware.owes_default
+        if self.stack_default is None:
+            self.stack_default = middleware.default_policy
+        self.options = self.options.within(middleware.options)
+        if middleware.guards is not NO_GUARDS:
+            self.guards = middleware.guards.around(self.guards)
+        if middleware.hooks:
+            self.hooks = middleware.hooks + self.hooks
+        return self
 
     def within(self, middleware: ASGIMiddleware) -> EndpointMatch:
         """The match, with what `middleware` around it adds."""
@@ -102,7 +131,7 @@ class EndpointMatch:
             url_route["args"],
             url_route["kwargs"],
             url_name=next((route.name for route in reversed(self.routes) if route.name), None),
-            route="".join(str(route.pattern) for route in self.routes),
+            route="".join(str(route.pattern) for route in self.routes) if self.routes else None,
         )
 
 
@@ -129,18 +158,21 @@ def resolve(app: Any, scope: Scope, guard: Guard | None = None) -> Match:
     return _Resolver(scope, guard).resolve(app, scope.get("path_remaining"), scope.get("url_route"))
 
 
-def resolve_within(middleware: ASGIMiddleware, scope: Scope) -> Match | Exception:
-    """As `resolve`, or the exception that a path converter of the site raised.
+def resolve_within(middleware: ASGIMiddleware, scope: Scope) -> EndpointMatch:
+    """Where `middleware` would route `scope`. Without an endpoint there is an `error`, or it is not known.
 
     Raises `Resolver404` if nothing in `middleware` matches, for a router around it that may know another route.
     """
     try:
         match = resolve(middleware, scope, middleware.guard)
     except Exception as error:  # a converter of the site's may raise anything
-        return error
+        return EndpointMatch(middleware.inner, is_late=True, error=error).within(middleware)
+    if isinstance(match, EndpointMatch):
+        return match
     if match is NOT_FOUND and is_nested(scope):
         raise Resolver404({"path": scope["path_remaining"]})
-    return match
+    not_found = Resolver404({"path": scope["path"]}) if match is NOT_FOUND else None
+    return EndpointMatch(middleware.inner, is_late=True, error=not_found).within(middleware)
 
 
 class _Resolver:
@@ -166,7 +198,7 @@ class _Resolver:
             return self._in_wrapper(app, _KNOWN_WRAPPERS[kind], path, outer)
         consumer_class = consumer_class_of(app)
         if consumer_class is not None:
-            return EndpointMatch(app, guards_of(consumer_class), endpoint=app, consumer_class=consumer_class)
+            return EndpointMatch(app, guards_of(consumer_class), endpoint=app, consumer=consumer_class)
         if call is ASGIHandler.__call__ and self._scope["type"] == "http":
             return EndpointMatch(app, endpoint=app, is_django=True)
         if isinstance(app, BaseMiddleware) and self._guard is not None:

@@ -13,7 +13,6 @@ from django.urls import path
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import public, with_hooks
 from channels_wsdeny.handlers import connection, websocket
-from channels_wsdeny.handlers.base import Target
 from channels_wsdeny.live import arevoke, revoke
 from channels_wsdeny.live.registry import registry
 from channels_wsdeny.routing.resolver import EndpointMatch
@@ -340,7 +339,7 @@ async def test_a_task_that_reads_after_another_has_is_still_told_of_the_close(co
 async def test_an_open_socket_keeps_nothing_of_what_its_endpoint_was_found_by(kind, codes):
     opened = await Opened(consumers(codes)[kind]).accepted()
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, (Target, EndpointMatch))]
+    assert not [each for each in gc.get_objects() if isinstance(each, EndpointMatch)]
     await opened.leave()
 
 
