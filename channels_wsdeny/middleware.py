@@ -12,7 +12,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, get_resolver
 
 from . import status as statuses
-from .concurrency import run_in_django_thread
 from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.base import authorize_sync
@@ -47,8 +46,8 @@ class MirrorMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
             markcoroutinefunction(self)
             if type(self).process_view is MirrorMiddleware.process_view:  # else Django adapts the subclass's
                 vars(self)["process_view"] = self._aprocess_view
@@ -72,14 +71,14 @@ class MirrorMiddleware:
         if not (has_hooks or has_default or is_authentication_due(request)):
             return self.get_response(request)
         handler = MirrorHandler(request, self, config, has_default=has_default)
-        return handler.run() if self._is_async else handler.run_sync()
+        return handler.run() if self.is_async else handler.run_sync()
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run route hooks and ask the default policy, before the view; called by Django."""
-        handler = _handler_of(request)
-        if handler is None or handler.is_ready:
+        handler = self._handler_of(request)
+        if handler is None:
             return None
         try:
             denial = authorize_sync(handler.context, handler.checks_before(view))
@@ -93,8 +92,8 @@ class MirrorMiddleware:
     async def _aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        handler = _handler_of(request)
-        if handler is None or handler.is_ready:
+        handler = self._handler_of(request)
+        if handler is None:
             return None
         try:
             denial = await handler.authorize(handler.checks_before(view))
@@ -104,6 +103,18 @@ class MirrorMiddleware:
             return _seen_by_django(await handler.deny(denial))
         handler.enter(args, kwargs)
         return None
+
+    def _handler_of(self, request: HttpRequest) -> MirrorHandler | None:
+        """The handler of the request here, if something has to be asked before the view.
+
+        Its subject is what reaches the view, perhaps a copy of the request.
+        """
+        context = get_context(request)
+        handler: MirrorHandler | None = context.mirror
+        if handler is None or handler.middleware is not self:  # The mirror is listed twice.
+            return None
+        handler.context = context
+        return None if handler.is_ready else handler
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """What hooks make of an exception of the view, or a `Deny` of itself; called by Django."""
@@ -140,19 +151,12 @@ class MirrorHandler(DjangoHandler):
             hooks = site_hooks() if config is None else (*site_hooks(), *config.hooks)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
-        super().__init__(request, hooks)
+        super().__init__(request, hooks, is_async=middleware.is_async)
         self.context.mirror = self
 
     def _is_new_route(self) -> bool:
         """As of a view; middleware around the mirror has asked for the response before."""
         return self.context.mirror is not None
-
-    def run_sync(self) -> HttpResponseBase:
-        """As of a view."""
-        try:
-            return keep_private(self.context.request, super().run_sync())
-        finally:
-            self.is_active = False
 
     async def run(self) -> HttpResponseBase:
         """As of a view."""
@@ -161,38 +165,25 @@ class MirrorHandler(DjangoHandler):
         finally:
             self.is_active = False
 
-    def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+    async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
-        self._begin(route_hooks)
-        denial = authorize_sync(self.context, request_hooks)
-        if denial is not None:
-            return self.deny_sync(denial)
-        if not self.is_ready:
-            self.go_on()
-        response: HttpResponseBase = self._get_response(self.context.request)
-        checks = self._checks_after(response)
-        denial = authorize_sync(self.context, checks) if checks else self._refusal_behind(response)
-        if denial is not None:
-            return self._withhold(response, denial)
-        self._tell_stack(response)
-        return render(self.context.request, response)
-
-    async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
-        """As `get_response`, where inner middleware and the view are asynchronous."""
         self._begin(route_hooks)
         denial = await self.authorize(request_hooks)
         if denial is not None:
             return await self.deny(denial)
-        response: HttpResponseBase = await self._get_response(self.context.request)
+        if not self.is_ready:
+            self.go_on()
+        answering: Any = self._get_response(self.context.request)
+        response: HttpResponseBase = await answering if self.is_async else answering
         checks = self._checks_after(response)
         denial = await self.authorize(checks) if checks else self._refusal_behind(response)
         if denial is not None:
             late: Denial = denial
-            return await run_in_django_thread(lambda: self._withhold(response, late))
+            return await self.in_thread(lambda: self._withhold(response, late))
         self._tell_stack(response)
         if is_rendered(response):
             return response
-        return await run_in_django_thread(lambda: render(self.context.request, response))
+        return await self.in_thread(lambda: render(self.context.request, response))
 
     def checks_before(self, view: Callable[..., Any]) -> list[Check]:
         """The route hooks, and the default policy for a view without a policy of its own."""
@@ -272,15 +263,6 @@ class MirrorHandler(DjangoHandler):
         if self._has_default and self._config is not None and statuses.is_content(response.status_code):
             request: Any = self.context.request
             self._config.allowed.append(full_path(request.scope))
-
-
-def _handler_of(request: HttpRequest) -> MirrorHandler | None:
-    """The handler of the mirror around a view; its subject is what reaches the view, perhaps a copy of the request."""
-    context = get_context(request)
-    handler: MirrorHandler | None = context.mirror
-    if handler is not None:
-        handler.context = context
-    return handler
 
 
 def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -> HttpResponseBase | None:

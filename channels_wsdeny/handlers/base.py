@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from ..policies.runner import (
 from ..routing.guards import NO_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -311,7 +311,7 @@ async def authorize(
 
 
 def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial | None:
-    """As `authorize`, for synchronous views, where nothing can end a policy that hangs."""
+    """As `authorize`, for synchronous requests, where nothing can end a policy that hangs."""
     with nullcontext() if context.trace is None else context.trace.watching_queries():
         return run_checks_sync(Checks(checks), context.request)
 
@@ -326,28 +326,14 @@ async def report(
     Each has what is left of ``POLICY_TIMEOUT``. They are asked by `authorize`.
     """
     for policy in filter(context.begin_report, policies):
-        with _reporting(context, policy):
+        before, seconds = context.policy, context.state.seconds
+        context.policy = policy
+        try:
             log_report(context, await authorize(context, [ReportCheck(policy)]))
-
-
-def report_sync(context: RequestContext, policies: tuple[Policy, ...]) -> None:
-    """As `report`, for synchronous views."""
-    for policy in filter(context.begin_report, policies):
-        with _reporting(context, policy):
-            log_report(context, authorize_sync(context, [ReportCheck(policy)]))
-
-
-@contextmanager
-def _reporting(context: RequestContext, policy: Policy) -> Iterator[None]:
-    """Log an error about `policy`, and leave the policy that was asked last, and the time, as they were."""
-    before, seconds = context.policy, context.state.seconds
-    context.policy = policy
-    try:
-        yield
-    except Exception as error:  # of the policy, or its time limit: it denies nothing
-        log_report(context, denial_of(error))
-    finally:
-        context.policy, context.state.seconds = before, seconds
+        except Exception as error:  # of the policy, or its time limit: it denies nothing
+            log_report(context, denial_of(error))
+        finally:
+            context.policy, context.state.seconds = before, seconds
 
 
 def denial_blocks(denial: Denial | Exception) -> bool:

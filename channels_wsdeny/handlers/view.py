@@ -7,7 +7,7 @@ for a `Deny` and what a hook answers.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from asgiref.sync import iscoroutinefunction
@@ -24,7 +24,7 @@ from django.views import View
 
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site, found_user
-from ..concurrency import run_in_django_thread
+from ..concurrency import run_coroutine, run_in_django_thread
 from ..hooks.runner import HookRunner, enclosing_runner, make_runner
 from ..http.context import StackConfig, get_context, get_stack_config
 from ..http.request import is_authentication_due
@@ -40,7 +40,6 @@ from .base import (
     late_error,
     make_denial,
     report,
-    report_sync,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +52,9 @@ if TYPE_CHECKING:
     from ..policies.base import Denial
     from ..policies.runner import Check
     from ..routing.guards import Guards
+
+
+T = TypeVar("T")
 
 
 class _Guarded(NamedTuple):
@@ -91,21 +93,13 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
 
         @functools.wraps(named)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            handler = ViewHandler(request, view, guards, args, kwargs)
-            try:
-                return handler.finish(await handler.run())
-            finally:
-                handler.end()
+            return await ViewHandler(request, view, guards, args, kwargs, is_async=True).run()
 
     else:
 
         @functools.wraps(named)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            handler = ViewHandler(request, view, guards, args, kwargs)
-            try:
-                return handler.finish(handler.run_sync())
-            finally:
-                handler.end()
+            return ViewHandler(request, view, guards, args, kwargs, is_async=False).run_sync()
 
     # A subclass with a check of its own may deny some.
     if guards.policies and all(type(policy).check is AllowAny.check for policy in guards.policies):
@@ -158,14 +152,16 @@ def keep_private(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
 class DjangoHandler:
     """A Django request at one layer: a guarded view, or `MirrorMiddleware`.
 
-    A subclass gives `get_response` and `aget_response`: the response inside the hooks of the layer.
+    A subclass gives `get_response`: the response inside the hooks of the layer. Its coroutines serve synchronous
+    requests as well: there nothing in them has to wait.
     """
 
     #: The view that the request is for, if that is known.
     view: Any = None
 
-    def __init__(self, request: HttpRequest, registries: tuple[Hooks, ...] = ()) -> None:
+    def __init__(self, request: HttpRequest, registries: tuple[Hooks, ...] = (), *, is_async: bool = False) -> None:
         self.context: RequestContext = get_context(request)
+        self.is_async = is_async
         self.outer = enclosing_runner(self.context)
         is_new_route = self._is_new_route()
         self.runner = None
@@ -178,39 +174,36 @@ class DjangoHandler:
         before, state.route = state.route, match
         return before is not None and before is not match
 
-    def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+    async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response, after these hooks have run."""
         raise NotImplementedError
 
-    async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
-        """As `get_response`, for an asynchronous request."""
-        raise NotImplementedError
-
-    def run_sync(self) -> HttpResponseBase:
+    async def run(self) -> HttpResponseBase:
         """The response as the hooks leave it. Raises what is left to Django."""
+        if self.runner is not None and self.is_async:
+            return await self.runner.run(self.get_response)
         if self.runner is not None:
             return self.runner.run_sync(self.get_response)
         try:
-            return self.get_response([], [])
+            return await self.get_response([], [])
         except Exception as error:  # fail closed: a policy that fails denies
-            return self.answer_sync(error)
-
-    async def run(self) -> HttpResponseBase:
-        """As `run_sync`, for an asynchronous request."""
-        if self.runner is not None:
-            return await self.runner.run(self.aget_response)
-        try:
-            return await self.aget_response([], [])
-        except Exception as error:  # as in run_sync()
             return await self.answer(error)
+
+    def run_sync(self) -> HttpResponseBase:
+        """As `run`, for a synchronous request."""
+        return run_coroutine(self.run())
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """What `function`, which may block, returns: it runs in the thread that Django has for the request."""
+        return await run_in_django_thread(function) if self.is_async else function()
 
     def answer_sync(self, error: Exception) -> HttpResponseBase:
         """The response to an error: a hook's, or a denial. Raises what is left to Django."""
         return self._runner_for_errors.answer_sync(error)
 
     async def answer(self, error: Exception) -> HttpResponseBase:
-        """As `answer_sync`, for an asynchronous request."""
-        return await self._runner_for_errors.answer(error)
+        """As `answer_sync`, which it is in a synchronous request."""
+        return await self._runner_for_errors.answer(error) if self.is_async else self.answer_sync(error)
 
     @property
     def _runner_for_errors(self) -> HookRunner:
@@ -218,7 +211,9 @@ class DjangoHandler:
 
     async def authorize(self, checks: list[Check]) -> Denial | None:
         """As `base.authorize`. A check that swallows its cancellation keeps the client waiting; that is logged."""
-        return await authorize(self.context, checks, give_up=self._report_late)
+        if self.is_async:
+            return await authorize(self.context, checks, give_up=self._report_late)
+        return authorize_sync(self.context, checks)
 
     def _report_late(self) -> None:
         log_failure(self.context, late_error(self.context.expression or "A hook", "the client waits until it ends"))
@@ -230,9 +225,9 @@ class DjangoHandler:
         return self.respond(denial)
 
     async def deny(self, denial: Denial) -> HttpResponseBase:
-        """As `deny_sync`, for an asynchronous request."""
+        """As `deny_sync`, in a thread if that may block."""
         if self.respond_blocks(denial):
-            return await run_in_django_thread(lambda: self.deny_sync(denial))
+            return await self.in_thread(lambda: self.deny_sync(denial))
         return self.deny_sync(denial)
 
     def go_on(self) -> None:
@@ -284,6 +279,8 @@ class ViewHandler(DjangoHandler):
         guards: Guards,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        is_async: bool,
     ) -> None:
         if isinstance(getattr(request, "_request", None), HttpRequest):
             raise TypeError(
@@ -296,7 +293,7 @@ class ViewHandler(DjangoHandler):
                 f"{type(request).__name__}. An ASGI app must take (scope, receive, send) by these names, and "
                 "a method needs django.utils.decorators.method_decorator."
             )
-        super().__init__(request, guards.hooks)
+        super().__init__(request, guards.hooks, is_async=is_async)
         authenticate_view(request)
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
@@ -306,29 +303,30 @@ class ViewHandler(DjangoHandler):
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
 
-    def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
-        """The view's response, or a denial."""
-        denial = authorize_sync(self.context, self._checks(request_hooks, route_hooks))
-        if denial is not None:
-            return self.deny_sync(denial)
-        report_sync(self.context, self._reported)
-        self._enter()
+    async def run(self) -> HttpResponseBase:
+        """As of any layer. An exception of the view that is answered does not commit the view's transaction."""
+        request = self.context.request
         try:
-            response: HttpResponseBase = self.view(self.context.request, *self._args, **self._kwargs)
-        except Exception as error:
-            self.raised = error
-            raise
-        return self._with_hooks(response)
+            response = await super().run()
+            if self.raised is not None:
+                _roll_back(request)
+            return keep_private(request, response)
+        finally:
+            self.raised = None
+            if self._outer_obj is not None:  # A guarded view that has called this one has its own object again.
+                self.context.obj = self._outer_obj
 
-    async def aget_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
-        """As `get_response`, of a view that is a coroutine function."""
+    async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+        """The view's response, or a denial."""
         denial = await self.authorize(self._checks(request_hooks, route_hooks))
         if denial is not None:
             return await self.deny(denial)
-        await report(self.context, self._reported)
+        await report(self.context, self._reported, lambda _, checks: self.authorize(checks))
         self._enter()
         try:
-            response: HttpResponseBase = await self.view(self.context.request, *self._args, **self._kwargs)
+            response = self.view(self.context.request, *self._args, **self._kwargs)
+            if self.is_async:
+                response = await response
         except Exception as error:
             self.raised = error
             raise
@@ -339,18 +337,6 @@ class ViewHandler(DjangoHandler):
         if error is self.raised:
             raise error
         return super().fail(error)
-
-    def finish(self, response: HttpResponseBase) -> HttpResponseBase:
-        """`response`. If it answers an exception of the view, it does not commit the view's transaction."""
-        if self.raised is not None:
-            _roll_back(self.context.request)
-        return keep_private(self.context.request, response)
-
-    def end(self) -> None:
-        """Let go of what the view has raised; a guarded view that has called this one has its own object again."""
-        self.raised = None
-        if self._outer_obj is not None:
-            self.context.obj = self._outer_obj
 
     def _checks(self, request_hooks: list[Check], route_hooks: list[Check]) -> list[Check]:
         checks = [*request_hooks, *route_hooks, *policy_checks(self._policies)]

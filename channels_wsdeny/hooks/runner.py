@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asgiref.sync import async_to_sync
 
@@ -25,7 +25,7 @@ from ..policies.runner import Checks, ClientLeft, run_checks, run_checks_sync
 from .registry import NO_HOOKS, OrderedHooks, ordered_hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from django.http.response import HttpResponseBase
 
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
     #: What answers inside the hooks, given the request hooks and route hooks that have to run before. It returns a
     #: response, or an exception in place of raising it.
-    GetResponse = Callable[[list[Check], list[Check]], Awaitable[HttpResponseBase | Exception]]
-    GetResponseSync = Callable[[list[Check], list[Check]], HttpResponseBase | Exception]
-    RunChecks = Callable[[Checks, HttpResponseBase | Exception], Awaitable[Denial | None]]
+    GetResponse = Callable[[list[Check], list[Check]], Coroutine[Any, Any, HttpResponseBase | Exception]]
+
+
+T = TypeVar("T")
 
 
 class Responder(Protocol):
@@ -134,7 +135,7 @@ class HookRunner:
         #: Response hooks and exception hooks that have not run yet.
         self._response = Checks(hooks.response)
         self._exception = list(hooks.exception)
-        #: Whether the caller is synchronous, and nothing in here has to wait.
+        #: Whether the caller is synchronous now, and nothing in here has to wait.
         self._is_sync = False
         self._has_entered = self._is_over = False
 
@@ -228,22 +229,24 @@ class HookRunner:
                 return await self._respond(denial)
         return await self._run_around(functools.partial(self._run_inside, get_response, [], route_hooks))
 
-    def run_sync(self, get_response: GetResponseSync) -> HttpResponseBase:
-        """As `run`, for a synchronous caller; `get_response` is called in the caller's thread."""
-        if self.has_around:  # They need an event loop.
+    def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
+        """As `run`, for a synchronous caller: `get_response` runs in its thread, and never has to wait."""
+        if not self.has_around:
+            return self._run_in_caller(self.run(get_response))
 
-            async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
-                return await run_in_django_thread(lambda: get_response(*hooks))
+        async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
+            return await run_in_django_thread(lambda: run_coroutine(get_response(*hooks)))
 
-            response: HttpResponseBase = async_to_sync(self.run)(call_in_thread)
-            return response
+        response: HttpResponseBase = async_to_sync(self.run)(call_in_thread)  # Around hooks need an event loop.
+        return response
 
-        async def call(*hooks: list[Check]) -> HttpResponseBase | Exception:
-            return get_response(*hooks)
-
-        for runner in self.layers:
-            runner._is_sync = True
-        return run_coroutine(self.run(call))
+    def _run_in_caller(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine of this runner in a synchronous caller, where nothing in it has to wait."""
+        before, self._is_sync = self._is_sync, True
+        try:
+            return run_coroutine(coroutine)
+        finally:
+            self._is_sync = before
 
     async def finish(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
         """What the exception hooks, then the response hooks of this layer and those inside make of an answer."""
@@ -283,8 +286,8 @@ class HookRunner:
         hooks, self._response = self._response, Checks()
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
-            self._response, self._is_sync = hooks, True
-            return run_coroutine(self._leave(answer))
+            self._response = hooks
+            return self._run_in_caller(self._leave(answer))
 
         return finish
 
@@ -293,13 +296,6 @@ class HookRunner:
 
         The innermost layer is asked first, of one layer the hook with the most specific type, each hook once.
         """
-        return await self._rescue(error, self._run_checks)
-
-    def rescue_sync(self, error: Exception) -> Denial | Exception:
-        """As `rescue`, for a synchronous caller, even within a request that is not."""
-        return run_coroutine(self._rescue(error, self._run_checks_sync))
-
-    async def _rescue(self, error: Exception, run: RunChecks) -> Denial | Exception:
         error = normalize(error)
         for runner in self.layers_around:
             remaining = runner._exception
@@ -308,12 +304,16 @@ class HookRunner:
                     continue
                 remaining.remove(hook)
                 try:
-                    answer = await run(Checks([hook]), error)
+                    answer = await self._run_checks(Checks([hook]), error)
                 except Exception as another:  # that is what has to be answered now
                     return another
                 if answer is not None:
                     return answer
         return error
+
+    def rescue_sync(self, error: Exception) -> Denial | Exception:
+        """As `rescue`, for a synchronous caller, even within a request that is not."""
+        return self._run_in_caller(self.rescue(error))
 
     async def answer(self, error: Exception) -> HttpResponseBase:
         """The response to an error: what exception hooks make of it, else what the responder does.
@@ -328,11 +328,7 @@ class HookRunner:
 
     def answer_sync(self, error: Exception) -> HttpResponseBase:
         """As `answer`, for a synchronous caller, even within a request that is not."""
-        self.forget()
-        answer = self.rescue_sync(error)
-        if isinstance(answer, Exception) and not isinstance(answer, Deny):
-            return self._responder.fail(answer)
-        return self._responder.respond(answer)
+        return self._run_in_caller(self.answer(error))
 
     async def _run_around(self, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
         response: HttpResponseBase
@@ -416,9 +412,6 @@ class HookRunner:
         if self._is_sync:
             return run_checks_sync(checks, request, argument)
         return await run_checks(checks, request, argument)
-
-    async def _run_checks_sync(self, checks: Checks, argument: HttpResponseBase | Exception) -> Denial | None:
-        return run_checks_sync(checks, self._responder.context.request, argument)
 
 
 class CallNext:
