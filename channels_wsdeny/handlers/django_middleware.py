@@ -30,7 +30,7 @@ from ..exceptions import Deny, HookError
 from ..hooks import Hooks
 from ..http.context import get_context
 from ..http.exception_handler import denial_of
-from .base import denial_blocks, make_denial
+from .base import make_denial, respond
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -129,7 +129,7 @@ def make_hooks(paths: tuple[str, ...]) -> tuple[tuple[Hooks, ...], ...]:
     """As `middleware_hooks`, for synchronous callers."""
     with _making:
         if paths not in _made:
-            _made[paths] = _make_hooks([_Factory(path) for path in paths])
+            _made[paths] = _make_hooks([_Member(path) for path in paths])
         return _made[paths]
 
 
@@ -140,39 +140,34 @@ def _forget(**kwargs: object) -> None:
 setting_changed.connect(_forget)
 
 
-class _Factory:
-    """What makes one middleware of the list."""
+class _Member:
+    """A middleware of the list: its dotted path, and itself once it is made."""
+
+    middleware: Any = None
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._make = load_middleware(path)
+        self.path, self._factory = path, load_middleware(path)
 
     @property
     def kind(self) -> str:
         """``"steps"``, or as which it is made: ``"async"`` if it can be, else ``"sync"``."""
-        if _is_split(self._make):
+        if _is_split(self._factory):
             return "steps"
-        return "async" if _can_be_async(self._make) else "sync"
+        return "async" if _can_be_async(self._factory) else "sync"
 
-    def make(self, get_response: Callable[..., Any]) -> Any:
-        """The middleware around `get_response`. Raises `MiddlewareNotUsed`, as it does itself."""
+    def make(self, get_response: Callable[..., Any]) -> bool:
+        """Make it around `get_response`; False if it is not to be used, as it says itself."""
         try:
-            middleware = self._make(get_response)
+            self.middleware = self._factory(get_response)
         except MiddlewareNotUsed:
-            raise
+            return False
         except Exception as error:  # the __init__ of a site's middleware can raise anything
             raise ImproperlyConfigured(f"The middleware {self.path!r} cannot be made: {error!r}") from error
-        if not callable(middleware):
-            raise ImproperlyConfigured(f"The middleware factory {self.path!r} returned a {type(middleware).__name__}.")
-        return middleware
-
-
-class _Member:
-    """A middleware that was made, and its dotted path."""
-
-    def __init__(self, path: str, middleware: Any) -> None:
-        self.path, self.middleware = path, middleware
+        if not callable(self.middleware):
+            made = type(self.middleware).__name__
+            raise ImproperlyConfigured(f"The middleware factory {self.path!r} returned a {made}.")
         self.user_setter = _UserSetter(self.method("process_request"))
+        return True
 
     def method(self, name: str) -> Any:
         """The method of this name; None without one."""
@@ -197,27 +192,20 @@ class _Layer(Hooks):
                 self.add("exception", _exception_hook(process), f"{member.path}.process_exception")
 
 
-def _make_hooks(factories: list[_Factory]) -> tuple[tuple[Hooks, ...], ...]:
+def _make_hooks(listed: list[_Member]) -> tuple[tuple[Hooks, ...], ...]:
     layers: list[tuple[Hooks, ...]] = []
-    members: list[_Member] = []
-    hooks = _Layer()
-
-    def end_layer() -> None:
-        nonlocal hooks, members
-        hooks.add_methods(members)
-        layers.append((hooks,))
-        hooks, members = _Layer(), []
-
+    hooks, members = _Layer(), list[_Member]()
     # The around hooks of a layer enclose its request hooks. So one layer is some of those, and the steps after them.
-    for kind, group in itertools.groupby(factories, key=lambda factory: factory.kind):
-        chosen = [*group]
-        if kind == "steps":
-            members += _Steps(chosen).register(hooks)
-            end_layer()
+    for kind, group in itertools.groupby(listed, key=lambda member: member.kind):
+        if kind != "steps":
+            members += _Chain(group, hooks, is_async=kind == "async").members
         else:
-            members += _Chain(chosen, is_async=kind == "async").register(hooks)
-    end_layer()
-    return tuple(layers)
+            members += _Steps(group, hooks).members
+            hooks.add_methods(members)
+            layers.append((hooks,))
+            hooks, members = _Layer(), []
+    hooks.add_methods(members)
+    return (*layers, (hooks,))
 
 
 # One request
@@ -291,34 +279,19 @@ class _UserSetter:
 class _Steps:
     """Adjacent middleware that are ``process_request`` and ``process_response``, in one hook each."""
 
-    def __init__(self, factories: list[_Factory]) -> None:
-        self._members: list[_Member] = []
-        for factory in factories:
-            try:
-                self._members.append(_Member(factory.path, factory.make(_no_response)))
-            except MiddlewareNotUsed:
-                continue
-        self._entering = self._hook(self._enter, blocking=self._blocks("process_request"))
-
-    def register(self, hooks: _Layer) -> list[_Member]:
-        """Add the hooks; returns the middleware."""
-        if self._members:
-            path = self._members[0].path
+    def __init__(self, members: Iterable[_Member], hooks: _Layer) -> None:
+        self.members = [member for member in members if member.make(_no_response)]
+        if self.members:
             # Also where none has such a method: the others need to know which have begun.
-            blocking = self._blocks("process_request")
-            hooks.add("request", self._entering, f"{path}.process_request", blocking=blocking)
-        if any(member.method("process_response") for member in self._members):
-            blocking = self._blocks("process_response")
-            leaving = self._hook(self._leave, blocking=blocking)
-            hooks.add("response", leaving, f"{path}.process_response", blocking=blocking)
-        return self._members
+            self._entering = self._add(hooks, "request", self._enter)
+        if any(member.method("process_response") for member in self.members):
+            self._add(hooks, "response", self._leave)
 
-    def _blocks(self, method: str) -> bool:
-        members = [member for member in self._members if member.method(method) is not None]
-        return any(_name(member.middleware) not in _NEVER_BLOCKS for member in members)
+    def _add(self, hooks: _Layer, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        method = f"process_{kind}"
+        members = [member for member in self.members if member.method(method) is not None]
+        blocking = any(_name(member.middleware) not in _NEVER_BLOCKS for member in members)
 
-    @staticmethod
-    def _hook(function: Callable[..., Any], *, blocking: bool) -> Callable[..., Any]:
         def hook(request: HttpRequest, *response: Any) -> Any:
             if not blocking:
                 return function(request, *response)
@@ -328,13 +301,14 @@ class _Steps:
                     carry()
                 return answer
 
+        hooks.add(kind, hook, f"{self.members[0].path}.{method}", blocking=blocking)
         return hook
 
     def _enter(self, request: HttpRequest) -> Denial | None:
         entered = _progress(request).entered
         entered[self] = 0
         answer: Denial | None = None
-        for member in self._members:
+        for member in self.members:
             process, before = member.method("process_request"), request.user
             try:
                 answer = (process(request) or None) if process is not None else None
@@ -350,7 +324,7 @@ class _Steps:
         return None
 
     def _leave(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        for member in reversed(self._members[: _progress(request).entered.get(self, 0)]):
+        for member in reversed(self.members[: _progress(request).entered.get(self, 0)]):
             process = member.method("process_response")
             if process is not None:
                 try:
@@ -363,25 +337,17 @@ class _Steps:
 class _Chain:
     """Adjacent middleware with a ``__call__`` of their own, all synchronous or all asynchronous, in one around hook."""
 
-    def __init__(self, factories: list[_Factory], *, is_async: bool) -> None:
+    def __init__(self, members: Iterable[_Member], hooks: _Layer, *, is_async: bool) -> None:
         self._is_async = is_async
         self._user_setter = _UserSetter(self._aagain if is_async else self._again, is_async=is_async)
-        self._members: list[_Member] = []
         self._handler: Any = self._aget_response if is_async else self._get_response
-        for factory in reversed(factories):
-            try:
-                member = _Member(factory.path, factory.make(self._handler))
-            except MiddlewareNotUsed:
-                continue
-            self._members.insert(0, member)
-            self._handler = (_aconverted if is_async else _converted)(member)
-
-    def register(self, hooks: _Layer) -> list[_Member]:
-        """Add the hook; returns the middleware."""
-        if self._members:
-            name = ", ".join(member.path for member in self._members)
-            hooks.add("around", self._hook(), name)
-        return self._members
+        self.members: list[_Member] = []
+        for member in reversed([*members]):
+            if member.make(self._handler):
+                self.members.insert(0, member)
+                self._handler = (_aconverted if is_async else _converted)(member)
+        if self.members:
+            hooks.add("around", self._hook(), ", ".join(member.path for member in self.members))
 
     def _hook(self) -> Callable[..., Any]:
         async def hook(request: HttpRequest, call_next: Callable[..., Awaitable[HttpResponseBase]]) -> HttpResponseBase:
@@ -422,7 +388,7 @@ class _Chain:
         try:
             get_response, before = _progress(request).inside[self]
         except KeyError:
-            path = self._members[-1].path if self._members else "?"
+            path = self.members[-1].path if self.members else "?"
             raise HookError(
                 f"The middleware {path} called get_response() with another request than its own, or after its answer."
             ) from None
@@ -470,10 +436,7 @@ def _aconverted(member: _Member) -> Callable[[HttpRequest], Awaitable[HttpRespon
         try:
             return _checked(member.path, "__call__()", await member.middleware(request))
         except Exception as error:  # as Django
-            failure = error
-        if denial_blocks(failure):
-            return await run_in_threadpool(lambda: make_denial(get_context(request), failure, strict=True))
-        return make_denial(get_context(request), failure, strict=True)
+            return await respond(get_context(request), error)
 
     return handler
 
