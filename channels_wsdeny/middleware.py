@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, get_resolver
 
 from . import status as statuses
+from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.base import authorize_sync
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
 from .hooks.registry import site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
@@ -50,7 +50,7 @@ class MirrorMiddleware:
         if self.is_async:
             markcoroutinefunction(self)
             if type(self).process_view is MirrorMiddleware.process_view:  # else Django adapts the subclass's
-                vars(self)["process_view"] = self._aprocess_view
+                vars(self)["process_view"] = self._process_view
 
     def __call__(self, request: HttpRequest) -> Any:
         """The response of the view, or of hooks and policies in its place; awaitable if asynchronous."""
@@ -77,19 +77,11 @@ class MirrorMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run route hooks and ask the default policy, before the view; called by Django."""
-        handler = self._handler_of(request)
-        if handler is None:
-            return None
-        try:
-            denial = authorize_sync(handler.context, handler.checks_before(view))
-        except Exception as error:  # fail closed
-            return _seen_by_django(handler.answer_sync(error))
-        if denial is not None:
-            return _seen_by_django(handler.deny_sync(denial))
-        handler.enter(args, kwargs)
-        return None
+        if self.is_async:  # by a subclass, which Django calls in a thread
+            return async_to_sync(self._process_view)(request, view, args, kwargs)
+        return run_coroutine(self._process_view(request, view, args, kwargs))
 
-    async def _aprocess_view(
+    async def _process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
         handler = self._handler_of(request)

@@ -429,11 +429,11 @@ def _logged(context: RequestContext, denial: EncodedDenial) -> EncodedDenial:
     return denial
 
 
-async def respond(context: RequestContext, denial: Denial | Exception) -> HttpResponseBase:
-    """As `make_denial` for a socket, in a thread where that may block."""
+async def respond(context: RequestContext, denial: Denial | Exception, *, strict: bool = True) -> HttpResponseBase:
+    """As `make_denial`, in a thread where that may block."""
     if denial_blocks(denial):
-        return await run_in_threadpool(lambda: make_denial(context, denial, strict=True))
-    return make_denial(context, denial, strict=True)
+        return await run_in_threadpool(lambda: make_denial(context, denial, strict=strict))
+    return make_denial(context, denial, strict=strict)
 
 
 async def closing_message(context: RequestContext, denial: Denial | Exception) -> Message:

@@ -23,7 +23,6 @@ from django.utils.translation import gettext_lazy as _
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import tokens_of_question
-from ..concurrency import run_in_threadpool
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
 from ..headers import check_headers
@@ -55,12 +54,12 @@ from .base import (
     checks_before,
     code_of,
     context_within,
-    denial_blocks,
     due_default,
     end_request,
     late_error,
     make_denial,
     report,
+    respond,
     scope_for_application,
     set_route,
 )
@@ -423,9 +422,7 @@ class HttpHandler(AppHandler):
     async def _deny_by_check(self, denial: Denial) -> HttpResponseBase:
         if self._runner is not None:
             self._runner.forget()
-        if denial_blocks(denial):
-            return await run_in_threadpool(lambda: self.respond(denial))
-        return self.respond(denial)
+        return await respond(self.context, denial, strict=False)
 
     # The application
 

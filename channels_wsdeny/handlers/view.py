@@ -197,17 +197,10 @@ class DjangoHandler:
         """What `function`, which may block, returns: it runs in the thread that Django has for the request."""
         return await run_in_django_thread(function) if self.is_async else function()
 
-    def answer_sync(self, error: Exception) -> HttpResponseBase:
-        """The response to an error: a hook's, or a denial. Raises what is left to Django."""
-        return self._runner_for_errors.answer_sync(error)
-
     async def answer(self, error: Exception) -> HttpResponseBase:
-        """As `answer_sync`, which it is in a synchronous request."""
-        return await self._runner_for_errors.answer(error) if self.is_async else self.answer_sync(error)
-
-    @property
-    def _runner_for_errors(self) -> HookRunner:
-        return HookRunner(self, outer=self.outer) if self.runner is None else self.runner
+        """The response to an error: a hook's, or a denial. Raises what is left to Django."""
+        runner = HookRunner(self, outer=self.outer) if self.runner is None else self.runner
+        return await runner.answer(error) if self.is_async else runner.answer_sync(error)
 
     async def authorize(self, checks: list[Check]) -> Denial | None:
         """As `base.authorize`. A check that swallows its cancellation keeps the client waiting; that is logged."""

@@ -219,14 +219,6 @@ async def _enter_within(
         handler.release()
 
 
-class _PastRouters(Http404):
-    """Carries a `Resolver404` out of an accepted socket: a router would take it for "try the next route"."""
-
-
-def _past_routers(error: Exception) -> Exception:
-    return _PastRouters(str(error)) if isinstance(error, Resolver404) else error
-
-
 class WebSocketHandler(AppHandler):
     """Runs an application, and hooks around its first answer. `receive` and `send` are what the application gets.
 
@@ -572,7 +564,9 @@ class WebSocketHandler(AppHandler):
     async def _close_with(self, error: Exception) -> None:
         """Close an accepted socket with a denial that its application raised."""
         if self.around is not None:
-            raise _past_routers(error) from error
+            if isinstance(error, Resolver404):  # A router around it would take that for "try the next route".
+                raise Http404(str(error)) from error
+            raise error
         await self._connection.pass_on(await closing_message(self.context, error))
 
     async def _end_beside(self) -> None:

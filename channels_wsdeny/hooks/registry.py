@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, overload
 
@@ -52,11 +52,8 @@ class Hook:
     #: Whether a synchronous function may block, and so needs a thread.
     blocking: bool
     #: The exceptions that a hook of the kind ``exception`` takes.
-    types: tuple[type[Exception], ...] = ()
-    is_async: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_async", _is_async(self.function))
+    types: tuple[type[Exception], ...]
+    is_async: bool
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
@@ -216,12 +213,11 @@ class Hooks:
         at last to the table of statuses.
         """
         if len(types) == 1 and not isinstance(types[0], type) and callable(types[0]):
-            return self.register(types[0], "exception", types=(Exception,), **options)
+            return self.register(types[0], "exception", **options)
         for taken in types:
             if not (isinstance(taken, type) and issubclass(taken, Exception)):
                 raise TypeError(f"Hooks.on_exception() takes subclasses of Exception, found {taken!r}.")
-        taken = types or (Exception,)
-        return lambda decorated: self.register(decorated, "exception", types=taken, **options)
+        return lambda decorated: self.register(decorated, "exception", types=types, **options)
 
     def middleware(self, kind: Any = "request") -> Any:
         """Register a hook as in Sanic: ``@hooks.middleware`` or ``@hooks.middleware("response")``."""
@@ -249,14 +245,15 @@ class Hooks:
             raise TypeError(f"Hooks.{method}(priority=...) is a number, found {priority!r}.")
         if protocols is None:
             protocols = _PROTOCOLS
-        named = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+        named: Any = (protocols,) if isinstance(protocols, str) else tuple(protocols)
         if not named or not set(named) <= set(_PROTOCOLS):
             raise ValueError(f"Hooks.{method}(protocols=...) names some of {_PROTOCOLS}, found {protocols!r}.")
-        if kind == "around" and not _is_async(function):
+        is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
+        if kind == "around" and not is_async:
             raise TypeError(f"Hooks.around() takes a coroutine function, found {function!r}.")
         if kind == "exception" and not types:
             types = (Exception,)
-        self._add(Hook(kind, function, priority, named, blocking, types))  # type: ignore[arg-type] # checked above
+        self._add(Hook(kind, function, priority, named, blocking, types, is_async))
         return function
 
     def include(self, other: Hooks) -> Hooks:
@@ -347,10 +344,6 @@ def hooks_at(path: str | Hooks) -> Hooks:
 
 def _method(kind: Kind) -> str:
     return "around" if kind == "around" else f"on_{kind}"
-
-
-def _is_async(function: Any) -> bool:
-    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 def _takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:

@@ -327,7 +327,7 @@ class HookRunner:
         return await self._respond(answer)
 
     def answer_sync(self, error: Exception) -> HttpResponseBase:
-        """As `answer`, for a synchronous caller, even within a request that is not."""
+        """As `answer`, for a synchronous caller."""
         return self._run_in_caller(self.answer(error))
 
     async def _run_around(self, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
