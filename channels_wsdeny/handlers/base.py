@@ -217,6 +217,14 @@ def due_default(context: RequestContext, match: EndpointMatch) -> Policy | None:
     return context.pending_default
 
 
+def all_policies(match: EndpointMatch) -> tuple[Policy, ...]:
+    """The policies of an endpoint, and its default policy, as far as they follow from its route."""
+    policies = match.guards.policies
+    if match.default_policy is not None:
+        return (*policies, match.default_policy)
+    return policies if policies or not match.owes_default else (default_policy(),)
+
+
 def due_policies(context: RequestContext, match: EndpointMatch) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
     """The policies to ask before the endpoint, and those to ask when it first calls ``receive`` or accepts."""
     policies = match.guards.policies
@@ -319,7 +327,7 @@ def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial |
 async def report(
     context: RequestContext,
     policies: tuple[Policy, ...],
-    authorize: Callable[[RequestContext, list[Check]], Awaitable[Denial | None]] = authorize,
+    authorize: Callable[[list[Check]], Awaitable[Denial | None]],
 ) -> None:
     """Ask policies that are not enforced, each once, and log which would have denied. Raises nothing of theirs.
 
@@ -329,7 +337,7 @@ async def report(
         before, seconds = context.policy, context.state.seconds
         context.policy = policy
         try:
-            log_report(context, await authorize(context, [ReportCheck(policy)]))
+            log_report(context, await authorize([ReportCheck(policy)]))
         except Exception as error:  # of the policy, or its time limit: it denies nothing
             log_report(context, denial_of(error))
         finally:

@@ -37,9 +37,8 @@ from ..http.servers import is_closing, is_granian, is_multiplexed
 from ..http.trace import is_recorded
 from ..log import log_scope
 from ..policies.base import first_anonymous_denial
-from ..policies.permissions import default_policy
 from ..routing.resolver import is_nested
-from .base import code_of, make_denial
+from .base import all_policies, code_of, make_denial
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -132,13 +131,10 @@ def _denial(match: EndpointMatch, site: _Site) -> tuple[Policy | None, Deny | No
         return None, None
     if isinstance(match.error, Resolver404):
         return None, _NOT_FOUND
-    policies = match.guards.policies
-    if match.default_policy is not None:
-        policies = (*policies, match.default_policy)
-    if match.is_late or not (policies or match.owes_default):
+    if match.is_late:
         return None, None
     try:
-        policy, denial = first_anonymous_denial(policies or (default_policy(),))
+        policy, denial = first_anonymous_denial(all_policies(match))
     except Exception:  # what a policy of the site's raises is answered where it is asked
         return None, None
     return policy, denial if isinstance(denial, Deny) else None

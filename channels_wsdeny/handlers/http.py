@@ -50,6 +50,7 @@ from .base import (
     LEAST_SECONDS,
     AppHandler,
     Limit,
+    all_policies,
     authorize,
     checks_before,
     code_of,
@@ -232,14 +233,9 @@ def _answer_plainly(match: EndpointMatch, scope: Scope) -> None:
 
     See RFC 9110 section 15.5.22.
     """
-    policies = match.guards.policies
-    if match.default_policy is not None:
-        policies = (*policies, match.default_policy)
-    elif not policies and match.owes_default:
-        policies = (default_policy(),)
     # HTTP/2 knows no upgrade, and forbids the header (RFC 9113 section 8.2.2).
     headers = {} if is_multiplexed(scope) else {"Upgrade": "websocket", "Connection": "upgrade"}
-    match.guards, match.is_late = match.guards._replace(policies=policies), False
+    match.guards, match.is_late = match.guards._replace(policies=all_policies(match)), False
     match.error = Deny(426, _("This address is a WebSocket."), headers=headers)
 
 
@@ -383,7 +379,7 @@ class HttpHandler(AppHandler):
             return await self._deny_by_check(denial)
         if match.error is not None:
             raise match.error
-        await report(context, match.guards.reported)
+        await report(context, match.guards.reported, partial(authorize, context))
         scope = copy_scope(self.scope) if match.is_django else scope_for_application(context, self.scope)
         context.mark_passed(policies, are_guards=match.are_guards)
         passed = len(context.state.passed)
@@ -402,22 +398,19 @@ class HttpHandler(AppHandler):
 
     def _policies(self, match: EndpointMatch) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
         """The policies to ask first, and those to ask if a wrapper answers and nothing inside was asked."""
-        due = self._due_default(match)
-        if due is None:
-            return match.guards.policies, ()
-        if match.is_django or (match.is_late and isinstance(match.endpoint, BaseMiddleware)):  # resolved anew
-            return match.guards.policies, (due,)
-        return (*match.guards.policies, due), ()
-
-    def _due_default(self, match: EndpointMatch) -> Policy | None:
+        policies = match.guards.policies
         if match.error is not None or not (conf.MIRROR_DEFAULT_POLICY and match.owes_default):
-            return None
-        if not match.is_django:
-            return due_default(self.context, match)
-        if not match.is_late:  # pragma: no cover - The mirror asks, and what is around a known Django is not late.
-            return None
-        default: Policy | None = self.scope["wsdeny"].default_policy
-        return default_policy() if default is None else default
+            return policies, ()
+        if match.is_django:
+            default = self.scope["wsdeny"].default_policy
+            late = (default_policy() if default is None else default,)
+            return policies, late if match.is_late else ()  # Where nothing is around Django, the mirror asks.
+        due = due_default(self.context, match)
+        if due is None:
+            return policies, ()
+        if match.is_late and isinstance(match.endpoint, BaseMiddleware):  # What is inside is resolved anew.
+            return policies, (due,)
+        return (*policies, due), ()
 
     async def _deny_by_check(self, denial: Denial) -> HttpResponseBase:
         if self._runner is not None:

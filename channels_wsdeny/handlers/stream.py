@@ -64,7 +64,7 @@ async def enter_stream(
         checks = [*first, *setters_due(request), *hooks, *policy_checks((*policies, *late)), LoadUser()]
         denial = await authorize(context, checks)
         if denial is None:
-            await report(context, match.guards.reported)
+            await report(context, match.guards.reported, partial(authorize, context))
             context.consumer = match.consumer or True
             context.mark_passed(policies, are_guards=match.are_guards)
             app_scope = scope_for_application(context, {**scope, **match.url})

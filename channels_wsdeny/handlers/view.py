@@ -314,7 +314,7 @@ class ViewHandler(DjangoHandler):
         denial = await self.authorize(self._checks(request_hooks, route_hooks))
         if denial is not None:
             return await self.deny(denial)
-        await report(self.context, self._reported, lambda _, checks: self.authorize(checks))
+        await report(self.context, self._reported, self.authorize)
         self._enter()
         try:
             response = self.view(self.context.request, *self._args, **self._kwargs)

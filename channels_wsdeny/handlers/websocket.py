@@ -305,12 +305,12 @@ class WebSocketHandler(AppHandler):
         """Whether the handshake is in `state` now, perhaps other than before the last await."""
         return self.state is state
 
-    async def authorize(self, context: RequestContext, checks: list[Check]) -> Denial | None:
-        """Run checks of `context`, see `base.authorize`.
+    async def authorize(self, checks: list[Check]) -> Denial | None:
+        """Run checks, see `base.authorize`.
 
         Before the accept it is noted whether the client leaves; later the events are the application's.
         """
-        first = self.outermost
+        first, context = self.outermost, self.context
 
         def give_up() -> None:
             first.context.policy = context.policy
@@ -318,10 +318,10 @@ class WebSocketHandler(AppHandler):
 
         return await authorize(context, checks, first._connection if first.state is State.CONNECTING else None, give_up)
 
-    async def report(self, context: RequestContext, policies: tuple[Policy, ...]) -> None:
+    async def report(self, policies: tuple[Policy, ...]) -> None:
         """Ask policies that are not enforced, see `base.report`. Raises `ClientLeft` if the client leaves meanwhile."""
         if policies:
-            await report(context, policies, self.authorize)
+            await report(self.context, policies, self.authorize)
             if self.outermost._is_in(State.CONNECTING) and self.outermost._connection.has_left:
                 raise ClientLeft  # pragma: no cover - It leaves just as the report ends.
 
@@ -440,17 +440,17 @@ class WebSocketHandler(AppHandler):
         if match.error is None:
             policies, self._late = due_policies(context, match)
         checks = checks_before(context, match, request_hooks, route_hooks, policies)
-        denial = await self.authorize(context, checks)
+        denial = await self.authorize(checks)
         if denial is None and match.error is None and not (policies or self._late):
             # Guards outside were asked about a user whom hooks may have changed.
             policies, self._late = due_policies(context, match)
-            denial = await self.authorize(context, policy_checks(policies))
+            denial = await self.authorize(policy_checks(policies))
         if denial is not None:
             return denial
         if match.error is not None:
             return _Raised(match.error)
         self.outermost.context.policy = context.policy  # The log names it, whichever layer answers.
-        await self.report(context, match.guards.reported)
+        await self.report(match.guards.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft
         if self.outermost.state is not State.CONNECTING or self._is_answering:  # pragma: no cover - in random sites
@@ -935,7 +935,7 @@ class WebSocketHandler(AppHandler):
             self.socket.stream_changed(request)
         denial: Denial | _Raised | None
         try:
-            denial = await self.authorize(context, [*hooks, *policy_checks(late)])
+            denial = await self.authorize([*hooks, *policy_checks(late)])
         except Exception as error:  # fail closed
             denial = _Raised(error)
         finally:

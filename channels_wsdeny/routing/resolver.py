@@ -109,20 +109,6 @@ class EndpointMatch:
             self.hooks = middleware.hooks + self.hooks
         return self
 
-    def within(self, middleware: ASGIMiddleware) -> EndpointMatch:
-        """The match, with what `middleware` around it adds."""
-        if self.default_policy is None and not self.guards.policies:
-            self.default_policy = middleware.default_policy
-        self.owes_default = self.owes_default or middleware.owes_default
-        if self.stack_default is None:
-            self.stack_default = middleware.default_policy
-        self.options = self.options.within(middleware.options)
-        if middleware.guards is not NO_GUARDS:
-            self.guards = middleware.guards.around(self.guards)
-        if middleware.hooks:
-            self.hooks = middleware.hooks + self.hooks
-        return self
-
     def resolver_match(self, url_route: dict[str, Any] | None = None) -> ResolverMatch:
         """The match as Django's resolver makes it. `url_route` is that of the scope, if a router came before."""
         url_route = self.url.get("url_route") or url_route or {"args": (), "kwargs": {}}
