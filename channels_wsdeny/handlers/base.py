@@ -21,7 +21,7 @@ from ..http.context import RequestContext
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, close_message, encode_headers
 from ..http.origins import check_origin
-from ..http.request import ScopeRequest, authentication_of, copy_scope
+from ..http.request import authentication_of, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import log_denial, log_failure, log_report
 from ..policies.permissions import default_policy
@@ -39,7 +39,6 @@ from ..routing.guards import NO_OPTIONS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from ..authentication.base import Authenticators
@@ -53,11 +52,9 @@ if TYPE_CHECKING:
     #: The site's own page for a denial; None without one.
     PageFor = Callable[[Deny], HttpResponseBase | None]
 
-#: Seconds that the end of a connection waits for what releases something then.
-_PARTING = 1.0
 #: Seconds that response hooks have at least, when hooks and policies have used up ``POLICY_TIMEOUT``.
 LEAST_SECONDS = 0.5
-#: Seconds that a policy or hook has to end once it is cancelled.
+#: Seconds that a policy or hook has to end once it is cancelled, and that the end of a connection waits.
 _GRACE = 1.0
 
 
@@ -372,8 +369,8 @@ def make_denial(
         if page is not None and isinstance(denial, Deny):
             denial = Deny(code=denial.code, headers=denial.headers, response=page)
         response = render(context.request, to_response(context, denial))
-        if (strict or isinstance(denial, Deny)) and not statuses.is_denial(response.status_code):
-            raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
+        if strict or isinstance(denial, Deny):
+            _check_status(response)
         _add_challenge(context, response)
         encode_headers(response)  # Raises for what cannot be sent.
     except Exception as another:  # some answer must be sent, and it must let nothing through
@@ -396,6 +393,11 @@ def make_denial(
     return response
 
 
+def _check_status(response: HttpResponseBase) -> None:
+    if not statuses.is_denial(response.status_code):
+        raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
+
+
 def _add_challenge(context: RequestContext, response: HttpResponseBase) -> None:
     """Give a 401 the challenges of the authentication classes in use, if they have any."""
     if response.status_code == 401 and not response.has_header("WWW-Authenticate"):
@@ -414,8 +416,7 @@ def code_of(response: HttpResponseBase) -> str:
 async def finalize_response(context: RequestContext, response: HttpResponseBase) -> EncodedDenial:
     """A denial that may be sent as it is: a whole response, its session saved, logged. Never raises."""
     try:
-        if not statuses.is_denial(response.status_code):
-            raise ValueError(f"Found a response of status {response.status_code}. The status of a denial is 300-599.")
+        _check_status(response)
         add_denial_headers(response)
         await save_session(context, response)
         code = code_of(response)
@@ -463,37 +464,27 @@ async def save_session(context: RequestContext, response: HttpResponseBase) -> N
 
     Raises `SessionInterrupted` (a 400) if the session was deleted meanwhile.
     """
-    if _has_unsaved_session(context.request) and not hasattr(response, "wsdeny_session"):
-        await run_in_threadpool(lambda: _save_session(context, response))
-
-
-def _save_session(context: RequestContext, response: Any) -> None:
-    if response.status_code >= 500 or not _has_unsaved_session(context.request):
-        return
-    sessions.save_session(context.request, response)
-    response.wsdeny_session = True  # It is not saved again for this response.
-
-
-def _has_unsaved_session(request: HttpRequest) -> bool:
-    return isinstance(request, ScopeRequest) and request.has_unsaved_session
+    check = SaveSession()
+    if check.blocks(context.request) and not hasattr(response, "wsdeny_session"):
+        await run_in_threadpool(lambda: check.run(context.request, response))
 
 
 class SaveSession:
-    """Save the session after the response hooks, as the last of them: it shares their hop to a thread."""
-
-    def __init__(self, context: RequestContext) -> None:
-        self._context = context
+    """Save the session of a request made from a scope. As the last of the response hooks, it shares their thread."""
 
     def needs_loop(self) -> bool:
         return False
 
-    def blocks(self, request: HttpRequest) -> bool:
-        return _has_unsaved_session(request)
+    def blocks(self, request: Any) -> bool:
+        has_unsaved_session: bool = request.has_unsaved_session
+        return has_unsaved_session
 
-    def run(self, request: HttpRequest, response: HttpResponseBase) -> None:
-        _save_session(self._context, response)
+    def run(self, request: Any, response: Any) -> None:
+        if response.status_code < 500 and request.has_unsaved_session:
+            sessions.save_session(request, response)
+            response.wsdeny_session = True  # It is not saved again for this response.
 
-    async def arun(self, request: HttpRequest, response: HttpResponseBase) -> None:
+    async def arun(self, request: Any, response: Any) -> None:
         raise NotImplementedError
 
 
@@ -511,7 +502,7 @@ async def end_request(context: RequestContext) -> None:
     except ConnectionError:  # pragma: no cover - No thread can be started; the test of that has a process of its own.
         context.run_ending()
     else:
-        await asyncio.wait({asyncio.wrap_future(running)}, timeout=_PARTING)
+        await asyncio.wait({asyncio.wrap_future(running)}, timeout=_GRACE)
 
 
 class AppHandler:
@@ -545,9 +536,10 @@ class AppHandler:
         if self._limit is not None:
             self._limit.reschedule(seconds)
 
-    def _reschedule_for_response(self) -> None:
-        """Give the hooks what is left of ``POLICY_TIMEOUT``, now that the application has answered."""
-        self._reschedule(max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds))
+    @property
+    def _seconds_left(self) -> float:
+        """What is left of ``POLICY_TIMEOUT`` for the response hooks, once the application has answered."""
+        return max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds)
 
     async def _save_session(self, response: HttpResponseBase, outer: RequestContext | None) -> None:
         """Save the session; one that is that of the layer around (`outer`) is saved there."""

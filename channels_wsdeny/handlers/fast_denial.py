@@ -87,6 +87,7 @@ async def deny_anonymous(match: EndpointMatch, scope: Scope, receive: Receive, s
     headers = by_name(scope.get("headers", ()))
     if (
         headers is None
+        or site.has_hooks
         or not _is_without_credentials(headers, site)
         or "user" in scope
         or scope.get("session") is not None
@@ -101,7 +102,7 @@ async def deny_anonymous(match: EndpointMatch, scope: Scope, receive: Receive, s
     authentication = match.options.authentication or site.authentication
     if authentication is None or not authentication.are_known or authentication.may_find_credentials(scope):
         return False
-    found = encoded_denial(denial, scope, headers, send, match.options.deny_with, authentication, is_anonymous=True)
+    found = encoded_denial(denial, scope, headers, send, match.options.deny_with, authentication)
     if found is None:
         return False
     started = time.monotonic()
@@ -150,21 +151,17 @@ def encoded_denial(
     send: Send,
     deny_with: str | None,
     authentication: Authenticators | None,
-    *,
-    is_anonymous: bool = False,
 ) -> tuple[Message, Message] | None:
     """The messages that deny the handshake of `scope`; None if they depend on more than can be kept.
 
-    No hook, trace or session of the request may change the answer; with `is_anonymous` the hooks of the site are
-    looked up here. `headers` are those of the scope, None if one is repeated. `deny_with` is that of the stack, and
-    `authentication` says the challenge of a 401.
+    No hook, trace or session of the request may change the answer. `headers` are those of the scope, None if one is
+    repeated. `deny_with` is that of the stack, and `authentication` says the challenge of a 401.
     """
     site = _site()
     if (
         site.how is None
         or headers is None
         or (deny_with or site.how) != "response"
-        or (is_anonymous and site.has_hooks)
         or deny.response is not None
         or deny.headers
         or deny.status == 503  # Each client gets another ``Retry-After``.

@@ -432,7 +432,7 @@ class HttpHandler(AppHandler):
             await self._end_app()
             raise
         finally:
-            self._reschedule_for_response()
+            self._reschedule(self._seconds_left)
         if self._answer.done():
             return self._answer.result()
         endpoint = match.endpoint or match.app

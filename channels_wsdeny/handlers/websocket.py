@@ -89,8 +89,6 @@ if TYPE_CHECKING:
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.
 _GRACE = 1.0
-
-
 #: The handler of the layer whose policies have allowed the code that runs now: they count for it and those around it.
 _decided: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_decided", default=None)
 #: The outermost handler of the handshake that the code which runs now belongs to.
@@ -402,7 +400,7 @@ class WebSocketHandler(AppHandler):
             request.describes(request.scope, adopting=True)
         set_route(self.context, match)
         layers = (*middleware, (*hooks, *match.hooks), match.guards.hooks)
-        return make_runner(self, layers, "websocket", last=SaveSession(self.context)) if any(layers) else None
+        return make_runner(self, layers, "websocket", last=SaveSession()) if any(layers) else None
 
     async def run(self, match: EndpointMatch, runner: HookRunner | None) -> None:
         """Admit the request and run the application, or deny."""
@@ -608,9 +606,8 @@ class WebSocketHandler(AppHandler):
         if answer is self.accepting and self._runner is None and not request.has_unsaved_session:
             await self._emit(_Accept(answer, []))
             return
-        seconds = max(LEAST_SECONDS, conf.POLICY_TIMEOUT - self.context.state.seconds)
         try:
-            decision = await self._decide(self._finish(answer), seconds)
+            decision = await self._decide(self._finish(answer), self._seconds_left)
         except asyncio.CancelledError:  # by the application, which may try again
             self.context.state.is_interrupted, self._is_answering = True, False
             self._wake()
@@ -799,7 +796,7 @@ class WebSocketHandler(AppHandler):
             await _end(tasks)
             raise
         finally:
-            self._reschedule_for_response()
+            self._reschedule(self._seconds_left)
         if self._sender is not None:
             # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which
             # waits for this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.
