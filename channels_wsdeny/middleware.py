@@ -170,8 +170,10 @@ class MirrorHandler(DjangoHandler):
         checks = self._checks_after(response)
         denial = await self.authorize(checks) if checks else self._refusal_behind(response)
         if denial is not None:
-            late: Denial = denial
-            return await self.in_thread(lambda: self._withhold(response, late))
+            answer = await self.deny(denial)
+            if response.streaming:  # It may hold files open.
+                await self.in_thread(lambda: discard(response, answer))
+            return answer
         self._tell_stack(response)
         if is_rendered(response):
             return response
@@ -241,11 +243,6 @@ class MirrorHandler(DjangoHandler):
             return ()
         given = self.context.pending_default if self._config is None else self._config.default_policy
         return (default_policy() if given is None else given,)
-
-    def _withhold(self, response: HttpResponseBase, denial: Denial) -> HttpResponseBase:
-        answer = self.deny_sync(denial)
-        discard(response, answer)
-        return answer
 
     def _tell_stack(self, response: HttpResponseBase) -> None:
         """Tell the stack around, which would ask the default policy otherwise, that a view was allowed and answers.

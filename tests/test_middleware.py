@@ -300,6 +300,14 @@ def test_a_subclass_of_the_mirror_and_one_that_a_function_makes_work_as_it_does(
     assert [name.removeprefix("it ") for name in ran] == ORDER
 
 
+def test_the_policies_of_a_subclass_of_the_mirror_have_a_time_limit_under_asgi_as_well(locked):
+    async def hang(request):
+        await asyncio.sleep(60)
+
+    site = locked(hello, mirror=[f"{__name__}.Stricter"], DEFAULT_POLICY=AsyncCheck(hang), POLICY_TIMEOUT=0.05)
+    assert site.ask("/?key=1").status == 503
+
+
 def test_without_the_mirror_a_stacks_hooks_do_not_reach_views(one, ran):
     one.serve(hello, hooks=noting(ran, "it"), mirror=())
     assert (one.ask().body, ran) == (b"hello world", [])

@@ -211,17 +211,13 @@ class DjangoHandler:
     def _report_late(self) -> None:
         log_failure(self.context, late_error(self.context.expression or "A hook", "the client waits until it ends"))
 
-    def deny_sync(self, denial: Denial) -> HttpResponseBase:
+    async def deny(self, denial: Denial) -> HttpResponseBase:
         """The response that a check denies with; for a caller that tries again the hooks run again."""
         if self.runner is not None:
             self.runner.forget()
-        return self.respond(denial)
-
-    async def deny(self, denial: Denial) -> HttpResponseBase:
-        """As `deny_sync`, in a thread if that may block."""
         if self.respond_blocks(denial):
-            return await self.in_thread(lambda: self.deny_sync(denial))
-        return self.deny_sync(denial)
+            return await self.in_thread(lambda: self.respond(denial))
+        return self.respond(denial)
 
     def go_on(self) -> None:
         """Raise `HookError` if around hooks have answered already: no view begins after that."""

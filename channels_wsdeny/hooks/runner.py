@@ -147,7 +147,7 @@ class HookRunner:
     @property
     def has_around(self) -> bool:
         """Whether this layer, or one inside it, has around hooks."""
-        return bool(self._hooks.around) or (self.inner is not None and self.inner.has_around)
+        return any(runner._hooks.around for runner in self.layers)
 
     @property
     def has_response_hooks(self) -> bool:
