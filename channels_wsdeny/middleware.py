@@ -103,7 +103,8 @@ class MirrorMiddleware:
         """
         context = get_context(request)
         handler: MirrorHandler | None = context.mirror
-        if handler is None or handler.middleware is not self:  # The mirror is listed twice.
+        # Where the mirror is listed twice, with an adaptation by Django in between, the outer one asks by itself.
+        if handler is None or handler.is_async is not self.is_async:
             return None
         handler.context = context
         return None if handler.is_ready else handler

@@ -390,10 +390,10 @@ def raising_app(error):
 
 
 async def test_an_application_may_take_longer_than_hooks_and_policies(settings, hurry):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.02}
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.5}
 
     async def slow(scope, receive, send):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
         await plain(scope, receive, send)
 
     assert (await fetch(DenyMiddlewareStack(public(slow), hooks=noting([], "it")), "/")).status == 200
