@@ -132,6 +132,23 @@ async def test_a_policy_that_swallows_its_cancellation_decides_nothing_either(fe
     assert reports() == [(503, "unavailable", repr(policy))]
 
 
+async def test_what_a_policy_answers_past_its_time_is_not_logged_as_well(settings, reports):
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
+    let_go, has_ended = threading.Event(), threading.Event()
+
+    class Late(Check):
+        def check(self, request):
+            let_go.wait(GUARD)
+            threading.Timer(0.1, has_ended.set).start()
+            return False
+
+    policy = Late(None)
+    answer = await knock(stack(consumer(report(policy)).as_asgi()), "/", user=alice)
+    let_go.set()
+    assert await asyncio.to_thread(has_ended.wait, GUARD)
+    assert (answer.status, reports()) == (101, [(503, "unavailable", repr(policy))])
+
+
 # It is no policy otherwise.
 
 
