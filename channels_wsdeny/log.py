@@ -12,12 +12,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import status as statuses
-from .exceptions import Deny
-
 if TYPE_CHECKING:
     from django.http import HttpRequest
-    from django.http.response import HttpResponseBase
 
     from .http.context import RequestContext
     from .types import Scope
@@ -46,17 +42,13 @@ def log_denial(context: RequestContext, status: int, code: str) -> None:
         _log(level, request_path(context.request), status, code, context.state.started, extra)
 
 
-def log_report(context: RequestContext, denial: Deny | HttpResponseBase | None) -> None:
+def log_report(context: RequestContext, status: int, code: str, error: BaseException | None) -> None:
     """Log, as a warning, that the policy which was asked last would have denied, if it were enforced. Never raises.
 
     The record has the extras of `log_denial`, and ``report_only``, which is True; that of a failure has its traceback.
     """
-    if denial is None or not logger.isEnabledFor(logging.WARNING):
+    if not logger.isEnabledFor(logging.WARNING):
         return
-    if isinstance(denial, Deny):
-        status, code, error = denial.status, denial.code, denial.__cause__
-    else:
-        status, code, error = denial.status_code, statuses.code_for(statuses.wire_status(denial.status_code)), None
     with protected():
         path = escape(request_path(context.request))
         logger.warning(

@@ -334,11 +334,19 @@ async def report(
         before, seconds = context.policy, context.state.seconds
         context.policy = policy
         try:
-            log_report(context, await authorize([ReportCheck(policy)]))
+            _log_report(context, await authorize([ReportCheck(policy)]))
         except Exception as error:  # of the policy, or its time limit: it denies nothing
-            log_report(context, denial_of(error))
+            _log_report(context, denial_of(error))
         finally:
             context.policy, context.state.seconds = before, seconds
+
+
+def _log_report(context: RequestContext, denial: Denial | None) -> None:
+    if isinstance(denial, Deny):
+        log_report(context, denial.status, denial.code, denial.__cause__)
+    elif denial is not None:
+        status = statuses.wire_status(denial.status_code)
+        log_report(context, status, statuses.code_for(status), None)
 
 
 def denial_blocks(denial: Denial | Exception) -> bool:
