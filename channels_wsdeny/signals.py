@@ -88,9 +88,8 @@ def send_signal(
         "duration": time.monotonic() - context.state.started,
         **({"response": response} if response is not None else more),
     }
-    calls: list[Any] = [functools.partial(receiver, **named) for receiver in blocking]
-    calls = [functools.partial(run_in_background, call) for call in calls]
-    calls += [functools.partial(receiver, **named) for receiver in asynchronous]
+    calls: list[Any] = [functools.partial(run_in_background, functools.partial(each, **named)) for each in blocking]
+    calls += [functools.partial(each, **named) for each in asynchronous]
     about = f"{signal} of {escape(request_path(context.request))}"
     # A context of its own: in that of a synchronous consumer, asgiref would run synchronous code in the thread that
     # waits for the consumer, and refuse to later.

@@ -231,7 +231,12 @@ class _Resolver:
             if matched is None:
                 continue
             remaining, args, kwargs = matched
-            url_route = _url_route(outer, args, {**kwargs, **route.default_args})
+            before = outer or {}
+            # ``url_route`` of Channels, made anew for each scope: route hooks write into it.
+            url_route = {
+                "args": before.get("args", ()) + args,
+                "kwargs": {**before.get("kwargs", {}), **kwargs, **route.default_args},
+            }
             match = self.resolve(route.callback, remaining, url_route)
             if match is NOT_FOUND:
                 continue
@@ -319,13 +324,6 @@ def denial_by_validator(validator: Any, scope: Scope) -> Deny | None:
         f"The origin {origin!r} is not one of {validator.allowed_origins!r} (the host is {given.get(b'host')!r}).",
         "Name it in ALLOWED_HOSTS, or to OriginValidator().",
     )
-
-
-def _url_route(outer: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """``url_route`` of Channels, made anew for each scope: route hooks write into it."""
-    if outer is None:
-        return {"args": args, "kwargs": kwargs}
-    return {"args": outer.get("args", ()) + args, "kwargs": {**outer.get("kwargs", {}), **kwargs}}
 
 
 def _matched(route: Any, path: str) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
