@@ -12,7 +12,6 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
-from django.core.cache import caches
 from django.core.exceptions import BadRequest, DisallowedHost
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
 from django.http import HttpRequest, QueryDict, UnreadablePostError, parse_cookie
@@ -22,7 +21,6 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.functional import LazyObject, SimpleLazyObject, cached_property, empty
 
 from ..concurrency import run_in_django_thread, run_in_threadpool
-from ..db import get_cache
 from ..headers import values_of
 from . import session as sessions
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
     from django.contrib.sessions.backends.base import SessionBase
-    from django.core.cache.backends.base import BaseCache
 
     from ..authentication.base import Authenticators
     from ..types import RawHeaders, Scope
@@ -488,14 +485,6 @@ def is_authentication_due(request: HttpRequest) -> bool:
 
 def _unnamed_route() -> None:
     """The endpoint of a route that Channels resolved outside the stack, whose name is not known."""
-
-
-def cache_for(request: HttpRequest, alias: str) -> BaseCache:
-    """The cache `alias` in a thread that suits `request`: one of the thread's own, or that of a view, closed with it.
-
-    Raises `InvalidCacheBackendError`.
-    """
-    return get_cache(alias) if isinstance(request, ScopeRequest) else caches[alias]
 
 
 async def run_in_thread(request: HttpRequest, function: Callable[[], T]) -> T:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction
+from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import ImproperlyConfigured
 
@@ -29,7 +30,7 @@ from ..conf import conf
 from ..db import State, by_state, carrying, get_cache, is_unreachable, managed_connections, state_of
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
-from ..http.request import ScopeRequest, cache_for
+from ..http.request import ScopeRequest
 from ..log import dotted_name, log_failure, logger
 from .base import Answer, Policy, refuse_second
 
@@ -98,7 +99,8 @@ class _Limit(Policy):
             return True
         trace = context.trace
         try:
-            cache = cache_for(request, self.cache)
+            # Django closes the caches of a view with its request; others are those of the thread.
+            cache = get_cache(self.cache) if isinstance(request, ScopeRequest) else caches[self.cache]
             if isinstance(cache, DummyCache):
                 raise ImproperlyConfigured(f"{self!r}: the cache {self.cache!r} is a DummyCache, which counts nothing.")
             if trace is not None and trace.is_dry_run:
