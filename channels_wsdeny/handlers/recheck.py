@@ -19,11 +19,12 @@ from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from ..authentication.base import authenticate_by, found_user
 from ..authentication.ticket import Ticket
+from ..concurrency import submit_in_background
 from ..conf import conf
 from ..db import is_unreachable
 from ..exceptions import Deny
 from ..http import session as sessions
-from ..http.context import RequestContext
+from ..http.context import RequestContext, get_context
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
 from ..policies.base import And, Combination, Policy
@@ -304,6 +305,9 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
     for grant in grants:
         request: Any = fresh_request(grant)
         request.wsdeny = context = RequestContext(request)
+        # A policy of the site's own may ask a throttle or a limit, which has counted the handshake.
+        handshake = get_context(grant.request)
+        context.state.counted = handshake.state.counted
         policies = tuple(durable(grant.policies))
         setters, sets_user = grant.request.user_setters, any(policy.sets_user for policy in policies)
         checks: list[Check] = [*setters]
@@ -319,6 +323,9 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
             if _is_outage(error):
                 raise
             denial = denial_of(error)
+        finally:
+            handshake.state.counted = context.state.counted
+            _end_with(context, handshake)
         if denial is not None:
             return denial
         grant.obj = context.obj
@@ -330,6 +337,16 @@ def _is_outage(error: Exception) -> bool:
     if isinstance(error, Deny):
         return isinstance(error.__cause__, Exception) and is_unreachable(error.__cause__)
     return denial_of(error).status == 503
+
+
+def _end_with(context: RequestContext, handshake: RequestContext) -> None:
+    """Have what was taken for a fresh request, such as a slot, be released once its socket ends."""
+    waiting, context.state.has_ended = context.state.ending or [], True  # A policy that goes on releases it itself.
+    if handshake.state.has_ended:  # pragma: no cover - by chance just now
+        submit_in_background(context.run_ending)
+        return
+    for callback in waiting:
+        handshake.on_end(callback)
 
 
 def durable(policies: tuple[Policy, ...]) -> Iterator[Policy]:

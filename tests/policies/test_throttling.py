@@ -30,7 +30,15 @@ from channels_wsdeny.decorators import require
 from channels_wsdeny.http.context import get_context
 from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.inspection.explain import explain
-from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Throttle, throttling
+from channels_wsdeny.policies import (
+    AllowAny,
+    DenyAll,
+    IsAuthenticated,
+    MaxConnections,
+    Policy,
+    Throttle,
+    throttling,
+)
 from tests.support.caches import REDIS, Counting, cache_settings
 from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.opened import Opened
@@ -389,6 +397,44 @@ async def test_explain_tells_what_would_be_and_does_not_count(policy, use_applic
     assert [await explained() for _ in range(2)] == [["HTTP 101 Switching Protocols"]] * 2
     async with opened(application, "/one/a/"):
         assert await explained() == ["HTTP 429 Too Many Requests"]
+
+
+class Within(Policy):
+    """A policy of a site's own, which asks others by itself."""
+
+    def __init__(self, *policies):
+        self.policies = policies
+
+    def check(self, request):
+        answers = (policy.check(request) for policy in self.policies)
+        return next((answer for answer in answers if answer is not True), True)
+
+
+async def test_what_counts_within_another_policy_counts_an_open_socket_once(headers_of):
+    async def recheck(self, **data):
+        await self.scope["wsdeny"].recheck()
+        await self.send("still here")
+
+    policy = Within(Throttle("1/day"), MaxConnections(2))
+    app = guarded(policy, consumer(receive=recheck).as_asgi())
+    async with opened(app, headers=headers_of("alice")) as socket:
+        for _ in range(3):
+            await socket.send("again")
+            assert (await socket.next()).get("text") == "still here"
+        assert len(throttling._slots._held) == 1
+
+
+async def test_a_slot_that_joining_a_group_takes_is_released_with_the_socket(headers_of):
+    async def join(self, **data):
+        await self.scope["wsdeny"].join("members", Within(MaxConnections(1)))
+        await self.send("joined")
+
+    app = require(AllowAny())(consumer(receive=join)).as_asgi()
+    for _ in range(2):
+        async with opened(app, headers=headers_of("alice")) as socket:
+            await socket.send("join")
+            assert (await socket.next()).get("text") == "joined"
+            assert len(throttling._slots._held) == 1
 
 
 async def _leave(app):
