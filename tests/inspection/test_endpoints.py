@@ -117,6 +117,7 @@ ROWS = {
     "unknown wrapper around what is public": (Tokens(sockets(a=public_consumer)), [PUBLIC]),
     "two applications": (Switch(sockets(a=staff), plain), [PERHAPS_STAFF, OPEN]),
     "a function beside the application": (Switch(sockets(a=staff), closure(plain)), [PERHAPS_STAFF, OPEN]),
+    "a view beside the application": (Switch(sockets(a=staff), view), [PERHAPS_STAFF]),
     "a list beside the application": (Switch(sockets(a=staff), [plain]), [PERHAPS_STAFF]),
     "router with a fallback": (only(Fallback([path("a/", staff)])), [PERHAPS_STAFF, row(None, "none", None, "/")]),
     "opaque, in a stack": (only(stack(closure(plain))), [row("IsAuthenticated()", "default", path="/")]),
