@@ -151,7 +151,6 @@ def _notes(protections: tuple[Protection, ...], guards: Guards) -> Iterator[str]
     for each in protections:
         if each.effect == "unknown":
             yield f"cannot tell whether {each.expression} is asked, and denies anybody"
-
     for policy in guards.once().reported:
         yield f"not enforced, only reported: {expression_of(policy)}"
 
