@@ -191,7 +191,7 @@ def _reload(user: Any) -> Any:
     return found if found is not None and getattr(found, "is_active", True) else anonymous_user()
 
 
-class _IsSameUser:
+class IsSameUser:
     """Load the user, and deny if it is not the one that was allowed. One that was anonymous stays so."""
 
     def __init__(self, grant: Grant, users: dict[Any, Any]) -> None:
@@ -236,42 +236,6 @@ class _IsSameUser:
         raise NotImplementedError
 
 
-class FreshUser:
-    """Load the user and session of an open socket anew, for a stream that it enters with them.
-
-    They are those of the handshake, perhaps of hours ago, with all that was loaded of them since.
-    """
-
-    def __init__(self, grant: Grant) -> None:
-        self._grant = grant
-
-    def needs_loop(self) -> bool:
-        return True
-
-    def blocks(self, request: HttpRequest) -> bool:
-        raise NotImplementedError
-
-    def run(self, request: HttpRequest) -> Denial | None:
-        raise NotImplementedError
-
-    async def arun(self, request: Any) -> Denial | None:
-        user = unwrapped(vars(request).get("user"))
-        if not getattr(user, "is_authenticated", False) or (isinstance(user, Model) and user._state.adding):
-            return None  # It was not read from a database, but made of what a token says.
-        fresh: Any = fresh_request(self._grant)
-        fresh.wsdeny = RequestContext(fresh)
-        checks: list[Check] = [*self._grant.request.user_setters, _IsSameUser(self._grant, {})]
-        denial = await run_checks(Checks(checks), fresh)
-        if denial is None:
-            own, old = vars(request), self._grant.request
-            request.scope = {name: value for name, value in request.scope.items() if name != "user"}
-            own.update(user=fresh.user, auth=fresh.auth or old.auth, _wsdeny_found_user=found_user(fresh))
-            session = own.get("session")
-            if session is vars(old).get("session") and not getattr(session, "modified", False):
-                own["session"] = fresh.session
-        return denial
-
-
 # Asking
 
 
@@ -312,10 +276,10 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
         setters, sets_user = grant.request.user_setters, any(policy.sets_user for policy in policies)
         checks: list[Check] = [*setters]
         if not (sets_user and setters and grant.identity is not None):
-            checks.append(_IsSameUser(grant, users))  # Else a policy has found another than the middleware does.
+            checks.append(IsSameUser(grant, users))  # Else a policy has found another than the middleware does.
         checks += policy_checks(policies)
         if sets_user:
-            checks.append(_IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.
+            checks.append(IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):
                 denial = await run_checks(Checks(checks), request)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from django.db.models import Model
+
+from ..authentication.base import found_user
 from ..authentication.bearer import take_tokens
 from ..hooks.registry import ordered_hooks
 from ..http.context import RequestContext
@@ -22,7 +25,7 @@ from .base import (
     setters_due,
 )
 from .connection import Connection
-from .recheck import FreshUser, Part
+from .recheck import IsSameUser, Part, fresh_request, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from ..routing.resolver import EndpointMatch
     from ..types import Receive, Scope, Send
     from .open_socket import OpenSocket
+    from .recheck import Grant
 
 
 async def enter_stream(
@@ -48,7 +52,7 @@ async def enter_stream(
     context = RequestContext(request, state, outer)
     context.handler, context.guarded = outer.handler, None
     set_route(context, match)
-    denial: Denial | Exception | None
+    denial: Denial | Exception | None = None
     socket: OpenSocket = outer.handler.socket
     stream, request = Connection(scope, receive, send), cast("HandshakeRequest", context.request)
     try:
@@ -57,12 +61,14 @@ async def enter_stream(
         check_origin_again(context, match.options)
         policies, late = due_policies(context, match)
         is_of_handshake = vars(request).get("user") is vars(around).get("user") and outer.handler.outermost.is_accepted
-        first = [FreshUser(socket.grant_for(around, ()))] if is_of_handshake else []
         hooks = _stream_hooks(match, outer)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
         socket.add_part(stream, Part(request, (*policies, *late), partial(lose_stream, stream, context)))
-        checks = [*first, *setters_due(request), *hooks, *policy_checks((*policies, *late)), LoadUser()]
-        denial = await authorize(context, checks)
+        if is_of_handshake:
+            denial = await _load_fresh_user(request, socket.grant_for(around, ()))
+        if denial is None:
+            checks = [*setters_due(request), *hooks, *policy_checks((*policies, *late)), LoadUser()]
+            denial = await authorize(context, checks)
         if denial is None:
             await report(context, match.guards.reported, partial(authorize, context))
             context.consumer = match.consumer or True
@@ -80,6 +86,28 @@ async def enter_stream(
         socket.drop_part(stream)
         socket.stream_changed(request)
     await stream.pass_on(await closing_message(context, denial))  # It may be closed already.
+
+
+async def _load_fresh_user(request: Any, grant: Grant) -> Denial | None:
+    """Load the user and session of an open socket anew, for the `request` of a stream that it enters with them.
+
+    They are those of the handshake, perhaps of hours ago, with all that was loaded of them since. Returns a denial if
+    it is another user by now.
+    """
+    user = unwrapped(vars(request).get("user"))
+    if not getattr(user, "is_authenticated", False) or (isinstance(user, Model) and user._state.adding):
+        return None  # It was not read from a database, but made of what a token says.
+    fresh: Any = fresh_request(grant)
+    fresh.wsdeny = RequestContext(fresh)
+    denial = await authorize(fresh.wsdeny, [*grant.request.user_setters, IsSameUser(grant, {})])
+    if denial is None:
+        own, old = vars(request), grant.request
+        request.scope = {name: value for name, value in request.scope.items() if name != "user"}
+        own.update(user=fresh.user, auth=fresh.auth or old.auth, _wsdeny_found_user=found_user(fresh))
+        session = own.get("session")
+        if session is vars(old).get("session") and not getattr(session, "modified", False):
+            own["session"] = fresh.session
+    return denial
 
 
 async def lose_stream(stream: Connection, context: RequestContext, denial: Denial) -> None:
