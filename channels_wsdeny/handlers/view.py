@@ -316,6 +316,9 @@ class ViewHandler(DjangoHandler):
             response = self.view(self.context.request, *self._args, **self._kwargs)
             if self.is_async:
                 response = await response
+        except StopIteration as error:  # A coroutine cannot raise it.
+            self.raised = RuntimeError(f"{self.view!r} raised StopIteration.")
+            raise self.raised from error
         except Exception as error:
             self.raised = error
             raise

@@ -196,9 +196,11 @@ def test_a_deny_of_a_view_answers_and_other_exceptions_are_left_to_django(site):
     site.serve(
         *(path(f"{status}/", public(raising(error))) for status, error in errors.items()),
         *(path("deny/", public(failing)), path("deny-async/", public(failing_async))),
+        path("stop/", public(raising(StopIteration))),
         handlers={f"handler{status}": error_view(status) for status in errors},
     )
     assert [site.ask(f"/{status}/").body for status in errors] == [b"page %d" % status for status in errors]
+    assert site.ask("/stop/").body == b"page 500"
     for url in ("/deny/", "/deny-async/"):
         answer = site.ask(url)
         assert (answer.status, answer.code, answer.problem["detail"]) == (409, "taken", "Already here.")
