@@ -224,6 +224,8 @@ def all_policies(match: EndpointMatch) -> tuple[Policy, ...]:
 
 def due_policies(context: RequestContext, match: EndpointMatch) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
     """The policies to ask before the endpoint, and those to ask when it first calls ``receive`` or accepts."""
+    if match.error is not None:
+        return (), ()
     policies = match.guards.policies
     default = due_default(context, match) if match.owes_default else None
     if default is None:

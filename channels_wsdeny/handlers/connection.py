@@ -211,9 +211,11 @@ class Connection:
             self.send_signal(signals.handshake_denied, context, denial.response)
             if how == "close":
                 self.listener.end()
-                await self._await_close()
+                # Some servers drop the socket when the application returns, before the client has read the close.
+                async with asyncio.timeout(_CLOSING):
+                    await receive_disconnect(self.receive)
         except OSError:
-            pass  # The client has left: ASGI has servers raise this.
+            pass  # The client has left: ASGI has servers raise this. Or it did not answer the close in time.
         except RuntimeError:
             if not is_granian(self.send):
                 raise
@@ -251,14 +253,6 @@ class Connection:
         except Exception:
             self._unsent.clear()
             raise
-
-    async def _await_close(self) -> None:
-        """Give the client a moment to answer the close; some servers drop the socket when the application returns."""
-        try:
-            async with asyncio.timeout(_CLOSING):
-                await receive_disconnect(self.receive)
-        except TimeoutError:
-            pass
 
     def send_signal(self, signal: signals.HandshakeSignal, context: RequestContext, response: HttpResponseBase) -> None:
         """Send one of the signals of the package, whose receivers run beside the handshake."""

@@ -400,7 +400,7 @@ class WebSocketHandler(AppHandler):
             request.describes(request.scope, adopting=True)
         set_route(self.context, match)
         layers = (*middleware, (*hooks, *match.hooks), match.guards.hooks)
-        return make_runner(self, layers, "websocket", last=SaveSession()) if any(layers) else None
+        return make_runner(self, layers, "websocket", last=SaveSession())
 
     async def run(self, match: EndpointMatch, runner: HookRunner | None) -> None:
         """Admit the request and run the application, or deny."""
@@ -434,12 +434,9 @@ class WebSocketHandler(AppHandler):
         Raises what hooks and policies raise.
         """
         context = self.context
-        policies: tuple[Policy, ...] = ()
-        if match.error is None:
-            policies, self._late = due_policies(context, match)
-        checks = checks_before(context, match, request_hooks, route_hooks, policies)
-        denial = await self.authorize(checks)
-        if denial is None and match.error is None and not (policies or self._late):
+        policies, self._late = due_policies(context, match)
+        denial = await self.authorize(checks_before(context, match, request_hooks, route_hooks, policies))
+        if denial is None and not (policies or self._late):
             # Guards outside were asked about a user whom hooks may have changed.
             policies, self._late = due_policies(context, match)
             denial = await self.authorize(policy_checks(policies))
