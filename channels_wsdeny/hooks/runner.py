@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import async_to_sync
 
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     #: What answers inside the hooks, given the request hooks and route hooks that have to run before. It returns a
     #: response, or an exception in place of raising it.
     GetResponse = Callable[[list[Check], list[Check]], Coroutine[Any, Any, HttpResponseBase | Exception]]
-
-
-T = TypeVar("T")
 
 
 class Responder(Protocol):
@@ -135,7 +132,7 @@ class HookRunner:
         #: Response hooks and exception hooks that have not run yet.
         self._response = Checks(hooks.response)
         self._exception = list(hooks.exception)
-        #: Whether the caller is synchronous now, and nothing in here has to wait.
+        #: Whether the caller is synchronous, and nothing in here has to wait.
         self._is_sync = False
         self._has_entered = self._is_over = False
 
@@ -232,21 +229,15 @@ class HookRunner:
     def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
         """As `run`, for a synchronous caller: `get_response` runs in its thread, and never has to wait."""
         if not self.has_around:
-            return self._run_in_caller(self.run(get_response))
+            for runner in self.layers:
+                runner._is_sync = True
+            return run_coroutine(self.run(get_response))
 
         async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
             return await run_in_django_thread(lambda: run_coroutine(get_response(*hooks)))
 
         response: HttpResponseBase = async_to_sync(self.run)(call_in_thread)  # Around hooks need an event loop.
         return response
-
-    def _run_in_caller(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine of this runner in a synchronous caller, where nothing in it has to wait."""
-        before, self._is_sync = self._is_sync, True
-        try:
-            return run_coroutine(coroutine)
-        finally:
-            self._is_sync = before
 
     async def finish(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
         """What the exception hooks, then the response hooks of this layer and those inside make of an answer."""
@@ -286,8 +277,8 @@ class HookRunner:
         hooks, self._response = self._response, Checks()
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
-            self._response = hooks
-            return self._run_in_caller(self._leave(answer))
+            self._response, self._is_sync = hooks, True
+            return run_coroutine(self._leave(answer))
 
         return finish
 
@@ -313,7 +304,7 @@ class HookRunner:
 
     def rescue_sync(self, error: Exception) -> Denial | Exception:
         """As `rescue`, for a synchronous caller, even within a request that is not."""
-        return self._run_in_caller(self.rescue(error))
+        return run_coroutine(self._sync_runner().rescue(error))
 
     async def answer(self, error: Exception) -> HttpResponseBase:
         """The response to an error: what exception hooks make of it, else what the responder does.
@@ -328,7 +319,13 @@ class HookRunner:
 
     def answer_sync(self, error: Exception) -> HttpResponseBase:
         """As `answer`, for a synchronous caller."""
-        return self._run_in_caller(self.answer(error))
+        return run_coroutine(self._sync_runner().answer(error))
+
+    def _sync_runner(self) -> HookRunner:
+        """A runner within this one, for a synchronous caller. Others may use this one meanwhile, on the event loop."""
+        runner = HookRunner(self._responder, outer=self)
+        runner._is_sync = True
+        return runner
 
     async def _run_around(self, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
         response: HttpResponseBase
