@@ -24,8 +24,6 @@ from ..http.servers import is_granian, is_multiplexed
 from ..log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from django.http.response import HttpResponseBase
 
     from ..http.context import RequestContext
@@ -47,7 +45,6 @@ class Connection:
         "_is_woken",
         "_reader",
         "_signalling",
-        "_subprotocol",
         "_unsent",
         "app_limit",
         "close_code",
@@ -57,6 +54,7 @@ class Connection:
         "receive",
         "scope",
         "send",
+        "subprotocol",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +65,7 @@ class Connection:
         #: Whether the client left before it had an answer.
         self.has_left = False
         #: The subprotocol that the client has sent before a token: it is selected where the application selects none.
-        self._subprotocol: str | None = None
+        self.subprotocol: str | None = None
         #: Ends the application once it was denied, or its socket closed from outside.
         self.app_limit: asyncio.Timeout | None = None
         #: The code of a close from outside.
@@ -80,11 +78,6 @@ class Connection:
         self._signalling: asyncio.Task[None] | None = None
         #: What is left to send of a denial.
         self._unsent: list[Message] = []
-
-    def select(self, tokens: Iterable[str]) -> None:
-        """Note the subprotocols that stand before tokens: the first is selected where the application selects none."""
-        if self._subprotocol is None:
-            self._subprotocol = next(iter(tokens), None)
 
     # Events
 
@@ -198,15 +191,15 @@ class Connection:
 
     async def accept(self, message: Message, headers: RawHeaders) -> None:
         """Send the application's accept, with these headers beside its own."""
-        if self._subprotocol is not None and message.get("subprotocol") is None:
-            message = {**message, "subprotocol": self._subprotocol}
+        if self.subprotocol is not None and message.get("subprotocol") is None:
+            message = {**message, "subprotocol": self.subprotocol}
         await self.send(accept_message(message, headers, self.send))
 
     async def deny(self, denial: EncodedDenial, context: RequestContext) -> None:
         """Send a denial, and the signal; an error of a server whose client has left is ignored."""
         how = self.deny_with or conf.DENY_WITH
         try:
-            self._unsent += denial_for(denial, self.scope, self.send, how, self._subprotocol)
+            self._unsent += denial_for(denial, self.scope, self.send, how, self.subprotocol)
             await self._send_rest(len(denial.response.content))
             self.send_signal(signals.handshake_denied, context, denial.response)
             if how == "close":

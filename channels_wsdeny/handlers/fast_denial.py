@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -199,6 +200,9 @@ def encoded_denial(
 
 @functools.cache
 def _site() -> _Site:
+    authentication = None
+    with suppress(Exception):  # What importing a module of the site raises is answered where the classes are asked.
+        authentication = authentication_of_site()
     return _Site(
         how=None if settings.DEBUG else conf.DENY_WITH,
         has_hooks=bool(conf.HOOKS),
@@ -207,18 +211,11 @@ def _site() -> _Site:
         session_cookie=settings.SESSION_COOKIE_NAME.encode(),
         allowed_hosts=tuple(settings.ALLOWED_HOSTS),
         host_headers=(b"host", b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else (b"host",),
-        authentication=_authentication(),
+        authentication=authentication,
         language_cookie=settings.LANGUAGE_COOKIE_NAME.encode(),
         is_translated=settings.USE_I18N,
         is_negotiated=is_language_negotiated(),
     )
-
-
-def _authentication() -> Authenticators | None:
-    try:
-        return authentication_of_site()
-    except Exception:  # importing a module of the site can raise anything; it is answered where they are asked
-        return None
 
 
 def _encode(deny: Deny, request: HandshakeRequest, scope: Scope, send: Send) -> tuple[Message, Message] | None:

@@ -333,7 +333,7 @@ class WebSocketHandler(AppHandler):
     def take_tokens(self, scope: Scope, authentication: Authenticators) -> tuple[Scope, dict[str, str]]:
         """As `authentication.bearer.take_tokens`, for the outermost handler or a layer inside it."""
         scope, tokens = take_tokens(scope, authentication)
-        self._connection.select(tokens)
+        self._connection.subprotocol = self._connection.subprotocol or next(iter(tokens), None)
         return scope, tokens
 
     def deny_as(self, options: StackOptions) -> None:
