@@ -523,9 +523,9 @@ class AppHandler:
     #: Whether a status that cannot deny is an error, as for sockets.
     is_strict = False
 
-    def __init__(self, context: RequestContext | None = None) -> None:
-        if context is not None:
-            self.context = context
+    context: RequestContext
+
+    def __init__(self) -> None:
         #: The time limit of the hooks.
         self._limit: Limit | None = None
 

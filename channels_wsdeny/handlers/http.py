@@ -282,7 +282,8 @@ class HttpHandler(AppHandler):
         receive: Receive,
         send: Send,
     ) -> None:
-        super().__init__(context)
+        super().__init__()
+        self.context = context
         self.scope, self._outer, self._receive, self._send = scope, outer, receive, send
         self._runner: HookRunner | None = None
         self._listener = Listener(receive)

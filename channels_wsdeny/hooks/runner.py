@@ -198,33 +198,23 @@ class HookRunner:
             )
 
     async def run(
-        self,
-        get_response: GetResponse,
-        request_hooks: list[Check] | None = None,
-        route_hooks: list[Check] | None = None,
+        self, get_response: GetResponse, request_hooks: Iterable[Check] = (), route_hooks: Iterable[Check] = ()
     ) -> HttpResponseBase:
         """The response to the request, with what the hooks have made of it.
 
         `request_hooks` and `route_hooks` are those of outer layers, still to run. Raises what the responder
         leaves to Django.
         """
-        response = await self._run(get_response, request_hooks or [], route_hooks or [])
+        if self._hooks.around:
+            inside = functools.partial(self._run_inside, get_response, (), route_hooks)
+            response = await self._run_around(request_hooks, inside)
+        else:
+            response = await self._run_inside(get_response, request_hooks, route_hooks)
         state = self._responder.context.state
         over = state.hooks_begun.intersection(self._hooks.all())
         state.hooks_begun -= over
         state.hooks_run |= over
         return response
-
-    async def _run(
-        self, get_response: GetResponse, request_hooks: list[Check], route_hooks: list[Check]
-    ) -> HttpResponseBase:
-        if not self._hooks.around:
-            return await self._run_inside(get_response, request_hooks, route_hooks)
-        if request_hooks:  # They come before the around hooks of this layer.
-            denial = await run_checks(Checks(request_hooks), self._responder.context.request)
-            if denial is not None:
-                return await self._respond(denial)
-        return await self._run_around(functools.partial(self._run_inside, get_response, [], route_hooks))
 
     def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
         """As `run`, for a synchronous caller: `get_response` runs in its thread, and never has to wait."""
@@ -327,7 +317,13 @@ class HookRunner:
         runner._is_sync = True
         return runner
 
-    async def _run_around(self, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
+    async def _run_around(
+        self, before: Iterable[Check], inside: Callable[[], Awaitable[HttpResponseBase]]
+    ) -> HttpResponseBase:
+        """Run the around hooks, and `inside` in them; request hooks of outer layers come before."""
+        denial = await run_checks(Checks(before), self._responder.context.request)
+        if denial is not None:
+            return await self._respond(denial)
         response: HttpResponseBase
         try:
             response = await self._call(0, inside)
@@ -365,7 +361,7 @@ class HookRunner:
         return await self._replace(response, hook.checked(answer, request))
 
     async def _run_inside(
-        self, get_response: GetResponse, request_hooks: list[Check], route_hooks: list[Check]
+        self, get_response: GetResponse, request_hooks: Iterable[Check], route_hooks: Iterable[Check]
     ) -> HttpResponseBase:
         self._has_entered = True
         hooks = [*request_hooks, *self._hooks.request], [*route_hooks, *self._hooks.route]
