@@ -67,7 +67,7 @@ def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
 
 
 def _remedy(found: object) -> str:
-    """What to write in place of `found`, which is no policy, so that nobody opens more than they meant."""
+    """What to write in place of `found`, which is no policy: never what opens more than that may have been meant to."""
     if isinstance(found, type) and issubclass(found, Policy):
         return f"@require({found.__name__}())"
     if isinstance(found, str):

@@ -396,6 +396,14 @@ def test_the_default_policy_counts_only_where_the_site_asks_for_it(one):
         assert one.serve(hello, MIRROR_DEFAULT_POLICY=switch).ask().status == 401
 
 
+def test_a_view_that_names_itself_as_what_it_wraps_is_behind_the_default_policy(locked):
+    def view(request):
+        return HttpResponse("secret")
+
+    view.__wrapped__ = view
+    assert locked(path("", view)).ask("/").status == 401
+
+
 def test_the_policy_of_a_stack_counts_before_that_of_the_site(locked):
     for default, other, status in ((DenyAll(), AllowAny(), 403), (AllowAny(), DenyAll(), 200)):
         site = locked(path("", hello), path("open/", public(hello)), DEFAULT_POLICY=other)

@@ -121,7 +121,10 @@ def guards_of_view(view: Any) -> Guards | None:
 def guards_within(view: Any) -> tuple[Policy, ...]:
     """The policies of the views that decorators name as what they wrap (``__wrapped__``), the outermost first."""
     policies: list[Policy] = []
-    while (view := getattr(view, "__wrapped__", None)) is not None:
+    for _ in range(_MOST_DECORATORS):
+        view = getattr(view, "__wrapped__", None)
+        if view is None:
+            break
         found = guards_of_view(view)
         policies += () if found is None else found.policies
     return tuple(policies)
