@@ -400,7 +400,7 @@ class WebSocketHandler(AppHandler):
             request.describes(request.scope, adopting=True)
         set_route(self.context, match)
         layers = (*middleware, (*hooks, *match.hooks), match.guards.hooks)
-        return make_runner(self, layers, "websocket", last=SaveSession())
+        return make_runner(self, layers, "websocket", last=SaveSession()) if any(layers) else None
 
     async def run(self, match: EndpointMatch, runner: HookRunner | None) -> None:
         """Admit the request and run the application, or deny."""

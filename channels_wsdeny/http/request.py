@@ -404,12 +404,11 @@ def with_plain_path(scope: Scope) -> Scope:
     path which hooks and policies do not know, and by which `revoke` does not find the socket.
     """
     path, root_path = scope["path"], scope.get("root_path", "")
-    before = root_path if path.startswith(root_path) else ""
-    rest = path[len(before) :]
-    first = "" if before.endswith("/") else "/"
-    if not rest.startswith(f"{first}/"):
+    if "//" not in path:
         return scope
-    return {**scope, "path": before + first + rest.lstrip("/")}
+    before = root_path if path.startswith(root_path) else ""
+    rest = path[len(before) :].lstrip("/")
+    return {**scope, "path": f"{before.removesuffix('/')}/{rest}"}
 
 
 def full_path(scope: Mapping[str, Any]) -> str:
