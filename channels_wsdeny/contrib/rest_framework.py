@@ -25,7 +25,7 @@ from ..http.origins import check_origin
 from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
 from ..log import warn_once
-from ..policies.base import Answer, Policy
+from ..policies.base import Answer, Policy, PolicyDenial, raisable
 from ..policies.permissions import keep_object
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class RestFramework(Policy):
                 obj = await self.obj(request)
         except Exception as error:  # the site's exception handler answers what it knows
             failed = error
-            raise await run_in_thread(request, lambda: asked.deny(failed)) from None
+            raise raisable(await run_in_thread(request, lambda: asked.deny(failed))) from None
         denial = await run_in_thread(request, lambda: asked.ask(lambda: asked.check_object(obj)))
         return asked.allow() if denial is None else denial
 
@@ -251,7 +251,7 @@ class _Question:
             with language_of(self._request):
                 return call_sync(resolver, self._request)
         except Exception as error:  # the site's exception handler answers what it knows
-            raise self.deny(error) from None
+            raise raisable(self.deny(error)) from None
 
     def check_object(self, obj: Any) -> None:
         """Ask the permission classes about this object."""
@@ -281,7 +281,7 @@ class _Question:
             denial = Deny(detail=known.detail, code=known.code, response=response)
         if denial.status >= 500 or not means_denial(error):
             raise denial from None
-        return denial
+        return PolicyDenial.of(denial)
 
     def _respond(self, error: Exception) -> Any:
         # The handler has the transaction of a view rolled back, which may yet be allowed by another policy.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
 from ..log import log_failure
+from ..policies.base import raisable
 from .recheck import SESSION_ENDED, Grant, ask_again, counts_once, grants_of
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class OpenSocket:
             log_failure(context, error, 503)
             return
         if denial is not None:
-            raise denial if isinstance(denial, Deny) else Deny(response=denial)
+            raise raisable(denial)
         context.obj = next((grant.obj for grant in grants if grant.request is request), context.obj)
 
     async def ask_again(self, users: dict[Any, Any] | None = None) -> Denial | None:

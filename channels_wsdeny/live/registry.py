@@ -31,6 +31,7 @@ from ..conf import conf
 from ..exceptions import Deny
 from ..handlers.recheck import Part, ask_again, unwrapped, user_id
 from ..log import request_path
+from ..policies.base import raisable
 from .scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ class Registry:
         if denial is not None or (opened.parts or {}).get(name) is not part:
             opened.drop_part(name)
             await leave()
-            raise denial if isinstance(denial, Deny) else Deny(403)
+            raise raisable(denial) if isinstance(denial, Deny) else Deny(403)
 
     # Events
 

@@ -9,7 +9,7 @@ import copy
 import inspect
 from abc import ABCMeta, update_abstractmethods
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
@@ -24,9 +24,43 @@ if TYPE_CHECKING:
 
     from ..types import HttpRequest
 
+D = TypeVar("D", bound=Deny)
+
 Denial: TypeAlias = Deny | HttpResponseBase
 #: What a check may return: True to allow, False to deny as the policy does, or the denial.
 Answer: TypeAlias = bool | Denial
+
+
+class PolicyDenial(Deny):
+    """The denial that a check of this package returns.
+
+    It is neither true nor false: with ``return super().check(request) and ...`` a subclass would let in whom it denies.
+    """
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"A policy has answered with a denial ({self}), which is neither true nor false. Compare the answer of a "
+            "check by `is True`, or combine policies by &, | and ~."
+        )
+
+    @classmethod
+    def of(cls, denial: Denial) -> PolicyDenial:
+        """The same denial."""
+        return denial if isinstance(denial, cls) else _as(cls, denial)
+
+
+def raisable(denial: Denial) -> Deny:
+    """The same denial, to be raised: what reports an exception may ask whether it is true."""
+    return _as(Deny, denial) if isinstance(denial, PolicyDenial) or not isinstance(denial, Deny) else denial
+
+
+def _as(cls: type[D], denial: Denial) -> D:
+    if not isinstance(denial, Deny):
+        return cls(response=denial)
+    given: dict[str, Any] = {"code": denial.code, "headers": denial.headers, "response": denial.response}
+    made = cls(denial.status, denial.detail, **given, **denial.members)
+    made.__cause__ = denial.__cause__
+    return made
 
 
 class _PolicyClass(ABCMeta):
@@ -365,14 +399,14 @@ class And(Combination):
         for policy in self.policies:
             denial = ask(policy, request)
             if denial is not None:
-                return denial
+                return PolicyDenial.of(denial)
         return True
 
     async def acheck(self, request: HttpRequest) -> Answer:
         for policy in self.policies:
             denial = await aask(policy, request)
             if denial is not None:
-                return denial
+                return PolicyDenial.of(denial)
         return True
 
     def anonymous_denial(self) -> Deny | bool | None:
@@ -410,12 +444,12 @@ class Or(Combination):
         return self._choose(denials, request)
 
     @staticmethod
-    def _choose(denials: list[Denial], request: HttpRequest) -> Denial:
+    def _choose(denials: list[Denial], request: HttpRequest) -> PolicyDenial:
         unauthenticated = [denial for denial in denials if _status(denial) == 401]
         others = [denial for denial in denials if _status(denial) != 401]
         if unauthenticated and others:
-            return others[0] if request.user.is_authenticated else unauthenticated[0]
-        return denials[0]
+            return PolicyDenial.of(others[0] if request.user.is_authenticated else unauthenticated[0])
+        return PolicyDenial.of(denials[0])
 
 
 class Not(Combination):

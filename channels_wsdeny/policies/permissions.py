@@ -18,7 +18,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.origins import matches
 from ..http.request import known_user, loaded_user, run_in_thread
-from .base import Answer, Policy, acheck_from, exact, giver_of, refuse_colour, refuse_second
+from .base import Answer, Policy, PolicyDenial, acheck_from, exact, giver_of, refuse_colour, refuse_second
 
 if TYPE_CHECKING:
     from ..types import HttpRequest
@@ -101,7 +101,7 @@ class UserPolicy(Policy):
     def check(self, request: HttpRequest) -> Answer:
         user = request.user
         if not exact(self, user.is_authenticated, "asked is_authenticated, which returned"):
-            return Deny(401)
+            return PolicyDenial(401)
         return exact(self, self.allows(user), "has an allows() that returned")
 
     def allows(self, user: Any) -> bool:
@@ -190,7 +190,7 @@ class HasPermission(Policy):
 
     def check(self, request: HttpRequest) -> Answer:
         if not (request.user.is_authenticated or self.anonymous):
-            return Deny(401)
+            return PolicyDenial(401)
         if self.obj is None:
             return self._ask_backends(request, None)
         obj = get_context(request).recall(self.obj)
@@ -203,7 +203,7 @@ class HasPermission(Policy):
             return await acheck_from(HasPermission, self, request)
         user = await loaded_user(request)
         if not (user.is_authenticated or self.anonymous):
-            return Deny(401)
+            return PolicyDenial(401)
         obj = get_context(request).recall(self.obj)
         if obj is None:
             obj = await self.obj(request)
@@ -227,7 +227,7 @@ class HasPermission(Policy):
         user: Any = request.user
         for permission in self.permissions:
             if not exact(self, user.has_perm(permission, obj), f"asked has_perm({permission!r}), which returned"):
-                return False if user.is_authenticated else Deny(401)
+                return False if user.is_authenticated else PolicyDenial(401)
         if self.obj is not None:
             get_context(request).obj = obj
         return True
@@ -263,7 +263,7 @@ class UserPassesTest(Policy):
     def _answer(self, user: Any, answer: object) -> Answer:
         if exact(self, answer, "has a test that returned"):
             return True
-        return False if user.is_authenticated else Deny(401)
+        return False if user.is_authenticated else PolicyDenial(401)
 
     def __repr__(self) -> str:
         return f"UserPassesTest({_name(self.test)})"

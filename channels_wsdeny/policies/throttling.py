@@ -32,7 +32,7 @@ from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
 from ..http.request import ScopeRequest
 from ..log import dotted_name, log_failure, logger
-from .base import Answer, Policy, refuse_second
+from .base import Answer, Policy, PolicyDenial, refuse_second
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
@@ -127,7 +127,7 @@ class _Limit(Policy):
         raise NotImplementedError
 
     def _deny(self, seconds: float) -> Deny:
-        return Deny(self.status, self.detail, code=self.code, headers={"Retry-After": str(math.ceil(seconds))})
+        return PolicyDenial(self.status, self.detail, code=self.code, headers={"Retry-After": str(math.ceil(seconds))})
 
     def _hash(self, request: HttpRequest, context: RequestContext) -> str:
         """The name of the count for `request`."""

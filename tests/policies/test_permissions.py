@@ -14,6 +14,8 @@ from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.urls import path
+from rest_framework.permissions import IsAuthenticated as OfRest
+from rest_framework.views import APIView
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.contrib.rest_framework import RestFramework
@@ -22,6 +24,7 @@ from channels_wsdeny.policies import AllowAny, AllowedOrigin, DenyAll, IsAuthent
 from channels_wsdeny.policies.base import And, Not, Or
 from channels_wsdeny.policies.permissions import HasPermission, InGroup, UserPassesTest, UserPolicy
 from channels_wsdeny.policies.throttling import MaxConnections, Throttle
+from tests.support.caches import cache_settings
 from tests.support.clients import knock
 from tests.support.policies import USERS, AsyncCheck, ByName, Check, alice, anonymous, boss, request_of, root, status
 
@@ -207,6 +210,43 @@ async def test_an_override_may_ask_the_method_that_it_overrides():
     everything = type(root)(pk=3, is_staff=True, is_superuser=True)
     for policy in (ByOther(), OfficeByOther(), PermissionByOther("auth.add_user")):
         assert (await status(policy), await status(policy, everything)) in {(401, 101), (403, 101)}
+
+
+AND_MORE = {
+    "IsAuthenticated": (IsAuthenticated, ()),
+    "IsStaff": (IsStaff, ()),
+    "InGroup": (InGroup, ("ops",)),
+    "HasPermission": (HasPermission, ("auth.add_user",)),
+    "UserPassesTest": (UserPassesTest, (lambda user: False,)),
+    "and": (And, (IsAuthenticated(), Check(lambda request: False))),
+    "or": (Or, (IsStaff(), Check(lambda request: HttpResponse(status=403)))),
+    "REST framework": (RestFramework, (type("View", (APIView,), {"permission_classes": [OfRest]}),)),
+}
+
+
+@pytest.mark.parametrize(("base", "arguments"), AND_MORE.values(), ids=AND_MORE)
+@pytest.mark.parametrize("name", ["check", "acheck"])
+async def test_a_check_that_takes_a_denial_for_true_allows_nobody(base, arguments, name, caplog):
+    def check(self, request):
+        return super(policy_class, self).check(request) and True
+
+    async def acheck(self, request):
+        return await super(policy_class, self).acheck(request) and True
+
+    policy_class = type("AndMore", (base,), {name: check if name == "check" else acheck})
+    inner = base(*arguments)
+    asks = Check(lambda request: bool(inner.check(request)))
+    for policy in (policy_class(*arguments), asks, ~asks, asks | asks):
+        assert await status(policy) == 500
+        assert "Compare the answer of a check by `is True`" in caplog.text
+        caplog.clear()
+
+
+async def test_a_throttle_that_denies_is_not_taken_for_true(settings):
+    settings.CACHES = cache_settings("locmem")
+    throttle = Throttle("1/day", key="ip")
+    asks = Check(lambda request: bool(throttle.check(request)))
+    assert [await status(asks) for _ in range(2)] == [101, 500]
 
 
 class AsksOn:
