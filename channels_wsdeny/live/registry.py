@@ -135,6 +135,15 @@ class Socket:
         """The path that its handshake was for, without the query string."""
         return request_path(self.opened.context.request)
 
+    def is_at(self, path: str) -> bool:
+        """Whether its path is this one, also without what the site is mounted below (``root_path``)."""
+        own = _with_single_slashes(self.path)
+        if own == path:
+            return True
+        request: Any = self.opened.context.request
+        root_path: str = request.scope.get("root_path", "")
+        return root_path != "" and own.removeprefix(root_path.rstrip("/")) == path
+
     @property
     def host(self) -> str:
         """The host that its handshake was for, without the port; empty if it had none that is allowed."""
@@ -413,7 +422,7 @@ class Registry:
         found = set(self.by_socket.values()) if not narrowed else set(narrowed[0]).intersection(*narrowed[1:])
         if event.get("path") is not None:
             path = _with_single_slashes(event["path"])
-            found = {socket for socket in found if _with_single_slashes(socket.path) == path}
+            found = {socket for socket in found if socket.is_at(path)}
         if event.get("host") is not None:
             found = {socket for socket in found if socket.host == event["host"]}
         return found

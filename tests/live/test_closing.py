@@ -115,6 +115,15 @@ async def test_slashes_that_channels_leaves_out_hide_no_socket_from_its_path():
     assert [(await each.close())[0] for each in opened] == [4403] * 3
 
 
+@pytest.mark.parametrize("root_path", ["/app", "/app/"])
+async def test_a_socket_below_a_prefix_is_found_by_its_path_with_and_without_that(root_path):
+    application = DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi()))
+    for named in ("/room/", "/app/room/"):
+        opened = await Opened(application, "/app/room/", root_path=root_path).accepted()
+        await arevoke(path=named)
+        assert (await opened.close())[0] == 4403
+
+
 async def test_who_comes_back_before_the_transaction_of_a_revocation_is_committed_is_closed_then(change):
     """Its policies still see what the transaction is about to take away."""
     application, back = DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi())), []
