@@ -117,7 +117,7 @@ class Policy(metaclass=_PolicyClass):
     needs_user = True
     #: Whether it is asked at the handshake alone, and not again while the socket is open.
     once = False
-    #: Whether the policy may set another user, about whom policies before it have to be asked again.
+    #: Whether the policy may set another user (``request.user``), about whom policies before it are asked again.
     sets_user = False
     #: Whether it allows, or may well allow, every handshake, for `inspection`.
     allows_all = False
@@ -314,6 +314,20 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
     return denial
 
 
+def same_user(policy: Policy, request: HttpRequest, before: object) -> object:
+    """The user of `request` now that `policy` was asked; `before` is whom the policies before it were asked about.
+
+    Raises `PolicyError` for another one if `policy` does not say that it sets the user: they have not allowed that one.
+    """
+    user = known_user(request)
+    if before is not None and user is not before and not policy.sets_user:
+        raise PolicyError(
+            f"{expression_of(policy)} has set another request.user than the policies before it were asked about. Give "
+            "its class sets_user = True: then they are asked about that user, too."
+        )
+    return user
+
+
 def asking_blocks(policy: Policy, request: HttpRequest) -> bool:
     """Whether `ask` may block for this request."""
     return policy.blocks(request) or (policy.needs_user and is_authentication_due(request))
@@ -396,17 +410,21 @@ class And(Combination):
     needs_loop, blocks = Combination.needs_loop, Combination.blocks
 
     def check(self, request: HttpRequest) -> Answer:
+        user = None
         for policy in self.policies:
             denial = ask(policy, request)
             if denial is not None:
                 return PolicyDenial.of(denial)
+            user = same_user(policy, request, user)
         return True
 
     async def acheck(self, request: HttpRequest) -> Answer:
+        user = None
         for policy in self.policies:
             denial = await aask(policy, request)
             if denial is not None:
                 return PolicyDenial.of(denial)
+            user = same_user(policy, request, user)
         return True
 
     def anonymous_denial(self) -> Deny | bool | None:

@@ -22,7 +22,7 @@ from ..http.request import (
     loaded_user,
     run_in_thread,
 )
-from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user
+from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user, same_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,10 +58,12 @@ class Checks(deque[Check]):
 class PolicyCheck:
     """A policy, asked about the request unless it has allowed this subject: hooks before it may have changed that."""
 
-    __slots__ = ("policy",)
+    __slots__ = ("_previous", "policy", "user")
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, previous: PolicyCheck | None) -> None:
+        self.policy, self._previous = policy, previous
+        #: Whom it has allowed.
+        self.user: object = None
 
     def needs_loop(self) -> bool | None:
         return self.policy.needs_loop()
@@ -70,10 +72,10 @@ class PolicyCheck:
         return not get_context(request).has_passed(self.policy) and asking_blocks(self.policy, request)
 
     def run(self, request: HttpRequest) -> Denial | None:
-        return ask(self.policy, request) if self._is_due(request) else None
+        return self._allowed(request, ask(self.policy, request) if self._is_due(request) else None)
 
     async def arun(self, request: HttpRequest) -> Denial | None:
-        return await aask(self.policy, request) if self._is_due(request) else None
+        return self._allowed(request, await aask(self.policy, request) if self._is_due(request) else None)
 
     def _is_due(self, request: HttpRequest) -> bool:
         context = get_context(request)
@@ -82,12 +84,23 @@ class PolicyCheck:
         context.policy = self.policy
         return True
 
+    def _allowed(self, request: HttpRequest, denial: Denial | None) -> Denial | None:
+        if denial is None:
+            before = None if self._previous is None else self._previous.user
+            self.user = same_user(self.policy, request, before)
+        return denial
+
 
 def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
     """The checks for `policies`, each once; those before one that may set the user again, about that user."""
     unique = [*{id(policy): policy for policy in policies}.values()]
     last = max((number for number, policy in enumerate(unique, 1) if policy.sets_user), default=0)
-    return [PolicyCheck(policy) for policy in (*unique, *filter(depends_on_user, unique[:last]))]
+    checks: list[Check] = []
+    check = None
+    for policy in (*unique, *filter(depends_on_user, unique[:last])):
+        check = PolicyCheck(policy, check)
+        checks.append(check)
+    return checks
 
 
 class ReportCheck:

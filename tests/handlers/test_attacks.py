@@ -6,11 +6,13 @@ import asyncio
 import functools
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.consumer import AsyncConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
+from django.test import RequestFactory
 from django.urls import path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
@@ -19,7 +21,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.case_site import Hello
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import made as made_hooks
-from tests.support.policies import Check, alice, boss
+from tests.support.policies import AsyncCheck, Check, alice, boss
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
 from tests.support.sockets import Server
@@ -78,6 +80,48 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
         assert (answer.status, answer.header("content-type")) == (status, "application/problem+json"), site
     http = require(by_path)(URLRouter([path("ws/staff/", Hello.as_asgi())]))
     assert (await fetch(http, f"{prefix}{slashes}ws/staff/", **scope)).status == 403
+
+
+# Policies that set the user
+
+
+def by_key(kind, *, sets_user):
+    """A policy that makes boss the user, as one with keys of its own may."""
+
+    def use_key(request):
+        request.user.is_authenticated  # noqa: B018 - it looks who it is
+        request.user = boss
+        return True
+
+    return type("ByKey", (kind,), {"sets_user": sets_user})(use_key)
+
+
+@pytest.mark.parametrize("sets_user", [False, True])
+@pytest.mark.parametrize(("first", "second"), [(Check, AsyncCheck), (AsyncCheck, Check)])
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda named, key: [key, named],
+        lambda named, key: [named & key],
+        lambda named, key: [IsAuthenticated(), named & key],
+        lambda named, key: [named & key | DenyAll()],
+    ],
+    ids=["stacked", "and", "both", "or"],
+)
+async def test_a_policy_that_sets_the_user_says_so_and_those_before_it_are_asked_about_that_user(
+    combine, first, second, sets_user, caplog
+):
+    asked = []
+    named = first(lambda request: asked.append(request.user.username) or request.user is alice)
+    policies = combine(named, by_key(second, sets_user=sets_user))
+    cls = functools.reduce(lambda made, policy: require(policy)(made), policies, made(lambda self: self.accept()))
+    answer = await knock(DenyMiddlewareStack(cls.as_asgi()), "/", user=alice)
+    assert (answer.status, asked) == ((403, ["alice", "boss"]) if sets_user else (500, ["alice"]))
+    assert sets_user or "ByKey" in caplog.text
+    view = functools.reduce(lambda made, policy: require(policy)(made), policies, lambda request: HttpResponse())
+    request = RequestFactory().get("/")
+    request.user = alice
+    assert (await sync_to_async(view)(request)).status_code == answer.status
 
 
 # Applications that are not known
