@@ -172,8 +172,9 @@ class _AskedView(APIView):
         return _refuse_coroutines(super().get_throttles(), "allow_request")
 
     def check_throttles(self, request: Any) -> None:
-        trace = get_context(request._request).trace
-        if not (self.is_counted or (trace is not None and trace.is_dry_run)):
+        state = get_context(request._request).state
+        is_dry_run = state.trace is not None and state.trace.is_dry_run
+        if not (self.is_counted or state.is_asked_again or is_dry_run):  # perhaps by a policy of the site's own
             super().check_throttles(request)
 
 

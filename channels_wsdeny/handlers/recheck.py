@@ -271,7 +271,7 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
         request.wsdeny = context = RequestContext(request)
         # A policy of the site's own may ask a throttle or a limit, which has counted the handshake.
         handshake = get_context(grant.request)
-        context.state.counted = handshake.state.counted
+        context.state.counted, context.state.is_asked_again = handshake.state.counted, True
         policies = tuple(durable(grant.policies))
         setters, sets_user = grant.request.user_setters, any(policy.sets_user for policy in policies)
         checks: list[Check] = [*setters]

@@ -70,6 +70,7 @@ class RequestState:
         "has_ended",
         "hooks_begun",
         "hooks_run",
+        "is_asked_again",
         "is_interrupted",
         "middleware",
         "objects",
@@ -90,6 +91,8 @@ class RequestState:
         self.consumer_class: type | None = None
         #: What throttles and limits have counted the request for: it counts once for each.
         self.counted: tuple[str, ...] = ()
+        #: Whether it is that of an open socket which is asked again: what counts once has counted the handshake.
+        self.is_asked_again = False
         #: What is called at the end of the request, see `RequestContext.on_end`; and whether that has come.
         self.ending: list[Callable[[], object]] | None = None
         self.has_ended = False
