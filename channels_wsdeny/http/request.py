@@ -404,11 +404,10 @@ def with_plain_path(scope: Scope) -> Scope:
     path which hooks and policies do not know, and by which `revoke` does not find the socket.
     """
     path, root_path = scope["path"], scope.get("root_path", "")
-    if "//" not in path:
+    first = "" if root_path.endswith("/") else "/"
+    if "//" not in path or not path.startswith(f"{root_path}{first}/"):
         return scope
-    before = root_path if path.startswith(root_path) else ""
-    rest = path[len(before) :].lstrip("/")
-    return {**scope, "path": f"{before.removesuffix('/')}/{rest}"}
+    return {**scope, "path": root_path + first + path.removeprefix(root_path).lstrip("/")}
 
 
 def full_path(scope: Mapping[str, Any]) -> str:

@@ -80,6 +80,9 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
         assert (answer.status, answer.header("content-type")) == (status, "application/problem+json"), site
     http = require(by_path)(URLRouter([path("ws/staff/", Hello.as_asgi())]))
     assert (await fetch(http, f"{prefix}{slashes}ws/staff/", **scope)).status == 403
+    above = "/" if root_path else "/elsewhere"  # Below no prefix there is nothing, also for Channels.
+    all_open = DenyMiddlewareStack(router, default_policy=AllowAny())
+    assert (await knock(all_open, f"{above}{prefix}ws/staff/", **scope)).status == 404
 
 
 # Policies that set the user
