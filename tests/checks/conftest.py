@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from channels_wsdeny.checks import check_site

@@ -1,7 +1,5 @@
 """Sites that pages show: their files in a folder, processes that run them, and the answers that are shown."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import shlex

@@ -1,7 +1,5 @@
 """What docs/commands.md and docs/denied.md show is what the commands print, and what the package sends."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shlex

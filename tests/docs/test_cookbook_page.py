@@ -1,7 +1,5 @@
 """Each recipe of docs/cookbook.md, run by itself, does what its page says. That for browsers: tests/browser."""
 
-from __future__ import annotations
-
 import builtins
 import dis
 import json

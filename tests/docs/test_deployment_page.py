@@ -1,7 +1,5 @@
 """What docs/deployment.md shows works: its proxies in front of its servers, its settings, and its units."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import socket

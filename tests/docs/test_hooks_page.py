@@ -1,7 +1,5 @@
 """Every snippet of docs/hooks.md does what the page says."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Every snippet of docs/middleware.md does what the page says; the packages that it names run in a process."""
 
-from __future__ import annotations
-
 import json
 import os
 import textwrap

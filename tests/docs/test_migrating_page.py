@@ -1,7 +1,5 @@
 """Every snippet of docs/migrating.md does what the page says, also the code that is migrated from."""
 
-from __future__ import annotations
-
 import re
 import time
 from types import SimpleNamespace

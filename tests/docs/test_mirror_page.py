@@ -1,7 +1,5 @@
 """Every snippet of docs/mirror.md does what the page says."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import logging

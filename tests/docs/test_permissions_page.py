@@ -1,7 +1,5 @@
 """Every snippet of docs/permissions.md does what the page says, with the packages themselves."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Every snippet and table of docs/policies.md says what is so."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -4,8 +4,6 @@ The tests of those names ask the installed Django, asgiref, Channels and Daphne 
 one fails here first, by its name. What else the page names exists, see the end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """The chat of Channels' tutorial, taken through docs/quickstart.md step by step."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tomllib

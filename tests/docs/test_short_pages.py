@@ -1,7 +1,5 @@
 """The pages with little code: index, browsers, security, servers, settings, typing, admin, testing, authentication."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import json

@@ -1,7 +1,5 @@
 """Every snippet of docs/signals.md does what the page says."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The site as a whole: its pages are found, its links resolve, and no snippet is left untested."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Wrappers, mixins and hooks by which an application was let in without its policies' permission."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 

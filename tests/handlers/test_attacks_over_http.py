@@ -1,7 +1,5 @@
 """Views, middleware and wrappers by which a request was let in by what was decided about another one."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 

@@ -1,7 +1,5 @@
 """Django middleware around handshakes: as around views, with one thread, and never a way in."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import logging

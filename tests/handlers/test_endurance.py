@@ -1,7 +1,5 @@
 """What a handshake waits for, and what it leaves behind: the callables of a server are freed with it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

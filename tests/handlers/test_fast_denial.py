@@ -1,7 +1,5 @@
 """Kept denials: what is sent again is what would have been made."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

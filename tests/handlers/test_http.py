@@ -1,7 +1,5 @@
 """HTTP requests to ASGI applications that are not Django's, and to the paths of sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Layers within layers: stacks, wrappers that change the scope, and consumers that enter other endpoints."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -6,8 +6,6 @@ An ASGI application is never reached against a guard or a hook, and every client
 `EXAMPLES=100000 python -m pytest -m random tests/handlers/test_properties_over_http.py` tries so many new ones.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, replace
 from types import ModuleType

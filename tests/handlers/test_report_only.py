@@ -1,7 +1,5 @@
 """Policies that are only reported: what they log, and that they decide nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging

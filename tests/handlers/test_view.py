@@ -1,7 +1,5 @@
 """Guarded views, without the mirror: decorators alone hold on every kind of view."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 

@@ -1,7 +1,5 @@
 """One handshake, in every state that it can be in."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from contextlib import suppress

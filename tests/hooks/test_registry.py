@@ -1,7 +1,5 @@
 """The registry: how hooks are registered and included, what is refused, and in which order hooks run."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import itertools

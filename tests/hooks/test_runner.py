@@ -1,7 +1,5 @@
 """Hooks at work: around hooks that give up, interruptions, time limits, contexts, and what hooks may answer."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import contextvars

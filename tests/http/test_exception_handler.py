@@ -1,7 +1,5 @@
 """The table from exceptions to denials."""
 
-from __future__ import annotations
-
 import json
 import math
 from functools import partial

@@ -1,7 +1,5 @@
 """Messages: a denial as every server sends it rightly, what an application may send, and what servers differ in."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import threading

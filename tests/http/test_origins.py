@@ -1,7 +1,5 @@
 """The origin of a handshake that carries what a browser adds to the requests of any page."""
 
-from __future__ import annotations
-
 import pytest
 from asgiref.sync import async_to_sync
 from channels.generic.websocket import AsyncWebsocketConsumer

@@ -1,7 +1,5 @@
 """`HandshakeRequest` is one of Django's own requests: its ecosystem works on it."""
 
-from __future__ import annotations
-
 from io import BytesIO
 
 import pytest

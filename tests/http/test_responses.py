@@ -1,7 +1,5 @@
 """The responses of denials: problem bodies in the client's type and language, and what every denial has."""
 
-from __future__ import annotations
-
 import json
 import struct
 from contextvars import Context

@@ -1,7 +1,5 @@
 """Sessions and users of handshakes, by every engine: Django's own answer, and nothing is written."""
 
-from __future__ import annotations
-
 import pytest
 from asgiref.sync import async_to_sync
 from channels.auth import AuthMiddlewareStack

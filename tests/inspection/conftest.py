@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from channels_wsdeny.inspection.routes_table import report_rows

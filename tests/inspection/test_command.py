@@ -1,7 +1,5 @@
 """``manage.py wsdeny``, as its users see it."""
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import os

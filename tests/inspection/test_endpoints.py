@@ -1,7 +1,5 @@
 """Which endpoints a site has, and which policies stand before a socket."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

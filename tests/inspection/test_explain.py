@@ -1,7 +1,5 @@
 """`explain` predicts what a real request gets, runs no endpoint, and changes nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import json

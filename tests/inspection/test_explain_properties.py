@@ -3,8 +3,6 @@
 `EXAMPLES=100000 python -m pytest -m random tests/inspection/test_explain_properties.py` tries so many new sites.
 """
 
-from __future__ import annotations
-
 import asyncio
 from operator import and_, invert, or_
 

@@ -1,7 +1,5 @@
 """What protects a view. That one is open, or may be, is never called protected."""
 
-from __future__ import annotations
-
 import functools
 
 import pytest

@@ -1,7 +1,5 @@
 """The trace of a request, by itself and in the log record of a denial where DEBUG is on."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

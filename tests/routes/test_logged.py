@@ -1,7 +1,5 @@
 """What of a request is logged, and what never is."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import logging

@@ -1,7 +1,5 @@
 """The request of a route's view, and its body: as received, changed by a class, unpacked, as JSON."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

@@ -1,7 +1,5 @@
 """Routes around views and includes: what they call, what they leave as it was, and how they compose."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import functools

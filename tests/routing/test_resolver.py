@@ -1,7 +1,5 @@
 """The resolver says where Channels' routers would route a scope, without running anything."""
 
-from __future__ import annotations
-
 import random
 from contextlib import suppress
 

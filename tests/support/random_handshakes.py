@@ -4,8 +4,6 @@ Whatever a site is made of and whatever its application does: nothing is accepte
 the model does not allow; every client that stays has one whole answer; no task is left.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import functools
