@@ -104,23 +104,12 @@ def test_there_is_a_permission_for_each_page_and_one_to_close():
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize(
-    ("codenames", "is_staff", "status"),
-    [
-        ([None], True, 200),
-        ([None], False, 302),
-        (["its own"], True, 200),
-        (["its own"], False, 302),
-        (["the others"], True, 403),
-        ([], True, 403),
-    ],
-)
-def test_a_page_opens_for_staff_with_its_permission(client_with, page, codenames, is_staff, status):
-    if codenames == ["its own"]:
-        codenames = [f"view_{page}"]
-    elif codenames == ["the others"]:
-        codenames = {*VIEW, "close_opensocket"} - {f"view_{page}"}
-    assert client_with(*codenames, is_staff=is_staff).get(url(page)).status_code == status
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_a_page_opens_for_staff_with_its_permission(client_with, page, is_staff):
+    own = f"view_{page}"
+    for codenames, status in (((None,), 200), ((own,), 200), ({*VIEW, "close_opensocket"} - {own}, 403), ((), 403)):
+        client = client_with(*codenames, name=f"boss with {codenames}", is_staff=is_staff)
+        assert client.get(url(page)).status_code == (status if is_staff else 302), codenames
 
 
 def test_the_index_of_the_admin_links_to_the_pages_that_may_be_viewed(client_with):

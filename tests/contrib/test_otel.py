@@ -16,6 +16,7 @@ from channels_wsdeny.signals import handshake_accepted, handshake_denied
 from tests.support.clients import Handshake, fetch, knock, opened, websocket_scope
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.wrappers import Function
 
 pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed (extra: test)")
 
@@ -97,10 +98,7 @@ async def test_the_name_lacks_a_route_where_there_is_none_and_a_path_is_escaped(
 
 
 async def test_a_route_that_is_known_late_names_the_span():
-    async def wrapper(scope, receive, send):
-        await site(AllowAny())(scope, receive, send)
-
-    await knock(DenyMiddlewareStack(wrapper, default_policy=AllowAny()), "/rooms/kitchen/")
+    await knock(DenyMiddlewareStack(Function(site(AllowAny())), default_policy=AllowAny()), "/rooms/kitchen/")
     assert span().name == NAME
 
 

@@ -152,46 +152,35 @@ async def test_what_a_permission_raises_is_answered_by_the_exception_handler_or_
     assert (json.loads(answer.body) if body else answer.problem["status"]) == (body or status)
 
 
-@pytest.mark.parametrize("status", [500, 503])
-async def test_a_failure_of_rest_framework_lets_nobody_in_behind_an_operator_either(status):
-    failure = type("Down", (exceptions.APIException,), {"status_code": status})
+def failing(error):
+    """A class of permissions that raises, and a resolver of either kind."""
 
-    async def fails_on_loop(request):
-        raise failure
+    async def on_loop(request):
+        raise error
 
-    fails = type("Fails", (permissions.BasePermission,), {"has_permission": lambda *_: raising(failure)(None)})
-    for policy in (
-        RestFramework(permissions=[fails]),
-        RestFramework(obj=raising(failure)),
-        RestFramework(obj=fails_on_loop),
-    ):
+    raises = raising(lambda: error)
+    return type("Fails", (permissions.BasePermission,), {"has_permission": lambda *_: raises(None)}), raises, on_loop
+
+
+class Handled(APIView):
+    permission_classes = (failing(ValueError())[0],)
+
+    def get_exception_handler(self):
+        return lambda error, context: Response(status=400)
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+async def test_a_failure_or_an_object_that_is_not_there_lets_nobody_in_behind_an_operator_either(status):
+    error = type("Down", (exceptions.APIException,), {"status_code": status})() if status >= 500 else Http404()
+    fails, *resolvers = failing(error)
+    policies = [RestFramework(obj=each) for each in resolvers]
+    if status >= 500:
+        policies.append(RestFramework(permissions=[fails]))
+    for policy in [RestFramework(Handled)] if status == 400 else policies:
         for asked in (policy, ~policy, policy | AllowAny()):
             answer = await ask(asked, alice)
-            assert (answer.status, json.loads(answer.body)) == (status, {"detail": failure.default_detail}), asked
-
-
-async def test_a_failure_that_the_exception_handler_answers_lets_nobody_in_behind_an_operator_either():
-    class Fails(permissions.BasePermission):
-        def has_permission(self, request, view):
-            raise ValueError
-
-    class View(APIView):
-        permission_classes = (Fails,)
-
-        def get_exception_handler(self):
-            return lambda error, context: Response(status=400)
-
-    policy = RestFramework(View)
-    assert [(await ask(asked, alice)).status for asked in (policy, ~policy, policy | AllowAny())] == [400] * 3
-
-
-async def test_an_object_that_is_not_there_lets_nobody_in_behind_an_operator_either():
-    async def missing_on_loop(request):
-        raise Http404
-
-    for missing in (raising(Http404), missing_on_loop):
-        policy = RestFramework(obj=missing)
-        assert [(await ask(asked, alice)).status for asked in (policy, ~policy, policy | AllowAny())] == [404] * 3
+            assert answer.status == status, asked
+            assert status < 500 or json.loads(answer.body) == {"detail": error.default_detail}, asked
 
 
 def tea(error, context):

@@ -696,18 +696,11 @@ async def test_each_takes_few_commands_of_the_cache(settings):
         assert await commands(app) == ["add", "get_many"]
 
 
-@pytest.mark.parametrize(
-    ("rate", "expected"),
-    [
-        ("20/min", (20, 60)),
-        ("5/s", (5, 1)),
-        ("100/day", (100, 86400)),
-        ("1/h", (1, 3600)),
-        ("7/Minute", (7, 60)),
-        ("3 / hours", (3, 3600)),
-        ("2/d", (2, 86400)),
-    ],
-)
+RATES = {"20/min": (20, 60), "5/s": (5, 1), "100/day": (100, 86400), "1/h": (1, 3600), "7/Minute": (7, 60)}
+RATES |= {"3 / hours": (3, 3600), "2/d": (2, 86400)}
+
+
+@pytest.mark.parametrize(("rate", "expected"), RATES.items())
 def test_a_rate_is_that_of_rest_framework(rate, expected):
     policy = Throttle(rate)
     assert (policy.number, policy.seconds) == expected
@@ -721,29 +714,22 @@ def test_what_is_no_rate_is_an_error(rate):
         Throttle(rate)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Throttle(20),
-        lambda: Throttle("1/s", key="session"),
-        lambda: Throttle("1/s", key=[]),
-        lambda: Throttle("1/s", key=accept),
-        lambda: Throttle("1/s", scope=""),
-        lambda: Throttle("1/s", scope=3),
-        lambda: Throttle("1/s", cache=None),
-        lambda: MaxConnections("5"),
-        lambda: MaxConnections(True),
-        lambda: MaxConnections(0),
-        lambda: MaxConnections(1001),
-        lambda: MaxConnections(1, key=None),
-    ],
-)
-def test_arguments_that_are_wrong_are_errors(make):
-    with pytest.raises(TypeError, match=r"takes|A rate is a string"):
-        make()
+WRONG = [
+    ("rate", 20),
+    *(("key", wrong) for wrong in ("session", [], accept)),
+    ("scope", ""),
+    ("scope", 3),
+    ("cache", None),
+]
 
 
-def test_an_outage_is_to_deny_or_to_allow():
+def test_arguments_that_are_wrong_are_errors():
+    for name, wrong in WRONG:
+        with pytest.raises(TypeError, match=r"takes|A rate is a string"):
+            Throttle(**{"rate": "1/s", name: wrong})
+    for arguments in (("5",), (True,), (0,), (1001,), (1, None)):
+        with pytest.raises(TypeError, match="takes"):
+            MaxConnections(*arguments)
     with pytest.raises(ValueError, match="on_outage"):
         Throttle("1/s", on_outage="ignore")
 

@@ -47,16 +47,21 @@ async def test_a_handshake_is_that_of_a_browser():
     assert (scope["path"], scope["query_string"]) == ("/ws/", b"q=1")
 
 
-async def test_a_secure_handshake_is_wss():
-    scope = await scope_of(secure=True)
-    assert (scope["scheme"], scope["server"]) == ("wss", ("testserver", 443))
-    assert dict(scope["headers"])[b"origin"] == b"https://testserver"
+SECURE = {"scheme": "wss", "server": ("testserver", 443)}
+PLACE = {"client": ("10.0.0.7", 5000), "root_path": "/app"}
+#: The options of a handshake, and what is in its scope and in its headers then.
+SCOPES = {
+    "secure": ({"secure": True}, SECURE, {b"origin": b"https://testserver"}),
+    "subprotocols": ({"subprotocols": ["a", "b"]}, {"subprotocols": ["a", "b"]}, {b"sec-websocket-protocol": b"a, b"}),
+    "others": ({"client_options": {"extensions": {}}, **PLACE}, {**PLACE, "extensions": {}}, {}),
+}
 
 
-async def test_subprotocols_are_in_the_scope_and_the_header():
-    scope = await scope_of(subprotocols=["a", "b"])
-    assert scope["subprotocols"] == ["a", "b"]
-    assert dict(scope["headers"])[b"sec-websocket-protocol"] == b"a, b"
+@pytest.mark.parametrize(("options", "in_scope", "in_headers"), SCOPES.values(), ids=SCOPES)
+async def test_the_options_of_a_handshake_are_in_its_scope_and_headers(options, in_scope, in_headers):
+    scope = await scope_of(**options)
+    assert {**scope, **in_scope} == scope
+    assert {**dict(scope["headers"]), **in_headers} == dict(scope["headers"])
 
 
 async def test_headers_replace_or_remove_those_of_a_browser_and_of_the_client():
@@ -72,11 +77,6 @@ async def test_query_params_are_added_to_the_path(path):
     scope = await scope_of(path, query_params={"b": [2, 3], "c": "é"})
     assert scope["query_string"].removeprefix(b"a=1&") == b"b=2&b=3&c=%C3%A9"
     assert scope["path"] == "/ws/"
-
-
-async def test_other_arguments_go_into_the_scope():
-    scope = await scope_of(client_options={"extensions": {}}, client=("10.0.0.7", 5000), root_path="/app")
-    assert (scope["client"], scope["root_path"], scope["extensions"]) == (("10.0.0.7", 5000), "/app", {})
 
 
 async def test_headers_of_the_client_are_sent_with_requests(client):
@@ -174,14 +174,11 @@ async def fail_at_the_end(scope, receive, send):
         raise LookupError("broken")
 
 
-async def test_what_the_application_raises_is_raised_by_the_block():
+async def test_what_the_application_raises_is_raised_by_the_block_and_does_not_hide_what_the_test_raises():
+    before = asyncio.all_tasks()
     with pytest.raises(LookupError, match="broken"):
         async with WebsocketClient(fail_at_the_end).connect("/ws/"):
             pass
-
-
-async def test_what_the_application_raises_does_not_hide_what_the_test_raises():
-    before = asyncio.all_tasks()
     with pytest.raises(ZeroDivisionError):
         async with WebsocketClient(fail_at_the_end).connect("/ws/"):
             1 / 0  # noqa: B018
