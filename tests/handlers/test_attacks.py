@@ -22,9 +22,8 @@ from tests.support.mirror import made as made_hooks
 from tests.support.policies import AsyncCheck, Check, alice, boss
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
-from tests.support.sockets import Server
 from tests.support.sockets import consumer as made
-from tests.support.wrappers import Middleware
+from tests.support.wrappers import Function, Middleware
 
 pytestmark = pytest.mark.django_db
 
@@ -51,12 +50,6 @@ PREFIXES = [("", "/"), ("/app", "/app/"), ("/app/", "/app/")]
 async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_the_path(
     root_path, prefix, slashes, hooks
 ):
-    def function(app):
-        async def wrapper(scope, receive, send):
-            await app(scope, receive, send)
-
-        return wrapper
-
     @hooks.on_request
     def lock(request):
         return Deny(404) if request.path.startswith(f"{prefix}ws/staff/") else None
@@ -69,7 +62,7 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
     for site, status in [
         *(
             (DenyMiddlewareStack(app, default_policy=by_path), 403)
-            for app in (router, Middleware(router), function(router))
+            for app in (router, Middleware(router), Function(router))
         ),
         (DenyMiddlewareStack(router, default_policy=AllowAny(), hooks=hooks), 404),
         (URLRouter([path("ws/staff/", require(by_path)(made()).as_asgi())]), 403),
@@ -152,20 +145,6 @@ async def test_a_wrapper_that_passes_on_attributes_is_not_taken_for_its_consumer
     app = PassingOn(consumer(public).as_asgi())
     assert (await knock(DenyMiddlewareStack(app), "/")).status == 401
     assert (await knock(DenyMiddlewareStack(URLRouter([path("", app)])), "/")).status == 401
-
-
-async def test_a_public_part_that_accepts_opens_nothing_that_the_application_around_it_sends():
-    @public
-    async def accepts(scope, receive, send):
-        await send({"type": "websocket.accept"})
-
-    async def around(scope, receive, send):
-        await accepts(scope, receive, send)
-        await send({"type": "websocket.send", "text": "secret"})
-
-    server = Server()
-    await asyncio.wait({server.begin(DenyMiddlewareStack(around))})  # It is ended by a cancellation.
-    assert [message.get("code") for message in server.sent] == [None, 4401]
 
 
 async def test_a_public_part_that_was_given_up_opens_nothing_for_what_is_tried_next():

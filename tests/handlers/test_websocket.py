@@ -626,6 +626,7 @@ async def test_an_http2_client_that_leaves_without_taking_the_close_of_its_socke
         with suppress(asyncio.CancelledError):  # That is how a part without a policy ends.
             await server.run(make(), http_version="2")
     assert server.kinds == ["websocket.accept", "websocket.close"]
+    assert make is not UNTAKEN["of a part without a policy"] or server.sent[1]["code"] == 4401
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -178,42 +178,6 @@ def test_a_forked_child_has_none_of_the_sockets_of_its_parent():
     assert out.split("\n") == ["True True True", "1"], errors
 
 
-GUARDIAN = """
-import asyncio
-from tests.support.set_up import set_up
-set_up("guardian", AUTHENTICATION_BACKENDS=["guardian.backends.ObjectPermissionBackend"])
-from django.contrib.auth.models import Group, User
-from guardian.shortcuts import assign_perm, remove_perm
-from channels.generic.websocket import AsyncWebsocketConsumer
-from channels_wsdeny.concurrency import run_in_threadpool
-from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import HasPermission
-from tests.support.opened import Opened
-
-anna = User.objects.create(username="anna")
-room, team = Group.objects.create(name="room"), Group.objects.create(name="team")
-anna.groups.add(team)
-
-async def main():
-    for holder in (anna, team):
-        await run_in_threadpool(lambda: assign_perm("auth.view_group", holder, room))
-        policy = HasPermission("auth.view_group", obj=lambda request: room)
-        consumer = require(policy)(type("Consumer", (AsyncWebsocketConsumer,), {}))
-        user = await run_in_threadpool(lambda: User.objects.get(pk=anna.pk))
-        opened = await Opened(consumer.as_asgi(), user=user).accepted()
-        await run_in_threadpool(lambda: remove_perm("auth.view_group", holder, room))
-        print(await opened.close(), flush=True)
-
-asyncio.run(main())
-"""
-
-
-def test_object_permissions_of_guardian_end_sockets():
-    pytest.importorskip("guardian")
-    out, errors = run_python(GUARDIAN)
-    assert out.split("\n") == ["(4403, 'permission_denied')"] * 2, errors
-
-
 TOKENS = """
 import asyncio, warnings
 from tests.support.set_up import set_up

@@ -2,7 +2,8 @@
 
 python -m tests.support.guardian_site DATABASE PAGE
 
-PAGE is permissions.md, or cookbook.md: then it prints the answers to one who is to be invited, is, and is not any more.
+PAGE is permissions.md, or cookbook.md: then it prints the answer to one who is to be invited, and how the sockets are
+closed of one who was, by himself and by his group, and is not any more.
 """
 
 import asyncio
@@ -74,12 +75,15 @@ async def main(users):
 async def invite(users):
     page = run_snippets("cookbook.md", [RECIPES[title] for title in ("backends.py", "rooms.py", "guardian")])
     app = DenyMiddlewareStack(URLRouter([path("<slug:slug>/", page.RoomConsumer.as_asgi())]))
-    bob, room = users["bob"], await Room.objects.aget(slug="lobby")
-    before = await knock(app, "/lobby/", user=bob)
-    await sync_to_async(page.invite)(bob, room)
-    socket = await Opened(app, "/lobby/", user=bob).accepted()
-    await sync_to_async(page.uninvite)(bob, room)
-    return [before.status, await socket.close()]
+    bob, room, guests = users["bob"], await Room.objects.aget(slug="lobby"), await Group.objects.acreate(name="guests")
+    await bob.groups.aadd(guests)
+    found = [(await knock(app, "/lobby/", user=bob)).status]
+    for holder in (bob, guests):
+        await sync_to_async(page.invite)(holder, room)
+        socket = await Opened(app, "/lobby/", user=await get_user_model().objects.aget(username="bob")).accepted()
+        await sync_to_async(page.uninvite)(holder, room)
+        found.append(await socket.close())
+    return found
 
 
 if __name__ == "__main__":
