@@ -27,7 +27,7 @@ from tests.support.case_site import application
 from tests.support.cases import CASES
 from tests.support.clients import fetch, knock, opened
 from tests.support.mirror import made
-from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.policies import AsyncCheck, Check, accept, raising_app
 from tests.support.sockets import CONNECT, Server, consumer, disconnect, open_to_all
 from tests.support.threads import until
 from tests.support.wrappers import Wrapper
@@ -82,14 +82,10 @@ async def test_one_signal_is_sent_for_each_handshake(heard, headers_of):
         assert sent(heard) == [(handshake_denied, case.status) if case.status else (handshake_accepted, 101)], case.name
 
 
-async def raises(scope, receive, send):
-    raise ZeroDivisionError
-
-
 DENYING = made("response", lambda request, response: HttpResponse(status=409))
 #: Sites, the options of the scope, and the status that is sent with the signal.
 ANSWERS = {
-    "the application raises": (open_to_all(raises), {}, 500),
+    "the application raises": (open_to_all(raising_app(ZeroDivisionError())), {}, 500),
     "it closes": (open_to_all(scripted.Script(scripted.close(code=4404))), {}, 404),
     "it answers": (open_to_all(scripted.Script(scripted.start(418), scripted.body(b"teapot"))), {}, 418),
     "a hook denies": (DenyMiddlewareStack(public(accept), hooks=DENYING), {}, 409),

@@ -27,6 +27,7 @@ from channels_wsdeny.decorators import login_required, permission_required, publ
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
 from tests.support.clients import fetch, knock
 from tests.support.site import SITE_CACHE, Site, hello, hello_async
+from tests.support.sockets import accept_as_user, consumer
 from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db
@@ -41,11 +42,7 @@ class Consumer(AsyncWebsocketConsumer):
         await self.accept(headers=[(b"x-user", user.username.encode()), (b"x-auth", str(request.auth).encode())])
 
 
-class SyncConsumer(WebsocketConsumer):
-    def connect(self):
-        self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
-
-
+SyncConsumer = consumer(accept_as_user, WebsocketConsumer)
 #: Accepts whoever has no wrong credentials.
 Open = public(type("Open", (Consumer,), {}))
 
@@ -119,12 +116,12 @@ async def ask(app, **given):
 
 
 @pytest.mark.parametrize("cls", [Named, AsyncNamed, Asking, Coroutine, Foreign])
-@pytest.mark.parametrize("consumer", [Consumer, SyncConsumer, login_required(type("Guarded", (Consumer,), {})), Open])
-async def test_a_user_by_any_class_reaches_any_consumer(cls, consumer, users):
-    app = DenyMiddlewareStack(consumer.as_asgi(), authentication=[cls(users)])
+@pytest.mark.parametrize("endpoint", [Consumer, SyncConsumer, login_required(type("Guarded", (Consumer,), {})), Open])
+async def test_a_user_by_any_class_reaches_any_consumer(cls, endpoint, users):
+    app = DenyMiddlewareStack(endpoint.as_asgi(), authentication=[cls(users)])
     assert await ask(app, x_name="alice") == "alice"
     found = await ask(app)
-    assert found == "" if consumer is Open else found.status == 401
+    assert found == "" if endpoint is Open else found.status == 401
 
 
 @pytest.mark.parametrize("cls", [Named, AsyncNamed, Coroutine])

@@ -8,7 +8,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from asgiref.sync import async_to_sync
-from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings as django_settings
 from django.contrib.auth.models import AnonymousUser
 from django.core import signing
@@ -22,17 +21,13 @@ from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import login_required
 from tests.support.caches import cache_settings
 from tests.support.clients import knock
+from tests.support.sockets import accept_as_user, consumer
 
 pytestmark = pytest.mark.django_db
 
 
-@login_required
-class Consumer(AsyncWebsocketConsumer):
-    async def connect(self):
-        await self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
-
-
-application = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[TicketAuthentication()])
+members = login_required(consumer(accept_as_user)).as_asgi()
+application = DenyMiddlewareStack(members, authentication=[TicketAuthentication()])
 
 
 async def use(given, where="/ws/room/", **scope):
@@ -219,6 +214,6 @@ async def test_another_cache_may_keep_them(request_of_alice, settings):
     settings.CACHES = {"default": {"BACKEND": backend}, "tickets": {"BACKEND": backend, "LOCATION": "tickets"}}
     given = await issue(request_of_alice, "/ws/room/", cache="tickets")
     assert await use(given) == 401
-    app = DenyMiddlewareStack(Consumer.as_asgi(), authentication=[TicketAuthentication(cache="tickets")])
+    app = DenyMiddlewareStack(members, authentication=[TicketAuthentication(cache="tickets")])
     assert (await knock(app, f"/ws/room/?ticket={given}")).status == 101
     assert cache is not caches["tickets"]

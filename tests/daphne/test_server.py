@@ -21,6 +21,7 @@ from tests.support.clients import GUARD
 from tests.support.daphne.client import ACCEPT, CLOSE, ask, connect, read, read_head, request, unique
 from tests.support.daphne.servers import daphne
 from tests.support.scripted import body, start
+from tests.support.threads import wait_until
 
 pytestmark = pytest.mark.servers
 HEARD = "heard {'type': 'websocket.connect'}"
@@ -202,10 +203,7 @@ def held(server):
 
 def wait_until_gone(server, path):
     """Until neither the server's list nor the process's memory holds the connection of `path`."""
-    deadline = time.monotonic() + GUARD
-    while path in (state := held(server))["connections"] + state["alive"]:
-        assert time.monotonic() < deadline, state
-        time.sleep(0.1)
+    wait_until(lambda: path not in str(held(server)), lambda: held(server))
 
 
 @pytest.mark.parametrize("steps", [[start(401), body(b"no")], [CLOSE]], ids=repr)

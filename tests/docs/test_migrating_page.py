@@ -15,7 +15,7 @@ from testproject.chat.models import Room
 from tests.docs.pages import DOCS, blocks, run_snippets, titled
 from tests.support.clients import knock
 from tests.support.packages import DRF, PACKAGES
-from tests.support.sockets import consumer
+from tests.support.sockets import accept_as_user, consumer
 
 before = run_snippets("migrating.md", [titled("migrating.md")["before"]])
 page = run_snippets("migrating.md", blocks("migrating.md")[1:])
@@ -61,12 +61,8 @@ async def test_a_path_without_a_route_was_a_traceback():
 @pytest.fixture
 def whoami(settings):
     """A consumer for users who are logged in, which tells their name, with the settings of the page."""
-
-    def connect(self):
-        return self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
-
     settings.CHANNELS_WSDENY = page.CHANNELS_WSDENY
-    return DenyMiddlewareStack(consumer(connect).as_asgi())
+    return DenyMiddlewareStack(consumer(accept_as_user).as_asgi())
 
 
 def bearing(token):

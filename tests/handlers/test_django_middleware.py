@@ -36,7 +36,7 @@ from channels_wsdeny.exceptions import HookError
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.mirror import made, plain
-from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.policies import AsyncCheck, Check, accept, raising, raising_app
 from tests.support.site import page
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
 from tests.support.threads import until
@@ -683,10 +683,7 @@ async def test_a_deny_is_an_answer_and_no_exception_for_a_middleware(raised, use
     seen = []
     use(split(exception=lambda request, error: seen.append(error) or HttpResponse(status=418)))
 
-    async def app(scope, receive, send):
-        raise raised
-
-    status = (await knock(DenyMiddlewareStack(public(app)), "/")).status
+    status = (await knock(DenyMiddlewareStack(public(raising_app(raised))), "/")).status
     assert (status, seen) == ((402, []) if isinstance(raised, Deny) else (418, [raised]))
 
 

@@ -25,9 +25,10 @@ from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.clients import fetch
 from tests.support.mirror import DISCONNECT, HOST, REQUEST, START, Server, body, made, plain
-from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.policies import AsyncCheck, Check, accept, raising, raising_app
 from tests.support.site import Site, hello, noting, tell
 from tests.support.transports import DJANGO, Wrapper
+from tests.support.wrappers import Function
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -371,20 +372,9 @@ async def test_a_denied_response_of_django_is_closed_by_it(ran, settings):
 @pytest.mark.usefixtures("mirrored")
 @pytest.mark.parametrize(("policy", "status"), [(AllowAny(), 200), (None, 401)])
 async def test_the_default_policy_of_a_stack_reaches_views_through_a_function(policy, status, settings):
-    async def function(scope, receive, send):
-        await django(scope, receive, send)
-
     settings.MIDDLEWARE = [MIRROR]
-    django = get_asgi_application()
-    app = DenyMiddlewareStack(function, default_policy=policy)
+    app = DenyMiddlewareStack(Function(get_asgi_application()), default_policy=policy)
     assert (await fetch(app, "/page/", headers=HOST)).status == status
-
-
-def raising_app(error):
-    async def app(scope, receive, send):
-        raise error
-
-    return app
 
 
 async def test_an_application_may_take_longer_than_hooks_and_policies(settings, hurry):

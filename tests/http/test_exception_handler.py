@@ -37,7 +37,7 @@ from channels_wsdeny.http.context import RequestContext
 from channels_wsdeny.http.exception_handler import denial_of, is_unrouted, translate
 from tests.support.clients import Answer, Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import made
-from tests.support.policies import Check, raising
+from tests.support.policies import Check, raising, raising_app
 from tests.support.processes import run_python
 
 
@@ -179,8 +179,7 @@ class Raising(MiddlewareMixin):
         raise self.error
 
 
-async def unreached(scope, receive, send):
-    raise AssertionError("This is not called.")
+unreached = raising_app(AssertionError("This is not called."))
 
 
 def of_view(error):
@@ -193,10 +192,7 @@ def of_policy_over_http(error):
 
 
 def of_application_over_http(error):
-    async def app(scope, receive, send):
-        raise error
-
-    return async_to_sync(fetch)(DenyMiddlewareStack(public(app)), "/")
+    return async_to_sync(fetch)(DenyMiddlewareStack(public(raising_app(error))), "/")
 
 
 def of_hook(error, ask=knock):
@@ -296,10 +292,7 @@ def test_a_deny_is_its_own_denial_unless_it_has_failed():
 # Channels raises ValueError where nothing matches, or an Origin cannot be parsed.
 
 
-async def broken(scope, receive, send):
-    raise ValueError("No route found for path 'nowhere'")
-
-
+broken = raising_app(ValueError("No route found for path 'nowhere'"))
 VALID = [(b"origin", b"http://example.com")]
 RAISED = {
     "no route": (URLRouter([path("somewhere/", broken)]), [], 404, "not_found"),

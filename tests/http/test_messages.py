@@ -18,7 +18,7 @@ from channels_wsdeny.handlers import connection
 from channels_wsdeny.policies import DenyAll, IsAuthenticated
 from tests.support.cases import page, with_cookies
 from tests.support.clients import GUARD, knock
-from tests.support.policies import AsyncCheck, Check
+from tests.support.policies import AsyncCheck, Check, raising_app
 from tests.support.processes import run_python
 from tests.support.scripted import Script, accept, body, start
 from tests.support.sockets import CONNECT, DENIAL, Server, disconnect, errors, guarded, open_to_all
@@ -283,9 +283,7 @@ async def test_a_large_denial_is_sent_whole_though_the_server_has_no_more_to_rec
             await asyncio.sleep(0.01)
             await super().send(message)
 
-    async def app(scope, receive, send):
-        raise Deny(response=text("x" * 100_000))
-
+    app = raising_app(Deny(response=text("x" * 100_000)))
     assert len((await Small().run(open_to_all(app))).body) == 100_000
 
 

@@ -20,7 +20,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff, IsSuperuser
 from channels_wsdeny.routing.resolver import resolve
 from tests.support.clients import websocket_scope
 from tests.support.site import hello as view
-from tests.support.wrappers import Switch
+from tests.support.wrappers import Function, Switch
 
 HERE = __name__
 
@@ -50,13 +50,6 @@ class Fallback(URLRouter):
 
 
 async def opaque(scope, receive, send): ...
-
-
-def closure(inner):
-    async def application(scope, receive, send):
-        await inner(scope, receive, send)
-
-    return application
 
 
 plain, staff, public_consumer = Plain.as_asgi(), Staff.as_asgi(), public(type("Public", (Plain,), {})).as_asgi()
@@ -114,13 +107,13 @@ ROWS = {
     "unknown wrapper behind a policy": (require(admin)(Tokens(sockets(a=staff))), [row(f"({EITHER}) & IsStaff()")]),
     "unknown wrapper around what is public": (Tokens(sockets(a=public_consumer)), [PUBLIC]),
     "two applications": (Switch(sockets(a=staff), plain), [PERHAPS_STAFF, OPEN]),
-    "a function beside the application": (Switch(sockets(a=staff), closure(plain)), [PERHAPS_STAFF, OPEN]),
+    "a function beside the application": (Switch(sockets(a=staff), Function(plain)), [PERHAPS_STAFF, OPEN]),
     "a view beside the application": (Switch(sockets(a=staff), view), [PERHAPS_STAFF]),
     "a list beside the application": (Switch(sockets(a=staff), [plain]), [PERHAPS_STAFF]),
     "router with a fallback": (only(Fallback([path("a/", staff)])), [PERHAPS_STAFF, row(None, "none", None, "/")]),
-    "opaque, in a stack": (only(stack(closure(plain))), [row("IsAuthenticated()", "default", path="/")]),
+    "opaque, in a stack": (only(stack(Function(plain))), [row("IsAuthenticated()", "default", path="/")]),
     "functions around a stack": (
-        only(closure(partial(closure(Tokens(stack(plain)))))),
+        only(Function(partial(Function(Tokens(stack(plain)))))),
         [row("IsAuthenticated()", "default", None, "/")],
     ),
     "opaque": (only(opaque), [row(None, "none", None, "/")]),
@@ -187,7 +180,7 @@ def test_nested_routers_have_one_path_and_the_innermost_name(rows_of):
         (DenyMiddlewareStack(Tokens(sockets(a=staff))), "Staff", "behind tests.inspection.test_endpoints.Tokens"),
         (sockets(a=Plain), "Plain", "as_asgi() is missing"),
         (sockets(a=opaque), "opaque", "unknown what it leads to"),
-        (sockets(a=closure(plain)), "Plain", f"behind {HERE}.closure.<locals>.application"),
+        (sockets(a=Function(plain)), "Plain", f"behind {Function.__module__}.Function.<locals>.function"),
     ],
 )
 def test_an_endpoint_has_its_dotted_name_and_notes(application, endpoint, note, rows_of):

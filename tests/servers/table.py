@@ -1,14 +1,14 @@
 """The table of servers, each a process of its own, and what each cannot do by itself."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests.support.clients import GUARD, Answer
+from tests.support.clients import Answer
 from tests.support.processes import Process, start
+from tests.support.threads import wait_until
 
 from .client import Connection, Headers, Http2Connection
 
@@ -71,10 +71,7 @@ class Server(Process):
 
     def wait_until_gone(self, token: str) -> None:
         """Wait until the application runs for no connection that has `token` in its address."""
-        deadline = time.monotonic() + GUARD
-        while left := [address for address in self.report()["running"] if token in address]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
+        wait_until(lambda: not any(token in address for address in self.report()["running"]), self.report)
 
 
 class Fleet:

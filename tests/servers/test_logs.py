@@ -5,13 +5,12 @@ These tests come last: see `pytest_collection_modifyitems`.
 
 import re
 import signal
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from tests.support.cases import CASES
-from tests.support.clients import GUARD
+from tests.support.threads import wait_until
 
 from .table import SERVERS
 
@@ -81,10 +80,7 @@ def servers(request, fleet):
 
 
 def test_a_server_is_left_with_nothing_ends_when_asked_to_and_has_logged_no_surprises(servers):
-    deadline = time.monotonic() + GUARD
     for server in servers:
-        while (report := server.report()) != {"running": [], "tasks": []}:
-            assert time.monotonic() < deadline, report
-            time.sleep(0.1)
+        wait_until(lambda server=server: server.report() == {"running": [], "tasks": []}, server.report)
         assert server.stop() in {0, -signal.SIGTERM}
         assert surprises(server) == []

@@ -132,7 +132,7 @@ class Redis:
     def start(self):
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._options]
         self._popen = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
-        wait_until(self._answers, "Redis did not start.")
+        wait_until(self._answers, lambda: "Redis did not start.")
 
     def _answers(self):
         """Whether it has loaded what it keeps: before, it accepts connections and refuses commands."""

@@ -72,6 +72,15 @@ def raising(make: Callable[[], BaseException]) -> Callable[[Any], Any]:
     return function
 
 
+def raising_app(error: BaseException) -> Any:
+    """An ASGI application that raises this exception."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    return app
+
+
 async def accept(scope: Any, receive: Any, send: Any) -> None:
     """An application that does nothing but accept: Channels' consumers hop by themselves."""
     await receive()

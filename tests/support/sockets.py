@@ -79,6 +79,11 @@ def _method(base, function):
     return method if issubclass(base, SyncConsumer) else async_method
 
 
+def accept_as_user(self):
+    """A `connect` that accepts with the name of the user in a header."""
+    return self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
+
+
 def open_to_all(app):
     return DenyMiddlewareStack(app, default_policy=AllowAny())
 

@@ -39,9 +39,9 @@ async def until(condition):
             await asyncio.sleep(0.002)
 
 
-def wait_until(condition, otherwise=""):
-    """As `until`, without an event loop; `otherwise` is what the error says if that does not come."""
+def wait_until(condition, otherwise=lambda: ""):
+    """As `until`, without an event loop; `otherwise()` is what the error says if that does not come."""
     deadline = time.monotonic() + GUARD
     while not condition():
-        assert time.monotonic() < deadline, otherwise
+        assert time.monotonic() < deadline, otherwise()
         time.sleep(0.02)

@@ -55,7 +55,6 @@ from base64 import b64encode  # noqa: E402
 
 from asgiref.sync import sync_to_async  # noqa: E402
 from channels.generic.http import AsyncHttpConsumer  # noqa: E402
-from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from django.contrib import auth  # noqa: E402
 from django.contrib.sessions.models import Session  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
@@ -74,17 +73,13 @@ from rest_framework_simplejwt.tokens import RefreshToken  # noqa: E402
 from channels_wsdeny import DenyMiddlewareStack  # noqa: E402
 from channels_wsdeny.authentication import SubprotocolToken  # noqa: E402
 from channels_wsdeny.decorators import login_required, public  # noqa: E402
+from tests.support.sockets import accept_as_user, consumer  # noqa: E402
 
 
 def user_of(token):
     """What the page calls `user_of`."""
     found = Token.objects.filter(key=token).first()
     return found and found.user
-
-
-class Consumer(AsyncWebsocketConsumer):
-    async def connect(self):
-        await self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
 
 
 @login_required
@@ -97,7 +92,7 @@ def open_view(request):
     return HttpResponse(status=200, headers={"X-User": request.user.username})
 
 
-Public = public(type("Public", (Consumer,), {}))
+Consumer, Public = consumer(accept_as_user), public(consumer(accept_as_user))
 urls = sys.modules[settings.ROOT_URLCONF] = ModuleType(settings.ROOT_URLCONF)
 urls.urlpatterns = [path("view/", login_required(open_view)), path("open/", open_view)]
 
