@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
@@ -18,6 +17,7 @@ from tests.docs.sites import Site
 from tests.servers.client import PLAIN, TEXT, Connection, EndedError, Http2Connection
 from tests.support.clients import GUARD
 from tests.support.processes import answers_of
+from tests.support.threads import wait_until
 
 TEXT_OF_PAGE = (DOCS / "deployment.md").read_text()
 PAGE = titled("deployment.md")
@@ -179,16 +179,15 @@ def proxying(make, directory, server, certificate, **options):
     command, log = make(directory, port, server, certificate, **options), directory / "proxy.log"
     with log.open("wb") as output:
         popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def listens():
+        assert popen.poll() is None, log.read_text()
+        with socket.socket() as client:
+            client.settimeout(GUARD)
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
     try:
-        deadline = time.monotonic() + GUARD
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), GUARD).close()
-                break
-            except ConnectionRefusedError:
-                assert popen.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
+        wait_until(listens, log.read_text)
         yield port
     finally:
         popen.terminate()

@@ -6,6 +6,7 @@ import tomllib
 from urllib.parse import urlencode
 
 import pytest
+from django.core.management import call_command
 
 from tests.docs.pages import DOCS, blocks, titled
 from tests.docs.sites import DAPHNE, Site, ask, assert_shown, handshake_of
@@ -21,39 +22,10 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 #: The tutorial's site after part 3, but for Redis, and for the scripts of its templates.
 TUTORIAL = {
-    "manage.py": """
-import os, sys
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
-from django.core.management import execute_from_command_line
-execute_from_command_line(sys.argv)
-""",
-    "mysite/__init__.py": "",
     "mysite/settings.py": """
-from pathlib import Path
-BASE_DIR = Path(__file__).resolve().parent.parent
-SECRET_KEY = "the-tutorials-secret-key"
+from mysite.started import *
+DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
-MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-]
-ROOT_URLCONF = "mysite.urls"
-TEMPLATES = [{
-    "BACKEND": "django.template.backends.django.DjangoTemplates",
-    "APP_DIRS": True,
-    "OPTIONS": {"context_processors": [
-        "django.template.context_processors.request",
-        "django.contrib.auth.context_processors.auth",
-        "django.contrib.messages.context_processors.messages",
-    ]},
-}]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
-STATIC_URL = "static/"
 ASGI_APPLICATION = "mysite.asgi.application"
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 """,
@@ -109,6 +81,8 @@ class Tutorial(Site):
 @pytest.fixture
 def site(tmp_path):
     """The tutorial's site, and the first two steps of the page."""
+    call_command("startproject", "mysite", tmp_path)
+    (tmp_path / "mysite/settings.py").rename(tmp_path / "mysite/started.py")
     site = Tutorial(tmp_path, "mysite.settings")
     site.write({**TUTORIAL, **BEFORE})
     site.take("mysite/settings.py", "mysite/urls.py", "mysite/asgi.py")

@@ -270,10 +270,11 @@ async def test_a_stream_with_another_session_ends_with_that(users, sessions, hea
 
 
 class Joining(AsyncWebsocketConsumer):
-    policy = None
+    joins = ()
 
     async def connect(self):
-        await self.scope["wsdeny"].join("room", self.policy)
+        for given in self.joins:
+            await self.scope["wsdeny"].join("room", *given)
         await self.accept()
 
     async def heard(self, event):
@@ -282,7 +283,7 @@ class Joining(AsyncWebsocketConsumer):
 
 def joining(policy, decorate=login_required):
     """A consumer that joins a group by `policy` before it accepts."""
-    return decorate(consumer(base=Joining, policy=policy)).as_asgi()
+    return decorate(consumer(base=Joining, joins=[(policy,)])).as_asgi()
 
 
 async def test_a_socket_leaves_its_groups_when_it_ends(users, headers_of, change):
@@ -319,9 +320,6 @@ async def test_a_socket_that_was_anonymous_joins_no_group_as_the_user_who_logs_i
 
     @public
     class Consumer(Joining):
-        async def connect(self):
-            await self.accept()
-
         async def receive(self, text_data=None, bytes_data=None):
             try:
                 answers.append(await self.scope["wsdeny"].join("room", IsAuthenticated()))
@@ -478,14 +476,8 @@ async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
 async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, headers_of, lose):
     lost, kept, layer = Switch(), Switch(), get_channel_layer()
 
-    @login_required
-    class Consumer(AsyncWebsocketConsumer):
-        async def connect(self):
-            await self.scope["wsdeny"].join("room", lost, "lost")
-            await self.scope["wsdeny"].join("room", kept, "kept")
-            await self.accept()
-
-    alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    child = login_required(consumer(base=Joining, joins=[(lost, "lost"), (kept, "kept")])).as_asgi()
+    alice = await Opened(child, headers=headers_of("alice")).accepted()
     await lose(lost)
     await until(lambda: set(layer.groups["room"]) == {"kept"})
     await alice.stays()

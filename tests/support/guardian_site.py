@@ -8,37 +8,27 @@ closed of one who was, by himself and by his group, and is not any more.
 
 import asyncio
 import json
-import secrets
 import sys
 
-import django
 from asgiref.sync import sync_to_async
-from django.conf import settings
 
 from tests.docs.pages import run_snippets, titled
 from tests.support.clients import knock
+from tests.support.set_up import set_up
 
 PAGE, RECIPES = titled("permissions.md"), titled("cookbook.md")
 SETTINGS = (PAGE if sys.argv[2] == "permissions.md" else RECIPES)["settings of guardian"]
-chosen = {"INSTALLED_APPS": ["channels_wsdeny", "testproject.chat"]}
-chosen["INSTALLED_APPS"] += [f"django.contrib.{name}" for name in ("auth", "contenttypes", "sessions")]
+chosen = {"INSTALLED_APPS": []}
 exec(SETTINGS, chosen)
-settings.configure(
-    SECRET_KEY=secrets.token_hex(32),
-    ALLOWED_HOSTS=["testserver"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
-    INSTALLED_APPS=chosen["INSTALLED_APPS"],
+set_up(
+    *chosen["INSTALLED_APPS"],
     AUTHENTICATION_BACKENDS=chosen["AUTHENTICATION_BACKENDS"],
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    LOGGING_CONFIG=None,
-    USE_TZ=True,
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
 )
-django.setup()
 
 from channels.routing import URLRouter  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.contrib.auth.models import AnonymousUser, Group  # noqa: E402
-from django.core.management import call_command  # noqa: E402
 from django.urls import path  # noqa: E402
 from guardian.shortcuts import assign_perm  # noqa: E402
 from guardian.utils import get_anonymous_user  # noqa: E402
@@ -54,7 +44,6 @@ APP = DenyMiddlewareStack(URLRouter([path(f"{url}/<slug:slug>/", each.as_asgi())
 
 def clients():
     """alice and the group of carol may see the lobby, everybody may see the hall; by name."""
-    call_command("migrate", verbosity=0)
     users = {name: get_user_model().objects.create(username=name) for name in ("alice", "bob", "carol")}
     rooms = {slug: Room.objects.create(slug=slug, name=slug) for slug in ("lobby", "hall")}
     hosts = Group.objects.create(name="hosts")

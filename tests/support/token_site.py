@@ -7,49 +7,32 @@ The settings of each package are a snippet of docs/authentication.md.
 
 import asyncio
 import json
-import secrets
 import sys
 from datetime import timedelta
 from types import ModuleType
 
-import django
 from django.conf import settings
 
+from testproject import settings as own
 from tests.docs.pages import DOCS, blocks
 from tests.support.clients import fetch, knock
+from tests.support.set_up import set_up
 
 MIRROR = "channels_wsdeny.middleware.MirrorMiddleware"
-settings.configure(
-    SECRET_KEY=secrets.token_hex(32),
-    ALLOWED_HOSTS=["testserver"],
+set_up(
+    "rest_framework",
+    "rest_framework.authtoken",
+    "knox",
+    "oauth2_provider",
+    "allauth",
+    "allauth.account",
+    "allauth.headless",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
-    ROOT_URLCONF="tests.support.token_urls",
-    INSTALLED_APPS=[
-        "channels_wsdeny",
-        "django.contrib.auth",
-        "django.contrib.contenttypes",
-        "django.contrib.sessions",
-        "rest_framework",
-        "rest_framework.authtoken",
-        "knox",
-        "oauth2_provider",
-        "allauth",
-        "allauth.account",
-        "allauth.headless",
-    ],
-    MIDDLEWARE=[
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        MIRROR,
-        "allauth.account.middleware.AccountMiddleware",
-    ],
-    DEFAULT_AUTO_FIELD="django.db.models.AutoField",
-    USE_TZ=True,
+    MIDDLEWARE=[*own.MIDDLEWARE, "allauth.account.middleware.AccountMiddleware"],
     REST_AUTH={"USE_JWT": True, "JWT_AUTH_COOKIE": "jwt"},
     HEADLESS_ONLY=True,
     PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
 )
-django.setup()
 
 from base64 import b64encode  # noqa: E402
 
@@ -58,7 +41,6 @@ from channels.generic.http import AsyncHttpConsumer  # noqa: E402
 from django.contrib import auth  # noqa: E402
 from django.contrib.sessions.models import Session  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
-from django.core.management import call_command  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
@@ -93,13 +75,12 @@ def open_view(request):
 
 
 Consumer, Public = consumer(accept_as_user), public(consumer(accept_as_user))
-urls = sys.modules[settings.ROOT_URLCONF] = ModuleType(settings.ROOT_URLCONF)
-urls.urlpatterns = [path("view/", login_required(open_view)), path("open/", open_view)]
+settings.ROOT_URLCONF = ModuleType("urls")
+settings.ROOT_URLCONF.urlpatterns = [path("view/", login_required(open_view)), path("open/", open_view)]
 
 
 def credentials():
     """For each package the header (or cookie) of each kind of credentials; the latter are valid unless named so."""
-    call_command("migrate", verbosity=0, run_syncdb=True)
     users = auth.get_user_model().objects
     alice, gone = users.create_user("alice", password="secret"), users.create_user("gone", is_active=False)
     token = Token.objects.create(user=alice).key
