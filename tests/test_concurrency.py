@@ -141,7 +141,7 @@ async def test_a_policy_that_asks_another_one_in_its_thread_needs_no_second_thre
 @pytest.fixture
 async def full(settings, gate, monkeypatch):
     """The pool is full of a policy that hangs; handshakes that hang with it are ended with the test."""
-    settings.CHANNELS_WSDENY = {"POOL_SIZE": 2, "POLICY_TIMEOUT": 0.1}
+    settings.CHANNELS_WSDENY = {"POOL_SIZE": 2, "POLICY_TIMEOUT": 0.5}
     monkeypatch.setattr(get_pool(), "_replaced", 2)  # As many threads as may be: a slow machine would replace these.
     hung = [asyncio.ensure_future(knock(guarded(Check(gate), accept), "/")) for _ in range(2)]
     await until(lambda: gate.came == 2)
@@ -150,12 +150,13 @@ async def full(settings, gate, monkeypatch):
     await asyncio.gather(*hung)
 
 
-async def test_a_policy_that_hangs_is_unavailable_and_its_late_answer_counts_for_nothing(full, gate):
+async def test_a_policy_that_hangs_is_unavailable_and_its_late_answer_counts_for_nothing(full, gate, settings):
     answers = await asyncio.gather(*full)
     assert {(answer.status, answer.problem["code"]) for answer in answers} == {(503, "unavailable")}
     assert answers[0].header("retry-after")
     gate.open()
     await until(lambda: gate.left == 2)
+    settings.CHANNELS_WSDENY = {"POOL_SIZE": 2}
     assert (await knock(guarded(Check(allows), accept), "/")).status == 101  # It gives its thread back.
 
 
@@ -189,7 +190,7 @@ async def test_those_who_wait_for_a_full_pool_are_unavailable_in_time_and_not_as
 
 @pytest.mark.parametrize("then", [allows, lambda request: 1 / 0, lambda request: asyncio.sleep(0)])
 async def test_nothing_is_reported_of_what_comes_too_late(then, settings, gate):
-    settings.CHANNELS_WSDENY = {"POOL_SIZE": 1, "POLICY_TIMEOUT": 0.05}
+    settings.CHANNELS_WSDENY = {"POOL_SIZE": 1, "POLICY_TIMEOUT": 0.5}
     async with no_task_left():
         policy = Check(lambda request: gate() and then(request))
         assert (await knock(guarded(policy, accept), "/")).status == 503
@@ -247,7 +248,7 @@ from django.conf import settings
 from tests.support.clients import knock
 from tests.support.policies import Check, accept
 from tests.support.sockets import guarded
-settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2, "POOL_SIZE": 1}
+settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 1, "POOL_SIZE": 1}
 settings.LOGGING_CONFIG = None
 began = threading.Event()
 hangs = guarded(Check(lambda request: (began.set(), time.sleep(600))), accept)

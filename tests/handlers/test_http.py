@@ -378,10 +378,10 @@ async def test_the_default_policy_of_a_stack_reaches_views_through_a_function(po
 
 
 async def test_an_application_may_take_longer_than_hooks_and_policies(settings, hurry):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.5}
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 1}  # enough for hooks on a busy machine
 
     async def slow(scope, receive, send):
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.1)
         await plain(scope, receive, send)
 
     assert (await fetch(DenyMiddlewareStack(public(slow), hooks=noting([], "it")), "/")).status == 200

@@ -201,8 +201,10 @@ SILENT = {
 
 
 @pytest.mark.parametrize(("app", "name", "remedy"), SILENT.values(), ids=SILENT)
-@pytest.mark.usefixtures("impatient")
-async def test_an_application_without_a_possible_answer_is_a_500_and_the_log_names_it(app, name, remedy, caplog):
+async def test_an_application_without_a_possible_answer_is_a_500_and_the_log_names_it(
+    app, name, remedy, settings, caplog
+):
+    settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.02 if remedy == "ACCEPT_TIMEOUT" else GUARD}
     async with no_task_left():
         answer = await Server().run(open_to_all(app))
     assert answer.status == 500

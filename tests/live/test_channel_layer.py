@@ -43,11 +43,8 @@ async def layer(monkeypatch, settings):
 
 
 async def opened_by(policy):
-    """A socket that was let in by `policy`, which was asked again as the process has just subscribed."""
-    socket = await Opened(require(policy)(consumer()).as_asgi()).accepted()
-    await asyncio.sleep(0.05)
-    policy.asked = 0
-    return socket
+    """A socket that was let in by `policy`."""
+    return await Opened(require(policy)(consumer()).as_asgi()).accepted()
 
 
 @pytest.fixture
@@ -55,7 +52,8 @@ async def socket(layer):
     """An open socket, and the `policy` that has let it in."""
     policy = Switch()
     socket = await opened_by(policy)
-    socket.policy = policy
+    await until(lambda: policy.asked == 2)  # again, as the process has just subscribed
+    policy.asked, socket.policy = 0, policy
     yield socket
     await socket.leave()
 

@@ -28,7 +28,7 @@ from channels_wsdeny.policies import (
     Throttle,
     UserPassesTest,
 )
-from tests.support.clients import cookie_header
+from tests.support.clients import GUARD, cookie_header
 from tests.support.opened import Opened, update, user
 from tests.support.policies import Switch
 from tests.support.sockets import CONNECT, Server, consumer, disconnect
@@ -453,7 +453,7 @@ async def test_a_drained_process_closes_its_sockets_in_time_and_denies_new_ones(
 async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
     is_hanging, users, headers_of, change, lose, monkeypatch, settings
 ):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2}
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 1 if is_hanging else GUARD}
     policy, layer, tries = Switch(), get_channel_layer(), []
     alice = await Opened(joining(policy), headers=headers_of("alice")).accepted()
     discard = layer.group_discard

@@ -190,8 +190,10 @@ async def test_the_time_of_all_layers_is_one_and_that_of_the_application_is_its_
         app = Wrapper(require(sleeping(0.1, ran))(app))
     assert (await knock(DenyMiddlewareStack(app), "/")).status == 503
 
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 1}  # enough for policies on a busy machine
+
     async def slow(scope, receive, send):
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.1)
         await require(sleeping(0, ran))(accept)(scope, receive, send)
 
     assert (await knock(DenyMiddlewareStack(slow), "/")).status == 101
