@@ -19,7 +19,7 @@ from channels_wsdeny.routing.resolver import EndpointMatch
 from tests.support.mirror import made
 from tests.support.opened import Opened
 from tests.support.site import go_on
-from tests.support.sockets import errors
+from tests.support.sockets import consumer, errors
 from tests.support.threads import until
 
 pytestmark = pytest.mark.django_db
@@ -38,15 +38,12 @@ def codes():
     return []
 
 
+def noting(codes, base=AsyncWebsocketConsumer, **methods):
+    """A public consumer that notes the codes of its ends."""
+    return public(consumer(base=base, disconnect=lambda self, code: codes.append(code), **methods)).as_asgi()
+
+
 def consumers(codes):
-    class Asynchronous(AsyncWebsocketConsumer):
-        async def disconnect(self, code):
-            codes.append(code)
-
-    class Synchronous(WebsocketConsumer):
-        def disconnect(self, code):
-            codes.append(code)
-
     async def raw(scope, receive, send):
         await accept(receive, send)
         while (event := await receive())["type"] != "websocket.disconnect":
@@ -64,15 +61,15 @@ def consumers(codes):
                 return
 
     return {
-        "async": public(Asynchronous).as_asgi(),
-        "sync": public(Synchronous).as_asgi(),
+        "async": noting(codes),
+        "sync": noting(codes, WebsocketConsumer),
         "raw": public(raw),
         "impatient": public(impatient),
-        "stack": DenyMiddlewareStack(public(Asynchronous).as_asgi()),
-        "stacks": DenyMiddlewareStack(DenyMiddlewareStack(public(Asynchronous).as_asgi())),
-        "around": DenyMiddlewareStack(public(Asynchronous).as_asgi(), hooks=around),
-        "around within": DenyMiddlewareStack(with_hooks(around)(public(Asynchronous)).as_asgi()),
-        "sync around": DenyMiddlewareStack(public(Synchronous).as_asgi(), hooks=around),
+        "stack": DenyMiddlewareStack(noting(codes)),
+        "stacks": DenyMiddlewareStack(DenyMiddlewareStack(noting(codes))),
+        "around": DenyMiddlewareStack(noting(codes), hooks=around),
+        "around within": DenyMiddlewareStack(with_hooks(around)(noting(codes))),
+        "sync around": DenyMiddlewareStack(noting(codes, WebsocketConsumer), hooks=around),
     }
 
 
@@ -206,11 +203,8 @@ async def test_an_application_that_hangs_is_cancelled_and_the_log_names_it(hangi
     for module in (connection, websocket):
         monkeypatch.setattr(module, "CLOSED_GRACE", 0.05)
 
-    @public
-    class Hanging(AsyncWebsocketConsumer):
-        disconnect = hanging
-
-    application = DenyMiddlewareStack(Hanging.as_asgi(), hooks=around if is_around else None)
+    hangs = public(type("Hanging", (AsyncWebsocketConsumer,), {"disconnect": hanging}))
+    application = DenyMiddlewareStack(hangs.as_asgi(), hooks=around if is_around else None)
     opened = await Opened(application).accepted()
     with caplog.at_level(logging.WARNING, "channels_wsdeny"):
         await arevoke(path="/room/")
@@ -257,16 +251,11 @@ async def test_an_open_socket_has_no_task_of_ours(codes):
 
 @pytest.mark.parametrize(("detail", "reason"), [("Twice is too often.", "Twice is too often."), ("é" * 100, "é" * 61)])
 async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(detail, reason, codes):
-    @public
-    class Closing(AsyncWebsocketConsumer):
-        async def receive(self, **received):
-            await self.scope["wsdeny"].close(409, detail)
-            await self.scope["wsdeny"].close(410, "It is closed already.")
+    async def receive(self, **received):
+        await self.scope["wsdeny"].close(409, detail)
+        await self.scope["wsdeny"].close(410, "It is closed already.")
 
-        async def disconnect(self, code):
-            codes.append(code)
-
-    opened = await Opened(Closing.as_asgi()).accepted()
+    opened = await Opened(noting(codes, receive=receive)).accepted()
     opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
     await opened.end()
     assert opened.server.sent[1:] == [{"type": "websocket.close", "code": 4409, "reason": reason}]
@@ -275,14 +264,12 @@ async def test_a_consumer_closes_its_own_socket_with_a_status_and_detail(detail,
 
 @pytest.mark.parametrize("status", [200, 600])
 async def test_a_consumer_that_closes_with_a_status_of_none_gets_an_error(status, codes):
-    @public
-    class Closing(AsyncWebsocketConsumer):
-        async def receive(self, **received):
-            with pytest.raises(ValueError, match="400-599"):
-                await self.scope["wsdeny"].close(status)
-            codes.append(status)
+    async def receive(self, **received):
+        with pytest.raises(ValueError, match="400-599"):
+            await self.scope["wsdeny"].close(status)
+        codes.append(status)
 
-    opened = await Opened(Closing.as_asgi()).accepted()
+    opened = await Opened(noting([], receive=receive)).accepted()
     opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
     await until(lambda: codes)
     await opened.stays()

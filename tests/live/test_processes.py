@@ -244,10 +244,16 @@ def test_a_row_that_is_credentials_ends_its_sockets_with_it():
 
 
 @pytest.mark.parametrize("layer", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])
-def test_what_happens_while_redis_is_stopped_closes_sockets_afterwards(redis, layer, start_site):
+def test_what_happens_while_redis_is_paused_or_stopped_closes_sockets_afterwards(redis, layer, start_site):
     site = start_site(layer=layer, redis=redis.url)
     anna, berta = Client(site, "anna"), Client(site, "berta")
     affected, others = open_all(anna, "raw"), open_all(berta, "raw")
+    redis.pause()
+    anna.do("logout")
+    assert close_of(affected[0]) == (4401, "session_ended")
+    redis.go_on()
+    assert close_of(affected[1]) == (4401, "session_ended")
+    affected = open_all(Client(site, "anna"), "raw")
     assert all(map(is_open, [*affected, *others]))
     redis.stop()
     site.manage("shell", "-v0", "-c", "from tests.live.site import end_sessions; end_sessions('anna')")
@@ -259,35 +265,14 @@ def test_what_happens_while_redis_is_stopped_closes_sockets_afterwards(redis, la
 
 
 @pytest.mark.parametrize("layer", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])
-def test_what_happens_while_redis_is_paused_closes_sockets_afterwards(redis, layer, start_site):
-    site = start_site(layer=layer, redis=redis.url)
-    anna, berta = Client(site, "anna"), Client(site, "berta")
-    affected, others = open_all(anna, "raw"), open_all(berta, "raw")
-    redis.pause()
-    anna.do("logout")
-    assert close_of(affected[0]) == (4401, "session_ended")
-    redis.go_on()
-    assert close_of(affected[1]) == (4401, "session_ended")
-    assert all(map(is_open, others))
-
-
-def test_a_process_that_was_killed_is_not_listed_any_more(start_site):
-    site = start_site()
-    anna = Client(site, "anna")
-    open_all(anna, "members")
-    assert len(json.loads(site.manage("wsdeny", "sockets", "--json"))) == 2
-    site.servers[1].popen.kill()
-    site.servers[1].popen.wait()
-    assert len(json.loads(site.manage("wsdeny", "sockets", "--json"))) == 1
-
-
-@pytest.mark.parametrize("layer", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])
-def test_what_happens_after_a_process_was_killed_closes_the_sockets_of_the_others(layer, start_site):
+def test_a_process_that_was_killed_is_not_listed_any_more_and_the_others_close_their_sockets(layer, start_site):
     site = start_site(layer=layer)
     anna, berta = Client(site, "anna"), Client(site, "berta")
     affected, other = open_all(anna, "members")[0], open_all(berta, "members")[0]
+    assert len(json.loads(site.manage("wsdeny", "sockets", "--json"))) == 4
     site.servers[1].popen.kill()
     site.servers[1].popen.wait()
+    assert len(json.loads(site.manage("wsdeny", "sockets", "--json"))) == 2
     site.manage("shell", "-v0", "-c", "from tests.live.site import end_sessions; end_sessions('anna')")
     assert close_of(affected) == (4401, "session_ended")
     assert is_open(other)
