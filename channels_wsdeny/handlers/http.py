@@ -144,9 +144,10 @@ async def _enter(
     *,
     is_socket: bool = False,
 ) -> None:
-    if not match.is_django:  # which tells such a path from that of its route
-        scope = with_plain_path(scope)
     scope = {**scope, **match.url}
+    # Django, and what is not known, may tell such a path from that of a route.
+    if "url_route" in scope and not (match.is_late or match.is_django):
+        scope = with_plain_path(scope)
     context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope, match.options)
     token = _running.set(context.state)
     try:

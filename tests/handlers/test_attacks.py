@@ -11,7 +11,7 @@ from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
 from django.test import RequestFactory
-from django.urls import path
+from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
@@ -19,6 +19,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff
 from tests.support.case_site import Hello
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import made as made_hooks
+from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, alice, boss
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
@@ -74,6 +75,19 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
     above = "/" if root_path else "/elsewhere"  # Below no prefix there is nothing, also for Channels.
     all_open = DenyMiddlewareStack(router, default_policy=AllowAny())
     assert (await knock(all_open, f"{above}{prefix}ws/staff/", **scope)).status == 404
+
+
+async def test_an_http_application_that_is_not_known_gets_the_path_as_it_was_sent():
+    """Django has nothing at such a path. A proxy that guards a path would otherwise be led round."""
+    seen = []
+
+    async def answer(scope, receive, send):
+        seen.append(scope["path"])
+        await plain(scope, receive, send)
+
+    for app in (answer, Function(answer), URLRouter([re_path("", Function(answer))])):
+        await fetch(public(app) if app is answer else DenyMiddlewareStack(app), "//admin/")
+    assert seen == ["//admin/"] * 3
 
 
 # Policies that set the user
