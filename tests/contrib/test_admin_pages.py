@@ -49,6 +49,18 @@ class Timer:
     def start(self):
         self.begun.append(self)
 
+    def is_alive(self):
+        return self in self.begun
+
+    @classmethod
+    def run_all(cls):
+        """Run those that were begun, and those that these begin; returns how many."""
+        count = 0
+        while cls.begun:
+            cls.begun.pop(0).function()
+            count += 1
+        return count
+
 
 @pytest.fixture(autouse=True)
 def recent(monkeypatch):
@@ -348,13 +360,22 @@ def test_a_bounded_number_of_denials_is_kept_and_the_newest_are(recent):
 
 
 def test_a_flood_begins_one_write_in_a_second(recent, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(denials.time, "monotonic", lambda: now[0])
+    written = []
+    monkeypatch.setattr(denials, "submit_in_background", written.append)
     for number in range(1000):
-        now[0] += 0.01
         recent.add(denials.Denied(float(number), 404, "", "", "", ""))
-    assert len(Timer.begun) == 10
-    assert {(timer.interval, timer.daemon) for timer in Timer.begun} == {(1.0, True)}
+    (timer,) = Timer.begun
+    assert (timer.interval, timer.daemon) == (1.0, True)
+    timer.function()
+    recent.add(denials.Denied(1000.0, 404, "", "", "", ""))
+    assert (len(Timer.begun), written) == (2, [recent.write])
+
+
+def test_the_timer_of_a_parent_process_keeps_no_denial_of_its_child_from_being_written(recent):
+    recent.add(denials.Denied(1.0, 404, "", "", "", ""))
+    Timer.begun.clear()  # Threads do not go on in a child.
+    recent.add(denials.Denied(2.0, 404, "", "", "", ""))
+    assert len(Timer.begun) == 1
 
 
 def test_a_cache_that_hangs_keeps_one_thread(recent, monkeypatch):
@@ -375,6 +396,29 @@ def test_the_denials_of_two_processes_are_listed_together(recent):
         process.write()
     assert [each.path for each in other.read()] == ["/2/", "/1/", "/0/"]
     assert recent.read() == other.read()
+
+
+def test_of_two_processes_that_write_at_once_neither_is_lost(recent, monkeypatch):
+    other = denials.RecentDenials()
+    for number, process in enumerate([recent, other]):
+        process.add(denials.Denied(float(number), 404, "", f"/{number}/", "", ""))
+    Timer.begun.clear()
+    merged = recent._merged
+    with monkeypatch.context() as patched:  # The other writes once this one has read the cache.
+        patched.setattr(recent, "_merged", lambda stored: other.write() or merged(stored))
+        recent.write()
+    assert [each[3] for each in cache.get(denials._KEY)] == ["/0/"]
+    monkeypatch.setattr(denials, "submit_in_background", lambda write: write())
+    Timer.run_all()
+    assert [each[3] for each in cache.get(denials._KEY)] == ["/1/", "/0/"]
+
+
+def test_a_write_is_repeated_until_the_cache_has_it_a_few_times_at_most(recent, settings, monkeypatch):
+    monkeypatch.setattr(denials, "submit_in_background", lambda write: write())
+    for backend, writes in {"locmem.LocMemCache": 2, "dummy.DummyCache": 1 + denials._REPEATS}.items():
+        settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}"}}
+        recent.add(denials.Denied(1.0, 404, "", backend, "", ""))
+        assert Timer.run_all() == writes, backend
 
 
 class Broken(LocMemCache):

@@ -7,7 +7,6 @@ anew that is otherwise sent as it was encoded before. A thread writes them to th
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +27,8 @@ _KEY = "channels_wsdeny.admin.denials"
 _KEPT, _LONGEST = 200, 200
 #: Seconds that they are kept in the cache, and seconds between two writes of a process.
 _TIMEOUT, _PAUSE = 86400, 1.0
+#: Writes after the last denial, while the cache does not have what was written.
+_REPEATS = 5
 
 
 class Denied(NamedTuple):
@@ -46,31 +47,48 @@ class RecentDenials:
 
     def __init__(self) -> None:
         self._own: deque[Denied] = deque(maxlen=_KEPT)
-        #: When another write may be begun, in seconds of `time.monotonic`; and the last one.
-        self._due = float("-inf")
+        #: What begins the next write, and the last one that was begun.
+        self._timer: threading.Timer | None = None
         self._writing: Future[None] | None = None
+        #: How many more times a write is followed by another.
+        self._repeats = 0
 
     def add(self, denied: Denied) -> None:
         """Note a denial, and have it written in a moment. From any thread; does not block."""
         self._own.append(denied)
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + _PAUSE
-            timer = threading.Timer(_PAUSE, self._begin_write)
-            timer.daemon = True
-            timer.start()
+        self._repeats = _REPEATS
+        self._write_later()
+
+    def _write_later(self) -> None:
+        if self._timer is None or not self._timer.is_alive():  # The timer of a parent process is not.
+            self._timer = threading.Timer(_PAUSE, self._begin_write)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _begin_write(self) -> None:
+        self._timer = None
         if self._writing is None or self._writing.done():  # A cache that hangs may keep one thread, not all of them.
             with suppress(ConnectionError):  # The system has no thread left.
                 self._writing = submit_in_background(self.write)
 
     def write(self) -> None:
-        """Add to the cache what this process has noted. Of two that write at once, one does so again later."""
+        """Add to the cache what this process has noted, again in a moment if it was not there yet.
+
+        Of two processes that write at once, the entry of one is lost: the next write finds it missing.
+        """
         try:
             cache = get_cache("default")
-            cache.set(_KEY, [tuple(each) for each in self._merged(cache.get(_KEY))], _TIMEOUT)
+            stored = cache.get(_KEY)
+            merged = [tuple(each) for each in self._merged(stored)]
+            if merged == [tuple(each) for each in stored or ()]:
+                return
+            cache.set(_KEY, merged, _TIMEOUT)
         except Exception as error:  # A cache may raise anything; the next denial tries again.
             warn_once(f"Recent denials cannot be written to the cache ({type(error).__name__}).")
+            return
+        if self._repeats:
+            self._repeats -= 1
+            self._write_later()
 
     def read(self) -> list[Denied]:
         """The denials of all processes, the newest first. Raises what the cache raises."""
