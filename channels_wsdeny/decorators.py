@@ -11,7 +11,7 @@ import inspect
 import types
 from collections.abc import Callable
 from operator import eq
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from asgiref.sync import markcoroutinefunction
 from channels.consumer import AsyncConsumer
@@ -31,6 +31,7 @@ from .routing.guards import (
     guards_of,
     is_asgi_app,
     transparent,
+    uncalled,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ __all__ = ["login_required", "permission_required", "public", "require", "user_p
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
+def require(policy: Policy, *others: Never, enforce: bool = True) -> Callable[[E], E]:
     """Require that `policy` allows a request before it reaches the decorated endpoint.
 
     Decorates consumer classes, function views, class-based views and ASGI applications (``as_asgi()``, routers,
@@ -54,8 +55,9 @@ def require(policy: Policy, *, enforce: bool = True) -> Callable[[E], E]:
     With ``enforce=False`` the policy is only asked, once all others have allowed, and the log says what it would
     have denied. It does not count as a policy: the default policy applies as without it.
     """
-    if not isinstance(policy, Policy):
-        raise TypeError(f"Write {_remedy(policy)}: require() takes a policy, found {policy!r}.")
+    found: Any = (policy, *others) if others else policy
+    if not isinstance(found, Policy):
+        raise TypeError(f"Write {_remedy(found)}: require() takes a policy, found {found!r}.")
     if not isinstance(enforce, bool):
         raise TypeError(f"require(enforce=...) is True or False, found {enforce!r}.")
     guards = Guards((policy,)) if enforce else Guards(reported=(policy,))
@@ -90,8 +92,12 @@ def public(endpoint: E = _NOTHING) -> E:
     return guard(endpoint, Guards((AllowAny(),)))
 
 
-def login_required(endpoint: E = _NOTHING) -> E:
-    """Require a user who is logged in: others get a 401, or on a view in a browser the log-in page."""
+def login_required(endpoint: E = _NOTHING, **of_django: Never) -> E:
+    """Require a user who is logged in: others get a 401, or on a view in a browser the log-in page.
+
+    Raises `TypeError` for the arguments of Django's decorator of this name.
+    """
+    _refuse_arguments("login_required", of_django)
     _refuse_nothing("login_required", endpoint)
     return guard(endpoint, Guards((IsAuthenticated(),)))
 
@@ -101,18 +107,29 @@ def _refuse_nothing(decorator: str, endpoint: object) -> None:
         raise TypeError(f"Write @{decorator} without parentheses: it takes no arguments but what it decorates.")
 
 
+def _refuse_arguments(decorator: str, of_django: Iterable[str]) -> None:
+    if of_django:
+        raise TypeError(
+            f"{decorator}() takes no {' or '.join(of_django)}: it denies with a 401 or 403, and sends browsers that "
+            "ask for a view to the log-in page of LOGIN_URL."
+        )
+
+
 def permission_required(
     permission: str | Iterable[str],
-    *,
+    *others: Never,
     obj: Callable[[HttpRequest], Any] | None = None,
     anonymous: bool = False,
+    **of_django: Never,
 ) -> Callable[[E], E]:
     """Require a permission (or several), on the object that `obj` resolves; see `HasPermission`."""
-    return require(HasPermission(permission, obj=obj, anonymous=anonymous))
+    _refuse_arguments("permission_required", of_django)
+    return require(HasPermission(permission, *others, obj=obj, anonymous=anonymous))
 
 
-def user_passes_test(test: Callable[[Any], Any]) -> Callable[[E], E]:
+def user_passes_test(test: Callable[[Any], Any], **of_django: Never) -> Callable[[E], E]:
     """Require that `test(user)` returns True, as Django's decorator of this name; `test` may be async."""
+    _refuse_arguments("user_passes_test", of_django)
     if isinstance(test, type) or is_asgi_app(test):
         raise TypeError(f"Write @user_passes_test(test), with a function on the user, found {test!r}.")
     return require(UserPassesTest(test))
@@ -149,11 +166,8 @@ def guard(endpoint: E, guards: Guards) -> E:
             f"{guards} cannot guard an instance of {name}, which all connections would share. Decorate the class, and "
             f"write {name}.as_asgi() in the route."
         )
-    elif isinstance(endpoint, types.MethodType) and endpoint.__name__ in {"as_asgi", "as_view"}:
-        raise TypeError(
-            f"{guards} cannot guard {endpoint.__qualname__} itself. Decorate the class, or what "
-            f"{endpoint.__qualname__}() returns."
-        )
+    elif name := uncalled(endpoint):
+        raise TypeError(f"{guards} cannot guard {name} itself. Decorate the class, or what {name}() returns.")
     elif is_asgi_app(endpoint):
         guarded = GuardedApp(endpoint, guards)
     elif callable(endpoint):

@@ -6,6 +6,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from channels.consumer import AsyncConsumer
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
@@ -17,7 +18,7 @@ from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
-from .routing.guards import NO_GUARDS, ASGIMiddleware, StackOptions, transparent
+from .routing.guards import NO_GUARDS, ASGIMiddleware, StackOptions, transparent, uncalled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,6 +81,9 @@ class DenyMiddlewareStack(ASGIMiddleware):
     ) -> None:
         if not callable(inner):
             raise TypeError(f"DenyMiddlewareStack() wraps an ASGI application, found {inner!r}.")
+        is_class = isinstance(inner, type) and issubclass(inner, AsyncConsumer)
+        if name := f"{inner.__name__}.as_asgi" if is_class else uncalled(inner):
+            raise TypeError(f"Write DenyMiddlewareStack({name}()), found {inner!r}.")
         if default_policy is not None and not isinstance(default_policy, Policy):
             raise TypeError(
                 "DenyMiddlewareStack(default_policy=...) takes a policy such as IsAuthenticated(), found "

@@ -360,6 +360,13 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         (lambda: require(IsStaff), r"IsStaff\(\)"),
         (lambda: require("chat.view_room"), r"Write @permission_required\('chat.view_room'\)"),
         (lambda: require([IsStaff(), AllowAny()]), "combined by & or |"),
+        (lambda: require(IsStaff(), AllowAny()), r"combined by & or \|.*found \(IsStaff\(\), AllowAny\(\)\)"),
+        (lambda: permission_required("auth.add_user", "auth.change_user"), "several of them in a list"),
+        (lambda: permission_required("auth.add_user", Hello), "obj=function for the object"),
+        (lambda: permission_required("auth.add_user", obj=Hello), "a function that returns the object"),
+        (lambda: login_required(login_url="/"), r"login_required\(\) takes no login_url: .* log-in page of LOGIN_URL"),
+        (lambda: permission_required("a.b", raise_exception=True), "takes no raise_exception: it denies with a 401"),
+        (lambda: user_passes_test(bool, login_url="/"), "takes no login_url"),
         (lambda: require(lambda request: True), r"Write @require\(IsAuthenticated\(\)\), for example"),
         *(
             (lambda found=found: require(found), r"RestFramework\(permissions=\[IsAdminUser\]\)")
@@ -374,7 +381,7 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         (lambda: login_required(AsyncWebsocketConsumer.connect), "Decorate the class of the consumer or view"),
         (lambda: require(IsStaff())(WebsocketConsumer.receive), "Decorate the class of the consumer or view"),
         (lambda: login_required(AsyncWebsocketConsumer()), r"instance of .*write AsyncWebsocketConsumer.as_asgi\(\)"),
-        (lambda: login_required(AsyncWebsocketConsumer.as_asgi), r"what AsyncConsumer.as_asgi\(\) returns"),
+        (lambda: login_required(AsyncWebsocketConsumer.as_asgi), r"what AsyncWebsocketConsumer.as_asgi\(\) returns"),
         (lambda: login_required(View.as_view), r"what View.as_view\(\) returns"),
         (lambda: require(IsAuthenticated() and IsStaff()), "&"),
         (lambda: made("Page", View, get=login_required(Page.get)), "method_decorator"),

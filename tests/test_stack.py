@@ -256,6 +256,12 @@ def test_an_option_of_a_stack_that_would_not_count_cannot_be_set(name):
         setattr(DenyMiddlewareStack(function([])), name, None)
 
 
+@pytest.mark.parametrize("given", [AsyncWebsocketConsumer, AsyncWebsocketConsumer.as_asgi])
+def test_a_consumer_without_as_asgi_called_is_refused(given):
+    with pytest.raises(TypeError, match=r"Write DenyMiddlewareStack\(AsyncWebsocketConsumer.as_asgi\(\)\), found <"):
+        DenyMiddlewareStack(given)
+
+
 @pytest.mark.parametrize("base", [Wrapper, BaseMiddleware])
 @pytest.mark.parametrize("name", ["alice", None])
 async def test_an_asynchronous_wrapper_may_look_at_the_user_of_the_session(name, base, headers_of):

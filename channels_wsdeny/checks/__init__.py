@@ -24,7 +24,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "E005": project.check_mirror_of_default_policy,
     "E006": asgi.check_routed_classes,
     "E007": asgi.check_decorated_bases,
-    "E011": asgi.check_mixins,
+    "E011": asgi.check_parts_for_views,
     "E012": asgi.check_origin_validators,
     "E013": caches.check_counting,
     "E020": project.check_origins,

@@ -22,7 +22,7 @@ from ..inspection.protections import guards_on
 from ..log import dotted_name, own_location
 from ..policies import HasPermission
 from ..policies.base import policies_within
-from ..routing.guards import guards_of, is_bound
+from ..routing.guards import guards_of, is_bound, uncalled
 from ..routing.resolver import is_known
 
 if TYPE_CHECKING:
@@ -130,12 +130,15 @@ def check_wrappers() -> Iterator[tuple[str, str, str]]:
 
 
 def check_routed_classes() -> Iterator[tuple[str, str, str]]:
-    """Routes name ``Consumer.as_asgi()``, not the class or an instance."""
+    """Routes name ``Consumer.as_asgi()``, not the class, an instance, or ``as_asgi`` without calling it."""
     found = {(way.path, id(way.app)): way.app for way in ways("websocket", "http")}
     for (path, _), app in found.items():
         cls, named = (app, "the class") if isinstance(app, type) else (type(app), "an instance of")
+        if uncalled(app):
+            cls, named = app.__self__, "as_asgi, without calling it, of"
         if issubclass(cls, AsyncConsumer):
-            fault = "all requests to it fail" if cls is app else "all connections share it, and each other's user"
+            is_shared = isinstance(app, AsyncConsumer)
+            fault = "all connections share it, and each other's user" if is_shared else "all requests to it fail"
             yield (
                 f"The route {path!r} names {named} {dotted_name(cls)} itself, so {fault}.",
                 f"Write {cls.__name__}.as_asgi() in the route.",
@@ -154,18 +157,35 @@ def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
             )
 
 
-def check_mixins() -> Iterator[tuple[str, str, str]]:
-    """No consumer has one of Django's mixins for views, which do nothing there."""
+def check_parts_for_views() -> Iterator[tuple[str, str, str]]:
+    """No consumer has one of Django's mixins or decorators for views, which guard nothing there."""
     for cls in _consumer_classes():
         bases = [base for base in cls.__mro__ if base.__module__ == "django.contrib.auth.mixins"]
-        names = [base.__name__ for base in bases if base.__name__ != "AccessMixin"] or [base.__name__ for base in bases]
-        if names:
+        mixins = [base.__name__ for base in bases if base.__name__ != "AccessMixin"] or [
+            each.__name__ for each in bases
+        ]
+        methods = [f"{name}()" for name, member in inspect.getmembers_static(cls) if _is_decorated_for_views(member)]
+        found = []
+        if mixins:
+            found.append(f"the mixin {' and '.join(mixins)} of django.contrib.auth.mixins")
+        if methods:
+            found.append(f"a decorator of django.contrib.auth on {' and '.join(methods)}")
+        if found:
             yield (
-                f"{dotted_name(cls)} has a mixin for views, which guards no consumer: {' and '.join(names)} of "
-                "django.contrib.auth.mixins.",
-                "Use @login_required, @permission_required or @require of channels_wsdeny.decorators.",
+                f"{dotted_name(cls)} has {' and '.join(found)}, which is for views and guards no consumer.",
+                "Use @login_required, @permission_required or @require of channels_wsdeny.decorators on the class.",
                 place_of(cls),
             )
+
+
+def _is_decorated_for_views(function: Any) -> bool:
+    with suppress(ValueError):  # Functions that wrap each other in a circle are none of Django's.
+        return _is_made_by_django(inspect.unwrap(function, stop=_is_made_by_django))
+    return False
+
+
+def _is_made_by_django(function: Any) -> bool:
+    return getattr(function, "__globals__", {}).get("__name__") == "django.contrib.auth.decorators"
 
 
 def check_permissions() -> Iterator[tuple[str, str, str | None]]:

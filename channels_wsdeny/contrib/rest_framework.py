@@ -26,7 +26,7 @@ from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authe
 from ..http.responses import is_rendered, language_of
 from ..log import warn_once
 from ..policies.base import Answer, Policy, PolicyDenial, raisable
-from ..policies.permissions import keep_object
+from ..policies.permissions import check_resolver, keep_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -83,8 +83,7 @@ class RestFramework(Policy):
         cls = APIView if view is None else getattr(view, "cls", view)
         if not (isinstance(cls, type) and issubclass(cls, APIView)):
             raise TypeError(f"RestFramework() takes an API view, found {view!r}.")
-        if obj is not None and not callable(obj):
-            raise TypeError(f"RestFramework(obj=...) takes a callable on the request, found {obj!r}.")
+        check_resolver("RestFramework", obj)
         chosen = zip(_ARGUMENTS, (authentication, permissions, throttles), strict=True)
         given = {name: _classes(_ARGUMENTS[name], each) for name, each in chosen if each is not None}
         given.setdefault("authentication_classes", [_UserOfRequest])

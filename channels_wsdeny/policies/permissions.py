@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
@@ -171,19 +171,19 @@ class HasPermission(Policy):
     def __init__(
         self,
         permission: str | Iterable[str],
-        *,
+        *others: Never,
         obj: Callable[[HttpRequest], Any] | None = None,
         anonymous: bool = False,
     ) -> None:
         several = isinstance(permission, Iterable) and not isinstance(permission, (str, type))
         permissions: tuple[Any, ...] = tuple(permission) if several else (permission,)
-        if not permissions or not all(isinstance(name, str) and name for name in permissions):
+        if others or not permissions or not all(isinstance(name, str) and name for name in permissions):
+            found: Any = (permission, *others) if others else permission
             raise TypeError(
                 'Write HasPermission("app.codename") or @permission_required("app.codename"), or several of them in a '
-                f"list; found {permission!r}."
+                f"list, and obj=function for the object to ask about; found {found!r}."
             )
-        if obj is not None and not callable(obj):
-            raise TypeError(f"HasPermission(obj=...) takes a callable on the request, found {obj!r}.")
+        check_resolver("HasPermission", obj)
         self.permissions: tuple[str, ...] = permissions
         self.obj = obj
         self.anonymous = anonymous
@@ -244,8 +244,8 @@ class UserPassesTest(Policy):
     _arguments = frozenset({"test"})
 
     def __init__(self, test: Callable[[Any], Any]) -> None:
-        if not callable(test):
-            raise TypeError(f"UserPassesTest() takes a callable on the user, found {test!r}.")
+        if isinstance(test, type) or not callable(test):
+            raise TypeError(f"UserPassesTest() takes a function on the user, found {test!r}.")
         self.test = test
 
     def check(self, request: HttpRequest) -> Answer:
@@ -270,6 +270,12 @@ class UserPassesTest(Policy):
 
 
 _UNAUTHENTICATED = Deny(401)
+
+
+def check_resolver(policy: str, obj: Any) -> None:
+    """Raise `TypeError` for an `obj` that is no function: a model would be made with the request as its pk."""
+    if obj is not None and (isinstance(obj, type) or not callable(obj)):
+        raise TypeError(f"{policy}(obj=...) takes a function that returns the object for a request, found {obj!r}.")
 
 
 def keep_object(request: HttpRequest, resolver: Any, obj: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -112,6 +113,13 @@ bound_functions: WeakSet[Callable[..., Any]] = WeakSet()
 def is_bound(cls: Any) -> bool:
     """Whether a consumer class asks its guards once an instance of it is called."""
     return cls.__new__ in bound_functions
+
+
+def uncalled(app: object) -> str:
+    """The name of a consumer's ``as_asgi`` or a view's ``as_view``, where that is given in place of what it returns."""
+    if isinstance(app, types.MethodType) and app.__name__ in {"as_asgi", "as_view"}:
+        return f"{getattr(app.__self__, '__name__', app.__self__)}.{app.__name__}"
+    return ""
 
 
 class ASGIMiddleware:

@@ -1,6 +1,6 @@
 import inspect
 import sys
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 from channels.auth import AuthMiddleware, AuthMiddlewareStack
@@ -9,6 +9,7 @@ from channels.middleware import BaseMiddleware
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from channels.sessions import CookieMiddleware
+from django.contrib.auth import decorators as for_views
 from django.contrib.auth.mixins import AccessMixin, LoginRequiredMixin, PermissionRequiredMixin
 from django.core.asgi import get_asgi_application
 from django.urls import path
@@ -145,7 +146,11 @@ def test_the_checks_before_tests_look_only_at_an_application_that_was_imported(i
 
 
 def test_a_routed_class_or_instance_is_named_with_its_route_inside_and_outside_of_a_stack(messages):
-    for routed, words in ((AsyncWebsocketConsumer(), "names an instance of"), (AsyncWebsocketConsumer, "'/ws/'")):
+    for routed, words in (
+        (AsyncWebsocketConsumer.as_asgi, "as_asgi, without calling it, of channels.generic.websocket.AsyncWebsocket"),
+        (AsyncWebsocketConsumer(), "names an instance of"),
+        (AsyncWebsocketConsumer, "'/ws/'"),
+    ):
         router = URLRouter([path("ws/", routed)])
         (message,) = messages(DenyMiddlewareStack(router))
         assert (message.id, words in message.msg) == ("channels_wsdeny.E006", True)
@@ -192,7 +197,28 @@ def test_a_mixin_for_views_on_a_consumer_is_an_error_that_names_it(mixins, name,
     cls = type("Mixed", (*mixins, AsyncWebsocketConsumer), {})
     (message,) = messages(DenyMiddlewareStack(cls.as_asgi()))
     assert message.id == "channels_wsdeny.E011"
-    assert f"Mixed has a mixin for views, which guards no consumer: {name} of django.contrib" in message.msg
+    assert f"Mixed has the mixin {name} of django.contrib.auth.mixins, which is for views" in message.msg
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        for_views.login_required,
+        for_views.permission_required("auth.add_user"),
+        lambda method: wraps(for_views.login_required(method))(lambda self: None),
+    ],
+)
+def test_a_decorator_for_views_on_a_method_of_a_consumer_is_an_error_that_names_it(decorate, messages):
+    async def connect(self):
+        raise AssertionError("This should not have run.")
+
+    async def circle(self): ...
+
+    circle.__wrapped__ = circle
+    cls = type("Decorated", (AsyncWebsocketConsumer,), {"connect": decorate(connect), "circle": circle})
+    (message,) = messages(DenyMiddlewareStack(type("Child", (cls,), {}).as_asgi()))
+    assert message.id == "channels_wsdeny.E011"
+    assert "Child has a decorator of django.contrib.auth on connect(), which is for views" in message.msg
 
 
 PERMISSIONS = {
@@ -232,9 +258,9 @@ def test_a_permission_that_a_view_misspells_is_reported_with_the_place_of_the_vi
 @pytest.mark.parametrize(
     ("backends", "obj", "found"),
     [
-        (["django.contrib.auth.backends.ModelBackend"], str, ["W010"]),
+        (["django.contrib.auth.backends.ModelBackend"], len, ["W010"]),
         (["django.contrib.auth.backends.ModelBackend"], None, []),
-        (["django.contrib.auth.backends.ModelBackend", "testproject.chat.backends.RoomBackend"], str, []),
+        (["django.contrib.auth.backends.ModelBackend", "testproject.chat.backends.RoomBackend"], len, []),
     ],
 )
 def test_a_permission_on_an_object_needs_a_backend_that_knows_objects(backends, obj, found, ids):
@@ -263,7 +289,11 @@ async def enclosing(app, scope, receive, send):
 
 @pytest.mark.parametrize(
     ("application", "code"),
-    [(bare, AsyncWebsocketConsumer), (stack(Wrapper(bare)), Wrapper), (stack(partial(enclosing, bare)), enclosing)],
+    [
+        (bare, AsyncWebsocketConsumer),
+        (stack(Wrapper(bare)), Wrapper),
+        (stack(partial(enclosing, bare)), enclosing),
+    ],
 )
 def test_a_message_about_a_missing_stack_or_a_wrapper_begins_with_a_file_and_a_line(application, code, messages):
     (message,) = messages(application)

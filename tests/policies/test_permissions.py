@@ -427,8 +427,9 @@ def test_what_a_mixin_gives_in_the_place_of_an_argument_would_be_ignored_too(is_
         (lambda: HasPermission([]), "app.codename"),
         (lambda: HasPermission(None), "app.codename"),
         (lambda: HasPermission(["a.b", None]), "app.codename"),
-        (lambda: HasPermission("a.b", obj="lobby"), "callable on the request, found 'lobby'"),
-        (lambda: UserPassesTest("staff"), "callable on the user, found 'staff'"),
+        (lambda: HasPermission("a.b", obj="lobby"), "function that returns the object for a request, found 'lobby'"),
+        (lambda: UserPassesTest("staff"), "function on the user, found 'staff'"),
+        (lambda: UserPassesTest(dict), "function on the user, found <class 'dict'>"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(make, message):
