@@ -65,16 +65,16 @@ class Limit:
     block itself goes on.
     """
 
-    __slots__ = ("_give_up", "_timeout", "_timer")
+    __slots__ = ("_give_up", "_seconds", "_timeout", "_timer")
 
     def __init__(self, seconds: float, give_up: Callable[[], None] | None) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._give_up = give_up
+        self._timeout = asyncio.timeout(None)
+        self._seconds, self._give_up = seconds, give_up
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Limit:
         await self._timeout.__aenter__()
-        self._begin()
+        self._begin(self._seconds)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
@@ -89,19 +89,25 @@ class Limit:
         """Give the block so many seconds from now; None for no limit."""
         if not self.expired():
             self._end()
-            self._timeout.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
-            self._begin()
+            self._timeout.reschedule(None)
+            if seconds is not None:
+                self._begin(seconds)
 
-    def _begin(self) -> None:
-        when = self._timeout.when()
-        if when is not None and self._give_up is not None:
-            # A timer that is cancelled is kept by the loop for a while, with its context.
-            self._timer = asyncio.get_running_loop().call_at(when + _GRACE, self._give_up, context=Context())
+    def _begin(self, seconds: float) -> None:
+        # A timer that is cancelled is kept by the loop for a while, with its context.
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, context=Context())
 
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timeout.reschedule(loop.time())  # which cancels the block
+        self._timer = None
+        if self._give_up is not None:
+            self._timer = loop.call_later(_GRACE, self._give_up, context=Context())
 
 
 def late_error(who: str, client: str = "the client was answered without it") -> TimeoutError:
