@@ -4,7 +4,6 @@ import datetime
 import json
 import socket
 import ssl
-import struct
 import time
 from http.client import HTTPConnection
 from urllib.parse import quote
@@ -18,7 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
 from tests.support.clients import GUARD
-from tests.support.daphne.client import ACCEPT, CLOSE, ask, connect, read, read_head, request, unique
+from tests.support.connections import HANDSHAKE, TEXT
+from tests.support.daphne.client import ACCEPT, CLOSE, Client, ask, is_bare, unique
 from tests.support.daphne.servers import daphne
 from tests.support.scripted import body, start
 from tests.support.threads import wait_until
@@ -44,16 +44,21 @@ def hasty(tmp_path_factory):
 
 
 def test_a_slow_client_gets_all_of_a_large_body_and_the_application_its_disconnect_at_once(server):
+    class Slow(Client):
+        def _connect(self, port):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(GUARD)
+            connection.connect(("127.0.0.1", port))
+            return connection
+
     path, size = unique(), 8 * 1024 * 1024
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(GUARD)
-        connection.connect(("127.0.0.1", server.port))
-        connection.sendall(request(path, ["hear", start(401), ("body", size), "hear"]))
+    with Slow(server) as connection:
+        connection.ask(path, ["hear", start(401), ("body", size), "hear"])
         server.wait_for(f"{path} {DISCONNECT}")
         # Past the server's poll, which forgets connections that are done.
         time.sleep(2.5)
-        assert len(read(connection).body) == size
+        assert len(connection.whole_answer().body) == size
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_a_slow_client_gets_all_of_a_large_body_and_the_application_its_disconne
 def test_a_bad_answer_is_an_error_for_the_application_and_a_bare_500_for_the_client(server, steps, error):
     path = unique()
     reply = ask(server, steps, path=path)
-    assert reply.is_bare(500)
+    assert is_bare(reply, 500)
     assert reply.all("set-cookie") + reply.all("x-secret") == []
     line = server.wait_for(f"{path} got")
     assert error in line
@@ -91,11 +96,11 @@ def test_messages_after_the_denial_are_dropped(server):
 
 def test_what_a_client_sends_too_early_is_no_second_request(server):
     path = unique()
-    with connect(server) as connection:
-        connection.sendall(request(path, ["hear", ("sleep", 0.5), start(401), body(b"once")]))
+    with Client(server) as connection:
+        connection.ask(path, ["hear", ("sleep", 0.5), start(401), body(b"once")])
         server.wait_for(f"{path} heard")
-        connection.sendall(request("/second", [start(402), body(b"twice")]))
-        reply = read(connection)
+        connection.ask("/second", [start(402), body(b"twice")])
+        reply = connection.whole_answer()
     assert (reply.status, reply.body) == (401, b"once")
     assert "/second" not in server.access_log
 
@@ -114,18 +119,18 @@ def test_a_second_answer_or_bad_close_after_the_accept_is_an_error_and_changes_n
         ({**CLOSE, "code": 1005}, "ValueError: websocket.close has the code 1005"),
     ):
         path = unique()
-        with connect(server) as connection:
-            connection.sendall(request(path, [ACCEPT, ("dare", message), "hang"]))
-            assert read_head(connection).status == 101
+        with Client(server) as connection:
+            connection.ask(path, [ACCEPT, ("dare", message), "hang"])
+            assert connection.answer().status == 101
             assert error in server.wait_for(f"{path} got")
 
 
 def test_frames_that_came_before_the_accept_are_delivered(server):
     path = unique()
-    with connect(server) as connection:
-        connection.sendall(request(path, ["hear", ("sleep", 0.3), ACCEPT, "hear"]))
+    with Client(server) as connection:
+        connection.ask(path, ["hear", ("sleep", 0.3), ACCEPT, "hear"])
         server.wait_for(f"{path} {HEARD}")
-        connection.sendall(b"\x81\x82\0\0\0\0hi")  # A text frame with a mask of zeros.
+        connection.say(TEXT, b"hi")
         server.wait_for(f"{path} heard {{'type': 'websocket.receive', 'text': 'hi'}}")
 
 
@@ -138,7 +143,7 @@ def test_an_end_without_an_answer_is_a_bare_500_or_503_that_waits_for_no_poll(un
         ([{"text": "no type"}], 500),
         (["give_up"], 503),
     ):
-        assert ask(unpolled, steps).is_bare(status), steps
+        assert is_bare(ask(unpolled, steps), status), steps
 
 
 def test_an_end_without_an_answer_is_logged_once(server):
@@ -153,7 +158,7 @@ def test_an_end_without_an_answer_is_logged_once(server):
 @pytest.mark.parametrize("steps", [[], [start(401), body(more=True)]], ids=repr)
 def test_an_application_that_takes_too_long_is_a_bare_503_and_gets_its_disconnect(hasty, steps):
     path = unique()
-    assert ask(hasty, ["hear", *steps, "hear"], path=path).is_bare(503)
+    assert is_bare(ask(hasty, ["hear", *steps, "hear"], path=path), 503)
     hasty.wait_for(f"{path} {DISCONNECT}")
     assert "did not answer the handshake" in hasty.wait_for(f"path=b'{path}'")
 
@@ -173,25 +178,24 @@ def test_timeouts_are_longer_than_those_of_policies(tmp_path, application, timeo
 
 
 def test_a_request_that_the_server_refuses_gets_a_bare_400_and_leaves_nothing(server):
-    for header in ("Origin: http://[bad", "Origin: ftp", "Sec-WebSocket-Key: second"):
+    keys = [HANDSHAKE["Sec-WebSocket-Key"], "second"]
+    for headers in ({"Origin": "http://[bad"}, {"Origin": "ftp"}, {"Sec-WebSocket-Key": keys}):
         path = unique()
-        assert ask(server, ["crash"], header, path=path).is_bare(400)
+        assert is_bare(ask(server, ["crash"], headers, path=path), 400)
         assert path not in held(server)["connections"]
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "name", "value"),
+    ("headers", "method", "status", "name", "value"),
     [
         # Daphne fails to decode what is offered, with an exception that stays out of the answer.
-        ((b"Upgrade: web", b"Sec-WebSocket-Protocol: \xff\r\nUpgrade: web"), 500, "connection", "close"),
-        ((b"GET", b"HEAD"), 405, "allow", "GET"),
-        ((b"Version: 13", b"Version: 99"), 400, "sec-websocket-version", "13"),
+        ({"Sec-WebSocket-Protocol": "\xff"}, "GET", 500, "connection", "close"),
+        ({}, "HEAD", 405, "allow", "GET"),
+        ({"Sec-WebSocket-Version": "99"}, "GET", 400, "sec-websocket-version", "13"),
     ],
 )
-def test_the_refusal_of_an_unusual_request_says_what_is_wrong(server, change, status, name, value):
-    with connect(server) as connection:
-        connection.sendall(request(unique(), ["crash"]).replace(*change))
-        reply = read(connection)
+def test_the_refusal_of_an_unusual_request_says_what_is_wrong(server, headers, method, status, name, value):
+    reply = ask(server, ["crash"], headers, method=method)
     assert (reply.status, reply.body) == (status, b"")
     assert value in reply.all(name)[0]
 
@@ -236,11 +240,10 @@ def test_nothing_is_left_of_an_application_that_failed(server):
 @pytest.mark.parametrize("leaving", ["closes", "resets"])
 def test_nothing_is_left_when_the_client_leaves(server, steps, after, leaving):
     path = unique()
-    with connect(server) as connection:
-        connection.sendall(request(path, ["hear", *steps, "hear", *after]))
+    with Client(server) as connection:
+        connection.ask(path, ["hear", *steps, "hear", *after])
         server.wait_for(f"{path} {HEARD}")
-        if leaving == "resets":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.leave(reset=leaving == "resets")
     server.wait_for(f"{path} {DISCONNECT}")
     wait_until_gone(server, path)
 
@@ -257,7 +260,7 @@ def test_nothing_is_left_when_the_client_leaves(server, steps, after, leaving):
 )
 def test_a_denial_is_logged_once_with_its_status_and_size_but_without_its_query(server, steps, logged):
     path = unique()
-    assert ask(server, steps, path=path).is_bare(403) == (steps == [CLOSE])
+    assert is_bare(ask(server, steps, path=path), 403) == (steps == [CLOSE])
     server.wait_for(f"WSDISCONNECT {path}", lambda: server.access_log)
     lines = [line for line in server.access_log.splitlines() if path in line]
     assert [line.split('"')[1].split()[0] for line in lines] == ["WSCONNECTING", "GET", "WSDISCONNECT"]
@@ -278,18 +281,14 @@ def proxied(tmp_path_factory):
 @pytest.mark.parametrize(
     ("forwarded", "scheme"),
     [
-        (["X-Forwarded-Proto: https"], "wss"),
-        (["X-Forwarded-Proto: wss"], "wss"),
-        (["X-Forwarded-Proto: HTTPS"], "wss"),
-        (["X-Forwarded-Proto: https, http"], "wss"),
-        (["X-Forwarded-Proto: http"], "ws"),
-        ([], "ws"),
+        *((proto, "wss") for proto in ("https", "wss", "HTTPS", "https, http")),
+        *((proto, "ws") for proto in ("http", None)),
     ],
 )
 def test_scheme_and_client_are_those_of_a_trusted_proxy_alone(server, proxied, forwarded, scheme):
-    headers = ["X-Forwarded-For: 10.0.0.1", *forwarded]
-    assert ask(server, SCHEME, *headers).body == b"['ws']"
-    reply = ask(proxied, [("show", "scheme", "client")], *headers)
+    headers = {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": forwarded}
+    assert ask(server, SCHEME, headers).body == b"['ws']"
+    reply = ask(proxied, [("show", "scheme", "client")], headers)
     assert reply.body == f"[{scheme!r}, ['10.0.0.1', 0]]".encode()
 
 

@@ -14,8 +14,8 @@ import pytest
 from channels_wsdeny.management.commands.wsdeny import Command
 from tests.docs.pages import DOCS, blocks, titled
 from tests.docs.sites import Site
-from tests.servers.client import PLAIN, TEXT, Connection, EndedError, Http2Connection
 from tests.support.clients import GUARD
+from tests.support.connections import PLAIN, TEXT, Connection, EndedError, Http2Connection
 from tests.support.processes import answers_of
 from tests.support.threads import wait_until
 

@@ -7,10 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from tests.support.clients import Answer
+from tests.support.connections import Connection, Headers, Http2Connection
 from tests.support.processes import Process, start
 from tests.support.threads import wait_until
-
-from .client import Connection, Headers, Http2Connection
 
 # It would wait for ever for a connection whose handshake made wsproto raise.
 _UVICORN = "uvicorn --timeout-graceful-shutdown 2 --port {port}"

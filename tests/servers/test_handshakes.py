@@ -2,7 +2,8 @@
 
 import pytest
 
-from .client import TEXT
+from tests.support.connections import TEXT
+
 from .table import DIFFERENCES, SERVERS
 
 MEGABYTE = 1024 * 1024

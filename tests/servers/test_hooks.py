@@ -2,7 +2,8 @@
 
 import pytest
 
-from .client import PLAIN, TEXT
+from tests.support.connections import PLAIN, TEXT
+
 from .table import DIFFERENCES, HTTP1, SERVERS
 
 HOOKS = "tests.servers.hooks.hooks"

@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from .client import TEXT, EndedError
+from tests.support.connections import TEXT, EndedError
+
 from .table import HTTP1
 
 #: Behind it a policy reads all that a client sends, and denies.

@@ -3,8 +3,7 @@
 import pytest
 
 from tests.support.cases import DENIED, PASSED
-
-from .client import BINARY, TEXT
+from tests.support.connections import BINARY, TEXT
 
 EVERY_BYTE = bytes(range(256))
 

@@ -13,11 +13,11 @@ import pytest
 
 import channels_wsdeny
 from tests.support.clients import GUARD
+from tests.support.connections import PLAIN, TEXT, EndedError
 from tests.support.live import Redis
 from tests.support.postgresql import PostgreSQL, what_is_missing
 from tests.support.processes import run_python
 
-from .client import PLAIN, TEXT, EndedError
 from .table import SERVERS, Fleet
 from .test_logs import RECORD
 

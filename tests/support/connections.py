@@ -11,7 +11,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, RemoteSettingsChanged, ResponseReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes
 
-from tests.support.clients import GUARD, Answer
+from .clients import GUARD, Answer
 
 #: Headers by name; a list is a header that comes several times, None one that is left out.
 Headers = Mapping[str, str | list[str] | None]
@@ -36,6 +36,15 @@ def lines_of(headers: Headers) -> Iterator[tuple[str, str]]:
         for line in value if isinstance(value, list) else [value]:
             if line is not None:
                 yield name, line
+
+
+def answer_of_head(head: bytes) -> Answer:
+    """The answer with this status line and these headers."""
+    status_line, *lines = head.decode("latin1").split("\r\n")
+    version, status, *_ = status_line.split(" ", 2)
+    assert version == "HTTP/1.1", status_line
+    pairs = (line.split(":", 1) for line in lines)
+    return Answer(int(status), [(name.lower(), value.strip()) for name, value in pairs])
 
 
 class Connection:
@@ -68,11 +77,7 @@ class Connection:
 
         Without `content` no body is expected, as after a HEAD.
         """
-        status_line, *lines = self._read_until(b"\r\n\r\n").decode("latin1").split("\r\n")
-        version, status, *_ = status_line.split(" ", 2)
-        assert version == "HTTP/1.1", status_line
-        pairs = (line.split(":", 1) for line in lines)
-        answer = Answer(int(status), [(name.lower(), value.strip()) for name, value in pairs])
+        answer = answer_of_head(self._read_until(b"\r\n\r\n"))
         if answer.status != self.accepted and content:
             length = answer.header("content-length")
             answer.body = self.rest() if length is None else self._read(int(length))
