@@ -14,17 +14,11 @@ from channels_wsdeny import Deny
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import DenyAll
 from channels_wsdeny.routes import GzipRequest, GzipRoute, LoggedRoute, MsgpackRoute
+from tests.support.site import hello as view
+from tests.support.site import hello_async as view_async
 from tests.support.views import FORM, JSON, MULTIPART, WAYS, ask, multipart
 
 SECRET = "hunter2"
-
-
-def view(request):
-    return HttpResponse("hello")
-
-
-async def view_async(request):
-    return HttpResponse("hello")
 
 
 @pytest.fixture
@@ -70,7 +64,7 @@ def test_an_exception_is_logged_by_its_name_and_a_denial_by_its_status(record_of
 
 def test_nothing_is_logged_below_the_level_of_the_logger(caplog):
     with caplog.at_level(logging.WARNING, "channels_wsdeny"):
-        assert ask(LoggedRoute(view)).content == b"hello"
+        assert ask(LoggedRoute(view)).content == b"hello world"
     assert not caplog.records
 
 
@@ -82,7 +76,7 @@ def test_a_log_handler_that_raises_changes_no_response(capsys):
     logger, broken = logging.getLogger("channels_wsdeny"), Broken()
     logger.addHandler(broken)
     try:
-        assert ask(LoggedRoute(view)).content == b"hello"
+        assert ask(LoggedRoute(view)).content == b"hello world"
     finally:
         logger.removeHandler(broken)
     assert "broken handler" in capsys.readouterr().err

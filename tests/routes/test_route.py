@@ -33,39 +33,18 @@ from channels_wsdeny.decorators import login_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll
 from channels_wsdeny.routes import GzipRequest, GzipRoute, LoggedRoute, MsgpackRoute, Route, TimedRoute
 from tests.support.policies import Check
+from tests.support.site import VIEWS as SITE_VIEWS
+from tests.support.site import Hello, HelloAsync, hello, hello_async
 from tests.support.views import MIRROR, WAYS, ask
 
 ROUTES = [Route, GzipRoute, MsgpackRoute, TimedRoute, LoggedRoute]
 
 
-def is_on_loop():
-    try:
-        return bool(asyncio.get_running_loop())
-    except RuntimeError:
-        return False
-
-
-def hello(request, name="world"):
-    """Greets."""
-    assert not is_on_loop()
-    return HttpResponse(f"hello {name}")
-
-
-async def hello_async(request, name="world"):
-    assert is_on_loop()
-    return HttpResponse(f"hello {name}")
-
-
-class Hello(View):
-    greeting = "hello"
-
-    def get(self, request, name="world"):
-        return HttpResponse(f"{self.greeting} {name}")
-
-
-class HelloAsync(View):
-    async def get(self, request, name="world"):
-        return await hello_async(request, name)
+def off_the_loop(request, name="world"):
+    """Answers as `hello`, in a thread without an event loop."""
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+    return hello(request, name)
 
 
 def denied(request):
@@ -76,13 +55,7 @@ async def denied_async(request):
     denied(request)
 
 
-VIEWS = {
-    "function": hello,
-    "coroutine function": hello_async,
-    "class": Hello.as_view(),
-    "asynchronous class": HelloAsync.as_view(),
-    "partial": functools.partial(hello),
-}
+VIEWS = {**SITE_VIEWS, "off the loop": off_the_loop}
 each_view = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 each_way = pytest.mark.parametrize("way", WAYS)
 
@@ -223,13 +196,15 @@ def test_a_decorated_class_and_its_subclasses_are_routed():
 
 def test_a_route_looks_like_its_view(settings):
     route, routed_class = TimedRoute(hello), TimedRoute(Hello.as_view(greeting="hi"))
-    assert (route.__name__, route.__doc__, route.__module__) == ("hello", "Greets.", __name__)
+    assert (route.__name__, route.__doc__, route.__module__) == ("hello", "Greets.", hello.__module__)
     assert route.__wrapped__ is hello is route.view
     assert repr(route).startswith("<TimedRoute of <function hello")
     assert (routed_class.view_class, routed_class.view_initkwargs) == (Hello, {"greeting": "hi"})
     urlpatterns = [path("f/", route, name="greet"), path("c/", routed_class)]
     settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": urlpatterns})
-    assert (resolve("/f/")._func_path, resolve("/c/")._func_path) == (f"{__name__}.hello", f"{__name__}.Hello")
+    assert [resolve(url)._func_path for url in ("/f/", "/c/")] == [
+        f"{hello.__module__}.{name}" for name in ("hello", "Hello")
+    ]
     assert reverse("greet") == reverse(route) == "/f/"
 
 
@@ -386,7 +361,7 @@ def test_every_view_is_wrapped_and_those_beside_it_are_not(urls, module):
     for _ in range(2):
         assert all(map(is_timed, ("/api/a/", "/api/b/", "/api/d/c/", "/api/d/deeper/a/")))
         assert not any(map(is_timed, ("/a/", "/plain/a/", "/plain/b/", "/plain/d/c/", "/plain/d/deeper/a/")))
-    assert resolve("/api/b/")._func_path == f"{__name__}.Hello"
+    assert resolve("/api/b/")._func_path == f"{Hello.__module__}.Hello"
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ class Site:
 
 
 def hello(request, name="world"):
+    """Greets."""
     return HttpResponse(f"hello {name}")
 
 
@@ -137,8 +138,10 @@ async def hello_async(request, name="world"):
 
 
 class Hello(View):
+    greeting = "hello"
+
     def get(self, request, name="world"):
-        return HttpResponse(f"hello {name}")
+        return HttpResponse(f"{self.greeting} {name}")
 
 
 class HelloAsync(View):
