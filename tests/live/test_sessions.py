@@ -229,33 +229,20 @@ async def test_a_session_that_was_prolonged_expires_later(request_of, change, mo
     await opened.stays()
 
 
-async def test_when_a_session_expires_is_looked_up_again_after_an_outage(request_of, change, settings, monkeypatch):
-    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
-    monkeypatch.setattr(scheduler, "_LOOKING", 60)
-    look_up, outages = expiry._session_expiries, [OperationalError(), ConnectionError()]
-
-    def fail_at_first(keys):
-        if outages:
-            raise outages.pop()
-        return look_up(keys)
-
-    monkeypatch.setattr(expiry, "_session_expiries", fail_at_first)
-    opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
-    assert await opened.close() == (4401, "session_expired")
-
-
+@pytest.mark.parametrize("name", ["_session_expiries", "gone"])  # It is looked up, and later it is asked whether it is.
 async def test_a_store_that_cannot_be_reached_as_a_session_expires_closes_its_socket_later(
-    request_of, change, settings, monkeypatch
+    name, request_of, change, settings, monkeypatch
 ):
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
-    gone, outages = expiry.gone, [OperationalError()]
+    monkeypatch.setattr(scheduler, "_LOOKING", 60)
+    ask, outages = getattr(expiry, name), [OperationalError(), ConnectionError()]
 
-    async def fail_first(sockets):
+    def fail_at_first(given):
         if outages:
             raise outages.pop()
-        return await gone(sockets)
+        return ask(given)
 
-    monkeypatch.setattr(expiry, "gone", fail_first)
+    monkeypatch.setattr(expiry, name, fail_at_first)
     opened = await looked_up(await change(request_of), change, lambda: expire_in(seconds=0.1))
     assert await opened.close() == (4401, "session_expired")
     assert outages == []
