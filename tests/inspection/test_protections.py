@@ -23,7 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import condition, conditional_page, etag, last_modified, require_GET
 from django.views.decorators.vary import vary_on_cookie
 
-from channels_wsdeny import DenyMiddlewareStack, Hooks
+from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.conf import LOGIN_REQUIRED_MIDDLEWARE, MIRROR
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser, Throttle
@@ -32,16 +32,9 @@ from channels_wsdeny.routes import Route, TimedRoute
 from tests.support.site import Hello as ClassView
 from tests.support.site import hello as view
 from tests.support.site import hello_async as async_view
+from tests.support.site import noting
 
-hooks = Hooks()
-
-
-@hooks.on_request
-def on_request(request): ...
-
-
-@hooks.on_route
-def on_route(request): ...
+hooks = noting([], "it")
 
 
 def passing(view):
@@ -463,9 +456,9 @@ def test_a_view_that_is_guarded_itself_is_so_on_every_way_to_django(rows_of):
 def test_the_hooks_of_a_view_are_those_of_the_mirror_and_its_own(rows_of, settings):
     stack = DenyMiddlewareStack(mounted(bare), hooks=hooks)
     views = [path("a/", view), path("b/", with_hooks(hooks)(view))]
-    assert [len(row.hooks) for row in rows_of(stack, *views)] == [0, 2]
+    assert [len(row.hooks) for row in rows_of(stack, *views)] == [0, 4]
     settings.MIDDLEWARE = [MIRROR]
-    assert [len(row.hooks) for row in rows_of(stack, *views)] == [2, 2]
+    assert [len(row.hooks) for row in rows_of(stack, *views)] == [4, 4]
 
 
 # Policies that are only reported.
