@@ -21,7 +21,7 @@ from tests.support.clients import fetch
 from tests.support.mirror import HOST, START, Server, body, made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import OUTSIDE, Site, hello
-from tests.support.transports import DJANGO, Middleware, Wrapper
+from tests.support.transports import DJANGO, Middleware, Repeat, Wrapper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -132,18 +132,11 @@ def test_a_policy_that_asks_auser_is_asked_again_about_another_lazy_user(way, se
 # Middleware that asks Django more than once, or answers by itself.
 
 
-class RetryOn503(Middleware):
+class RetryOn503(Repeat):
     """Asks for the response again if it is a 503."""
 
-    def __call__(self, request):
-        if self._is_async:
-            return self._acall(request)
-        response = self.get_response(request)
-        return self.get_response(request) if response.status_code == 503 else response
-
-    async def _acall(self, request):
-        response = await self.get_response(request)
-        return await self.get_response(request) if response.status_code == 503 else response
+    def is_wanted(self, response):
+        return response.status_code == 503
 
 
 @pytest.mark.parametrize("place", ["inside", "outside"])

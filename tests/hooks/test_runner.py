@@ -24,10 +24,11 @@ from tests.support.mirror import calling, plain
 from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.site import OUTSIDE, Site, go_on
 from tests.support.sockets import consumer, no_task_left
-from tests.support.transports import DJANGO, Middleware
+from tests.support.transports import DJANGO, Middleware, Repeat
 from tests.support.wrappers import Wrapper
 
 pytestmark = pytest.mark.django_db
+REPEAT = f"{Repeat.__module__}.Repeat"
 
 KINDS = ["request", "route", "response", "around", "around late"]
 
@@ -362,17 +363,6 @@ async def test_an_accept_that_was_cancelled_and_is_sent_again_is_denied(hooks):
         assert (await knock(DenyMiddlewareStack(app, hooks=hooks), "/")).status == 500
 
 
-class Repeat(Middleware):
-    """Asks twice, as middleware for deadlocks of a database does."""
-
-    def __call__(self, request):
-        return self._acall(request) if self._is_async else self.get_response(request) and self.get_response(request)
-
-    async def _acall(self, request):
-        await self.get_response(request)
-        return await self.get_response(request)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["wsgi", "asgi", "stack", "opaque"])
 def test_a_caller_that_was_denied_is_denied_again(kind, name, settings, ran):
@@ -386,7 +376,7 @@ def test_a_caller_that_was_denied_is_denied_again(kind, name, settings, ran):
 
     site = Site(settings, DJANGO[name]())
     assert (site.serve(twice).ask().status, ran) == (403, ["asked"] * 2)
-    site.serve(lambda request: HttpResponse(), hooks=denying(kind), outside=[*OUTSIDE, f"{__name__}.Repeat"])
+    site.serve(lambda request: HttpResponse(), hooks=denying(kind), outside=[*OUTSIDE, REPEAT])
     assert site.ask().status == 403
 
 
@@ -404,7 +394,7 @@ def test_what_runs_around_a_denial_runs_again_with_it(settings, ran, hooks):
     hooks.on_response(lambda request, response: ran.append(response.status_code))
     answers = iter([Deny(403), True])
     view = require(Check(lambda request: next(answers)))(lambda request: HttpResponse())
-    site = Site(settings, DJANGO["wsgi"]()).serve(view, hooks=hooks, outside=[*OUTSIDE, f"{__name__}.Repeat"])
+    site = Site(settings, DJANGO["wsgi"]()).serve(view, hooks=hooks, outside=[*OUTSIDE, REPEAT])
     assert (site.ask().status, ran) == (200, ["request", 403, "request", 200])
 
 

@@ -54,6 +54,23 @@ def middleware_with(**methods: Any) -> type[Middleware]:
     return type("Own", (Middleware,), methods)
 
 
+class Repeat(Middleware):
+    """Asks again, as middleware for deadlocks of a database does."""
+
+    def is_wanted(self, response: Any) -> bool:
+        return True
+
+    def __call__(self, request: Any) -> Any:
+        if self._is_async:
+            return self._acall(request)
+        response = self.get_response(request)
+        return self.get_response(request) if self.is_wanted(response) else response
+
+    async def _acall(self, request: Any) -> Any:
+        response = await self.get_response(request)
+        return await self.get_response(request) if self.is_wanted(response) else response
+
+
 class SyncOnly(Middleware):
     async_capable = False
 
