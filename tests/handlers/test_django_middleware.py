@@ -312,43 +312,32 @@ async def test_a_middleware_that_hangs_is_a_503(kind, when, use, hurry, gate):
     await until(lambda: gate.came == gate.left)
 
 
-async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_the_response(use, hurry, gate):
-    ended, asked = [], []
+def noting(begun, ended, hold=lambda: None):
+    """A middleware that notes when a request comes, and when it is over and by what error; it may be held before."""
 
-    def slow(get_response):
+    def make(get_response):
         def middleware(request):
-            gate()
+            begun.append(True)
+            hold()
             try:
                 return get_response(request)
-            except BaseException as error:
-                ended.append(type(error))
-                raise
+            finally:
+                ended.append(sys.exc_info()[0])
 
         return middleware
 
-    use(slow, POLICY_TIMEOUT=0.05)
+    return make
+
+
+async def test_a_middleware_whose_request_was_given_up_is_told_when_it_asks_for_the_response(use, hurry, gate):
+    ended, asked = [], []
+    use(noting([], ended, gate), POLICY_TIMEOUT=0.05)
     async with no_task_left():
         stack = DenyMiddlewareStack(public(consumer(asked.append).as_asgi()))
         assert (await hurrying(stack, gate)).status == 503
         gate.open()
         await until(lambda: len(ended) == gate.came)
     assert ({*ended}, asked) == ({asyncio.CancelledError}, [])
-
-
-def noting(begun, ended):
-    """A middleware that notes when a request comes, and when it is over."""
-
-    def make(get_response):
-        def middleware(request):
-            begun.append(True)
-            try:
-                return get_response(request)
-            finally:
-                ended.append(True)
-
-        return middleware
-
-    return make
 
 
 async def test_a_client_that_leaves_ends_a_middleware_that_waits_for_the_consumer(use):
@@ -615,20 +604,11 @@ async def test_the_user_and_session_that_a_middleware_sets_are_those_of_policies
     assert found == [("alice", True)]
 
 
-@every_call
-async def test_a_session_that_a_middleware_changes_is_saved_and_its_cookie_set(kind, use, settings):
-    def change(request, response):
-        request.session["seen"] = response.status_code
-        return response
-
-    use(middleware(kind, go=change))
-    for policy in (AllowAny(), DenyAll()):
-        answer = await knock(DenyMiddlewareStack(require(policy)(accept)), "/")
-        assert answer.header("set-cookie").startswith(f"{settings.SESSION_COOKIE_NAME}=")
-
-
 @every_kind
-async def test_what_the_consumer_and_then_a_middleware_change_in_the_session_is_saved(kind, use, settings):
+@pytest.mark.parametrize(("policy", "changed"), [(AllowAny(), {"consumer", "middleware"}), (DenyAll(), {"middleware"})])
+async def test_what_the_consumer_and_then_a_middleware_change_in_the_session_is_saved_and_its_cookie_set(
+    kind, policy, changed, use, settings
+):
     def change(request, response):
         request.session["middleware"] = 1
         return response
@@ -638,10 +618,11 @@ async def test_what_the_consumer_and_then_a_middleware_change_in_the_session_is_
         await accept(scope, receive, send)
 
     use(middleware(kind, go=change))
-    answer = await knock(DenyMiddlewareStack(public(app)), "/")
-    key = answer.header("set-cookie").partition("=")[2].partition(";")[0]
+    answer = await knock(DenyMiddlewareStack(require(policy)(app)), "/")
+    name, _, key = answer.header("set-cookie").partition(";")[0].partition("=")
     store = import_module(settings.SESSION_ENGINE).SessionStore(key)
-    assert await concurrency.run_in_threadpool(lambda: {*store.keys()}) == {"consumer", "middleware"}
+    assert name == settings.SESSION_COOKIE_NAME
+    assert await concurrency.run_in_threadpool(lambda: {*store.keys()}) == changed
 
 
 async def test_process_view_may_change_the_arguments_of_the_route_and_knows_the_endpoint(use):
