@@ -33,7 +33,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthent
 from tests.support.clients import fetch, knock, opened
 from tests.support.policies import USERS, ByName, Check, User, alice, anonymous, ask, boss, raising
 from tests.support.site import hello, hello_async
-from tests.support.sockets import consumer
+from tests.support.sockets import asks_again, consumer
 
 pytestmark = pytest.mark.django_db
 SESSION = "channels_wsdeny.authentication.SessionAuthentication"
@@ -590,11 +590,7 @@ async def test_an_open_socket_is_asked_about_without_its_throttles(combine, deni
 
 
 async def test_a_throttle_within_a_policy_of_the_site_does_not_count_an_open_socket_again(throttled, headers_of):
-    async def recheck(self, **data):
-        await self.scope["wsdeny"].recheck()
-        await self.send("still here")
-
-    app = DenyMiddlewareStack(require(Check(throttled.check))(consumer(receive=recheck).as_asgi()))
+    app = DenyMiddlewareStack(require(Check(throttled.check))(consumer(receive=asks_again).as_asgi()))
     async with opened(app, headers=headers_of("alice")) as socket:
         for _ in range(3):
             await socket.send("again")

@@ -33,6 +33,7 @@ from tests.support.sockets import (
     CONNECT,
     DENIAL,
     Server,
+    Unread,
     consumer,
     disconnect,
     errors,
@@ -519,13 +520,6 @@ class Moment:
         await self.stay()
 
 
-class Stuck(Server):
-    """A server whose client does not read on."""
-
-    async def send(self, message):
-        await self.moment.stay()
-
-
 MOMENTS = {
     "the default policy is asked late": lambda moment: DenyMiddlewareStack(
         Wrapper(consumer().as_asgi()), default_policy=AsyncCheck(moment.stay)
@@ -547,15 +541,15 @@ MOMENTS = {
 @pytest.mark.parametrize("make", MOMENTS.values(), ids=MOMENTS)
 async def test_a_handshake_that_the_server_cancels_leaves_nothing(make, caplog):
     moment = Moment()
-    server = Stuck() if "is sent" in next(name for name, each in MOMENTS.items() if each is make) else Server()
-    server.moment = moment
+    is_sending = "is sent" in next(name for name, each in MOMENTS.items() if each is make)
+    server = Unread(1) if is_sending else Server()
     async with no_task_left():
         task = server.begin(make(moment))
-        await moment.reached.wait()
+        await (server if is_sending else moment).reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert [kind for kind in server.kinds if kind != "websocket.accept"] == []
+    assert [kind for kind in server.kinds if kind != "websocket.accept"] == DENIAL[:1] * is_sending
     assert errors(caplog) == []
 
 
@@ -574,18 +568,10 @@ UNREAD = {
 @pytest.mark.parametrize("number", [1, 2])
 async def test_an_http2_client_that_leaves_without_reading_its_denial_does_not_keep_the_handshake(make, number):
     """The ``send`` of hypercorn waits for ever once a client has left that did not take all of a stream."""
-    moment = Moment()
-
-    class Waiting(Server):
-        async def send(self, message):
-            self.sent.append(message)
-            if len(self.sent) == number:
-                await moment.stay()
-
-    server = Waiting()
+    server = Unread(number)
     async with no_task_left():
         task = server.begin(make(), http_version="2")
-        await moment.reached.wait()
+        await server.reached.wait()
         server.events.put_nowait(disconnect())
         await task
     assert len(server.sent) == number
@@ -616,14 +602,7 @@ UNTAKEN = {
 @pytest.mark.parametrize("make", UNTAKEN.values(), ids=UNTAKEN)
 async def test_an_http2_client_that_leaves_without_taking_the_close_of_its_socket_does_not_keep_it(make, monkeypatch):
     monkeypatch.setattr(connection, "_CLOSING", 0.01)
-
-    class Waiting(Server):
-        async def send(self, message):
-            self.sent.append(message)
-            if message["type"] == "websocket.close":
-                await asyncio.Event().wait()
-
-    server = Waiting(CONNECT, {"type": "websocket.receive", "text": "hello"}, disconnect())
+    server = Unread(2, CONNECT, {"type": "websocket.receive", "text": "hello"}, disconnect())
     async with no_task_left():
         with suppress(asyncio.CancelledError):  # That is how a part without a policy ends.
             await server.run(make(), http_version="2")

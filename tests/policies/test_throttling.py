@@ -30,21 +30,13 @@ from channels_wsdeny.decorators import require
 from channels_wsdeny.http.context import get_context
 from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.inspection.explain import explain
-from channels_wsdeny.policies import (
-    AllowAny,
-    DenyAll,
-    IsAuthenticated,
-    MaxConnections,
-    Policy,
-    Throttle,
-    throttling,
-)
+from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Policy, Throttle, throttling
 from tests.support.caches import REDIS, Counting, cache_settings
 from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.opened import Opened
 from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
 from tests.support.processes import ENVIRONMENT, ROOT
-from tests.support.sockets import Server, consumer, disconnect, errors, guarded
+from tests.support.sockets import Server, asks_again, consumer, disconnect, errors, guarded
 from tests.support.threads import Gate, until, wait_until
 from tests.support.wrappers import With
 
@@ -411,12 +403,8 @@ class Within(Policy):
 
 
 async def test_what_counts_within_another_policy_counts_an_open_socket_once(headers_of):
-    async def recheck(self, **data):
-        await self.scope["wsdeny"].recheck()
-        await self.send("still here")
-
     policy = Within(Throttle("1/day"), MaxConnections(2))
-    app = guarded(policy, consumer(receive=recheck).as_asgi())
+    app = guarded(policy, consumer(receive=asks_again).as_asgi())
     async with opened(app, headers=headers_of("alice")) as socket:
         for _ in range(3):
             await socket.send("again")

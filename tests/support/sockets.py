@@ -56,6 +56,20 @@ class Server:
         return [message["type"] for message in self.sent]
 
 
+class Unread(Server):
+    """A server whose client does not read on: `send` never returns from the message of this number."""
+
+    def __init__(self, number, *events):
+        super().__init__(*events)
+        self.number, self.reached = number, asyncio.Event()
+
+    async def send(self, message):
+        await super().send(message)
+        if len(self.sent) == self.number:
+            self.reached.set()
+            await asyncio.Event().wait()
+
+
 def disconnect(code=1001):
     return {"type": "websocket.disconnect", "code": code}
 
@@ -82,6 +96,12 @@ def _method(base, function):
 def accept_as_user(self):
     """A `connect` that accepts with the name of the user in a header."""
     return self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
+
+
+async def asks_again(self, **data):
+    """A `receive` that has the policies asked again, and says that the socket is still open."""
+    await self.scope["wsdeny"].recheck()
+    await self.send("still here")
 
 
 def open_to_all(app):
