@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from typing import ClassVar
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -10,7 +11,6 @@ from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
-from django.test import RequestFactory
 from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
@@ -20,7 +20,7 @@ from tests.support.case_site import Hello
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import made as made_hooks
 from tests.support.mirror import plain
-from tests.support.policies import AsyncCheck, Check, alice, boss
+from tests.support.policies import AsyncCheck, Check, alice, boss, request_of
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
 from tests.support.sockets import consumer as made
@@ -127,9 +127,7 @@ async def test_a_policy_that_sets_the_user_says_so_and_those_before_it_are_asked
     assert (answer.status, asked) == ((403, ["alice", "boss"]) if sets_user else (500, ["alice"]))
     assert sets_user or "ByKey" in caplog.text
     view = functools.reduce(lambda made, policy: require(policy)(made), policies, lambda request: HttpResponse())
-    request = RequestFactory().get("/")
-    request.user = alice
-    assert (await sync_to_async(view)(request)).status_code == answer.status
+    assert (await sync_to_async(view)(request_of(alice))).status_code == answer.status
 
 
 # Applications that are not known
@@ -210,25 +208,26 @@ async def test_a_policy_sees_what_a_wrapper_changed_in_the_scope(policy, values)
 # Contexts
 
 
-@pytest.fixture
-def held():
-    """The contexts that `hold` has seen."""
-    return []
+class Hold(BaseMiddleware):
+    """Notes the contexts that it has seen."""
+
+    held: ClassVar[list] = []
+
+    async def __call__(self, scope, receive, send):
+        self.held.append(scope["wsdeny"])
+        await self.inner(scope, receive, send)
 
 
 @pytest.fixture
-def hold(held):
-    class Hold(BaseMiddleware):
-        async def __call__(self, scope, receive, send):
-            held.append(scope["wsdeny"])
-            await self.inner(scope, receive, send)
-
-    return Hold
+def held(monkeypatch):
+    """The contexts that `Hold` has seen."""
+    monkeypatch.setattr(Hold, "held", [])
+    return Hold.held
 
 
-async def test_the_context_of_another_handshake_is_not_taken_for_ones_own(held, hold):
+async def test_the_context_of_another_handshake_is_not_taken_for_ones_own(held):
     endpoints = (consumer(login_required).as_asgi(), DenyMiddlewareStack(consumer().as_asgi()))
-    other = Handshake(DenyMiddlewareStack(hold(login_required(Script()))), websocket_scope("/", user=alice))
+    other = Handshake(DenyMiddlewareStack(Hold(login_required(Script()))), websocket_scope("/", user=alice))
     await other.communicator.send_input({"type": "websocket.connect"})
     while not held:
         await asyncio.sleep(0)
@@ -238,13 +237,13 @@ async def test_the_context_of_another_handshake_is_not_taken_for_ones_own(held, 
     await other.leave()
 
 
-async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one(held, hold):
+async def test_the_context_of_an_outer_layer_does_not_open_an_inner_one(held):
     class Replay(BaseMiddleware):
         async def __call__(self, scope, receive, send):
             await self.inner({**scope, "wsdeny": held[0]}, receive, send)
 
     inner = DenyMiddlewareStack(Replay(DenyMiddlewareStack(consumer().as_asgi())), default_policy=DenyAll())
-    assert (await knock(DenyMiddlewareStack(hold(inner), default_policy=AllowAny()), "/")).status == 403
+    assert (await knock(DenyMiddlewareStack(Hold(inner), default_policy=AllowAny()), "/")).status == 403
 
 
 # Hooks
@@ -305,26 +304,29 @@ def http_consumer():
     return type("Consumer", (Hello,), {})
 
 
+each_protocol = pytest.mark.parametrize(
+    ("ask", "make", "allowed"), [(knock, consumer, 101), (fetch, http_consumer, 200)], ids=["websocket", "http"]
+)
+
+
 @pytest.mark.parametrize("kind", ["request", "route"])
-@pytest.mark.parametrize("protocol", ["websocket", "http"])
-async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(protocol, kind, settings, hooks):
+@each_protocol
+async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(
+    ask, make, allowed, kind, settings, hooks
+):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
     hooks.register(lambda request: setattr(request, "user", AnonymousUser()), kind)
-    endpoint = with_hooks(hooks)(consumer() if protocol == "websocket" else http_consumer())
-    app = login_required(DenyMiddlewareStack(Middleware(endpoint.as_asgi())))
-    ask = knock if protocol == "websocket" else fetch
+    app = login_required(DenyMiddlewareStack(Middleware(with_hooks(hooks)(make()).as_asgi())))
     assert (await ask(app, "/", user=alice)).status == 401
 
 
 @pytest.mark.parametrize("decorated", [lambda app: app, lambda app: DenyMiddlewareStack(app)])
-@pytest.mark.parametrize("protocol", ["websocket", "http"])
+@each_protocol
 async def test_a_user_that_middleware_inside_a_guard_sets_is_one_for_the_default_policy_of_the_stack(
-    protocol, decorated, settings
+    ask, make, allowed, decorated, settings
 ):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
-    endpoint = consumer() if protocol == "websocket" else http_consumer()
-    inner = decorated(endpoint.as_asgi())
-    ask, allowed = (knock, 101) if protocol == "websocket" else (fetch, 200)
+    inner = decorated(make().as_asgi())
     for user, status in ((alice, 403), (boss, allowed)):
         app = DenyMiddlewareStack(require(AllowAny())(Middleware(inner, user=user)), default_policy=IsStaff())
         assert (await ask(app, "/", user=boss)).status == status
@@ -341,11 +343,11 @@ async def around(request, call_next):
 
 @pytest.mark.parametrize("kind", ["around", "request", "route", "response"])
 @pytest.mark.parametrize("place", ["outside", "inside"])
-async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place, held, hold, hooks):
+async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kind, place, held, hooks):
     for_users = around if kind == "around" else lambda request, *_: None if request.user.is_authenticated else Deny(403)
     hooks.register(for_users, kind)
     app = public(http_consumer()).as_asgi()
-    assert (await fetch(DenyMiddlewareStack(hold(app), hooks=hooks), "/", user=alice)).status == 200
+    assert (await fetch(DenyMiddlewareStack(Hold(app), hooks=hooks), "/", user=alice)).status == 200
     replaying = Middleware(DenyMiddlewareStack(app, hooks=hooks), wsdeny=held[0])
     again = replaying if place == "outside" else DenyMiddlewareStack(replaying)
     assert (await fetch(again, "/")).status == 403

@@ -126,7 +126,7 @@ async def test_exactly_true_allows(wrong):
     for policy in (HasPermission("a.b"), ~HasPermission("a.b"), HasPermission("a.b", anonymous=True)):
         assert await status(policy, Custom()) == 500, policy
 
-    request = request_of(alice, accept="application/json")
+    request = request_of(alice, headers={"accept": "application/json"})
     view = require(asked[0])(lambda request: HttpResponse())
     assert (await sync_to_async(view)(request)).status_code == 500
 

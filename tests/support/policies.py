@@ -29,9 +29,9 @@ USERS = {
 }
 
 
-def request_of(user: Any, **headers: str) -> Any:
+def request_of(user: Any = anonymous, url: str = "/", **options: Any) -> Any:
     """A request of `user` for a view."""
-    request = RequestFactory().get("/", headers=headers)
+    request = RequestFactory().get(url, **options)
     request.user = user
     return request
 
@@ -63,10 +63,10 @@ class AsyncCheck(Check):
         return await answer if isawaitable(answer) else answer
 
 
-def raising(make: Callable[[], BaseException]) -> Callable[[Any], Any]:
-    """A function for a policy that raises a new exception each time."""
+def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
+    """A function for a policy, a hook or a consumer that raises a new exception each time."""
 
-    def function(request: Any) -> Any:
+    def function(*args: Any, **kwargs: Any) -> Any:
         raise make()
 
     return function
