@@ -1,4 +1,5 @@
 import gc
+import logging
 import sys
 import time
 from types import SimpleNamespace
@@ -121,6 +122,20 @@ def ran():
 def site(request, settings):
     """A site of the test's own, through every way that Django can run it."""
     return Site(settings, DJANGO[request.param]())
+
+
+@pytest.fixture
+def one(settings):
+    """A site on one transport: behind a stack, under ASGI."""
+    return Site(settings, DJANGO["stack"]())
+
+
+@pytest.fixture
+def quiet():
+    """Records keep requests alive, and pytest keeps records."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

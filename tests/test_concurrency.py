@@ -17,7 +17,7 @@ from channels_wsdeny import concurrency
 from channels_wsdeny.concurrency import ThreadPool, get_pool, run_coroutine, run_in_background, run_in_threadpool
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock
-from tests.support.policies import AsyncCheck, Check, accept
+from tests.support.policies import AsyncCheck, Check, accept, raising
 from tests.support.processes import run_python
 from tests.support.sockets import Server, guarded, no_task_left
 from tests.support.threads import Gate, until
@@ -46,11 +46,8 @@ async def test_results_and_exceptions_come_back_from_another_thread(run):
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration])
 async def test_what_a_future_cannot_carry_or_would_end_the_server_is_a_runtime_error(error):
-    def fail():
-        raise error
-
     with pytest.raises(RuntimeError, match=error.__name__):
-        await run_in_threadpool(fail)
+        await run_in_threadpool(raising(error))
 
 
 variable = contextvars.ContextVar("variable", default="unset")

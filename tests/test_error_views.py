@@ -12,8 +12,8 @@ from channels_wsdeny import Deny, Hooks, views
 from channels_wsdeny.decorators import login_required, require
 from channels_wsdeny.policies import DenyAll
 from tests.support.policies import raising
-from tests.support.site import BROWSER, OUTSIDE, Site, hello, page, tell
-from tests.support.transports import DJANGO, middleware_with
+from tests.support.site import BROWSER, OUTSIDE, hello, page, page_of, tell
+from tests.support.transports import middleware_with
 
 pytestmark = pytest.mark.django_db
 
@@ -23,10 +23,6 @@ OURS = {
     "handler404": "channels_wsdeny.views.page_not_found",
     "handler500": "channels_wsdeny.views.server_error",
 }
-
-
-def page_of(status):
-    return lambda request, exception=None: HttpResponse(f"page {status}", status=status)
 
 
 MINE = {f"handler{status}": page_of(status) for status in (400, 403, 404, 500)}
@@ -53,9 +49,9 @@ PROGRAMS = [None, "*/*", "application/json", "text/html;q=0.5, application/json"
 
 
 @pytest.fixture
-def one(settings):
+def one(settings, one):
     settings.LOGIN_URL = "/login/"
-    return Site(settings, DJANGO["stack"]())
+    return one
 
 
 @pytest.fixture
@@ -79,13 +75,6 @@ def test_without_them_the_sites_own_pages_stay_as_they_are(one, accept, handlers
         answer = one.ask(url, **headers)
         assert kind_of(answer) == "text/html"
         assert answer.body.startswith(b"page " if handlers else b"\n<!doctype html>")
-
-
-def test_a_denied_browser_gets_a_problem_body_where_the_site_has_no_page(one, settings):
-    settings.TEMPLATES = []
-    answer = one.serve(path("denied/", require(DenyAll())(hello))).browse("/denied/")
-    assert (answer.status, kind_of(answer)) == (403, "text/html")
-    assert answer.body.startswith(b"<!doctype html>\n<title>403 Forbidden</title>")
 
 
 @pytest.mark.parametrize("handlers", [None, OURS])
@@ -119,10 +108,7 @@ def test_a_browser_gets_the_pages_of_the_site(one, templates):
     assert (answer.status, kind_of(answer)) == (500, "text/html")
 
 
-def fail(self, *arguments):
-    raise LookupError
-
-
+fail = raising(LookupError)
 Raises, RaisesOnTheWayOut, RaisesBeforeTheView = (
     middleware_with(**{name: fail}) for name in ("come", "go", "process_view")
 )
@@ -139,7 +125,7 @@ def test_exception_hooks_are_asked_once_about_inner_middleware_and_unrouted_path
     assert ran == ["Http404", "Resolver404"]
 
 
-Denies = middleware_with(come=lambda self, request: raising(lambda: Deny(410))(request))
+Denies = middleware_with(come=raising(lambda: Deny(410)))
 
 
 def test_a_deny_of_inner_middleware_answers_and_one_of_a_hook_too(one, hooks):
@@ -181,18 +167,21 @@ def test_a_browser_gets_the_sites_own_page_for_a_denial(one, templates, handlers
     assert one.ask("/policy/").code == "permission_denied"
 
 
-def test_a_browser_gets_a_plain_page_where_the_site_has_none(one):
-    answer = one.serve(raising(lambda: Deny(409, "<Already> here."))).browse()
-    assert (answer.status, kind_of(answer)) == (409, "text/html")
-    assert b"&lt;Already&gt; here." in answer.body
+def test_a_browser_gets_a_plain_page_where_the_site_has_none(one, settings):
+    settings.TEMPLATES = []
+    for view, title, text in (
+        (require(DenyAll())(hello), b"403 Forbidden", b""),
+        (raising(lambda: Deny(409, "<Already> here.")), b"409 Conflict", b"&lt;Already&gt; here."),
+    ):
+        answer = one.serve(view).browse()
+        assert (answer.status, kind_of(answer)) == (int(title[:3]), "text/html")
+        assert answer.body.startswith(b"<!doctype html>\n<title>%s</title>" % title)
+        assert text in answer.body
 
 
-def failing():
-    raise ZeroDivisionError("secret")
-
-
+failing = raising(lambda: ZeroDivisionError("secret"))
 PAGES = {
-    "raises": lambda request, exception: failing(),
+    "raises": failing,
     "has another status": lambda request, exception: HttpResponse("welcome"),
     "cannot be rendered": lambda request, exception: page("{{ broken }}", broken=failing),
     "is rendered with another status": lambda request, exception: page("welcome"),
@@ -216,9 +205,7 @@ def test_a_browser_is_sent_to_the_log_in_page_by_a_deny_of_a_view_or_hook(one):
 
 
 def test_a_view_may_name_a_log_in_page_of_its_own(one):
-    def view(request):
-        raise AssertionError
-
+    view = raising(AssertionError)
     view.login_url = "/other/"
     assert one.serve(login_required(view)).browse().headers["location"] == "/other/?next=/"
 

@@ -42,12 +42,6 @@ SYNC_INSIDE = f"{SyncOnly.__module__}.SyncOnly"
 
 
 @pytest.fixture
-def one(settings):
-    """A site on one transport: behind a stack, under ASGI."""
-    return Site(settings, DJANGO["stack"]())
-
-
-@pytest.fixture
 def locked(one):
     """A function that serves URLs under the default policy, and returns the site."""
     return functools.partial(one.serve, MIRROR_DEFAULT_POLICY=True)
@@ -57,8 +51,7 @@ class Lost(LookupError):
     pass
 
 
-def failing(*arguments):
-    raise ZeroDivisionError("secret")
+failing = raising(lambda: ZeroDivisionError("secret"))
 
 
 async def failing_around(request, call_next):
@@ -530,14 +523,6 @@ def test_a_response_that_is_sent_to_many_keeps_nothing_of_one(one):
         cookies = [list(one.ask(X_Visitor=name).cookies) for name in ("alice", "bob")]
         assert cookies == [["alice"], ["bob"]]
     assert (len(shared.cookies), list(shared.headers)) == (0, ["Content-Type"])
-
-
-@pytest.fixture
-def quiet():
-    """Records keep requests alive, and pytest keeps records."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.usefixtures("quiet")

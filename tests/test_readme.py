@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.test import Client, RequestFactory
+from django.test import Client
 from django.urls import path
 from websockets.exceptions import InvalidStatus
 
@@ -23,6 +23,7 @@ from tests.docs.pages import blocks
 from tests.docs.sites import DAPHNE, Site, ask, assert_shown, handshake_of
 from tests.support.clients import cookie_header, knock
 from tests.support.opened import Opened
+from tests.support.policies import request_of
 from tests.support.processes import ROOT
 from tests.support.uvicorn_in_loop import uvicorn_with
 
@@ -126,8 +127,7 @@ async def test_the_permission_of_one_room_is_the_members(application, headers_of
 @pytest.mark.usefixtures("application")
 def test_the_page_of_the_room_is_guarded_by_the_same_line(namespace, users):
     def status(user):
-        request = RequestFactory().get("/rooms/lobby/")
-        request.user = users[user]
+        request = request_of(users[user], "/rooms/lobby/")
         request.resolver_match = path("rooms/<slug:slug>/", namespace["room"]).resolve("rooms/lobby/")
         return namespace["room"](request, slug="lobby").status_code
 

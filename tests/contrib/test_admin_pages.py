@@ -28,7 +28,7 @@ from channels_wsdeny.policies import IsStaff
 from testproject.asgi import application
 from tests.support.clients import knock
 from tests.support.opened import Opened
-from tests.support.policies import accept
+from tests.support.policies import accept, raising
 from tests.support.processes import run_python
 
 pytestmark = pytest.mark.django_db
@@ -279,10 +279,7 @@ async def test_the_action_closes_the_sockets_of_the_selected_users(opened, rf, c
 
 
 def test_the_action_tells_of_a_layer_that_is_away(users, rf, monkeypatch):
-    def revoke(user):
-        raise ConnectionError
-
-    monkeypatch.setattr(actions, "revoke", revoke)
+    monkeypatch.setattr(actions, "revoke", raising(ConnectionError))
     assert act(rf, ["alice"]) == ["The sockets of other processes could not be closed: ConnectionError"]
 
 

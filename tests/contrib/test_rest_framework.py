@@ -146,7 +146,7 @@ RAISED = {
 
 @pytest.mark.parametrize(("error", "status", "body"), RAISED.values(), ids=RAISED)
 async def test_what_a_permission_raises_is_answered_by_the_exception_handler_or_by_the_package(error, status, body):
-    fails = type("Fails", (permissions.BasePermission,), {"has_permission": lambda *_: raising(lambda: error)(None)})
+    fails = type("Fails", (permissions.BasePermission,), {"has_permission": raising(lambda: error)})
     answer = await ask(RestFramework(permissions=[fails]), alice)
     assert answer.status == status
     assert (json.loads(answer.body) if body else answer.problem["status"]) == (body or status)
@@ -159,7 +159,7 @@ def failing(error):
         raise error
 
     raises = raising(lambda: error)
-    return type("Fails", (permissions.BasePermission,), {"has_permission": lambda *_: raises(None)}), raises, on_loop
+    return type("Fails", (permissions.BasePermission,), {"has_permission": raises}), raises, on_loop
 
 
 class Handled(APIView):

@@ -12,7 +12,7 @@ from types import CodeType
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.contrib.auth.models import AnonymousUser, Permission
+from django.contrib.auth.models import Permission
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 from django.test import RequestFactory
@@ -24,6 +24,7 @@ from testproject.chat.models import Room
 from tests.docs.pages import DOCS, guardian_site, run_snippets, titled
 from tests.support.clients import fetch, knock
 from tests.support.opened import Opened
+from tests.support.policies import request_of
 from tests.support.processes import ROOT, run_pytest, run_python
 from tests.support.sockets import consumer
 from tests.support.uvicorn_in_loop import uvicorn_with
@@ -159,9 +160,7 @@ async def test_a_person_is_redirected_to_log_in_and_a_handshake_is_not():
     assert (await fetch(app, "/ws/")).problem["code"] == "not_authenticated"
     denied = await knock(app, "/ws/", headers=html)
     assert (denied.status, denied.header("content-type")) == (401, "text/html; charset=utf-8")
-    request = RequestFactory().get("/chat/", headers={"Accept": "text/html"})
-    request.user = AnonymousUser()
-    assert page.chat(request).status_code == 302
+    assert page.chat(request_of(headers={"Accept": "text/html"})).status_code == 302
 
 
 async def test_a_subprotocol_is_chosen_and_a_client_without_any_has_to_update(headers_of):

@@ -5,9 +5,7 @@ import re
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.routing import URLRouter
-from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
-from django.test import RequestFactory
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack, decorators, policies
@@ -16,6 +14,7 @@ from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
 from tests.docs.pages import DOCS, run
 from tests.support.clients import Handshake, knock, websocket_scope
+from tests.support.policies import anonymous, request_of
 from tests.support.sockets import consumer, guarded
 
 page = run("policies.md")
@@ -80,13 +79,11 @@ async def test_the_routes_are_as_their_comments_say(headers_of):
 
 def test_a_view_passes_its_test_and_a_browser_is_sent_to_log_in(users):
     def status(user, **headers):
-        request = RequestFactory().get("/", headers=headers)
-        request.user = user
-        return page.team(request).status_code
+        return page.team(request_of(user, headers=headers)).status_code
 
     users["bob"].email = "bob@example.org"
-    assert [status(users["bob"]), status(users["alice"]), status(AnonymousUser())] == [200, 403, 401]
-    assert status(AnonymousUser(), accept="text/html") == 302
+    assert [status(users["bob"]), status(users["alice"]), status(anonymous)] == [200, 403, 401]
+    assert status(anonymous, accept="text/html") == 302
 
 
 async def test_the_throttles_of_the_page_deny_what_is_too_much(clock, headers_of, rf):
@@ -145,8 +142,8 @@ def test_queries_by_the_user_are_not_made_for_an_anonymous_one(users, headers_of
     consumers = {"members": page.MembersConsumer, "lobby": page.LobbyConsumer, "bare": bare}
     routes = [path(f"{name}/<slug:slug>/", each.as_asgi()) for name, each in consumers.items()]
     stack = DenyMiddlewareStack(URLRouter(routes))
-    for name, anonymous in [("members", 401), ("lobby", 401), ("bare", 500)]:
-        for user, status in [(None, anonymous), ("alice", 101), ("bob", 403)]:
+    for name, of_stranger in [("members", 401), ("lobby", 401), ("bare", 500)]:
+        for user, status in [(None, of_stranger), ("alice", 101), ("bob", 403)]:
             answer = ask(stack, f"/{name}/lobby/", headers=headers_of(user))
             assert answer.status == status, (name, user)
     (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]

@@ -14,9 +14,8 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser, Permission
+from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
-from django.test import RequestFactory
 from django.urls import path, reverse
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
@@ -32,6 +31,7 @@ from channels_wsdeny.testing.responses import HandshakeResponse
 from testproject.chat.consumers import ChatConsumer
 from tests.docs.pages import DOCS, blocks, run, run_snippets, titled
 from tests.support.clients import Handshake, knock, opened, websocket_scope
+from tests.support.policies import anonymous, request_of
 from tests.support.processes import ROOT, run_pytest
 from tests.support.processes import run as run_process
 
@@ -51,16 +51,14 @@ async def test_the_consumer_of_the_index_demands_its_permission():
 
 
 def test_a_page_sends_a_visitor_to_log_in_and_a_script_gets_the_reason(users):
-    def ask(view, accept, user=None):
-        request = RequestFactory().get("/chat/", headers={"Accept": accept})
-        request.user = user or AnonymousUser()
-        return view(request)
+    def ask(accept, user=anonymous):
+        return browsers.chat(request_of(user, headers={"Accept": accept}))
 
-    assert ask(browsers.chat, "text/html,*/*;q=0.8").status_code == 302
-    denied = ask(browsers.chat, "application/problem+json")
+    assert ask("text/html,*/*;q=0.8").status_code == 302
+    denied = ask("application/problem+json")
     assert denied.status_code == 401
     assert b'"detail": "You need to log in first."' in denied.content
-    assert ask(browsers.chat, "text/html", users["alice"]).status_code == 200
+    assert ask("text/html", users["alice"]).status_code == 200
 
 
 async def test_a_script_sees_the_close_of_a_denial_and_none_of_an_accept(headers_of):

@@ -75,9 +75,7 @@ def room_after_doc(request):
     return HttpResponse(request.wsdeny.obj)
 
 
-@permission_required("site.hall", obj=lambda request: "hall")
-def raising_hall(request):
-    raise ZeroDivisionError
+raising_hall = permission_required("site.hall", obj=lambda request: "hall")(raising(ZeroDivisionError))
 
 
 @can_room

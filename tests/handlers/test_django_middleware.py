@@ -212,7 +212,7 @@ def unrendered():
         (None, lambda request, response: HttpResponse(status=101), 500),
         (None, lambda request, response: None, 500),
         (None, lambda request, response: asyncio.sleep(0), 500),
-        (None, lambda request, response: raising(lambda: Deny(response=unrendered()))(0), 403),
+        (None, raising(lambda: Deny(response=unrendered())), 403),
         (None, lambda request, response: setattr(response, "status_code", 200) or response, 500),
         (None, lambda request, response: setattr(response, "status_code", 101) or response, 500),
         (None, lambda request, response: HttpResponse(status=418), 418),
@@ -424,7 +424,7 @@ async def test_everything_before_the_accept_is_in_one_thread(kinds, use, monkeyp
 
 async def test_what_is_raised_in_the_thread_of_a_middleware_comes_out(use):
     use(middleware("sync"))
-    policy = AsyncCheck(lambda request: concurrency.run_in_threadpool(lambda: raising(Http404)(request)))
+    policy = AsyncCheck(lambda request: concurrency.run_in_threadpool(raising(Http404)))
     assert (await knock(DenyMiddlewareStack(require(policy)(accept)), "/")).status == 404
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import weakref
 
 import pytest
@@ -90,13 +89,11 @@ async def freed(app, *, cancelled=False):
 
 
 @pytest.fixture
-def _no_collector():
-    logging.disable()  # pytest keeps the records, and they the frames.
+def _no_collector(quiet):
     gc.collect()
     gc.disable()
     yield
     gc.enable()
-    logging.disable(logging.NOTSET)
 
 
 CASES = {

@@ -7,7 +7,6 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required as djangos_login_required
-from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import connection, transaction
 from django.http import FileResponse, Http404, HttpResponse, StreamingHttpResponse
@@ -25,8 +24,8 @@ from channels_wsdeny.decorators import login_required, public, require, with_hoo
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, DenyAll
 from tests.support.mirror import calling, made
-from tests.support.policies import AsyncCheck, Check, raising
-from tests.support.site import BROWSER, OUTSIDE, VIEWS, Hello, Site, hello, hello_async, tell
+from tests.support.policies import AsyncCheck, Check, raising, request_of
+from tests.support.site import BROWSER, OUTSIDE, VIEWS, Hello, Site, hello, hello_async, page_of, tell
 from tests.support.threads import outlast, until
 from tests.support.transports import DJANGO
 
@@ -44,15 +43,9 @@ GUARDED = {
 }
 
 
-def request_of(user=None, url="/", **options):
-    request = RequestFactory().get(url, **options)
-    request.user = AnonymousUser() if user is None else user
-    return request
-
-
-def ask(view, user=None, **options):
+def ask(view, **options):
     """The response of a synchronous view that is called by itself."""
-    return view(request_of(user, **options))
+    return view(request_of(**options))
 
 
 @pytest.fixture(params=["wsgi", "asgi", "stack"])
@@ -124,10 +117,7 @@ async def test_a_request_that_is_cancelled_while_it_is_decided_calls_no_view_lat
         await may.wait()
         return True
 
-    def view(request):
-        raise AssertionError
-
-    Site(settings, DJANGO["asgi"]()).serve(require(AsyncCheck(wait))(view), mirror=())
+    Site(settings, DJANGO["asgi"]()).serve(require(AsyncCheck(wait))(raising(AssertionError)), mirror=())
     task = asyncio.create_task(AsyncClient().get("/"))
     await asked.wait()
     task.cancel()
@@ -185,9 +175,6 @@ def test_a_deny_of_a_view_answers_and_other_exceptions_are_left_to_django(site):
     errors = {400: BadRequest, 403: PermissionDenied, 404: Http404, 500: ZeroDivisionError}
     failing = raising(lambda: Deny(409, "Already here.", code="taken"))
 
-    def error_view(status):
-        return lambda request, exception=None: HttpResponse(f"page {status}", status=status)
-
     async def failing_async(request):
         failing(request)
 
@@ -195,7 +182,7 @@ def test_a_deny_of_a_view_answers_and_other_exceptions_are_left_to_django(site):
         *(path(f"{status}/", public(raising(error))) for status, error in errors.items()),
         *(path("deny/", public(failing)), path("deny-async/", public(failing_async))),
         path("stop/", public(raising(StopIteration))),
-        handlers={f"handler{status}": error_view(status) for status in errors},
+        handlers={f"handler{status}": page_of(status) for status in errors},
     )
     assert [site.ask(f"/{status}/").body for status in errors] == [b"page %d" % status for status in errors]
     assert site.ask("/stop/").body == b"page 500"

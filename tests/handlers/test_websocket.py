@@ -155,7 +155,7 @@ async def test_an_exception_before_the_accept_is_a_denial(make, status, code, ba
 
 
 async def test_channels_own_exceptions_of_raw_consumers_are_known():
-    raw = consumer(None, AsyncConsumer, websocket_connect=lambda self, message: raising(DenyConnection)(self))
+    raw = consumer(None, AsyncConsumer, websocket_connect=raising(DenyConnection))
     assert (await knock(open_to_all(raw.as_asgi()), "/")).status == 403
     for kind in BASES:
         assert (await knock(connecting(raising(AcceptConnection), kind), "/")).status == 101
@@ -593,7 +593,7 @@ UNTAKEN = {
     "of a consumer": lambda: connecting(None, receive=lambda self, **data: self.close()),
     "of a synchronous consumer": lambda: connecting(None, WebsocketConsumer, receive=lambda self, **data: self.close()),
     "of a layer within": lambda: open_to_all(Middleware(open_to_all(Script(accept(), close())))),
-    "of a denial": lambda: connecting(None, receive=lambda self, **data: raising(PermissionDenied)(self)),
+    "of a denial": lambda: connecting(None, receive=raising(PermissionDenied)),
     "of a part without a policy": lambda: DenyMiddlewareStack(accept_beside),
     "of a stream": lambda: open_to_all(enter_another),
 }
@@ -779,10 +779,7 @@ AFTERWARDS = {
 async def test_a_denial_after_the_accept_closes_and_an_error_is_the_servers(make, closed, wrap, base, caplog):
     error = make()
 
-    def receive(self, **data):
-        raise error
-
-    app = consumer(None, base, receive=receive).as_asgi()
+    app = consumer(None, base, receive=raising(lambda: error)).as_asgi()
     server = Server(CONNECT, {"type": "websocket.receive", "text": "hello"})
     async with no_task_left():
         raised = (await asyncio.gather(server.run(open_to_all(wrap(app))), return_exceptions=True))[0]

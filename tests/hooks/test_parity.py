@@ -91,10 +91,6 @@ def deny_402():
     return Deny(402, headers={"X-A": "1"})
 
 
-def raises(make):
-    return lambda: raising(make)(None)
-
-
 def notes(name, answer=lambda: None):
     """A function that notes that it ran, and answers."""
 
@@ -236,8 +232,8 @@ CASES = [
     Case("replaced", says("response", no), 403, USUAL, **NO),
     Case("replaced by Deny", says("response", deny_402), 402, USUAL, headers={"x-a": "1"}),
     Case("replaced 404", says("response", no), 403, USUAL, code="", endpoint=Http404, **NO),
-    Case("raises 401", says("request", raises(lambda: Deny(401))), 401, EARLY),
-    Case("raises 503", says("request", raises(OperationalError)), 503, EARLY, headers={"retry-after": "5"}),
+    Case("raises 401", says("request", raising(lambda: Deny(401))), 401, EARLY),
+    Case("raises 503", says("request", raising(OperationalError)), 503, EARLY, headers={"retry-after": "5"}),
     Case("answers True", says("request", lambda: True), 500, EARLY),
     Case("answers a coroutine", says("response", lambda: asyncio.sleep(0)), 500, USUAL),
     # Exceptions.

@@ -160,9 +160,9 @@ async def test_call_next_is_awaited_by_the_hook_itself_and_once(how, transport, 
 ENDS = {
     "answers": (lambda: HttpResponse(b"instead", status=504), 504),
     "denies": (lambda: Deny(402), 402),
-    "raises a denial": (lambda: raising(lambda: Deny(402))(None), 402),
-    "fails": (lambda: raising(ZeroDivisionError)(None), 500),
-    "gives up": (lambda: raising(TimeoutError)(None), 503),
+    "raises a denial": (raising(lambda: Deny(402)), 402),
+    "fails": (raising(ZeroDivisionError), 500),
+    "gives up": (raising(TimeoutError), 503),
 }
 
 

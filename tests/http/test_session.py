@@ -23,7 +23,7 @@ from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import cookie_header, knock
-from tests.support.policies import AsyncCheck, Check
+from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.policies import accept as accept_all
 from tests.support.sockets import consumer, guarded
 from tests.support.wrappers import With
@@ -271,13 +271,6 @@ def accepts(self):
     return self.accept()
 
 
-def raises(error):
-    def function(*args):
-        raise error
-
-    return function
-
-
 CHANGES = {
     "policy allows": (lambda: changing(True), 101),
     "policy denies": (lambda: changing(False), 403),
@@ -287,7 +280,7 @@ CHANGES = {
     "consumer accepts": (lambda: connecting(accepts), 101),
     "sync consumer accepts": (lambda: connecting(accepts, WebsocketConsumer), 101),
     "consumer closes": (lambda: connecting(lambda self: self.close(4404)), 404),
-    "consumer denies": (lambda: connecting(raises(Deny(402))), 402),
+    "consumer denies": (lambda: connecting(raising(lambda: Deny(402))), 402),
 }
 
 
@@ -305,10 +298,10 @@ def test_a_changed_session_is_saved_and_its_cookie_set(make, status, known, tool
 
 
 FAILURES = {
-    "policy raises": (lambda: changing(raises(ZeroDivisionError)), 500),
+    "policy raises": (lambda: changing(raising(ZeroDivisionError)), 500),
     "policy denies with a 5xx": (lambda: changing(lambda: Deny(503)), 503),
     "async policy answers nothing": (lambda: changing_async(None), 500),
-    "consumer raises": (lambda: connecting(raises(ZeroDivisionError)), 500),
+    "consumer raises": (lambda: connecting(raising(ZeroDivisionError)), 500),
     "consumer closes with a 5xx": (lambda: connecting(lambda self: self.close(4503)), 503),
 }
 

@@ -287,10 +287,7 @@ def test_the_default_policy_comes_before_guards_that_the_mirror_does_not_see(ask
 
 
 def test_a_view_that_is_asked_for_as_a_socket_is_pointed_to(ask, site):
-    def fail(value):
-        raise KeyError(value)
-
-    converter = type("Fails", (), {"regex": "[^/]+", "to_python": staticmethod(fail)})
+    converter = type("Fails", (), {"regex": "[^/]+", "to_python": raising(KeyError)})
     register_converter(converter, "fails")
     router = DenyMiddlewareStack(URLRouter([]))
     site(router, path("a/", open_view), path("fails/<fails:name>/", open_view))

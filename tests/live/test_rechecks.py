@@ -34,7 +34,7 @@ from channels_wsdeny.policies import AllowAny, HasPermission, InGroup, IsAuthent
 from channels_wsdeny.policies.base import And
 from tests.support.clients import GUARD, cookie_header, knock
 from tests.support.opened import Opened, update, user
-from tests.support.policies import AsyncCheck, Check, Switch, User
+from tests.support.policies import AsyncCheck, Check, Switch, User, raising
 from tests.support.scripted import accept
 from tests.support.sockets import Server, disconnect
 from tests.support.threads import outlast, until
@@ -277,8 +277,7 @@ class Once(Switch):
 
 
 class Unprintable:
-    def __str__(self):
-        raise LookupError
+    __str__ = raising(LookupError)
 
 
 @pytest.mark.parametrize("kind", [Check, AsyncCheck])
@@ -710,10 +709,7 @@ async def test_nothing_is_kept_of_handshakes_and_events_that_are_over(world, hea
 
 
 async def test_a_group_whose_users_cannot_be_found_has_all_sockets_asked_again(world, headers_of, change, monkeypatch):
-    def fail(*args):
-        raise OperationalError
-
-    monkeypatch.setattr(scheduler, "_in_group", fail)
+    monkeypatch.setattr(scheduler, "_in_group", raising(OperationalError))
     alice = await Opened(consumer(EDITOR), headers=headers_of("alice")).accepted()
     await change(lambda: group().permissions.clear())
     assert await alice.close() == (4403, "permission_denied")

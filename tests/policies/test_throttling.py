@@ -649,7 +649,7 @@ async def test_while_the_cache_is_down_all_are_denied_unless_they_are_to_be_allo
 
 
 async def test_a_database_that_is_down_is_no_outage_of_the_cache():
-    user = SimpleLazyObject(lambda: raising(OperationalError)(None))
+    user = SimpleLazyObject(raising(OperationalError))
     for policy in (Throttle("1/day", on_outage="allow"), MaxConnections(1, on_outage="allow")):
         assert (await knock(guarded(policy, accept), "/", user=user)).status == 503
 

@@ -21,10 +21,10 @@ from channels_wsdeny.policies import IsStaff
 from channels_wsdeny.routing.guards import guards_of
 from channels_wsdeny.routing.resolver import NOT_FOUND, UNRESOLVABLE, resolve
 from tests.support.clients import knock, websocket_scope
-from tests.support.policies import AsyncCheck
+from tests.support.policies import AsyncCheck, raising_app
 from tests.support.policies import accept as accept_all
 from tests.support.sockets import consumer, open_to_all
-from tests.support.wrappers import Middleware, OwnRouter, Wrapper
+from tests.support.wrappers import Middleware, OwnRouter
 
 pytestmark = pytest.mark.django_db
 
@@ -239,11 +239,8 @@ async def test_a_converter_that_raises_is_a_500(router, caplog):
 
 
 async def test_nothing_of_a_site_runs_for_a_client_who_is_denied():
-    class Exploding(Wrapper):
-        async def __call__(self, scope, receive, send):
-            raise AssertionError("This should not have run.")
-
-    site = DenyMiddlewareStack(login_required(routed(require(IsStaff())(Exploding(app)))))
+    exploding = raising_app(AssertionError("This should not have run."))
+    site = DenyMiddlewareStack(login_required(routed(require(IsStaff())(exploding))))
     assert (await knock(site, "/")).status == 401
     assert (await knock(site, "/", user=get_user_model()(pk=1, username="alice"))).status == 403
 

@@ -42,10 +42,6 @@ def calls(name: str, **arguments: Any) -> Any:
     return lambda self, **received: getattr(self, name)(**arguments)
 
 
-def raises(make: Any) -> Any:
-    return lambda self, **received: raising(make)(self)
-
-
 async def log_and_accept(self: Any) -> None:
     logger.info("connect() ran for %s", self.scope["path"])
     await self.accept()
@@ -167,10 +163,10 @@ ENDPOINTS = {
     "closes": open_to_all(calls("close")),
     "closes-sync": open_to_all(lambda self: self.close(), SyncEcho),
     "closes-4404": open_to_all(calls("close", code=4404, reason="no")),
-    "raises-deny-connection": open_to_all(raises(DenyConnection)),
-    "raises-deny": open_to_all(raises(lambda: Deny(402, "Pay first.", code="pay"))),
-    "raises": open_to_all(raises(lambda: ZeroDivisionError("secret"))),
-    "raises-after-accept": open_to_all(calls("accept"), receive=raises(lambda: ZeroDivisionError("secret"))),
+    "raises-deny-connection": open_to_all(raising(DenyConnection)),
+    "raises-deny": open_to_all(raising(lambda: Deny(402, "Pay first.", code="pay"))),
+    "raises": open_to_all(raising(lambda: ZeroDivisionError("secret"))),
+    "raises-after-accept": open_to_all(calls("accept"), receive=raising(lambda: ZeroDivisionError("secret"))),
     "undecorated": consumer(log_and_accept).as_asgi(),
     "logged-in": login_required(consumer(calls("accept"))).as_asgi(),
     "accepts-without-asking": accepts_without_asking,

@@ -170,6 +170,11 @@ def page(text, **context):
     return SimpleTemplateResponse(engines["django"].from_string(text), context)
 
 
+def page_of(status):
+    """An error view of the site's own."""
+    return lambda request, exception=None: HttpResponse(f"page {status}", status=status)
+
+
 async def go_on(request, call_next):
     """An around hook that does nothing."""
     return await call_next(request)
