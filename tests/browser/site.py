@@ -24,7 +24,7 @@ from channels_wsdeny.authentication import (  # noqa: E402
 from channels_wsdeny.decorators import require  # noqa: E402
 from channels_wsdeny.policies import AllowAny, IsAuthenticated  # noqa: E402
 from testproject.chat.views import static_file  # noqa: E402
-from tests.support.case_site import Echo  # noqa: E402
+from tests.support.case_site import Echo, with_another  # noqa: E402
 from tests.support.policies import Check  # noqa: E402
 
 PAGE = """<!doctype html><title>Sockets</title>
@@ -120,12 +120,4 @@ tokens = SubprotocolToken("bearer", BearerAuthentication(verify))
 authentication = [tokens, TicketAuthentication(), SessionAuthentication()]  # The last is for the page.
 responding = DenyMiddlewareStack(site, authentication=authentication)
 closing = DenyMiddlewareStack(site, authentication=authentication, deny_with="close")
-
-
-async def application(scope, receive, send):
-    """The site; under ``/closing/`` the same once more, which denies by a close."""
-    stack = responding
-    if scope["type"] != "lifespan" and scope["path"].startswith("/closing/"):
-        scope = {**scope, "path": scope["path"].removeprefix("/closing")}
-        stack = closing
-    await stack(scope, receive, send)
+application = with_another(responding, "/closing", closing)

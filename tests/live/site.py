@@ -18,15 +18,7 @@ from channels_wsdeny.decorators import login_required, permission_required, publ
 from channels_wsdeny.live import revoke
 from tests.support.case_site import Echo, SyncEcho
 from tests.support.policies import AsyncCheck
-
-
-@login_required
-async def raw(scope, receive, send):
-    """An application that is no consumer, and uses no channel layer."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (event := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": event["text"]})
+from tests.support.scripted import echo
 
 
 async def wait_for_file(request):
@@ -50,7 +42,7 @@ sockets = {
     "sync": login_required(type("SyncMembers", (SyncEcho,), {})).as_asgi(),
     "editors": permission_required("auth.change_user")(type("Editors", (Echo,), {})).as_asgi(),
     "public": public(type("Public", (Echo,), {})).as_asgi(),
-    "raw": raw,
+    "raw": login_required(echo),  # It is no consumer, and uses no channel layer.
     "sync-hanging": login_required(SyncHanging).as_asgi(),
     "waiting": require(AsyncCheck(wait_for_file))(type("Waiting", (Echo,), {})).as_asgi(),
 }

@@ -26,14 +26,19 @@ def open_all(client, name):
     return [client.open(name, server) for server in (0, 1)]
 
 
-@pytest.mark.parametrize("via", [0, 1])
-def test_a_log_out_closes_the_sockets_of_that_session_on_both_servers(site, via):
-    anna, elsewhere, berta = Client(site, "anna"), Client(site, "anna"), Client(site, "berta")
+def log_out(site, via=0, others=()):
+    """A log-out on a server closes the sockets of that session on both, and no others."""
+    anna, berta = Client(site, "anna"), Client(site, "berta")
     sockets = [anna.open(name, server) for server in (0, 1) for name in ("members", "sync", "public", "raw")]
-    others = [*open_all(elsewhere, "members"), *open_all(berta, "members")]
+    others = [*others, *open_all(berta, "members")]
     anna.do("logout", via)
     assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
     assert all(map(is_open, others))
+
+
+@pytest.mark.parametrize("via", [0, 1])
+def test_a_log_out_closes_the_sockets_of_that_session_on_both_servers(site, via):
+    log_out(site, via, open_all(Client(site, "anna"), "members"))
 
 
 OTHER_SITES = [
@@ -45,12 +50,7 @@ OTHER_SITES = [
 @pytest.mark.parametrize("options", OTHER_SITES, ids=str)
 def test_a_log_out_does_so_with_every_engine_and_on_hypercorn_and_granian_too(options, start_site):
     site = start_site(**options)
-    anna, berta = Client(site, "anna"), Client(site, "berta")
-    sockets = [anna.open(name, server) for server in (0, 1) for name in ("members", "sync", "raw")]
-    others = open_all(berta, "members")
-    anna.do("logout")
-    assert {close_of(socket) for socket in sockets} == {(4401, "session_ended")}
-    assert all(map(is_open, others))
+    log_out(site)
     assert json.loads(site.manage("wsdeny", "sockets", "--json"))[0]["path"] == "/ws/members/"
 
 
@@ -152,15 +152,10 @@ django.setup()
 from channels_wsdeny.decorators import public
 from channels_wsdeny.live.registry import registry
 from tests.support.opened import Opened
-
-@public
-async def application(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
+from tests.support.policies import accept
 
 async def main():
-    opened = await Opened(application).accepted()
+    opened = await Opened(public(accept)).accepted()
     before = registry.process
     if os.fork() == 0:
         print(registry.sockets() == [], registry.process != before, registry.on_begin is not None, flush=True)

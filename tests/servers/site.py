@@ -27,7 +27,7 @@ from channels_wsdeny.conf import conf  # noqa: E402
 from channels_wsdeny.decorators import login_required, public  # noqa: E402
 from channels_wsdeny.policies import IsAuthenticated, Throttle  # noqa: E402
 from channels_wsdeny.types import Receive, Scope, Send  # noqa: E402
-from tests.support.case_site import Echo, SyncEcho, guarded, websocket_urlpatterns  # noqa: E402
+from tests.support.case_site import Echo, SyncEcho, guarded, websocket_urlpatterns, with_another  # noqa: E402
 from tests.support.clients import GUARD  # noqa: E402
 from tests.support.policies import AsyncCheck, Check, raising  # noqa: E402
 
@@ -192,22 +192,17 @@ ENDPOINTS = {
 }
 router = URLRouter([*websocket_urlpatterns, *(path(f"{url}/", app) for url, app in ENDPOINTS.items())])
 site = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": router})
-application_stack = DenyMiddlewareStack(site)
-closing_stack = DenyMiddlewareStack(site, deny_with="close")
+stacks = with_another(DenyMiddlewareStack(site), "/deny-with-close", DenyMiddlewareStack(site, deny_with="close"))
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """The site; under ``/deny-with-close/`` the same once more, for clients in browsers."""
-    stack = application_stack
-    if scope["type"] == "websocket" and scope["path"].startswith("/deny-with-close/"):
-        scope = {**scope, "path": scope["path"].removeprefix("/deny-with-close")}
-        stack = closing_stack
+    """The site, which notes what it runs for."""
     if scope["type"] == "websocket" and scope["path"].startswith("/report/"):
         # Those of the report itself are yet to come.
         scope = {**scope, "others": WeakSet(asyncio.all_tasks() - {asyncio.current_task()})}
     address = f"{scope.get('path')}?{scope.get('query_string')!r}"
     RUNNING.append(address)
     try:
-        await stack(scope, receive, send)
+        await stacks(scope, receive, send)
     finally:
         RUNNING.remove(address)

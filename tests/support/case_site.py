@@ -40,6 +40,17 @@ def guarded(consumer, policy):
     return require(policy)(type(consumer.__name__, (consumer,), {})).as_asgi()
 
 
+def with_another(stack, prefix, other):
+    """The application of a server: `stack`, and under this prefix of paths `other`, for clients in browsers."""
+
+    async def application(scope, receive, send):
+        is_other = scope["type"] != "lifespan" and scope["path"].startswith(f"{prefix}/")
+        scope = {**scope, "path": scope["path"].removeprefix(prefix)} if is_other else scope
+        await (other if is_other else stack)(scope, receive, send)
+
+    return application
+
+
 websocket_urlpatterns = [path(f"ws/{case.name}/", guarded(Echo, case.policy)) for case in CASES]
 http_urlpatterns = [path(f"http/{case.name}/", guarded(Hello, case.policy)) for case in CASES]
 urlpatterns = [path(f"sync/{case.name}/", require(case.policy)(view)) for case in CASES]
