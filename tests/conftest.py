@@ -139,6 +139,20 @@ def quiet():
 
 
 @pytest.fixture
+def handler_of():
+    """A function that puts a handler on a logger until the test ends."""
+    added = []
+
+    def add(name, handler):
+        logging.getLogger(name).addHandler(handler)
+        added.append((name, handler))
+
+    yield add
+    for name, handler in added:
+        logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.fixture
 def users(db):
     """alice, bob and staff (who is staff), by name."""
     model = get_user_model()

@@ -21,7 +21,7 @@ from channels_wsdeny.log import escape
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff, Policy
 from tests.support.cases import BY_NAME, DENIED
 from tests.support.clients import fetch, knock
-from tests.support.policies import Check, accept, raising
+from tests.support.policies import BrokenHandler, Check, accept, raising
 from tests.support.processes import run_python
 from tests.support.sockets import guarded
 from tests.support.transports import TRANSPORTS
@@ -199,8 +199,7 @@ class Unspeakable(Policy):
     def check(self, request):
         return False
 
-    def __repr__(self):
-        raise ZeroDivisionError
+    __repr__ = raising(ZeroDivisionError)
 
 
 async def test_the_record_has_the_policy_asked_last_the_client_and_the_user_of_the_scope(records, users):
@@ -232,28 +231,9 @@ def test_a_view_that_answers_403_itself_is_no_denial_of_this_package(records):
     assert records() == []
 
 
-@pytest.fixture
-def handler_of():
-    """A function that puts a handler on a logger until the test ends."""
-    added = []
-
-    def add(name, handler):
-        logging.getLogger(name).addHandler(handler)
-        added.append((name, handler))
-
-    yield add
-    for name, handler in added:
-        logging.getLogger(name).removeHandler(handler)
-
-
-class Broken(logging.Handler):
-    def emit(self, record):
-        raise ZeroDivisionError
-
-
 @pytest.mark.parametrize("logger", ["channels_wsdeny", "django.request"])
 async def test_a_log_handler_that_raises_keeps_no_denial_from_the_client(logger, handler_of, headers_of, capsys):
-    handler_of(logger, Broken())
+    handler_of(logger, BrokenHandler())
     for case in (BY_NAME["anonymous"], BY_NAME["not-staff"], BY_NAME["raises-anything"]):
         for _ in range(2):
             answer = await knock(guarded(case.policy, accept), "/", headers=headers_of(case.user))

@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -28,6 +28,7 @@ from tests.support.cases import CASES
 from tests.support.clients import fetch, knock, opened
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising_app
+from tests.support.receivers import connected
 from tests.support.sockets import CONNECT, Server, consumer, disconnect, open_to_all
 from tests.support.threads import until
 from tests.support.wrappers import Wrapper
@@ -38,19 +39,6 @@ pytestmark = pytest.mark.django_db
 LOCKED = DenyMiddlewareStack(require(Check(lambda request: False))(accept))
 OPEN = open_to_all(accept)
 SITES = pytest.mark.parametrize("site", [LOCKED, OPEN], ids=["denied", "accepted"])
-
-
-@contextmanager
-def connected(*receivers, sender=None):
-    """Receivers of both signals, for a while."""
-    both = [(signal, receiver) for receiver in receivers for signal in (handshake_accepted, handshake_denied)]
-    for signal, receiver in both:
-        signal.connect(receiver, sender=sender)
-    try:
-        yield
-    finally:
-        for signal, receiver in both:
-            signal.disconnect(receiver, sender=sender)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from channels_wsdeny.signals import handshake_accepted, handshake_denied, socket
 from tests.docs.pages import DOCS, run
 from tests.support.clients import knock
 from tests.support.opened import Opened
+from tests.support.receivers import connected
 from tests.support.sockets import consumer
 from tests.support.threads import until
 
@@ -65,12 +66,9 @@ async def test_receivers_get_the_arguments_of_the_table_and_change_nothing(caplo
         heard.append(kwargs)
         raise RuntimeError
 
-    handshake_denied.connect(receiver)
-    try:
+    with connected(receiver):
         assert (await knock(application, "/locked/")).status == 401
         assert (await knock(application, "/nowhere/")).status == 404
-    finally:
-        handshake_denied.disconnect(receiver)
     section = TEXT[TEXT.index("| argument") : TEXT.index("Receivers run")]
     assert set(heard[0]) == set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
     assert [kwargs["sender"] for kwargs in heard] == [Locked, None]

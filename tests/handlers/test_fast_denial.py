@@ -12,12 +12,13 @@ from django.utils.safestring import mark_safe
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, signals
+from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.handlers import fast_denial
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, InGroup, IsAuthenticated, IsStaff
 from tests.support.clients import cookie_header, knock
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.receivers import connected
 from tests.support.sockets import guarded
 from tests.support.wrappers import Middleware, Wrapper
 
@@ -129,11 +130,8 @@ def test_a_kept_denial_is_the_one_that_would_have_been_made(make, is_negotiated,
         names = ["none", "html", "two accepts", "long accept"]
     for user, name in [*((None, name) for name in names), ("alice", names[1])]:
         scope = {"headers": [*HEADERS[name], *headers_of(user)]}
-        signals.handshake_denied.connect(note)
-        try:
+        with connected(note):
             expected = seen(make(), caplog, **scope)
-        finally:
-            signals.handshake_denied.disconnect(note)
         assert [seen(make(), caplog, **scope) for _ in range(2)] == [expected] * 2, (user, name)
 
 

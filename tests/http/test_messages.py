@@ -20,8 +20,10 @@ from tests.support.cases import page, with_cookies
 from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check, raising_app
 from tests.support.processes import run_python
+from tests.support.receivers import connected
 from tests.support.scripted import Script, accept, body, start
 from tests.support.sockets import CONNECT, DENIAL, Server, disconnect, errors, guarded, open_to_all
+from tests.support.threads import until
 
 pytestmark = pytest.mark.django_db
 
@@ -69,31 +71,25 @@ RESPONSES = {
 }
 
 
-class Counting(Server):
-    """Counts the turns of the loop until each message."""
+class Watching(Server):
+    """Notes for each message whether the loop has turned since the first one."""
 
     def __init__(self):
         super().__init__()
-        self.turns, self.seen = 0, set()
-
-    async def count(self):
-        while True:
-            self.turns += 1
-            await asyncio.sleep(0)
+        self.has_turned, self.seen = asyncio.Event(), []
 
     async def send(self, message):
-        self.seen.add(self.turns)
+        asyncio.get_running_loop().call_soon(self.has_turned.set)
+        self.seen.append(self.has_turned.is_set())
         await super().send(message)
 
 
 @pytest.mark.parametrize(("make", "content"), RESPONSES.values(), ids=RESPONSES)
 async def test_a_denial_is_sent_as_every_server_can_send_it(make, content):
-    server = Counting()
-    counting = asyncio.ensure_future(server.count())
+    server = Watching()
     answer = await server.run(denying(make))
-    counting.cancel()
     first, second = server.sent
-    assert (server.kinds, len(server.seen)) == (DENIAL, 1), "nothing may run between the two messages"
+    assert (server.kinds, server.seen) == (DENIAL, [False] * 2), "nothing may run between the two messages"
     assert (type(second["body"]), second["more_body"]) == (bytes, False)
     assert content is None or answer.body == content
     assert answer.header("content-length") == str(len(answer.body))
@@ -235,14 +231,9 @@ async def test_a_stream_is_closed_once_in_a_thread_that_may_block(make, status, 
     def note(**kwargs):
         finished.append(threading.current_thread().name)
 
-    request_finished.connect(note)
-    try:
+    with connected(note, signals=[request_finished]):
         answer = await knock(denying(lambda: response), "/")
-        async with asyncio.timeout(GUARD):
-            while not finished:
-                await asyncio.sleep(0.01)
-    finally:
-        request_finished.disconnect(note)
+        await until(lambda: finished)
     assert (answer.status, b"secret" in answer.body) == (status, False)
     assert (list(response.closings), finished) == ([("wsdeny-pool", False)], ["wsdeny-pool"])
 

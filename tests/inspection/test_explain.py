@@ -28,7 +28,7 @@ from django.utils.decorators import method_decorator
 from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, signals
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.authentication import (
     BearerAuthentication,
     SessionAuthentication,
@@ -45,6 +45,7 @@ from tests.support.cases import CASES
 from tests.support.clients import GUARD, knock
 from tests.support.mirror import made
 from tests.support.policies import Check, raising
+from tests.support.receivers import connected
 from tests.support.sockets import consumer
 from tests.support.wrappers import Function, Switch
 
@@ -372,9 +373,7 @@ def test_neither_a_log_record_nor_a_signal_tells_of_it(caplog, users, ask, fetch
 
     hooks = made("request", lambda request: logging.getLogger("chat").warning("hello"))
     caplog.set_level(logging.INFO)
-    for signal in (signals.handshake_accepted, signals.handshake_denied):
-        signal.connect(hear)
-    try:
+    with connected(hear):
         ask(DenyMiddlewareStack(require(Check(lambda request: 1 / 0))(Runs.as_asgi())))
         ask(DenyMiddlewareStack(open_consumer, hooks=hooks))
         assert ask(DenyMiddlewareStack(open_consumer), headers=["Origin: null", *cookie_of("a")]).status == 403
@@ -384,9 +383,6 @@ def test_neither_a_log_record_nor_a_signal_tells_of_it(caplog, users, ask, fetch
         caplog.clear()
         async_to_sync(knock)(DenyMiddlewareStack(require(DenyAll())(Runs.as_asgi())), "/")
         assert [record.name for record in caplog.records] == ["channels_wsdeny"]
-    finally:
-        for signal in (signals.handshake_accepted, signals.handshake_denied):
-            signal.disconnect(hear)
 
 
 # The explanation
