@@ -88,14 +88,10 @@ async def test_a_synchronous_view_called_on_a_loop_denies_rather_than_hang():
     assert ask(require(AsyncCheck(lambda request: True))(hello)).status_code == 500
 
 
-async def test_a_policy_that_hangs_costs_an_asynchronous_view_a_503(settings):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
-    view = require(AsyncCheck(lambda request: asyncio.sleep(60)))(hello_async)
-    assert (await view(request_of())).status_code == 503
-
-
 @pytest.mark.parametrize("mirror", [False, True])
-async def test_the_log_names_a_policy_that_swallows_its_cancellation(mirror, settings, caplog, monkeypatch):
+async def test_a_policy_that_hangs_is_a_503_and_the_log_names_one_that_swallows_its_cancellation(
+    mirror, settings, caplog, monkeypatch
+):
     monkeypatch.setattr(base, "_GRACE", 0.01)
     let_go = asyncio.Event()
 
