@@ -1,6 +1,7 @@
 """What let a socket in is asked again when it may have changed, and afresh."""
 
 import asyncio
+import itertools
 from contextvars import ContextVar
 from copy import copy
 from types import SimpleNamespace
@@ -38,10 +39,11 @@ from tests.support.policies import AsyncCheck, Check, Switch, User, raising
 from tests.support.scripted import accept
 from tests.support.sockets import Server, disconnect
 from tests.support.threads import outlast, until
-from tests.support.transports import AsyncOnly, SyncOnly
+from tests.support.transports import AsyncOnly, SyncOnly, Tenancy
 from tests.support.wrappers import With
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
+_numbers = itertools.count()
 
 
 def consumer(policy):
@@ -118,12 +120,17 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     await free.stays()
 
 
+def model(*bases, is_proxy=False, **fields):
+    """A model of the app auth, with a name of its own."""
+    name, meta = f"Model{next(_numbers)}", type("Meta", (), {"proxy": is_proxy, "app_label": "auth"})
+    return type(name, bases, {"__module__": __name__, "Meta": meta, **fields})
+
+
 @pytest.mark.parametrize(("name", "policy"), [("group", InGroup("editors")), ("permission", EDITOR)])
 @isolate_apps("django.contrib.auth")
 async def test_a_change_by_a_proxy_of_a_model_counts(name, policy, world, headers_of, change):
-    model, values = (Group, {"name": "former editors"}) if name == "group" else (Permission, {"codename": "alter_user"})
-    meta = type("Meta", (), {"proxy": True, "app_label": "auth"})
-    proxy = type("Proxy", (model,), {"__module__": __name__, "Meta": meta})
+    base, values = (Group, {"name": "former editors"}) if name == "group" else (Permission, {"codename": "alter_user"})
+    proxy = model(base, is_proxy=True)
     receivers.watch_model(proxy)
     alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
     found = {"name": "editors"} if name == "group" else {"codename": "change_user"}
@@ -133,47 +140,25 @@ async def test_a_change_by_a_proxy_of_a_model_counts(name, policy, world, header
 
 @isolate_apps("django.contrib.auth")
 def test_a_change_of_the_models_that_the_one_of_users_is_derived_from_counts(monkeypatch):
-    class Person(Model):
-        class Meta:
-            app_label = "auth"
-
-    class Address(Model):
-        number = AutoField(primary_key=True)
-
-        class Meta:
-            app_label = "auth"
-
-    class Friend(Person):
-        class Meta:
-            app_label = "auth"
-
-    class Member(Friend, Address):
-        class Meta:
-            app_label = "auth"
-
-    told = []
-    monkeypatch.setattr(receivers.auth, "get_user_model", lambda: Member)
+    person, address = model(Model), model(Model, number=AutoField(primary_key=True))
+    friend, told = model(person), []
+    member = model(friend, address)
+    monkeypatch.setattr(receivers.auth, "get_user_model", lambda: member)
     monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event))
-    for model in (Person, Friend, Address):
-        receivers.watch_model(model)
-        post_save.send(model, instance=model(pk=5), created=False, using="default")
+    for each in (person, friend, address):
+        receivers.watch_model(each)
+        post_save.send(each, instance=each(pk=5), created=False, using="default")
     assert told == [{"kind": "users", "users": ["5"]}] * 2 + [{"kind": "all"}]
 
 
 @isolate_apps("django.contrib.auth")
 def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(monkeypatch):
-    class Employee(User):
-        number = AutoField(primary_key=True)
-
-        class Meta:
-            app_label = "auth"
-
-    told = []
+    employee_model, told = model(User, number=AutoField(primary_key=True)), []
     monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(set(event["users"])))
-    receivers.watch_model(Employee)
-    employee = Employee(number=7, id=5)
-    post_save.send(Employee, instance=employee, created=False, using="default")
-    post_delete.send(Employee, instance=employee, using="default")
+    receivers.watch_model(employee_model)
+    employee = employee_model(number=7, id=5)
+    post_save.send(employee_model, instance=employee, created=False, using="default")
+    post_delete.send(employee_model, instance=employee, using="default")
     groups = User.groups.through
     m2m_changed.send(groups, instance=employee, action="post_add", reverse=False, pk_set={1}, using="default")
     assert told == [{"5", "7"}] * 3
@@ -193,8 +178,7 @@ async def test_a_user_of_a_wrapper_is_gone_where_the_default_manager_of_its_mode
         def get_queryset(self):
             return super().get_queryset().exclude(first_name="gone")
 
-    meta = type("Meta", (), {"proxy": True, "app_label": "auth"})
-    proxy = type("Proxy", (User,), {"__module__": __name__, "objects": Present(), "Meta": meta})
+    proxy = model(User, is_proxy=True, objects=Present())
     alice = await change(lambda: proxy.objects.get(username="alice"))
     socket = await Opened(consumer(IsStaff()), user=alice).accepted()
     await change(update(first_name="gone"))
@@ -421,15 +405,7 @@ async def test_policies_are_asked_in_the_contextvars_of_the_handshake(world, hea
     assert seen == ["blue", "blue"]
 
 
-class Tenancy(MiddlewareMixin):
-    """Sets an attribute on the connection, as packages for tenants do."""
-
-    def process_request(self, request):
-        if "x-stranger" not in request.headers:
-            connection.tenant = "blue"
-
-
-#: The same, in a thread of its own until the accept.
+#: As `Tenancy`, in a thread of its own until the accept.
 TenancyAround = type("TenancyAround", (SyncOnly,), {"come": Tenancy.process_request})
 
 

@@ -22,7 +22,6 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.urls import path
-from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -38,6 +37,7 @@ from tests.support.policies import Check, accept, alice, anonymous, ask, boss, r
 from tests.support.processes import ENVIRONMENT, ROOT
 from tests.support.sockets import Server, asks_again, consumer, disconnect, errors, guarded
 from tests.support.threads import Gate, until, wait_until
+from tests.support.transports import Tenancy
 from tests.support.wrappers import With
 
 pytestmark = pytest.mark.django_db
@@ -546,19 +546,12 @@ async def test_a_heartbeat_prolongs_a_slot(settings):
     assert cache.get(name) is None
 
 
-class Tenancy(MiddlewareMixin):
-    """Sets an attribute on the connection, as packages for tenants do."""
-
-    def process_request(self, request):
-        connection.tenant = request.headers["x-tenant"]
-
-
 def key_of_tenant(key, prefix, version):
     return f"{getattr(connection, 'tenant', 'nobody')}:{key}"
 
 
 async def test_slots_are_kept_and_freed_for_the_tenant_whose_cache_they_are_in(settings):
-    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{__name__}.Tenancy"]}
+    settings.CHANNELS_WSDENY = {"MIDDLEWARE": [f"{Tenancy.__module__}.Tenancy"]}
     settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_FUNCTION": key_of_tenant}}
     application = DenyMiddlewareStack(guarded(MaxConnections(1), accept))
 

@@ -6,8 +6,10 @@ from typing import Any
 from channels_wsdeny import Hooks
 from channels_wsdeny.decorators import require, with_hooks
 
+from . import sockets
 from .clients import GUARD, http_scope
 from .policies import Check
+from .threads import until
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
@@ -47,18 +49,12 @@ def calling(function: Any, kind: str) -> Any:
     return with_hooks(made(kind, around if kind == "around" else call))
 
 
-class Server:
+class Server(sockets.Server):
     """Runs an application as a server does, and keeps what it sends."""
 
     def __init__(self, application: Any, *events: Any, **scope: Any) -> None:
-        self.sent: list[Any] = []
-        self.events: asyncio.Queue[Any] = asyncio.Queue()
-        for event in events or (REQUEST,):
-            self.events.put_nowait(event)
-        self.task = asyncio.ensure_future(application(http_scope("/", **scope), self.events.get, self.send))
-
-    async def send(self, message: Any) -> None:
-        self.sent.append(message)
+        super().__init__(*events or (REQUEST,))
+        self.task = asyncio.ensure_future(application(http_scope("/", **scope), self.receive, self.send))
 
     @property
     def body(self) -> bytes:
@@ -66,9 +62,7 @@ class Server:
 
     async def until(self, count: int) -> None:
         """Wait until so many messages were sent."""
-        async with asyncio.timeout(GUARD):
-            while len(self.sent) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.sent) >= count)
 
     async def end(self) -> BaseException | None:
         """Wait for the application, and see that it leaves no task; returns what it raised."""

@@ -15,11 +15,13 @@ from django.core.asgi import get_asgi_application
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import AsyncClient, Client
+from django.utils.deprecation import MiddlewareMixin
 
 from channels_wsdeny import DenyMiddlewareStack
 
 from . import case_site
-from .clients import GUARD, Answer, answer_of, fetch, http_scope, knock
+from .clients import GUARD, Answer, fetch, http_scope, knock
+from .sockets import Server
 from .wrappers import AppWrapper as Wrapper
 
 
@@ -77,6 +79,14 @@ class SyncOnly(Middleware):
 
 class AsyncOnly(Middleware):
     sync_capable = False
+
+
+class Tenancy(MiddlewareMixin):
+    """Sets an attribute on the connection, as packages for tenants do, but for a stranger."""
+
+    def process_request(self, request: Any) -> None:
+        if "x-stranger" not in request.headers:
+            connections["default"].tenant = request.headers.get("x-tenant", "blue")
 
 
 class Transport:
@@ -143,19 +153,13 @@ class Stack(Transport):
         is_sized = body and "Transfer-Encoding" not in headers
         given = {"Host": "testserver", **({"Content-Length": str(len(body))} if is_sized else {}), **headers}
 
-        received: asyncio.Queue[Any] = asyncio.Queue()
-        received.put_nowait({"type": "http.request", "body": body})
-        sent: list[Any] = []
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        async with asyncio.timeout(GUARD), ThreadSensitiveContext() as context:
-            await self.site()(http_scope(url, method, headers=_raw(given)), received.get, send)
+        server = Server({"type": "http.request", "body": body})
+        async with ThreadSensitiveContext() as context:
+            answer = await server.run_scope(self.site(), http_scope(url, method, headers=_raw(given)))
             # In memory, Django leaves the connections of the request's thread open.
             if executor := SyncToAsync.context_to_thread_executor.get(context):
                 await asyncio.get_running_loop().run_in_executor(executor, _close_connections)
-        return answer_of(sent)
+        return answer
 
 
 class Opaque(Stack):
