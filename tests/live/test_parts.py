@@ -117,6 +117,20 @@ async def test_a_stream_that_loses_its_policy_is_closed_by_itself_once(error, us
     assert codes == [4409, 4409]
 
 
+class Slow(Switch):
+    """Gives its first answer, that of when it was asked, once it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def acheck(self, request):
+        answer = await super().acheck(request)
+        if self.asked == 1:
+            await self.go_on.wait()
+        return answer
+
+
 @public
 async def accepts(scope, receive, send):
     await send({"type": "websocket.accept"})
@@ -126,26 +140,19 @@ async def accepts(scope, receive, send):
 async def test_a_socket_whose_public_part_has_accepted_is_closed_by_the_policy_of_the_rest(
     is_asked_meanwhile, users, headers_of, lose
 ):
-    asked, go_on = asyncio.Event(), asyncio.Event()
-
-    class Slow(Switch):
-        async def acheck(self, request):
-            asked.set()
-            await go_on.wait()
-            return await super().acheck(request)
+    policy = Slow() if is_asked_meanwhile else Switch()
 
     async def application(scope, receive, send):
         if is_asked_meanwhile:
             reading = asyncio.create_task(receive())
-            await asked.wait()
+            await until(lambda: policy.asked)
         await accepts(scope, receive, send)
         if is_asked_meanwhile:
-            go_on.set()
+            policy.go_on.set()
             await reading
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    policy = Slow() if is_asked_meanwhile else Switch()
     stack = DenyMiddlewareStack(application, default_policy=policy)
     alice = await Opened(stack, headers=headers_of("alice")).accepted()
     await until(lambda: policy.asked)
@@ -165,23 +172,13 @@ async def test_a_socket_with_open_streams_is_closed_and_they_with_it(users, head
 
 
 async def test_a_stream_whose_policy_is_lost_while_it_is_asked_does_not_open(users, headers_of, lose):
-    asked, go_on = [], asyncio.Event()
-
-    class Slow(Switch):
-        async def acheck(self, request):
-            answer = self.answer
-            asked.append(answer)
-            if len(asked) == 1:
-                await go_on.wait()
-            return answer
-
     policy = Slow()
     alice = await Streams(require(policy)(consumer()).as_asgi(), headers_of("alice")).accepted()
     alice.server.events.put_nowait(NEXT)
-    await until(lambda: asked)
+    await until(lambda: policy.asked)
     await lose(policy)
     await until(lambda: alice.sent)
-    go_on.set()
+    policy.go_on.set()
     await asyncio.sleep(0.05)
     assert alice.kinds == ["close"]
     await alice.stays()
