@@ -39,6 +39,7 @@ from tests.support.clients import Answer, Handshake, fetch, knock, websocket_sco
 from tests.support.mirror import made
 from tests.support.policies import Check, raising, raising_app
 from tests.support.processes import run_python
+from tests.support.sockets import consumer, guarded, open_to_all
 
 
 def foreign(name, bases=(Exception,), **attributes):
@@ -148,25 +149,12 @@ WHERE = [drf.Throttled(5), Odd({"a": REQUIRED}), jwt.InvalidToken(), ninja.HttpE
 @pytest.mark.django_db
 @pytest.mark.parametrize("error", WHERE, ids=repr)
 @pytest.mark.parametrize("child", [False, True])
-async def test_they_are_answered_alike_before_the_accept_and_in_a_policy_and_close_an_open_socket(error, child):
-    class Consumer(AsyncWebsocketConsumer):
-        async def connect(self):
-            if "early" in self.scope["path"]:
-                raise error
-            await self.accept()
-
-        async def receive(self, text_data):
-            raise error
-
-    expected = denial_of(error)
-    stack, consumer = DenyMiddlewareStack(public(Consumer.as_asgi())), Consumer.as_asgi()
-    guarded = DenyMiddlewareStack(require(Check(raising(lambda: error)))(consumer))
-    for answer in (await knock(stack, "/early/"), await knock(guarded, "/")):
-        assert (answer.status, answer.problem["code"]) == (expected.status, expected.code)
+async def test_they_close_an_open_socket(error, child):
+    stack = open_to_all(consumer(receive=raising(lambda: error)).as_asgi())
     handshake = Handshake(stack if not child else public(stack), websocket_scope("/"))
     assert (await handshake.connect()).status == 101
     await handshake.send("now")
-    assert (await handshake.next())["code"] == 4000 + expected.status
+    assert (await handshake.next())["code"] == 4000 + denial_of(error).status
     await handshake.end()
 
 
@@ -187,12 +175,13 @@ def of_view(error):
     return Answer(response.status_code, list(response.items()), response.content)
 
 
-def of_policy_over_http(error):
-    return async_to_sync(fetch)(DenyMiddlewareStack(require(Check(raising(lambda: error)))(unreached)), "/")
+def of_policy(error, ask=knock):
+    return async_to_sync(ask)(guarded(Check(raising(lambda: error)), unreached), "/")
 
 
-def of_application_over_http(error):
-    return async_to_sync(fetch)(DenyMiddlewareStack(public(raising_app(error))), "/")
+def of_application(error, ask=knock):
+    app = consumer(raising(lambda: error)).as_asgi() if ask is knock else raising_app(error)
+    return async_to_sync(ask)(open_to_all(app), "/")
 
 
 def of_hook(error, ask=knock):
@@ -206,7 +195,8 @@ def of_middleware(error):
     return async_to_sync(knock)(stack, "/")
 
 
-PLACES = [of_view, of_policy_over_http, of_application_over_http, of_hook, partial(of_hook, ask=fetch), of_middleware]
+PLACES = [of_view, of_policy, of_application, of_hook, of_middleware]
+PLACES += [partial(place, ask=fetch) for place in (of_policy, of_application, of_hook)]
 
 
 @pytest.mark.django_db

@@ -22,7 +22,7 @@ def communicator(*messages, **options):
         ([accept(subprotocol="chat")], (True, "chat"), 101),
         ([start(401), body()], (False, 401), 401),
         ([start(404), {"type": "websocket.http.response.body"}], (False, 404), 404),
-        ([close(code=4401)], (False, 4401), 403),
+        ([close(code=4401, reason="not_authenticated")], (False, 4401), 403),
         ([close()], (False, 1000), 403),
     ],
 )
@@ -32,6 +32,8 @@ async def test_connect_returns_what_the_application_decided(messages, result, st
     assert await socket.connect() == result
     assert socket.response.status_code == status
     assert socket.denial is (None if result[0] else socket.response)
+    if messages[0].get("reason"):
+        assert (socket.denial.close_code, socket.denial.code) == (4401, "not_authenticated")
     await socket.disconnect()
 
 
@@ -50,12 +52,6 @@ async def test_an_accept_has_headers_and_cookies():
     assert (socket.response["x-a"], socket.response.cookies["a"].value) == ("1", "b")
     assert socket.response_headers == headers
     await socket.disconnect()
-
-
-async def test_a_close_before_the_accept_has_code_and_reason():
-    socket = communicator(close(code=4401, reason="not_authenticated"), extensions={})
-    await socket.connect()
-    assert (socket.denial.close_code, socket.denial.code) == (4401, "not_authenticated")
 
 
 async def test_a_denied_application_receives_a_disconnect():
