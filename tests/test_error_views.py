@@ -12,7 +12,7 @@ from channels_wsdeny import Deny, Hooks, views
 from channels_wsdeny.decorators import login_required, require
 from channels_wsdeny.policies import DenyAll
 from tests.support.policies import raising
-from tests.support.site import BROWSER, OUTSIDE, hello, page, page_of, tell
+from tests.support.site import BROWSER, OUTSIDE, hello, page, page_of, tell, templates
 from tests.support.transports import middleware_with
 
 pytestmark = pytest.mark.django_db
@@ -55,11 +55,8 @@ def one(settings, one):
 
 
 @pytest.fixture
-def templates(settings):
-    pages = {f"{status}.html": f"template {status}" for status in (403, 404)}
-    loader = ("django.template.loaders.locmem.Loader", pages)
-    backend = "django.template.backends.django.DjangoTemplates"
-    settings.TEMPLATES = [{"BACKEND": backend, "OPTIONS": {"loaders": [loader]}}]
+def own_pages(settings):
+    settings.TEMPLATES = templates(**{str(status): f"template {status}" for status in (403, 404)})
 
 
 def kind_of(answer):
@@ -100,7 +97,7 @@ def test_a_program_gets_the_problem_of_each_error(site):
     assert site.ask("/gone/", Accept="text/plain").body.startswith(b"404 Not Found")
 
 
-def test_a_browser_gets_the_pages_of_the_site(one, templates):
+def test_a_browser_gets_the_pages_of_the_site(one, own_pages):
     one.serve(*URLS, handlers=OURS)
     for url, status in {"forbidden": 403, "gone": 404, "nowhere": 404}.items():
         assert one.browse(f"/{url}/").body == b"template %d" % status
@@ -158,7 +155,7 @@ def test_what_django_logs_is_logged_once(one, caplog):
 
 
 @pytest.mark.parametrize("handlers", [MINE, OURS])
-def test_a_browser_gets_the_sites_own_page_for_a_denial(one, templates, handlers):
+def test_a_browser_gets_the_sites_own_page_for_a_denial(one, own_pages, handlers):
     urls = [path(f"{status}/", raising(lambda status=status: Deny(status))) for status in (403, 404)]
     one.serve(*urls, path("policy/", require(DenyAll())(hello)), handlers=handlers)
     kind = b"page " if handlers is MINE else b"template "

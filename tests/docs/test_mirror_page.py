@@ -22,6 +22,7 @@ from channels_wsdeny.policies import IsStaff
 from tests.docs.pages import DOCS, blocks, run
 from tests.support.clients import fetch, knock
 from tests.support.policies import Check
+from tests.support.site import templates
 
 page = run("mirror.md")
 staff_only = require(IsStaff())
@@ -73,10 +74,7 @@ def test_a_view_denies_with_the_body_of_the_page_or_answers():
 
 def test_a_program_gets_a_problem_and_a_person_the_page_of_the_site(settings):
     assert Client().get("/nowhere/").json()["code"] == "not_found"
-    templates = {"404.html": "The site's own page."}
-    loaders = [("django.template.loaders.locmem.Loader", templates)]
-    engine = {"BACKEND": "django.template.backends.django.DjangoTemplates", "OPTIONS": {"loaders": loaders}}
-    settings.TEMPLATES = [engine]
+    settings.TEMPLATES = templates(**{"404": "The site's own page."})
     assert Client().get("/nowhere/", headers=BROWSER).content == b"The site's own page."
 
 

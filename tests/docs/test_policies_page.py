@@ -1,5 +1,6 @@
-"""Every snippet and table of docs/policies.md says what is so."""
+"""Every snippet and table of docs/policies.md says what is so, and every snippet of docs/permissions.md."""
 
+import json
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from channels_wsdeny import DenyMiddlewareStack, decorators, policies
 from channels_wsdeny.decorators import require
 from channels_wsdeny.routing.guards import guards_of
 from testproject.chat.models import Room
-from tests.docs.pages import DOCS, run
+from tests.docs.pages import DOCS, guardian_site, run, run_snippets, titled
 from tests.support.clients import Handshake, knock, websocket_scope
 from tests.support.policies import anonymous, request_of
 from tests.support.sockets import consumer, guarded
@@ -163,3 +164,60 @@ async def test_a_call_of_an_outdated_app_is_denied(headers_of):
     answer = await knock(app, "/?version=1", headers=headers)
     assert (answer.status, answer.problem["code"], answer.header("upgrade")) == (426, "outdated", "websocket")
     assert (await knock(app, "/?version=2", headers=headers)).status == 101
+
+
+# docs/permissions.md, with the packages themselves.
+
+
+PERMISSIONS = titled("permissions.md")
+#: Those of guardian run in a process of their own.
+HERE = ("rooms.py", "predicates of rules", "consumer with rules", "consumer with REST framework")
+permissions = run_snippets("permissions.md", [PERMISSIONS[title] for title in HERE])
+
+
+@pytest.mark.servers
+def test_guardian_tells_who_may_see_a_room(tmp_path):
+    allowed, denied, missing, anonymous = [101, "lobby"], [403, None], [404, None], [401, None]
+    assert guardian_site("permissions.md", tmp_path) == {
+        "/private/lobby/": {"alice": allowed, "bob": denied, "carol": allowed, "stranger": anonymous},
+        "/private/attic/": {"alice": missing, "bob": missing, "carol": missing, "stranger": anonymous},
+        "/public/lobby/": {"alice": allowed, "bob": denied, "carol": allowed, "stranger": anonymous},
+        "/public/hall/": {"alice": denied, "bob": denied, "carol": denied, "stranger": [101, "hall"]},
+    }
+
+
+@pytest.fixture
+def answers(users, headers_of):
+    """A function from a consumer to the answers to alice, who is a member of the room, to bob, staff and a stranger."""
+    Room.objects.create(slug="lobby", name="Lobby").members.add(users["alice"])
+    cache.clear()
+
+    def ask_all(consumer, url="/lobby/"):
+        app = DenyMiddlewareStack(URLRouter([path("<slug:slug>/", consumer.as_asgi())]))
+        clients = ("alice", "bob", "staff", None)
+        return [ask(app, url, headers=headers_of(client)) for client in clients]
+
+    return ask_all
+
+
+def test_rules_tells_who_may_see_a_room(answers, settings):
+    chosen = {}
+    exec(PERMISSIONS["settings of rules"], chosen)
+    settings.AUTHENTICATION_BACKENDS = chosen["AUTHENTICATION_BACKENDS"]
+    found = answers(permissions.MemberConsumer)
+    assert [answer.status for answer in found] == [101, 403, 101, 401]
+    assert found[0].header("x-room") == "lobby"
+    assert [answer.status for answer in answers(permissions.MemberConsumer, "/attic/")] == [404, 404, 404, 401]
+
+
+def test_rest_framework_tells_who_may_see_a_room_and_ten_times_a_minute(answers):
+    found = answers(permissions.ApiConsumer)
+    assert [answer.status for answer in found] == [101, 403, 403, 401]
+    assert found[0].header("x-room") == "lobby"
+    assert json.loads(found[1].body) == {"detail": "You are not a member of this room."}
+    assert [each.status for _ in range(9) for each in answers(permissions.ApiConsumer)[:1]] == [101] * 9
+    assert answers(permissions.ApiConsumer)[0].status == 429
+
+
+def test_the_page_of_permissions_shows_all_of_its_snippets():
+    assert {*HERE, "settings of guardian", "consumers with guardian", "settings of rules"} == PERMISSIONS.keys()

@@ -175,6 +175,12 @@ def page_of(status):
     return lambda request, exception=None: HttpResponse(f"page {status}", status=status)
 
 
+def templates(**pages):
+    """``TEMPLATES`` of these pages alone, by the names of their files without the ending."""
+    loaders = [("django.template.loaders.locmem.Loader", {f"{name}.html": text for name, text in pages.items()})]
+    return [{"BACKEND": "django.template.backends.django.DjangoTemplates", "OPTIONS": {"loaders": loaders}}]
+
+
 async def go_on(request, call_next):
     """An around hook that does nothing."""
     return await call_next(request)
