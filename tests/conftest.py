@@ -221,8 +221,9 @@ def hasty(monkeypatch):
 
 
 @pytest.fixture
-def hurry(monkeypatch):
-    """Response hooks have no second of their own after the time for policies."""
+def hurry(settings, monkeypatch):
+    """Policies and hooks have little time, and response hooks no second of their own after that."""
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     for module in ("base", "http", "websocket"):
         monkeypatch.setattr(f"channels_wsdeny.handlers.{module}.LEAST_SECONDS", 0.02)
 

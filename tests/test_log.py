@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import django
 import pytest
 from asgiref.sync import async_to_sync
-from channels.generic.http import AsyncHttpConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core import signing
 from django.http import HttpResponse, HttpResponseRedirect
@@ -21,7 +20,7 @@ from channels_wsdeny.log import escape
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff, Policy
 from tests.support.cases import BY_NAME, DENIED
 from tests.support.clients import fetch, knock
-from tests.support.policies import BrokenHandler, Check, accept, raising
+from tests.support.policies import BrokenHandler, Check, accept, raising, raising_app
 from tests.support.processes import run_python
 from tests.support.sockets import guarded
 from tests.support.transports import TRANSPORTS
@@ -250,11 +249,6 @@ def mail(settings, mailoutbox, handler_of):
     return mailoutbox
 
 
-class BrokenConsumer(AsyncHttpConsumer):
-    async def handle(self, body):
-        raise ZeroDivisionError("why")
-
-
 TYPES = [b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x", b"multipart/form-data", b";", b""]
 TYPES += [b"application/json", b"text/plain; charset=nowhere", b"text/plain; name*=nowhere''%41"]
 
@@ -263,10 +257,10 @@ async def test_a_500_is_mailed_to_the_admins_once(mail):
     host = (b"host", b"testserver")
     await knock(guarded(Check(raising(lambda: ZeroDivisionError("why"))), accept), "/", headers=[host])
     assert ["ZeroDivisionError" in message.body for message in mail] == [True]
-    consumer = require(Check(lambda request: True))(BrokenConsumer).as_asgi()
+    broken = require(Check(lambda request: True))(raising_app(ZeroDivisionError("why")))
     for content_type in TYPES:
         mail.clear()
-        answer = await fetch(consumer, "/", method="POST", headers=[host, (b"content-type", content_type)])
+        answer = await fetch(broken, "/", method="POST", headers=[host, (b"content-type", content_type)])
         assert answer.status == 500
         assert ["ZeroDivisionError" in message.body for message in mail] == [True], content_type
 

@@ -29,7 +29,7 @@ from tests.support.clients import fetch, knock, opened
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising_app
 from tests.support.receivers import connected
-from tests.support.sockets import CONNECT, Server, consumer, disconnect, open_to_all
+from tests.support.sockets import CONNECT, Server, Unread, consumer, disconnect, open_to_all
 from tests.support.threads import until
 from tests.support.wrappers import Wrapper
 
@@ -350,31 +350,22 @@ async def test_an_application_ends_when_its_receivers_have_run(ran):
     assert sorted(ran) == ["asynchronous", "blocking"]
 
 
-async def wait(scope, receive, send):
-    while (await receive())["type"] != "websocket.disconnect":
-        pass
-
-
 async def refuse(message):
     raise ConnectionResetError
 
 
-async def hold_body(message):
-    if message["type"] == "websocket.http.response.body":
-        await asyncio.get_running_loop().create_future()
-
-
 async def test_no_signal_is_sent_for_a_client_that_left_or_a_server_that_cancelled(heard):
     await Server(disconnect()).run(OPEN)
-    await Server(CONNECT, disconnect()).run(open_to_all(wait))
+    await Server(CONNECT, disconnect()).run(open_to_all(scripted.Script()))
     task = Server().begin(DenyMiddlewareStack(require(AsyncCheck(lambda request: asyncio.sleep(60)))(accept)))
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.wait({task})
     large = require(Check(lambda request: HttpResponse(b"x" * 100_000, status=403)))(accept)
-    for app, send in [(OPEN, refuse), (LOCKED, refuse), (DenyMiddlewareStack(large), hold_body)]:
+    await Unread(2, CONNECT, disconnect()).run(DenyMiddlewareStack(large))
+    for app in (OPEN, LOCKED):
         server = Server(CONNECT, disconnect())
-        server.send = send
+        server.send = refuse
         with suppress(ConnectionResetError):
             await server.run(app)
     assert heard == []

@@ -24,6 +24,7 @@ from tests.support.policies import AsyncCheck, Check, alice, boss, request_of
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
 from tests.support.sockets import consumer as made
+from tests.support.sockets import decorated
 from tests.support.wrappers import Function, Middleware
 
 pytestmark = pytest.mark.django_db
@@ -36,9 +37,8 @@ async def accepting(scope, receive, send):
 
 
 def consumer(*decorators):
-    """A new consumer class that accepts at once; decorators mark classes for good."""
-    cls = type("Consumer", (AsyncConsumer,), {"__call__": lambda self, *args: accepting(*args)})
-    return functools.reduce(lambda cls, decorate: decorate(cls), decorators, cls)
+    """A new consumer class that accepts at once."""
+    return decorated(*reversed(decorators), base=AsyncConsumer, __call__=lambda self, *args: accepting(*args))
 
 
 # Paths

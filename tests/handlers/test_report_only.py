@@ -1,7 +1,6 @@
 """Policies that are only reported: what they log, and that they decide nothing."""
 
 import asyncio
-import functools
 import logging
 import random
 import threading
@@ -24,6 +23,7 @@ from tests.support.case_site import Hello
 from tests.support.clients import GUARD, Handshake, fetch, knock, websocket_scope
 from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, anonymous, boss, raising
 from tests.support.site import hello, hello_async
+from tests.support.sockets import decorated as consumer
 from tests.support.threads import outlast
 from tests.support.wrappers import Wrapper
 
@@ -32,11 +32,6 @@ pytestmark = pytest.mark.django_db
 
 def report(policy):
     return require(policy, enforce=False)
-
-
-def consumer(*decorators, base=AsyncWebsocketConsumer):
-    """A consumer without a policy but those of its decorators, which are in their order of a source."""
-    return functools.reduce(lambda cls, decorate: decorate(cls), reversed(decorators), type("Consumer", (base,), {}))
 
 
 @pytest.fixture

@@ -251,9 +251,8 @@ STUBBORN = [*OVER_BOTH, "policy of a layer inside", "late policy", "route", "exc
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize(("kind", "over_http"), [*product(STUBBORN, [False]), *product(OVER_BOTH, [True])])
 async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_waiting(
-    kind, over_http, settings, caplog, monkeypatch
+    kind, over_http, caplog, monkeypatch
 ):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
     monkeypatch.setattr(base, "_GRACE", 0.01)
     closing, hooks, ran = asyncio.Event(), Hooks(), []
 

@@ -42,11 +42,6 @@ def transport(request):
     return TRANSPORTS[request.param]
 
 
-@pytest.fixture
-def hurry(settings, hurry):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
-
-
 def hooks_of(kind, function, **options):
     """A registry of one hook, which an around hook calls before or after `call_next`."""
 

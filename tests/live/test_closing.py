@@ -18,6 +18,7 @@ from channels_wsdeny.live.registry import registry
 from channels_wsdeny.routing.resolver import EndpointMatch
 from tests.support.mirror import made
 from tests.support.opened import Opened
+from tests.support.policies import raising
 from tests.support.site import go_on
 from tests.support.sockets import consumer, errors
 from tests.support.threads import until
@@ -209,11 +210,7 @@ async def test_an_application_that_hangs_is_cancelled_and_the_log_names_it(hangi
     assert registry.sockets() == []
 
 
-async def fail(message):
-    raise ConnectionResetError
-
-
-@pytest.mark.parametrize("send", [hang, fail])
+@pytest.mark.parametrize("send", [hang, raising(ConnectionResetError)])
 async def test_a_client_that_does_not_read_cannot_keep_its_socket_and_one_that_has_left_is_no_error(
     send, codes, caplog
 ):

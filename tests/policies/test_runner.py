@@ -130,11 +130,6 @@ async def test_what_a_route_hook_writes_reaches_no_other_request(wrap, around):
     assert (seen, ROUTE["kwargs"]) == ([seen[0]] * 3, {})
 
 
-@pytest.fixture
-def hurry(settings):
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.05}
-
-
 def sleeping(seconds, ran):
     async def sleep(request):
         try:

@@ -1,6 +1,7 @@
 """A server in the hands of a test, consumers made of functions, and what a handshake leaves behind."""
 
 import asyncio
+import functools
 import gc
 from contextlib import asynccontextmanager
 from inspect import isawaitable
@@ -91,6 +92,12 @@ def _method(base, function):
             await result
 
     return method if issubclass(base, SyncConsumer) else async_method
+
+
+def decorated(*decorators, base=AsyncWebsocketConsumer, **methods):
+    """A new class of consumers, with these decorators in their order of a source: they mark classes for good."""
+    cls = type("Consumer", (base,), methods)
+    return functools.reduce(lambda cls, decorate: decorate(cls), reversed(decorators), cls)
 
 
 def accept_as_user(self):
