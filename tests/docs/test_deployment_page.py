@@ -200,17 +200,13 @@ class OverTls:
     protocol = "http/1.1"
 
     def __init__(self, port, certificate):
-        self.certificate = certificate
-        super().__init__(port)
-        self.host = "example.com"
+        context = ssl.create_default_context(cafile=certificate[0])
+        context.set_alpn_protocols([self.protocol])
+        super().__init__(port, context, "example.com")
+        assert self.socket.selected_alpn_protocol() in {self.protocol, None}
 
     def _connect(self, port):
-        context = ssl.create_default_context(cafile=self.certificate[0])
-        context.set_alpn_protocols([self.protocol])
-        plain = socket.create_connection(("127.0.0.1", port), GUARD, source_address=("127.0.0.2", 0))
-        secure = context.wrap_socket(plain, server_hostname="example.com")
-        assert secure.selected_alpn_protocol() in {self.protocol, None}
-        return secure
+        return socket.create_connection(("127.0.0.1", port), GUARD, source_address=("127.0.0.2", 0))
 
 
 class Client(OverTls, Connection):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -53,9 +54,12 @@ class Connection:
     #: What an accepted handshake is answered with.
     accepted = 101
 
-    def __init__(self, port: int) -> None:
-        self.host = f"127.0.0.1:{port}"
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None, name: str = "localhost") -> None:
+        """Connect to a port, perhaps over TLS with the server of this name."""
+        self.host = f"127.0.0.1:{port}" if tls is None else name
         self.socket = self._connect(port)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
         self._buffer = b""
 
     def __enter__(self) -> Self:
@@ -166,8 +170,8 @@ class Http2Connection(Connection):
     accepted = 200
     stream = 1
 
-    def __init__(self, port: int) -> None:
-        super().__init__(port)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         config = H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
         self.h2 = H2Connection(config)
         self.h2.initiate_connection()

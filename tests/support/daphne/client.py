@@ -24,12 +24,7 @@ class Client(Connection):
     """One connection to a server, perhaps over TLS."""
 
     def __init__(self, server, tls=None):
-        self._tls = tls
-        super().__init__(server.port)
-
-    def _connect(self, port):
-        connection = super()._connect(port)
-        return self._tls.wrap_socket(connection, server_hostname="localhost") if self._tls else connection
+        super().__init__(server.port, tls)
 
     def ask(self, path, steps=(), headers=None, method="GET"):
         self.request(f"{path}?{quote(repr(list(steps)))}", headers, method)
