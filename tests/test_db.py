@@ -21,6 +21,7 @@ from channels_wsdeny.policies import IsAuthenticated
 from tests.support.clients import cookie_header, knock
 from tests.support.policies import AsyncCheck, Check, accept, change_session
 from tests.support.processes import answers_of, run_python
+from tests.support.sockets import consumer
 
 HAS_SQLITE = connection.vendor == "sqlite"
 
@@ -50,15 +51,10 @@ def count_users(request=None):
 @in_memory
 def test_a_handshake_and_its_consumer_see_what_a_sync_test_has_not_committed(users, headers_of):
     found = []
-
-    class Count(WebsocketConsumer):
-        def connect(self):
-            found.append(count_users())
-            self.accept()
-
+    counting = consumer(lambda self: found.append(count_users()) or self.accept(), WebsocketConsumer)
     assert connection.in_atomic_block
     policy = IsAuthenticated() & Check(lambda request: found.append(count_users()) or True)
-    assert handshake(policy, Count.as_asgi(), headers=headers_of("alice")) == 101
+    assert handshake(policy, counting.as_asgi(), headers=headers_of("alice")) == 101
     assert found == [3, 3]
 
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 from channels.auth import AuthMiddlewareStack
-from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
@@ -27,7 +26,7 @@ from channels_wsdeny.decorators import login_required, permission_required, publ
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, Policy, UserPassesTest
 from tests.support.clients import fetch, knock
 from tests.support.site import SITE_CACHE, Site, hello, hello_async
-from tests.support.sockets import accept_as_user, consumer
+from tests.support.sockets import UserOverHttp, accept_as_user, consumer, decorated
 from tests.support.wrappers import Middleware
 
 pytestmark = pytest.mark.django_db
@@ -242,11 +241,8 @@ async def test_the_classes_of_the_nearest_stack_count_also_behind_a_wrapper(user
 
 @pytest.mark.parametrize("cls", [Named, AsyncNamed])
 async def test_applications_over_http_are_authenticated_as_sockets_are(cls, users):
-    class Page(AsyncHttpConsumer):
-        async def handle(self, body):
-            await self.send_response(200, self.scope["user"].username.encode())
-
-    app = DenyMiddlewareStack(login_required(Page).as_asgi(), authentication=[cls(users)])
+    page = decorated(login_required, base=UserOverHttp)
+    app = DenyMiddlewareStack(page.as_asgi(), authentication=[cls(users)])
     for name, status, body in [("alice", 200, b"alice"), ("wrong", 401, None), (None, 401, None)]:
         answer = await fetch(app, "/", headers=headers(**({"x_name": name} if name else {})))
         assert (answer.status, body or answer.body) == (status, answer.body)

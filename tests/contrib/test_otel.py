@@ -16,6 +16,7 @@ from channels_wsdeny.signals import handshake_accepted, handshake_denied
 from tests.support.clients import Handshake, fetch, knock, opened, websocket_scope
 from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising
+from tests.support.sockets import consumer
 from tests.support.wrappers import Function
 
 pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed (extra: test)")
@@ -169,14 +170,10 @@ async def test_the_span_is_current_in_hooks_policies_and_the_consumer():
     def note(*arguments):
         seen.append(trace.get_current_span().get_span_context().span_id)
 
-    class Room(AsyncWebsocketConsumer):
-        async def connect(self):
-            note()
-            await self.accept()
-
+    room = consumer(lambda self: note() or self.accept()).as_asgi()
     hooks = made("request", note)
     hooks.on_response(note)
-    await knock(site(Check(lambda request: note() or True), Room.as_asgi(), hooks=hooks), "/rooms/kitchen/")
+    await knock(site(Check(lambda request: note() or True), room, hooks=hooks), "/rooms/kitchen/")
     assert seen == [span().context.span_id] * 4
 
 

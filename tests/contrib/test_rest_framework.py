@@ -5,7 +5,6 @@ import json
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.auth import AuthMiddlewareStack
-from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
@@ -33,7 +32,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthent
 from tests.support.clients import fetch, knock, opened
 from tests.support.policies import USERS, ByName, Check, User, alice, anonymous, ask, boss, raising
 from tests.support.site import hello, hello_async
-from tests.support.sockets import asks_again, consumer
+from tests.support.sockets import UserOverHttp, asks_again, consumer, decorated
 
 pytestmark = pytest.mark.django_db
 SESSION = "channels_wsdeny.authentication.SessionAuthentication"
@@ -371,11 +370,8 @@ def test_the_session_of_a_view_tells_the_user_whichever_policy_has_set_another(s
 
 
 async def test_it_guards_applications_over_http():
-    class Consumer(AsyncHttpConsumer):
-        async def handle(self, body):
-            await self.send_response(200, self.scope["user"].username.encode())
-
-    app = require(RestFramework(authentication=[Token], permissions=[permissions.IsAuthenticated]))(Consumer).as_asgi()
+    policy = RestFramework(authentication=[Token], permissions=[permissions.IsAuthenticated])
+    app = decorated(require(policy), base=UserOverHttp).as_asgi()
     assert (await fetch(app, "/")).status == 401
     assert (await fetch(app, "/", headers=token("alice"))).body == b"alice"
 

@@ -41,7 +41,7 @@ from tests.support.site import page
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
 from tests.support.threads import until
 from tests.support.transports import AsyncOnly, Middleware, SyncOnly
-from tests.support.wrappers import Wrapper
+from tests.support.wrappers import Function, Wrapper
 
 pytestmark = pytest.mark.django_db
 #: Each list has a module of its own: what a dotted path names is remembered.
@@ -870,17 +870,8 @@ async def test_the_login_required_middleware_redirects_as_on_a_view(use, setting
     assert (await knock(stack, "/", user=users["alice"])).status == 101
 
 
-def entering(app):
-    """A public application that enters `app` as a stream, and accepts if that does."""
-
-    @public
-    async def enters(scope, receive, send):
-        await app(scope, receive, send)
-
-    return enters
-
-
-@pytest.mark.parametrize("enter", [lambda app: app, Wrapper, BaseMiddleware, entering])
+# The last is a public application that enters a stream, and accepts if that does.
+@pytest.mark.parametrize("enter", [lambda app: app, Wrapper, BaseMiddleware, lambda app: public(Function(app))])
 @every_kind
 async def test_whom_a_middleware_does_not_know_is_not_known_to_other_authentication_classes_inside(
     kind, enter, use, headers_of

@@ -378,11 +378,6 @@ def inside(app, hooks=None):
     return DenyMiddlewareStack(layer(app), hooks=hooks, default_policy=AllowAny())
 
 
-def policies(caplog):
-    """What the log names as the policies of its denials."""
-    return [record.policy for record in caplog.records if record.name == "channels_wsdeny"]
-
-
 async def test_accept_timeout_counts_again_where_a_layer_that_was_denied_drops_an_answer(settings):
     settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
     hooks, is_seen = Hooks(), asyncio.Event()
@@ -435,4 +430,4 @@ async def test_the_log_names_the_policy_of_the_layer_whose_application_is_silent
     settings.CHANNELS_WSDENY = {"ACCEPT_TIMEOUT": 0.05}
 
     assert (await knock(inside(Script()), "/")).status == 500
-    assert policies(caplog) == ["AsyncCheck()"]
+    assert [record.policy for record in caplog.records if record.name == "channels_wsdeny"] == ["AsyncCheck()"]

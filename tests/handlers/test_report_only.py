@@ -25,7 +25,7 @@ from tests.support.policies import AsyncCheck, ByName, Check, accept, alice, ano
 from tests.support.site import hello, hello_async
 from tests.support.sockets import decorated as consumer
 from tests.support.threads import outlast
-from tests.support.wrappers import Wrapper
+from tests.support.wrappers import With, Wrapper
 
 pytestmark = pytest.mark.django_db
 
@@ -145,17 +145,11 @@ async def test_what_a_policy_answers_past_its_time_is_not_logged_as_well(setting
 # It is no policy otherwise.
 
 
-class Swap(Wrapper):
-    """An application of which nothing is known: it changes the user."""
-
-    async def __call__(self, scope, receive, send):
-        await super().__call__({**scope, "user": boss}, receive, send)
-
-
 HOOKS = Hooks()
 LAYERS = [
     *(DenyMiddlewareStack, lambda app: DenyMiddlewareStack(app, default_policy=IsStaff()), with_hooks(HOOKS), public),
-    *(require(IsAuthenticated()), BaseMiddleware, Wrapper, Swap, lambda app: URLRouter([re_path("", app)])),
+    *(require(IsAuthenticated()), BaseMiddleware, Wrapper, lambda app: URLRouter([re_path("", app)])),
+    lambda app: With(app, user=boss),  # an application of which nothing is known
 ]
 denying = report(DenyAll())
 #: What is innermost, and what it is with the decorator on it.

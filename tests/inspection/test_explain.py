@@ -46,7 +46,7 @@ from tests.support.clients import GUARD, knock
 from tests.support.mirror import made
 from tests.support.policies import Check, raising
 from tests.support.receivers import connected
-from tests.support.sockets import consumer
+from tests.support.sockets import consumer, guarded
 from tests.support.wrappers import Function, Switch
 
 pytestmark = pytest.mark.django_db
@@ -388,10 +388,6 @@ def test_neither_a_log_record_nor_a_signal_tells_of_it(caplog, users, ask, fetch
 # The explanation
 
 
-def denied_by(function):
-    return DenyMiddlewareStack(require(Check(function))(Runs.as_asgi()))
-
-
 def test_a_denial_has_its_steps_and_its_answer(ask, users, settings):
     stack = DenyMiddlewareStack(URLRouter([path("a/", require(IsStaff())(Runs.as_asgi()))]))
     found = ask(stack, "/a/", user="alice")
@@ -414,7 +410,7 @@ def test_a_denial_has_its_steps_and_its_answer(ask, users, settings):
 )
 def test_what_fails_is_told_with_its_text(function, answer, ask, settings):
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": 0.2 if answer == "no answer in time" else GUARD}
-    found = ask(denied_by(function))
+    found = ask(guarded(Check(function)))
     assert found.status in {500, 503}
     assert re.search(rf"Check\(\) +{answer}", found.steps)
 
@@ -491,12 +487,12 @@ def test_control_characters_and_bytes_that_are_no_text_are_escaped(ask):
     def reflect(request):
         return HttpResponse(request.path, status=403, headers={"X-Path": "\x1b[2J"})
 
-    found = ask(denied_by(reflect), "/%1b%0a/")
+    found = ask(guarded(Check(reflect)), "/%1b%0a/")
     assert "\x1b" not in found.text
     assert found.question.startswith(r"GET /\x1b\n/ over websocket")
     assert found.headers["x-path"] == r"\x1b[2J"
     for body, shown in (("ä".encode(), "ä"), (b"\xff", r"\xff")):
-        assert ask(denied_by(lambda request, body=body: HttpResponse(body, status=403))).body == shown
+        assert ask(guarded(Check(lambda request, body=body: HttpResponse(body, status=403)))).body == shown
 
 
 # What is asked
@@ -516,13 +512,13 @@ def test_control_characters_and_bytes_that_are_no_text_are_escaped(ask):
     ],
 )
 def test_headers_are_sent_as_they_are_given(name, value, options, ask):
-    found = ask(denied_by(lambda request: Deny(418, repr(request.headers.get(name)))), **options)
+    found = ask(guarded(Check(lambda request: Deny(418, repr(request.headers.get(name))))), **options)
     assert json.loads(found.body)["detail"] == repr(value)
 
 
 def test_the_host_and_the_scheme_are_those_of_the_site(ask, settings):
     settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["*.example.org", ".example.com"], True
-    found = ask(denied_by(lambda request: Deny(418, request.build_absolute_uri("/?"))))
+    found = ask(guarded(Check(lambda request: Deny(418, request.build_absolute_uri("/?")))))
     assert json.loads(found.body)["detail"] == "https://example.com/?"
 
 

@@ -111,8 +111,9 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     alice = await Opened(application, headers=headers_of("alice")).accepted()
     bob = await Opened(application, headers=headers_of("bob")).accepted()
     free = await Opened(consumer(AllowAny()), headers=headers_of("bob")).accepted()
+    of_wrapper = await Opened(DenyMiddlewareStack(application), user=await run_in_threadpool(user)).accepted()
     await change(function)
-    assert (await alice.close())[0] == code
+    assert [(await each.close())[0] for each in (alice, of_wrapper)] == [code, code]
     if who == "both":
         assert (await bob.close())[0] == code
     else:
@@ -617,14 +618,6 @@ async def test_a_user_whom_a_hook_has_set_beside_authentication_classes_is_read_
     assert await socket.opened.ask_again() is None
     await change(lambda: User.objects.get(username=name).delete())
     assert (await opened.close())[0] == 4401
-
-
-@pytest.mark.parametrize("name", ["no staff", "inactive", "deleted"])
-async def test_a_user_of_a_token_is_read_anew(name, world, change):
-    policy, function, code, _ = CHANGES[name]
-    opened = await Opened(DenyMiddlewareStack(consumer(policy)), user=await run_in_threadpool(user)).accepted()
-    await change(function)
-    assert (await opened.close())[0] == code
 
 
 async def test_a_consumer_asks_again_by_itself_and_a_denial_that_it_does_not_catch_closes(world, headers_of, change):

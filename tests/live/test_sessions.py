@@ -25,6 +25,7 @@ from channels_wsdeny.live.receivers import watch_engine
 from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
 from tests.support.clients import cookie_header
 from tests.support.opened import Opened
+from tests.support.sockets import consumer
 from tests.support.threads import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
@@ -130,12 +131,9 @@ async def test_asynchronous_code_ends_sessions_too(engine, request_of, change):
 async def test_a_consumer_that_logs_its_user_out_by_channels_closes_the_sockets_of_the_session(
     engine, request_of, change
 ):
-    class Leaving(AsyncWebsocketConsumer):
-        async def receive(self, **received):
-            await channels_logout(self.scope)
-
+    logs_out = login_required(consumer(receive=lambda self, **received: channels_logout(self.scope))).as_asgi()
     request = await change(request_of)
-    leaving = await Opened(AuthMiddlewareStack(login_required(Leaving).as_asgi()), headers=headers(request)).accepted()
+    leaving = await Opened(AuthMiddlewareStack(logs_out), headers=headers(request)).accepted()
     other = await Opened(members, headers=headers(request)).accepted()
     public_one = await Opened(AuthMiddlewareStack(visitors), headers=headers(request)).accepted()
     leaving.server.events.put_nowait({"type": "websocket.receive", "text": "x"})

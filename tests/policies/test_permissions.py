@@ -27,6 +27,7 @@ from channels_wsdeny.policies.throttling import MaxConnections, Throttle
 from tests.support.caches import cache_settings
 from tests.support.clients import knock
 from tests.support.policies import USERS, AsyncCheck, ByName, Check, alice, anonymous, boss, request_of, root, status
+from tests.support.sockets import consumer
 
 pytestmark = pytest.mark.django_db
 
@@ -304,12 +305,8 @@ class Resolver:
 
 
 def found_by(app_class, decorate, seen):
-    class Room(app_class):
-        def connect(self):
-            seen.append(self.scope["wsdeny"].obj)
-            return self.accept()
-
-    return decorate(Room).as_asgi()
+    room = consumer(lambda self: seen.append(self.scope["wsdeny"].obj) or self.accept(), app_class)
+    return decorate(room).as_asgi()
 
 
 @pytest.mark.parametrize(

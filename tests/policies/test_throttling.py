@@ -31,6 +31,7 @@ from channels_wsdeny.http.request import HandshakeRequest
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, MaxConnections, Policy, Throttle, throttling
 from tests.support.caches import REDIS, Counting, cache_settings
+from tests.support.case_site import Hello
 from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.opened import Opened
 from tests.support.policies import Check, accept, alice, anonymous, ask, boss, raising
@@ -303,16 +304,12 @@ async def test_paths_of_one_route_share_a_count_and_routes_do_by_their_scope(nam
 
 async def test_consumers_without_a_stack_or_with_one_at_each_route_have_counts_of_their_own():
     policy = Throttle("1/day")
-    consumers = [require(policy)(type(name, (AsyncHttpConsumer,), {"handle": _hold})) for name in ("One", "Two")]
+    consumers = [require(policy)(type(name, (Hello,), {})) for name in ("One", "Two")]
     for wrap in (lambda app: app, DenyMiddlewareStack):
         app = URLRouter([path(f"{cls.__name__}/", wrap(cls.as_asgi())) for cls in consumers])
         await cache.aclear()
         for url in ("/One/", "/Two/"):
             assert [(await fetch(app, url, user=alice)).status for _ in range(2)] == [200, 429]
-
-
-async def _hold(self, body):
-    await self.send_response(200, b"")
 
 
 @pytest.mark.parametrize(

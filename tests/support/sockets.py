@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 
 from channels.consumer import SyncConsumer
+from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channels_wsdeny import DenyMiddlewareStack
@@ -103,6 +104,13 @@ def decorated(*decorators, base=AsyncWebsocketConsumer, **methods):
 def accept_as_user(self):
     """A `connect` that accepts with the name of the user in a header."""
     return self.accept(headers=[(b"x-user", self.scope["user"].username.encode())])
+
+
+class UserOverHttp(AsyncHttpConsumer):
+    """Answers with the name of its user."""
+
+    async def handle(self, body):
+        await self.send_response(200, self.scope["user"].username.encode())
 
 
 async def asks_again(self, **data):
