@@ -166,25 +166,35 @@ class OpenSocket:
         """Ask the policies of its streams and groups again, too; those that are denied are lost.
 
         Unless it `is_confirmed`, a session that is not there keeps its stream: it may be getting a new key just now.
-        Returns whether that has to be confirmed.
+        Returns whether that has to be confirmed. Once all were asked, it raises the first error of one.
         """
-        is_unsure = False
+        is_unsure, errors = False, list[Exception]()
         for name, part in list((self.parts or {}).items()):
-            if self.app_context is None:  # pragma: no cover - It ends by chance while its policies are asked.
+            context = self.app_context
+            if context is None:  # pragma: no cover - It ends by chance while its policies are asked.
                 return False
-            grant = self.grant_for(part.request, part.policies)
-            denial = await ask_again((grant,), self.app_context, users)
-            if not is_confirmed and isinstance(denial, Deny) and denial.code == SESSION_ENDED:
-                is_unsure = True
-            elif denial is not None and self.drop_part(name) is not None:
-                try:
-                    async with asyncio.timeout(conf.POLICY_TIMEOUT):  # Other sockets wait to be asked.
-                        await part.lose(denial)
-                except BaseException:  # The channel layer has not taken it out of the group: that is tried again.
-                    if self.app_context is not None and name not in (self.parts or {}):
-                        self.add_part(name, part)
-                    raise
+            try:
+                denial = await ask_again((self.grant_for(part.request, part.policies),), context, users)
+                if not is_confirmed and isinstance(denial, Deny) and denial.code == SESSION_ENDED:
+                    is_unsure = True
+                elif denial is not None:
+                    await self._lose_part(name, part, denial)
+            except Exception as error:  # one that cannot be asked, or lost, keeps no other
+                errors.append(error)
+        if errors and not is_unsure:  # else they are met again as that is confirmed
+            raise errors[0]
         return is_unsure
+
+    async def _lose_part(self, name: Any, part: Part, denial: Denial) -> None:
+        if self.drop_part(name) is None:
+            return
+        try:
+            async with asyncio.timeout(conf.POLICY_TIMEOUT):  # Other sockets wait to be asked.
+                await part.lose(denial)
+        except BaseException:  # The channel layer has not taken it out of the group: that is tried again.
+            if self.app_context is not None and name not in (self.parts or {}):
+                self.add_part(name, part)
+            raise
 
     async def join(self, context: RequestContext, group: str, policy: Policy, channel: str | None) -> None:
         """Join a group of the channel layer, see `RequestContext.join`."""

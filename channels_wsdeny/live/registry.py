@@ -334,7 +334,11 @@ class Registry:
                 opened.add_part(name, before)
             raise
         if denial is None and (opened.parts or {}).get(name) is part:
-            await layer.group_add(group, channel)
+            try:
+                await layer.group_add(group, channel)
+            except TypeError:  # That is no name of a group, which it could leave.
+                opened.drop_part(name)
+                raise
         if denial is not None or (opened.parts or {}).get(name) is not part:
             opened.drop_part(name)
             await leave()

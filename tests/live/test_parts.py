@@ -463,6 +463,68 @@ async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
     await alice.stays()
 
 
+@pytest.mark.parametrize("fails", ["the layer", "the policy"])
+async def test_a_group_that_cannot_be_left_or_asked_about_keeps_no_other(fails, users, headers_of, lose, monkeypatch):
+    first, second, layer = Switch(), Switch(), get_channel_layer()
+    child = login_required(consumer(base=Joining, joins=[(first, "first"), (second, "second")])).as_asgi()
+    alice = await Opened(child, headers=headers_of("alice")).accepted()
+    discard = layer.group_discard
+
+    async def fail(group, channel):
+        if channel == "first":
+            raise ConnectionError
+        await discard(group, channel)
+
+    monkeypatch.setattr(layer, "group_discard", fail)
+    first.answer = False if fails == "the layer" else OperationalError()
+    await lose(second)
+    await until(lambda: set(layer.groups["room"]) == {"first"})
+    monkeypatch.setattr(layer, "group_discard", discard)
+    await alice.stays()
+    await until(lambda: not layer.groups.get("room"))
+
+
+async def test_the_session_of_a_stream_is_confirmed_also_where_a_group_cannot_be_asked_about(
+    users, sessions, headers_of, lose, change
+):
+    child, broken = members(), Switch()
+
+    @login_required
+    class Consumer(Joining):
+        joins = ((broken, "channel"),)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            stream = Server()
+            stream.sent = sent
+            own = {name: value for name, value in self.scope.items() if name != "user"}
+            self.task = asyncio.ensure_future(child({**own, "session": sessions["bob"]}, stream.receive, stream.send))
+
+    sent = []
+    alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    alice.server.events.put_nowait(NEXT)
+    await until(lambda: sent)
+    broken.answer = OperationalError()
+    await change(type(sessions["bob"])(sessions["bob"].session_key).flush)
+    await until(lambda: len(sent) == 2)
+    assert sent[1] == {"type": "websocket.close", "code": 4401, "reason": "session_ended"}
+    await alice.stays()
+    await until(lambda: not get_channel_layer().groups.get("room"))
+
+
+async def test_what_is_no_name_of_a_group_is_not_joined(users, headers_of):
+    @login_required
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self):
+            with pytest.raises(TypeError, match="valid"):
+                await self.scope["wsdeny"].join("no name", IsAuthenticated())
+            await self.accept()
+
+    alice = await Opened(Consumer.as_asgi(), headers=headers_of("alice")).accepted()
+    (socket,) = registry.sockets()
+    assert socket.opened.parts == {}
+    await alice.stays()
+
+
 async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, headers_of, lose):
     lost, kept, layer = Switch(), Switch(), get_channel_layer()
 
