@@ -36,8 +36,8 @@ def values_of(headers: RawHeaders, name: bytes) -> list[bytes]:
 
 
 def cut_reason(reason: str) -> str:
-    """As much of a close reason as a frame has room for, cut at a character."""
-    return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
+    """As much of a close reason as a frame has room for, cut at a character; half of a surrogate pair is a ``?``."""
+    return reason.encode(errors="replace")[:_LONGEST_REASON].decode(errors="ignore")
 
 
 def is_sendable(name: bytes, value: bytes) -> bool:

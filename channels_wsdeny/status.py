@@ -66,7 +66,8 @@ def phrase(status: int) -> str:
 
 
 def code_for(status: int) -> str:
-    """The machine-readable code of a registered status, such as ``permission_denied`` for 403."""
+    """The machine-readable code of a status as it is sent, such as ``permission_denied`` for 403."""
+    status = wire_status(status)
     return _CODES.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 
 

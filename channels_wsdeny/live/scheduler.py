@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import auth
 
 from .. import signals
+from .. import status as statuses
 from ..concurrency import run_in_background
 from ..conf import conf
 from ..db import by_state, carrying, state_of
@@ -144,8 +145,7 @@ class Scheduler:
         if _code(denial) == SESSION_ENDED and not is_confirmed:
             self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
             return
-        status = denial.status if isinstance(denial, Deny) else denial.status_code
-        self.close([socket], 4000 + status, cut_reason(detail_of(denial) or _code(denial)))
+        self.close([socket], *_close_of(denial))
 
     def _ask_later(self, socket: Socket) -> None:
         self.ask([socket], after=0)
@@ -327,6 +327,15 @@ async def _close(socket: Socket, code: int, reason: str) -> None:
         if signals.socket_revoked.receivers:
             sender = context.state.consumer_class
             signals.send_signal(signals.socket_revoked, sender, context, code=code, reason=reason)
+
+
+def _close_of(denial: Denial) -> tuple[int, str]:
+    """The code and reason of the close that stands for `denial`. Never raises."""
+    try:
+        status = statuses.wire_status(denial.status if isinstance(denial, Deny) else denial.status_code)
+        return 4000 + status, cut_reason(detail_of(denial) or _code(denial))
+    except Exception:  # one of the site's own class must close its socket all the same
+        return 4500, "server_error"
 
 
 def _code(denial: Denial) -> str:

@@ -265,6 +265,13 @@ class Unprintable:
     __str__ = raising(LookupError)
 
 
+class Odd(Deny):
+    """One of the site's own, with a status that is none."""
+
+    def __init__(self):
+        self.status = "odd"
+
+
 @pytest.mark.parametrize("kind", [Check, AsyncCheck])
 @pytest.mark.parametrize(
     ("answer", "close"),
@@ -275,6 +282,10 @@ class Unprintable:
         (Deny(402, code="no_money"), (4402, "no_money")),
         (Deny(503, "Closed for the night."), (4503, "Closed for the night.")),
         (Deny(409, lazystr(Unprintable())), (4409, "conflict")),
+        (Deny(409, "Half a pair: \ud83d"), (4409, "Half a pair: ?")),  # JSON may have it, and UTF-8 cannot.
+        (HttpResponse(status=409), (4409, "conflict")),
+        (HttpResponse(status=499), (4400, "bad_request")),
+        (Odd(), (4500, "server_error")),
         (Http404(), (4404, "not_found")),
         (ValueError("a bug"), (4500, "server_error")),
         (None, (4500, "server_error")),
