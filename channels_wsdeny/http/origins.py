@@ -27,6 +27,8 @@ Origins: TypeAlias = Literal["same", "*"] | Sequence[str]
 
 #: Schemes that browsers send again by themselves once the user has given the credentials.
 _AMBIENT_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerberos"})
+#: Characters of a host: no name is longer (RFC 1035 section 2.3.4), and IDNA takes a second for 64 KiB of a client's.
+_LONGEST_HOST = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 #: A serialized origin (RFC 6454 section 6.2).
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]\\*]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
@@ -156,7 +158,7 @@ def _without_wildcard(pattern: str) -> str:
 def _parse(text: str) -> _Origin | None:
     """A serialized origin: lower case, IDNA, with the port that its scheme has by default; None if it is none."""
     found = _ORIGIN.fullmatch(text)
-    if found is None:
+    if found is None or len(found[2]) > _LONGEST_HOST:
         return None
     scheme, host, port = found[1].lower(), found[2].lower(), found[3]
     if not host.isascii():

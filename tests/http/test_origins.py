@@ -67,6 +67,8 @@ LISTED = [
     (["https://evil.example:8443"], EVIL, 403),
     (["http://evil.example"], EVIL, 403),
     (["https://*.example"], EVIL, 101),
+    (["https://*.example"], f"https://{'ü.' * 122}example", 101),
+    (["https://*.example"], f"https://{'ü.' * 124}example", 403),  # longer than any name
     (["https://*.evil.example"], EVIL, 101),
     (["https://*.evil.example"], "https://a.b.evil.example", 101),
     (["https://*.evil.example"], "https://notevil.example", 403),
