@@ -15,14 +15,16 @@ from django.utils.log import AdminEmailHandler
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, log
 from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken, TicketAuthentication
-from channels_wsdeny.decorators import require
+from channels_wsdeny.decorators import public, require
+from channels_wsdeny.live.registry import registry
 from channels_wsdeny.log import escape
 from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, IsStaff, Policy
 from tests.support.cases import BY_NAME, DENIED
 from tests.support.clients import fetch, knock
+from tests.support.opened import Opened
 from tests.support.policies import BrokenHandler, Check, accept, raising, raising_app
 from tests.support.processes import run_python
-from tests.support.sockets import guarded
+from tests.support.sockets import consumer, guarded
 from tests.support.transports import TRANSPORTS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.support.case_site")]
@@ -130,6 +132,22 @@ async def test_a_client_or_a_code_cannot_forge_a_record(forged, records):
         assert record.getMessage().isprintable()
         for name in EXTRAS & set(vars(record)) - {"status", "duration", "user"}:
             assert str(getattr(record, name)).isprintable()
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_a_client_that_leaves_before_its_close_cannot_forge_a_record(forged, caplog):
+    caplog.set_level(logging.DEBUG, logger="channels_wsdeny")
+    socket = await Opened(public(consumer()).as_asgi(), path=forged).accepted()
+
+    async def fail(message):
+        raise ConnectionResetError
+
+    (open_socket,) = registry.sockets()
+    open_socket.opened._connection.send = fail
+    await open_socket.opened.close(4403, "spam")
+    await socket.end()
+    (text,) = (record.getMessage() for record in caplog.records if "was not sent" in record.getMessage())
+    assert text.isprintable()
 
 
 async def test_what_can_be_printed_stays_legible(records):

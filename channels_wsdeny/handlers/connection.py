@@ -21,7 +21,7 @@ from ..http.messages import (
     send_while_connected,
 )
 from ..http.servers import is_granian, is_multiplexed
-from ..log import logger
+from ..log import escape, logger
 
 if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
@@ -156,7 +156,7 @@ class Connection:
             async with asyncio.timeout(_CLOSING):
                 await closing
         except Exception as error:  # The client has left, or the application has closed: servers differ.
-            logger.debug("The close of %s was not sent: %r", self.scope["path"], error)
+            logger.debug("The close of %s was not sent: %r", escape(self.scope["path"]), error)
         return True
 
     def end_app_in(self, seconds: float) -> None:
