@@ -16,7 +16,7 @@ from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
-from .hooks.registry import site_hooks
+from .hooks.registry import ordered_hooks, site_hooks
 from .http.context import StackConfig, get_context, get_stack_config
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from .hooks import Hooks
     from .policies import Policy
     from .policies.base import Denial
     from .policies.runner import Check
@@ -64,8 +65,7 @@ class MirrorMiddleware:
                 )
             return self.get_response(request)  # The mirror is listed twice.
         authenticate_view(request)
-        given = get_stack_config(request)
-        config = given if isinstance(given, StackConfig) else None
+        config = _config_of(request)
         has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
         if not (has_hooks or has_default or is_authentication_due(request)):
@@ -99,10 +99,16 @@ class MirrorMiddleware:
     def _handler_of(self, request: HttpRequest) -> MirrorHandler | None:
         """The handler of the request here, if something has to be asked before the view.
 
-        Its subject is what reaches the view, perhaps a copy of the request.
+        Its subject is what reaches the view, perhaps a copy of the request. Raises `HookError` for a request that has
+        not been here.
         """
         context = get_context(request)
         handler: MirrorHandler | None = context.mirror
+        if handler is None and _is_asked_before_views(request):
+            raise HookError(
+                "Middleware inside MirrorMiddleware called get_response() with a request of its own, so neither route "
+                "hooks nor the default policy are asked about that. Give it the request, or a copy: copy.copy(request)."
+            )
         # Where the mirror is listed twice, with an adaptation by Django in between, the outer one asks by itself.
         if handler is None or handler.is_async is not self.is_async:
             return None
@@ -141,7 +147,7 @@ class MirrorHandler(DjangoHandler):
         self._policies: tuple[Policy, ...] = ()
         self._error: ImproperlyConfigured | None = None
         try:
-            hooks = site_hooks() if config is None else (*site_hooks(), *config.hooks)
+            hooks = _hooks(config)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
         super().__init__(request, hooks, is_async=middleware.is_async)
@@ -253,6 +259,21 @@ class MirrorHandler(DjangoHandler):
         if self._has_default and self._config is not None and statuses.is_content(response.status_code):
             request: Any = self.context.request
             self._config.allowed.append(full_path(request.scope))
+
+
+def _config_of(request: HttpRequest) -> StackConfig | None:
+    """What a stack around Django's handler leaves to the mirror; None without one."""
+    given = get_stack_config(request)
+    return given if isinstance(given, StackConfig) else None
+
+
+def _is_asked_before_views(request: HttpRequest) -> bool:
+    """Whether route hooks, or the default policy, may deny a view."""
+    return bool(conf.MIRROR_DEFAULT_POLICY or ordered_hooks(_hooks(_config_of(request)), "http").route)
+
+
+def _hooks(config: StackConfig | None) -> tuple[Hooks, ...]:
+    return site_hooks() if config is None else (*site_hooks(), *config.hooks)
 
 
 def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -> HttpResponseBase | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import copy
 import functools
 import gc
 import io
@@ -16,7 +17,7 @@ from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 from django.core.signals import got_request_exception
-from django.http import FileResponse, HttpResponse, HttpResponseRedirect
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.test import AsyncClient
 from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
@@ -422,6 +423,40 @@ def test_a_denial_that_django_would_not_see_lets_nothing_through(locked):
     inside = [f"{__name__}.LooksAtViews"]
     policy = Check(lambda request: Falsy(status=403))
     assert locked(raising(AssertionError), inside=inside, DEFAULT_POLICY=policy).ask().status in {403, 500}
+
+
+def giving(make):
+    """A middleware that gives what `make(request)` returns to what is inside."""
+    return lambda get_response: lambda request: get_response(make(request))
+
+
+def another(request):
+    """A request for the same path, which only what is inside the middleware gets to know."""
+    made = HttpRequest()
+    made.path = made.path_info = request.path
+    made.method, made.META = request.method, request.META
+    return made
+
+
+giving_copies, giving_another = giving(copy.copy), giving(another)
+
+
+@pytest.mark.parametrize("by", ["the default policy", "a route hook"])
+def test_no_view_gets_a_request_that_has_not_been_at_the_mirror(by, one, ran):
+    def view(request):
+        ran.append(request)
+        return HttpResponseRedirect("/done/")
+
+    hooks = made("route", lambda request: Deny(401))
+    asked = {"MIRROR_DEFAULT_POLICY": True} if by == "the default policy" else {"HOOKS": [hooks]}
+    for inside, status in (("giving_copies", 401), ("giving_another", 500)):
+        assert one.serve(view, inside=[f"{__name__}.{inside}"], **asked).ask().status == status
+    assert ran == []
+
+
+def test_a_request_that_has_not_been_at_the_mirror_passes_where_nothing_is_asked_before_views(one):
+    hooks = made("request", lambda request: None)
+    assert one.serve(hello, HOOKS=[hooks], inside=[f"{__name__}.giving_another"]).ask().status == 200
 
 
 FROM_OFFICE = Check(lambda request: request.headers.get("X-Office") == "1")
