@@ -33,10 +33,14 @@ from . import expiry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TypeAlias
 
     from ..handlers.recheck import Part
     from ..policies.base import Denial
     from .registry import Event, Registry, Socket
+
+    #: The sessions and users of a socket.
+    _Key: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
 #: Seconds in which events about one socket count as one.
 _GATHER = 0.1
@@ -58,9 +62,11 @@ class Scheduler:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
         self._loop, self._registry = loop, registry
-        #: The sockets to ask again, and whether a missing session was seen before; those of what is about many sockets
-        #: apart, so that nothing which is about a few waits until thousands have been asked.
-        self._due: tuple[dict[Socket, bool], dict[Socket, bool]] = ({}, {})
+        #: The sockets to ask again by their sessions and users, and whether a missing session was seen before; those of
+        #: what is about many sockets apart, so that nothing which is about a few waits until thousands have been asked.
+        self._due: tuple[dict[_Key, dict[Socket, bool]], dict[_Key, dict[Socket, bool]]] = ({}, {})
+        #: Those whose sockets are asked now.
+        self._busy: tuple[set[_Key], set[_Key]] = (set(), set())
         #: The users of the sockets that are asked now. Each event begins new dicts, for it may be about the user.
         self._users: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
         self._closing: deque[tuple[Socket, int, str]] = deque()
@@ -108,29 +114,26 @@ class Scheduler:
         if len(asked) > _FEW:
             lane = 1
         self._users = ({}, {})
-        due = self._due[lane]  # What was confirmed stays so: another event would put the close off, and one after it.
-        due.update({socket: is_confirmed or due.get(socket, False) for socket in asked})
+        for socket in asked:
+            group = self._due[lane].setdefault(_key(socket), {})
+            # What was confirmed stays so: another event would put the close off, and one after it.
+            group[socket] = is_confirmed or group.get(socket, False)
         self._loop.call_later(_GATHER if after is None else after, self._start_asking, lane)
 
     def _start_asking(self, lane: int) -> None:
-        if self._due[lane]:
-            self._start(f"asking {lane}", lambda: self._ask_due(lane))
+        for number in range(_ASKED_AT_ONCE if self._due[lane] else 0):
+            self._start(f"asking {lane} {number}", lambda: self._ask_due(lane))
 
     async def _ask_due(self, lane: int) -> None:
-        due = self._due[lane]
-        while due:
-            # The sockets of one session one after another: they share their user.
-            groups: dict[Any, list[tuple[Socket, bool]]] = {}
-            for socket, is_confirmed in due.items():
-                groups.setdefault((socket.sessions, socket.users), []).append((socket, is_confirmed))
-            due.clear()
-            waiting = deque(groups.values())
-            await asyncio.gather(*(self._ask_groups(waiting, lane) for _ in range(_ASKED_AT_ONCE)))
-
-    async def _ask_groups(self, waiting: deque[list[tuple[Socket, bool]]], lane: int) -> None:
-        while waiting:
-            for socket, is_confirmed in waiting.popleft():
-                await self._ask(socket, lane, is_confirmed=is_confirmed)
+        """Ask the sockets of one session one after another, for they share their user, then those of the next."""
+        due, busy = self._due[lane], self._busy[lane]
+        while (key := next((each for each in due if each not in busy), None)) is not None:
+            busy.add(key)
+            try:
+                for socket, is_confirmed in due.pop(key).items():
+                    await self._ask(socket, lane, is_confirmed=is_confirmed)
+            finally:
+                busy.discard(key)
 
     async def _ask(self, socket: Socket, lane: int, *, is_confirmed: bool) -> None:
         try:
@@ -186,7 +189,7 @@ class Scheduler:
         """A socket has ended."""
         self._watched -= 1
         for due in self._due:
-            due.pop(socket, None)
+            due.get(_key(socket), {}).pop(socket, None)
         if socket.expires is not None:
             socket.expires = None
         if len(self._expiring) > 64 + 2 * self._watched:  # pragma: no cover - for hundreds of sockets
@@ -317,6 +320,10 @@ class Scheduler:
         task = self._loop.create_task(run(), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _key(socket: Socket) -> _Key:
+    return socket.sessions, socket.users
 
 
 async def _close(socket: Socket, code: int, reason: str) -> None:

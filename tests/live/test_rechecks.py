@@ -372,6 +372,34 @@ async def test_sockets_of_a_small_change_do_not_wait_for_those_of_a_large_one(
         await each.stays()
 
 
+async def test_sockets_do_not_wait_for_those_of_another_user_whose_policies_are_slow(
+    world, headers_of, change, settings
+):
+    """As where a client has opened many of them, or joined many groups."""
+    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": GUARD * 2}
+    going, asked = asyncio.Event(), []
+    going.set()
+
+    async def wait(request):
+        asked.append(request)
+        await going.wait()
+        return True
+
+    slow = [await Opened(consumer(AsyncCheck(wait)), headers=headers_of("bob")).accepted() for _ in range(2)]
+    alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
+    going.clear()
+    for _ in range(2):  # One after the other: those of one session share their user.
+        registry.handle({"kind": "users", "users": [str(world["bob"].pk)]})
+        await until(lambda: len(asked) == len(slow) + 1)
+    await change(update(is_staff=False))
+    assert (await alice.close())[0] == 4403
+    assert len(asked) == len(slow) + 1
+    going.set()
+    await until(lambda: len(asked) == 3 * len(slow))
+    for each in slow:
+        await each.stays()
+
+
 async def test_objects_are_resolved_anew(world, headers_of, change):
     Rooms = []
 
