@@ -41,6 +41,9 @@ class Registry(Protocol):
     def stream_changed(self, socket: OpenSocket, request: HandshakeRequest) -> None:
         """A stream of an accepted socket has opened or ended."""
 
+    def leave(self, groups: list[Part]) -> None:
+        """A stream has ended: it leaves these groups."""
+
     async def join(
         self, socket: OpenSocket, context: RequestContext, group: str, policy: Policy, channel: str | None
     ) -> None:
@@ -161,6 +164,16 @@ class OpenSocket:
     def drop_part(self, name: Any) -> Part | None:
         """Forget a stream or group; returns it if it was known."""
         return None if self.parts is None else self.parts.pop(name, None)
+
+    def end_stream(self, name: Any, request: HandshakeRequest) -> None:
+        """Forget a stream that has ended, that of `request`, with the groups that it has joined."""
+        self.drop_part(name)
+        groups = {each: part for each, part in (self.parts or {}).items() if part.request is request}
+        for each in groups:
+            self.drop_part(each)
+        if registry is not None:
+            registry.leave([*groups.values()])
+        self.stream_changed(request)
 
     async def ask_parts(self, users: dict[Any, Any] | None = None, *, is_confirmed: bool = True) -> bool:
         """Ask the policies of its streams and groups again, too; those that are denied are lost.

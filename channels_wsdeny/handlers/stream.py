@@ -83,8 +83,7 @@ async def enter_stream(
             raise
         denial = error
     finally:
-        socket.drop_part(stream)
-        socket.stream_changed(request)
+        socket.end_stream(stream, request)
     await stream.pass_on(await closing_message(context, denial))  # It may be closed already.
 
 

@@ -259,6 +259,11 @@ class Registry:
         if scheduler is not None and opened.parts:
             scheduler.leave([part for name, part in opened.parts.items() if isinstance(name, tuple)])
 
+    def leave(self, groups: list[Part]) -> None:
+        """A stream has ended: it leaves the groups that it has joined. On its event loop."""
+        if groups:
+            self._scheduler().leave(groups)
+
     def stream_changed(self, opened: OpenSocket, request: HandshakeRequest) -> None:
         """A stream of the socket, that of `request`, has opened or ended: user and session may be others than its."""
         stream = opened.grant_for(request, ())

@@ -287,6 +287,29 @@ async def test_a_socket_leaves_its_groups_when_it_ends(users, headers_of, change
         await context.join("room", Switch())
 
 
+async def test_a_stream_that_ends_leaves_its_groups_and_no_others(users, headers_of):
+    child = login_required(consumer(base=Joining, joins=[(Switch(),)])).as_asgi()
+
+    @login_required
+    async def application(scope, receive, send):
+        await receive()
+        await scope["wsdeny"].join("room", Switch(), "own")
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            await Server(CONNECT, disconnect(1000)).run_scope(child, scope)
+            await send({"type": "websocket.send", "text": "It has ended."})
+
+    alice = await Opened(DenyMiddlewareStack(application), headers=headers_of("alice")).accepted()
+    for _ in range(2):
+        alice.server.events.put_nowait(NEXT)
+    await until(lambda: alice.server.kinds.count("websocket.send") == 2)
+    await until(lambda: set(get_channel_layer().groups["room"]) == {"own"})
+    (socket,) = registry.sockets()
+    assert set(socket.opened.parts) == {("room", "own")}
+    await alice.stays()
+    await until(lambda: not get_channel_layer().groups.get("room"))
+
+
 async def nobody(token):
     return None
 
