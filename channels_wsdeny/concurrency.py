@@ -41,9 +41,14 @@ _PATIENCE = 0.25
 
 #: Threads for what runs after an answer; they start as they are needed, and each has a database connection.
 _BACKGROUND_THREADS = 4
+#: Threads for what is asked again about open sockets: as many as there are sockets at once. A flood of handshakes must
+#: not keep sockets open.
+_OPEN_SOCKET_THREADS = 8
 
 #: Whether the current code runs in a thread of a pool, or on the event loop on behalf of such a thread.
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_in_pool", default=False)
+#: Whether the current code asks about an open socket again, since something has changed.
+_is_about_open_socket: contextvars.ContextVar[bool] = contextvars.ContextVar("wsdeny_about_open_socket", default=False)
 #: The thread that waits for the response to the current request, where a synchronous middleware holds one.
 _held: contextvars.ContextVar[HeldThread[Any] | None] = contextvars.ContextVar("wsdeny_held", default=None)
 _UNSET = object()
@@ -202,7 +207,7 @@ class ThreadPool(Executor):
 
 @functools.cache
 def _pool_for(purpose: str, size: int) -> ThreadPool:
-    """The pool of this process for "handshakes" or what follows them, "background"."""
+    """The pool of this process for "handshakes", for what follows them, "background", or for "open sockets"."""
     return ThreadPool(size)
 
 
@@ -226,6 +231,8 @@ async def run_in_threadpool(function: Callable[[], T]) -> T:
 
 def _free_thread() -> Executor:
     """The thread that the request holds, while it waits, else the pool: if all wait, none of the pool comes free."""
+    if _is_about_open_socket.get():
+        return _pool_for("open sockets", _OPEN_SOCKET_THREADS)
     held = _held.get()
     return held if held is not None and held.is_waiting else get_pool()
 
@@ -233,6 +240,16 @@ def _free_thread() -> Executor:
 async def run_in_background(function: Callable[[], T]) -> T:
     """As `run_in_threadpool`, in other threads: for what follows an answer, and may hang."""
     return await _run_in(_pool_for("background", _BACKGROUND_THREADS), function)
+
+
+async def run_for_open_sockets(function: Callable[[], T]) -> T:
+    """As `run_in_threadpool`, in the threads for what is asked again about open sockets."""
+    return await _run_in(_pool_for("open sockets", _OPEN_SOCKET_THREADS), function)
+
+
+def use_threads_of_open_sockets() -> None:
+    """Have `run_in_threadpool` use those threads in this context."""
+    _is_about_open_socket.set(True)
 
 
 def submit_in_background(function: Callable[[], T]) -> Future[T]:

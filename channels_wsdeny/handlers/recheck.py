@@ -19,7 +19,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from ..authentication.base import authenticate_by, found_user
 from ..authentication.ticket import Ticket
-from ..concurrency import submit_in_background
+from ..concurrency import submit_in_background, use_threads_of_open_sockets
 from ..conf import conf
 from ..db import is_unreachable
 from ..exceptions import Deny
@@ -245,13 +245,17 @@ async def ask_again(
     """Ask the policies of `grants` again: the first denial, or None.
 
     They are asked in a copy of `context`, the contextvars that they were first asked in. Users are kept in `users`, so
-    that the sockets of one session share one user, and its permissions. Policies that count only `once` are left out.
+    that the sockets of one session share one user, and its permissions: the scheduler gives it, and has threads of its
+    own. Policies that count only `once` are left out.
 
     Raises what says that a database or other service cannot be reached, also as the cause of a `Deny`; and
     `TimeoutError` for a policy that runs past ``POLICY_TIMEOUT``, also if it swallows its cancellation: other sockets
     are not to wait for it.
     """
-    asking = asyncio.create_task(_ask_grants(grants, {} if users is None else users), context=context.copy())
+    context = context.copy()
+    if users is not None:  # The scheduler asks, and not the application of a single socket.
+        context.run(use_threads_of_open_sockets)
+    asking = asyncio.create_task(_ask_grants(grants, {} if users is None else users), context=context)
     try:
         await asyncio.wait({asking}, timeout=conf.POLICY_TIMEOUT * len(grants) + _GRACE)
         if not asking.done():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.conf import settings
 from django.contrib import auth
 
-from ..concurrency import run_in_background
+from ..concurrency import run_for_open_sockets
 from ..db import by_state, carrying, is_unreachable, state_of
 from ..http import session as sessions
 from ..log import log_failure
@@ -34,7 +34,7 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
     is_complete = True
     try:
         has_sessions = any(grant.session_key for socket in sockets for grant in socket.opened.grants)
-        known = await run_in_background(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
+        known = await run_for_open_sockets(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
     except Exception as error:  # The sockets stay.
         log_failure(sockets[0].opened.context, error, 503)
         known, is_complete = {}, not is_unreachable(error)
@@ -80,7 +80,7 @@ def _age(key: str) -> float:
 
 async def gone(sockets: Iterable[Socket]) -> list[Socket]:
     """Those of `sockets` whose session is not there any more. Raises what says that its storage cannot be reached."""
-    known = await run_in_background(lambda: _by_key(sockets, _are_gone))
+    known = await run_for_open_sockets(lambda: _by_key(sockets, _are_gone))
     return [socket for socket in sockets if any(known.get(grant.session_key or "") for grant in socket.opened.grants)]
 
 

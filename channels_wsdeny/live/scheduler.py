@@ -21,7 +21,7 @@ from django.contrib import auth
 
 from .. import signals
 from .. import status as statuses
-from ..concurrency import run_in_background
+from ..concurrency import run_for_open_sockets
 from ..conf import conf
 from ..db import by_state, carrying, state_of
 from ..exceptions import Deny
@@ -168,7 +168,7 @@ class Scheduler:
     async def _ask_group(self, group: Any, sockets: list[Socket]) -> None:
         """Ask the sockets of the users in a group of `django.contrib.auth` again."""
         try:
-            found = await run_in_background(lambda: _in_group(group, sockets))
+            found = await run_for_open_sockets(lambda: _in_group(group, sockets))
         except Exception as error:  # It is not known who is in the group: all are asked.
             logger.warning("The users of a group could not be found: %s", type(error).__name__)
             found = sockets

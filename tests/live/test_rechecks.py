@@ -21,7 +21,7 @@ from django.test.utils import isolate_apps
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject, lazystr
 
-from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, concurrency
 from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.decorators import permission_required, require
@@ -398,6 +398,29 @@ async def test_sockets_do_not_wait_for_those_of_another_user_whose_policies_are_
     await until(lambda: len(asked) == 3 * len(slow))
     for each in slow:
         await each.stays()
+
+
+@pytest.mark.parametrize("ends", ["its policy", "its session"])
+async def test_handshakes_and_receivers_that_hold_all_threads_keep_no_socket_open(
+    ends, world, headers_of, settings, gate
+):
+    settings.CHANNELS_WSDENY = {"POOL_SIZE": 1, "POLICY_TIMEOUT": GUARD * 2}
+    policy = Switch()
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    (socket,) = registry.sockets()
+    held = Opened(consumer(Check(gate)))
+    receivers = [concurrency.submit_in_background(gate) for _ in range(4)]
+    await until(lambda: concurrency.get_pool()._busy and all(each.running() for each in receivers))
+    if ends == "its policy":
+        policy.answer = False
+        registry.handle({"kind": "users", "users": [str(world["alice"].pk)]})
+        assert await alice.close() == (4403, "permission_denied")
+    else:
+        socket.opened.grants[0].session_key = "of no session"
+        await socket.scheduler._close_expired([socket])
+        assert await alice.close() == (4401, "session_expired")
+    gate.open()
+    await held.leave()
 
 
 async def test_objects_are_resolved_anew(world, headers_of, change):
