@@ -278,9 +278,13 @@ async def test_the_action_closes_the_sockets_of_the_selected_users(opened, rf, c
     await bob.leave()
 
 
-def test_the_action_tells_of_a_layer_that_is_away(users, rf, monkeypatch):
-    monkeypatch.setattr(actions, "revoke", raising(ConnectionError))
-    assert act(rf, ["alice"]) == ["The sockets of other processes could not be closed: ConnectionError"]
+async def test_the_action_tells_of_a_layer_that_is_away_and_closes_what_is_here(opened, rf, change, settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.Away"}}
+    sockets = [await opened(name) for name in ("alice", "bob")]
+    told = await change(lambda: act(rf, ["alice", "bob"]))
+    assert told == ["The sockets of other processes could not be closed: ConnectionError"]
+    for each in sockets:
+        assert await each.close() == (4403, "revoked")
 
 
 def test_those_who_may_change_users_may_run_the_action():

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 @action(description=_("Close the open sockets of the selected users"), permissions=["change"])
 def close_sockets(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
     """Close the sockets of the selected users in all processes, with 4403. They may connect again."""
-    try:
-        for user in queryset:
+    failed: Exception | None = None
+    for user in queryset:
+        try:
             revoke(user=user)
-    except Exception as error:  # The layer: which errors it raises is not known.
+        except Exception as error:  # The layer: which errors it raises is not known. It has closed those that are here.
+            failed = error
+    if failed is not None:
         text = _("The sockets of other processes could not be closed: %s")
-        modeladmin.message_user(request, text % type(error).__name__, messages.ERROR)
+        modeladmin.message_user(request, text % type(failed).__name__, messages.ERROR)
     else:
         modeladmin.message_user(request, _("The sockets of the selected users are closed."), messages.SUCCESS)
