@@ -45,6 +45,10 @@ _OVERTAKEN = 1.0
 _RETRY = 0.5
 #: Heartbeats that a process may miss before its channel is taken out of the group.
 _MISSED = 3
+#: Events that wait for a layer which is away, before those that have policies asked again become one; and how many of
+#: the others are kept.
+_MOST_WAITING, _MOST_CLOSING = 1000, 10_000
+_ASKING = frozenset({"all", "group", "users"})
 #: Sockets in one message.
 _AT_ONCE = 500
 #: Silent processes whose messages are still counted.
@@ -174,8 +178,10 @@ class Sender:
         except BaseException:
             with self._lock:
                 self._waiting = [*events, *self._waiting]
-                if len(self._waiting) > 1000:
-                    self._waiting = [{"kind": "all"}]
+                if len(self._waiting) > _MOST_WAITING:
+                    # All that has policies asked again is one event. What closes sockets by none has to be told.
+                    closing = [event for event in self._waiting if event["kind"] not in _ASKING]
+                    self._waiting = [{"kind": "all"}, *closing[-_MOST_CLOSING:]]
             raise
 
     async def send_now(self, message: dict[str, Any]) -> None:

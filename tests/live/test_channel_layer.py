@@ -251,10 +251,12 @@ def test_what_cannot_be_sent_as_the_process_ends_is_logged(layer, caplog):
     layer.mode = "fails"
     channel_layer.sender.flush_at_exit()
     assert caplog.text == ""
-    channel_layer.sender._waiting.extend([{"kind": "users", "users": [str(number)]} for number in range(1001)])
+    closing = [{"kind": "session", "sessions": ["x"]}, {"kind": "revoke", "path": "/"}]
+    asking = [{"kind": "users", "users": [str(number)]} for number in range(1001)]
+    channel_layer.sender._waiting.extend([*asking, *closing])
     channel_layer.sender.flush_at_exit()
     assert "cannot be told" in caplog.text
-    assert channel_layer.sender._waiting == [{"kind": "all"}]
+    assert channel_layer.sender._waiting == [{"kind": "all"}, *closing]
 
 
 def test_revoke_and_sockets_are_for_synchronous_code_too(layer, monkeypatch):
