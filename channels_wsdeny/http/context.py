@@ -89,8 +89,8 @@ class RequestState:
         self.seconds = 0.0
         #: The class of the consumer that a handshake is for, as far as it is known.
         self.consumer_class: type | None = None
-        #: What throttles and limits have counted the request for: it counts once for each.
-        self.counted: tuple[str, ...] = ()
+        #: What throttles and limits have counted, and the request of a view that it was for: it counts once for each.
+        self.counted: tuple[tuple[str, HttpRequest | None], ...] = ()
         #: Whether it is that of an open socket which is asked again: what counts once has counted the handshake.
         self.is_asked_again = False
         #: What is called at the end of the request, see `RequestContext.on_end`; and whether that has come.

@@ -381,8 +381,14 @@ def copy_request(request: R, **own: Any) -> R:
     """A copy of `request`, which shares its body and session; `own` are attributes of the copy."""
     # Not copy.copy(): a request's pickling protocol drops its stream and route.
     copied = object.__new__(type(request))
-    vars(copied).update(vars(request), **own)
+    vars(copied).update(vars(request), _wsdeny_original=original_of(request), **own)
     return copied
+
+
+def original_of(request: HttpRequest) -> HttpRequest:
+    """The request that `copy_request` has made `request` from, or itself."""
+    original: HttpRequest = vars(request).get("_wsdeny_original", request)
+    return original
 
 
 @contextmanager

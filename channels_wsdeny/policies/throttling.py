@@ -30,7 +30,7 @@ from ..conf import conf
 from ..db import State, by_state, carrying, get_cache, is_unreachable, managed_connections, state_of
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
-from ..http.request import ScopeRequest
+from ..http.request import ScopeRequest, original_of
 from ..log import dotted_name, log_failure, logger
 from .base import Answer, Policy, PolicyDenial, refuse_second
 
@@ -95,7 +95,9 @@ class _Limit(Policy):
         """Count the request, once; blocks. Raises what the cache raises if it is not to allow then."""
         context = get_context(request)
         count = self._hash(request, context)
-        if count in context.state.counted:
+        # A copy that the site has made of a view's request is another one. Those of a scope are all of one handshake.
+        counted = count, None if isinstance(request, ScopeRequest) else original_of(request)
+        if any(name == count and about is counted[1] for name, about in context.state.counted):
             return True
         trace = context.trace
         try:
@@ -115,7 +117,7 @@ class _Limit(Policy):
             return True
         if denial is not None:
             return denial
-        context.state.counted += (count,)
+        context.state.counted += (counted,)
         return True
 
     def _count(self, cache: BaseCache, count: str, context: RequestContext) -> Deny | None:

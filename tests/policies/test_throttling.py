@@ -1,6 +1,7 @@
 """Throttles and limits of connections: exact on real caches, whoever comes at the same time and however it ends."""
 
 import asyncio
+import copy
 import json
 import math
 import shutil
@@ -351,6 +352,21 @@ async def test_one_handshake_counts_once_whatever_asks_again():
     limit = MaxConnections(1, key="ip")
     app = DenyMiddlewareStack(require(limit & AllowAny())(With(require(limit)(accept), user=boss)))
     assert await statuses(app, 2, user=alice) == [101, 101]
+
+
+def test_copies_of_a_views_request_count_apart_but_for_one_that_is_only_reported(rf):
+    throttle, ran = Throttle("3/day", "ip"), []
+
+    @require(throttle)
+    @require(throttle, enforce=False)
+    def view(request):
+        ran.append(request)
+        return HttpResponse()
+
+    request = rf.get("/")
+    assert [view(request).status_code for _ in range(5)] == [200] * 5
+    assert [view(copy.copy(request)).status_code for _ in range(5)] == [200, 200, 429, 429, 429]
+    assert len(ran) == 7
 
 
 async def test_a_user_who_comes_in_between_counts_too():
