@@ -190,7 +190,7 @@ class OpenSocket:
                 denial = await ask_again((self.grant_for(part.request, part.policies),), context, users)
                 if not is_confirmed and isinstance(denial, Deny) and denial.code == SESSION_ENDED:
                     is_unsure = True
-                elif denial is not None:
+                elif denial is not None and self.drop_part(name) is not None:
                     await self._lose_part(name, part, denial)
             except Exception as error:  # one that cannot be asked, or lost, keeps no other
                 errors.append(error)
@@ -199,8 +199,6 @@ class OpenSocket:
         return is_unsure
 
     async def _lose_part(self, name: Any, part: Part, denial: Denial) -> None:
-        if self.drop_part(name) is None:
-            return
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):  # Other sockets wait to be asked.
                 await part.lose(denial)
