@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import reduce
 from types import FunctionType
@@ -24,7 +24,7 @@ from ..http.context import expression_of
 from ..policies.base import And, Not, Or, Policy
 from ..policies.permissions import AllowAny, DenyAll, default_policy
 from ..policies.throttling import MaxConnections, Throttle
-from ..routing.guards import Guards, is_bound
+from ..routing.guards import ASGIMiddleware, Guards, is_bound
 from ..routing.resolver import is_known, leads_to_django
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ _API_METHODS = ("dispatch", "initial", "check_permissions", "get_permissions", "
 #: The operators of its permission classes, by the names of their classes.
 _API_OPERATORS = {"AND": And, "OR": Or, "NOT": Not}
 #: The methods of Django's mixins that decide. `UserPassesTestMixin.test_func` is the site's by design, as a policy is.
-_MIXIN_METHODS = ("has_permission", "get_permission_required", "handle_no_permission")
-#: What allows everybody where Django's `permission_required` is asked for it.
-_NO_PERMISSIONS: tuple[Any, ...] = ((), [])
+_MIXIN_METHODS = ("has_permission", "get_permission_required", "get_test_func", "handle_no_permission")
 #: The methods of `LoginRequiredMiddleware` that decide.
 _MIDDLEWARE_METHODS = ("process_view", "handle_no_permission")
 #: The functions around an admin's views, which call `AdminSite.admin_view` at each request; and its result.
@@ -78,7 +76,9 @@ def protections_of_endpoint(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
         if not is_known(app):
             # It may answer by itself or call something else, so what is inside is certain to be asked only
             # where a default policy outside stands in for it.
-            outside = _found_on_way(replace(endpoint, apps=endpoint.apps[:number]))
+            # A stack that is called in a way of its own may not even ask what it was given.
+            here = None if isinstance(app, ASGIMiddleware) else app
+            outside = _found_on_way(replace(endpoint, apps=(*endpoint.apps[: number - 1], here)))
             if all(each.effect != "denies" for each in outside):
                 found = tuple(each._replace(effect="unknown") if each.effect == "denies" else each for each in found)
             break
@@ -220,15 +220,21 @@ def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
                 is_certain = False
             view = wrapped
         elif hasattr(view, "__wrapped__"):
-            route = getattr(type(view), "get_route_handler", None)
-            is_certain &= guards_of_view(view) is not None or _module_of(route) == "channels_wsdeny.routes"
+            is_certain &= guards_of_view(view) is not None or _is_route_of_package(view)
             view = view.__wrapped__
         else:
             return
 
 
+def _is_route_of_package(view: Any) -> bool:
+    """Whether `view` is a route, and no method of the site is between it and the view that it calls."""
+    methods = [getattr(type(view), name, None) for name in ("__call__", "get_route_handler")]
+    return all(_module_of(method) == "channels_wsdeny.routes" for method in methods)
+
+
 def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bool) -> Iterator[tuple[Any, bool]]:
     """The decorators of ``dispatch()``, and Django's mixins whose ``dispatch()`` is reached by `super()`."""
+    is_certain &= "dispatch" not in initkwargs  # Django calls that in its place.
     bases = [base for base in cls.__mro__ if "dispatch" in vars(base)]
     for base, following in zip(bases, [*bases[1:], object], strict=True):
         method = vars(base)["dispatch"]
@@ -246,7 +252,7 @@ def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bo
                 names = [name for name in _MIXIN_METHODS if hasattr(base, name)]
                 is_certain &= _are_written_in(base.__module__, cls, initkwargs, names)
                 permissions = initkwargs.get("permission_required", getattr(cls, "permission_required", None))
-                if not hasattr(base, "permission_required") or permissions not in _NO_PERMISSIONS:
+                if not hasattr(base, "permission_required") or not _is_nothing(permissions):
                     yield base, is_certain
             elif _module_of(method).startswith(("django.views.", "rest_framework.")):
                 return  # It calls no other.
@@ -263,7 +269,7 @@ def _asked_by(layer: Any, is_certain: bool, is_asked_afterwards: bool) -> Iterat
     if isinstance(layer, type):
         yield Protection(layer.__name__, "django", effect)
     elif module == "django.contrib.auth.decorators" and "test_func" in cells:
-        if _cells(cells["test_func"]).get("perms") not in _NO_PERMISSIONS:
+        if not _is_nothing(_cells(cells["test_func"]).get("perms")):
             yield Protection("user_passes_test", "django", effect)
     elif module == "django.contrib.admin.sites" and layer.__code__.co_qualname == _ADMIN_VIEW:
         is_certain &= _are_written_in("django.contrib.admin.sites", cells["self"], {}, ["has_permission"])
@@ -309,6 +315,11 @@ def _api_view(layer: Any) -> Any:
     """REST framework's `APIView`, if ``as_view()`` of a subclass made `layer`; else None."""
     cls = _cells(layer).get("cls") if _module_of(layer) in _MODULES_OF_AS_VIEW else None
     return next((base for base in getattr(cls, "__mro__", ()) if base.__module__ == "rest_framework.views"), None)
+
+
+def _is_nothing(permissions: Any) -> bool:
+    """Whether Django's `permission_required` allows everybody, since it was given none of them."""
+    return isinstance(permissions, Collection) and not isinstance(permissions, str) and not permissions
 
 
 def _are_written_in(module: str, given: Any, initkwargs: Mapping[str, Any], names: Iterable[str]) -> bool:

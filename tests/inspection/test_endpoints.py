@@ -49,6 +49,13 @@ class Fallback(URLRouter):
         await Plain.as_asgi()(scope, receive, send)
 
 
+class StackOfTheSite(DenyMiddlewareStack):
+    """A stack that lets some handshakes pass by itself."""
+
+    async def __call__(self, scope, receive, send):
+        await Plain.as_asgi()(scope, receive, send)
+
+
 async def opaque(scope, receive, send): ...
 
 
@@ -111,6 +118,11 @@ ROWS = {
     "a view beside the application": (Switch(sockets(a=staff), view), [PERHAPS_STAFF]),
     "a list beside the application": (Switch(sockets(a=staff), [plain]), [PERHAPS_STAFF]),
     "router with a fallback": (only(Fallback([path("a/", staff)])), [PERHAPS_STAFF, row(None, "none", None, "/")]),
+    "stack with a call of its own": (StackOfTheSite(sockets(a=plain)), [row("IsAuthenticated()", "default", None)]),
+    "stack with a call of its own, in a stack": (
+        stack(StackOfTheSite(sockets(a=plain), default_policy=IsStaff())),
+        [row("IsStaff()", "stack")],
+    ),
     "opaque, in a stack": (only(stack(Function(plain))), [row("IsAuthenticated()", "default", path="/")]),
     "functions around a stack": (
         only(Function(partial(Function(Tokens(stack(plain)))))),

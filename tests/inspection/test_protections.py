@@ -68,6 +68,11 @@ class MyRoute(Route):
         return lambda request: HttpResponse()
 
 
+class CalledOtherwise(TimedRoute):
+    def __call__(self, request):
+        return HttpResponse()
+
+
 class StrictSite(AdminSite):
     def admin_view(self, view, cacheable=False):
         return csrf_exempt(djangos.permission_required("a.b")(super().admin_view(view, cacheable)))
@@ -184,6 +189,7 @@ PERHAPS = {
     "cache on dispatch": on_dispatch([cache_page(60), login]),
     "middleware of the site": decorator_from_middleware(MyMiddleware)(staff(view)),
     "route of the site": MyRoute(staff(view)),
+    "route that the site calls otherwise": CalledOtherwise(staff(view)),
     "overridden dispatch": Overrides.as_view(),
     "overridden and decorated dispatch": on_dispatch(never_cache, Overrides),
     "negation": require(~DenyAll())(view),
@@ -201,6 +207,8 @@ PERHAPS = {
     "overridden has_permission": with_method(PermissionRequiredMixin, "has_permission"),
     "overridden get_permission_required": with_method(PermissionRequiredMixin, "get_permission_required"),
     "overridden handle_no_permission": with_method(LoginRequiredMixin, "handle_no_permission"),
+    "overridden get_test_func": with_method(UserPassesTestMixin, "get_test_func"),
+    "dispatch given to as_view()": login_page.as_view(dispatch=view),
     "has_permission given to as_view()": page(PermissionRequiredMixin, ClassView, permission_required="a.b").as_view(
         has_permission=lambda: True
     ),
@@ -223,6 +231,8 @@ OPEN = {
     "decorator of the site": passing(view),
     "decorator of itself": wrapping_itself,
     "no permission": djangos.permission_required([])(view),
+    "no permission of a set": djangos.permission_required(set())(view),
+    "mixin with an empty set": page(PermissionRequiredMixin, ClassView, permission_required=frozenset()).as_view(),
     "mixin without a permission": page(PermissionRequiredMixin, ClassView, permission_required=()).as_view(),
     "mixin without a permission by as_view()": page(
         PermissionRequiredMixin, ClassView, permission_required="a.b"
