@@ -7,10 +7,8 @@ without a `DenyMiddlewareStack`.
 from __future__ import annotations
 
 import functools
-import inspect
 import types
 from collections.abc import Callable
-from operator import eq
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from asgiref.sync import markcoroutinefunction
@@ -27,6 +25,7 @@ from .routing.guards import (
     ASGIMiddleware,
     Guards,
     add_guards,
+    asgi_names,
     bound_functions,
     guards_of,
     is_asgi_app,
@@ -130,7 +129,7 @@ def permission_required(
 def user_passes_test(test: Callable[[Any], Any], **of_django: Never) -> Callable[[E], E]:
     """Require that `test(user)` returns True, as Django's decorator of this name; `test` may be async."""
     _refuse_arguments("user_passes_test", of_django)
-    if isinstance(test, type) or is_asgi_app(test):
+    if isinstance(test, type) or is_asgi_app(test) or asgi_names(test):
         raise TypeError(f"Write @user_passes_test(test), with a function on the user, found {test!r}.")
     return require(UserPassesTest(test))
 
@@ -170,8 +169,12 @@ def guard(endpoint: E, guards: Guards) -> E:
         raise TypeError(f"{guards} cannot guard {name} itself. Decorate the class, or what {name}() returns.")
     elif is_asgi_app(endpoint):
         guarded = GuardedApp(endpoint, guards)
+    elif names := asgi_names(endpoint):
+        raise TypeError(
+            f"{guards} cannot guard {endpoint!r}: it takes ({', '.join(names)}). An ASGI app must take "
+            "(scope, receive, send) by these names, and a view a request first, by the name request."
+        )
     elif callable(endpoint):
-        _refuse_other_names(endpoint, guards)
         guarded = guard_view(endpoint, guards)
     else:
         raise TypeError(
@@ -180,20 +183,6 @@ def guard(endpoint: E, guards: Guards) -> E:
         )
     found: E = guarded
     return found
-
-
-def _refuse_other_names(endpoint: Callable[..., Any], guards: Guards) -> None:
-    """Raise `TypeError` for what is an ASGI application by one of its three parameters, and no view by the first."""
-    try:
-        names = [*inspect.signature(endpoint).parameters]
-    except (TypeError, ValueError):
-        return
-    is_named = any(map(eq, names, ("scope", "receive", "send")))
-    if len(names) == 3 and names[0] != "request" and is_named:
-        raise TypeError(
-            f"{guards} cannot guard {endpoint!r}: it takes ({', '.join(names)}). An ASGI app must take "
-            "(scope, receive, send) by these names, and a view a request first, by the name request."
-        )
 
 
 @transparent

@@ -376,6 +376,7 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         (lambda: permission_required(AsyncWebsocketConsumer), r'Write .* @permission_required\("app.codename"\)'),
         (lambda: user_passes_test(AsyncWebsocketConsumer), r"Write @user_passes_test\(test\)"),
         (lambda: user_passes_test(accept), r"Write @user_passes_test\(test\)"),
+        (lambda: user_passes_test(odd), r"Write @user_passes_test\(test\)"),
         (lambda: login_required(), "Write @login_required without parentheses"),
         (lambda: public(), "Write @public without parentheses"),
         (lambda: login_required(AsyncWebsocketConsumer.connect), "Decorate the class of the consumer or view"),

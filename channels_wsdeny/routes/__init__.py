@@ -32,7 +32,7 @@ from django.views import View
 from ..decorators import wrap_as_view
 from ..handlers.view import guard_view
 from ..log import escape, logger, protected, request_path
-from ..routing.guards import NO_GUARDS, is_asgi_app
+from ..routing.guards import NO_GUARDS, asgi_names, is_asgi_app, uncalled
 from .redaction import describe
 from .requests import BodyTooLarge, GzipRequest, MalformedBody, MsgpackRequest, RouteRequest, adopt
 
@@ -82,7 +82,7 @@ class Route:
     def __init__(self, view: Callable[..., Any]) -> None:
         if not issubclass(self.request_class, RouteRequest):
             raise TypeError(f"A request_class is a subclass of RouteRequest, found {self.request_class!r}.")
-        if not callable(view) or is_asgi_app(view):
+        if not callable(view) or is_asgi_app(view) or asgi_names(view) or uncalled(view):
             name = type(self).__name__
             raise TypeError(
                 f"{name} takes a view of Django, found {view!r}. In a URLconf, wrap the view, not path(), "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from functools import reduce
+from operator import eq
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -87,6 +88,16 @@ def is_asgi_app(endpoint: Any) -> bool:
         if list(signature.parameters)[:3] == ["scope", "receive", "send"]:
             return True
     return False
+
+
+def asgi_names(endpoint: Any) -> list[str]:
+    """The parameters of what is an ASGI application by one of its three, and no view by the first; else none."""
+    try:
+        names = [*inspect.signature(endpoint).parameters]
+    except (TypeError, ValueError):
+        return []
+    is_named = any(map(eq, names, ("scope", "receive", "send")))
+    return names if len(names) == 3 and names[0] != "request" and is_named else []
 
 
 def add_guards(cls: type, guards: Guards) -> None:

@@ -122,7 +122,7 @@ def test_a_handler_may_have_options_and_answer_instead_of_the_view(view):
 # What is no view.
 
 
-@pytest.mark.parametrize("found", [None, "tests.views.hello", path("", hello), [path("", hello)]])
+@pytest.mark.parametrize("found", [None, "tests.views.hello", path("", hello), [path("", hello)], View.as_view])
 def test_what_is_no_view_is_an_error(found):
     with pytest.raises(TypeError, match=r"TimedRoute takes a view of Django, found .* use TimedRoute.include\(\)"):
         TimedRoute(found)
@@ -131,12 +131,25 @@ def test_what_is_no_view_is_an_error(found):
 async def asgi_app(scope, receive, send): ...
 
 
+async def with_other_names(s, r, send): ...
+
+
 CONSUMER = AsyncWebsocketConsumer.as_asgi()
 
 
 @pytest.mark.parametrize(
     "app",
-    [asgi_app, CONSUMER, login_required(CONSUMER), AsyncWebsocketConsumer(), URLRouter([]), AsyncWebsocketConsumer],
+    [
+        asgi_app,
+        with_other_names,
+        functools.partial(with_other_names),
+        CONSUMER,
+        login_required(CONSUMER),
+        AsyncWebsocketConsumer.as_asgi,
+        AsyncWebsocketConsumer(),
+        URLRouter([]),
+        AsyncWebsocketConsumer,
+    ],
 )
 def test_an_asgi_application_is_an_error_at_import(app):
     for route in ROUTES:
