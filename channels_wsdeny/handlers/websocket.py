@@ -861,11 +861,14 @@ class WebSocketHandler(AppHandler):
             await self._until_answered()
             if self._is_in(State.DENIED) and kind == "websocket.close":
                 return
+            if self._is_in(State.ACCEPTED):  # by now, so what is data has to be asked about
+                await self._send(message)
+                return
         if self.state is State.ACCEPTED:
             if kind == "websocket.accept":
                 raise ValueError("'websocket.accept' was sent twice.")
-            await self._connection.send(message)  # pragma: no cover - It was accepted just now, in random sites.
-            return  # pragma: no cover - in random sites
+            await self._connection.send(message)
+            return
         if self.state is State.DENIED:
             raise HandshakeDenied(f"The handshake was denied already; {kind!r} cannot be sent.")
         answer = self._answer_of(message)
@@ -940,6 +943,7 @@ class WebSocketHandler(AppHandler):
             context.route_hooks = context.route_hooks[len(hooks) :]
             context.mark_passed(late, are_guards=False)
             return
+        await self._until_answered()  # What is known may have accepted meanwhile.
         if self.state is State.ACCEPTED:
             reason = denial.error if isinstance(denial, _Raised) else denial
             await self._connection.pass_on(await closing_message(context, reason))

@@ -174,6 +174,35 @@ async def test_a_public_part_that_was_given_up_opens_nothing_for_what_is_tried_n
     assert (await knock(DenyMiddlewareStack(tries), "/")).status == 401
 
 
+@pytest.mark.parametrize("kind", ["receive", "websocket.send", "websocket.accept", "websocket.close"])
+async def test_what_is_called_while_a_public_part_is_accepted_is_asked_about_as_after_that(kind, hooks):
+    on_its_way, sending = asyncio.Event(), asyncio.Event()
+
+    @hooks.on_response
+    async def wait(request, response):
+        on_its_way.set()
+        await sending.wait()
+
+    accepts = public(made(lambda self: self.accept())).as_asgi()
+
+    async def sends(scope, receive, send):
+        part = asyncio.ensure_future(accepts(scope, receive, send))
+        await on_its_way.wait()
+        sending.set()
+        try:
+            await (receive() if kind == "receive" else send({"type": kind, "text": "secret"}))
+        finally:
+            part.cancel()
+            await asyncio.wait({part})
+
+    handshake = Handshake(DenyMiddlewareStack(sends, hooks=hooks), websocket_scope("/"))
+    assert (await handshake.connect()).status == 101
+    message = await handshake.next()
+    assert message["type"] == "websocket.close"
+    assert message.get("code") == (None if kind == "websocket.close" else 4401)
+    await handshake.end()
+
+
 async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_route(hooks):
     hooks.on_route(lambda request: Deny(404) if request.resolver_match.kwargs["room"] == "secret" else None)
     for app in (listening, BaseMiddleware(listening)):
