@@ -18,6 +18,7 @@ from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
+from .policies.base import refuse_arguments
 from .routing.guards import NO_GUARDS, ASGIMiddleware, StackOptions, transparent, uncalled
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class DenyMiddlewareStack(ASGIMiddleware):
             middleware=None if middleware is None else as_middleware(middleware),
             deny_with=deny_with,
         )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises `TypeError` for an option as an attribute of the class: ``__init__`` would replace it."""
+        super().__init_subclass__(**kwargs)
+        refuse_arguments(cls, ("default_policy", "hooks", *StackOptions._fields))
 
     def __setattr__(self, name: str, value: object) -> None:
         """As of any object. Raises `AttributeError` for an option: setting it would have no effect."""

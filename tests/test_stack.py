@@ -256,6 +256,22 @@ def test_an_option_of_a_stack_that_would_not_count_cannot_be_set(name):
         setattr(DenyMiddlewareStack(function([])), name, None)
 
 
+@pytest.mark.parametrize("name", ["authentication", "default_policy", "deny_with", "hooks", "middleware", "origins"])
+def test_an_option_of_a_stack_as_an_attribute_of_a_subclass_is_refused(name):
+    with pytest.raises(TypeError, match=rf"Strict.{name} would be ignored: give {name} as an argument of Strict\(\)"):
+        type("Strict", (DenyMiddlewareStack,), {name: DenyAll()})
+
+
+async def test_a_stack_may_hand_attributes_of_its_own_on_as_arguments():
+    class Strict(DenyMiddlewareStack):
+        default_policy = DenyAll()
+
+        def __init__(self, inner):
+            super().__init__(inner, default_policy=self.default_policy)
+
+    assert (await knock(Strict(function([])), "/")).status == 403
+
+
 @pytest.mark.parametrize("given", [AsyncWebsocketConsumer, AsyncWebsocketConsumer.as_asgi])
 def test_a_consumer_without_as_asgi_called_is_refused(given):
     with pytest.raises(TypeError, match=r"Write DenyMiddlewareStack\(AsyncWebsocketConsumer.as_asgi\(\)\), found <"):

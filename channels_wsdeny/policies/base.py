@@ -20,7 +20,7 @@ from ..http.context import expression_of, get_context, noting
 from ..http.request import is_authentication_due, known_user, load_user, loaded_user, run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..types import HttpRequest
 
@@ -139,12 +139,7 @@ class Policy(metaclass=_PolicyClass):
         if len(cls._given) == 1:
             (other,) = {"check", "acheck"} - cls._given
             setattr(cls, other, _stand_in(cls, other))
-        initialized = {each for base in cls.__mro__ if "__init__" in vars(base) for each in base.__mro__}
-        given = {name for base in cls.__mro__ if base not in initialized for name in vars(base)}
-        for name in sorted(cls._arguments & given):
-            raise TypeError(
-                f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}()."
-            )
+        refuse_arguments(cls, cls._arguments)
         # The methods of a base class that describe its own check do not describe the one that is asked.
         for name in ("blocks", "needs_loop", "anonymous_denial"):
             # Not issubclass(), which counts what is only registered as a subclass.
@@ -242,6 +237,14 @@ def _stand_in(cls: type, name: str) -> Any:
     method: Any = acheck if name == "acheck" else check
     method.is_stand_in = True
     return method
+
+
+def refuse_arguments(cls: type, names: Iterable[str]) -> None:
+    """Raise `TypeError` for an attribute of `cls` which the ``__init__`` of a base sets to the argument of its name."""
+    initialized = {each for base in cls.__mro__ if "__init__" in vars(base) for each in base.__mro__}
+    given = {name for base in cls.__mro__ if base not in initialized for name in vars(base)}
+    for name in sorted(given.intersection(names)):
+        raise TypeError(f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}().")
 
 
 def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:
