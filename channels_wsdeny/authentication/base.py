@@ -16,6 +16,7 @@ from ..headers import values_of
 from ..http.context import noting
 from ..http.exception_handler import denial_of, means_denial
 from ..http.request import ScopeRequest, anonymous_user, copy_request, following, known_user
+from ..policies.base import refuse_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -34,6 +35,12 @@ class Authentication:
     #: Whether it may read what a browser adds by itself to the requests of any page: cookies, or an ``Authorization``
     #: that it has asked the user for. Then the ``Origin`` of a handshake with such credentials is checked.
     ambient: ClassVar[bool] = True
+    #: The arguments that ``__init__`` sets as attributes: a subclass cannot override them.
+    _arguments: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_arguments(cls, cls._arguments)
 
     def authenticate(self, request: HttpRequest) -> Any:
         """The user of `request`; may block."""

@@ -26,6 +26,7 @@ class BearerAuthentication(Authentication):
     """
 
     ambient = False
+    _arguments = frozenset({"scheme", "verify"})
 
     def __init__(self, verify: Callable[[str], Any], *, scheme: str = "Bearer") -> None:
         if not callable(verify):
@@ -65,6 +66,7 @@ class SubprotocolToken(Authentication):
     """
 
     ambient = False
+    _arguments = frozenset({"name", "scheme"})
 
     def __init__(self, name: str, authentication: Any, scheme: str | None = None) -> None:
         if not isinstance(name, str) or not name:

@@ -55,6 +55,7 @@ class TicketAuthentication(Authentication):
     """A ticket of `issue_ticket` in the query string: ``?ticket=``. `cache` is the alias of the cache it is kept in."""
 
     ambient = False
+    _arguments = frozenset({"cache"})
 
     def __init__(self, *, cache: str = "default") -> None:
         self.cache = cache

@@ -9,7 +9,12 @@ from django.test import RequestFactory
 from django.utils.module_loading import import_string
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken
+from channels_wsdeny.authentication import (
+    Authentication,
+    BearerAuthentication,
+    SubprotocolToken,
+    TicketAuthentication,
+)
 from channels_wsdeny.decorators import login_required, public
 from tests.support.authentication import ByHeader
 from tests.support.clients import Handshake, knock, opened, websocket_scope
@@ -134,6 +139,20 @@ def test_the_inner_class_is_given_as_in_a_list_of_classes(given):
     assert SubprotocolToken("key", given).authenticate_header(RequestFactory().get("/")) == 'Basic realm="api"'
     with pytest.raises(ImproperlyConfigured, match=r"SubprotocolToken\(\): 5 is no authentication class"):
         SubprotocolToken("key", 5)
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (BearerAuthentication, "verify"),
+        (BearerAuthentication, "scheme"),
+        (SubprotocolToken, "name"),
+        (TicketAuthentication, "cache"),
+    ],
+)
+def test_an_argument_as_an_attribute_of_a_subclass_is_refused(base, name):
+    with pytest.raises(TypeError, match=rf"Own.{name} would be ignored: give {name} as an argument of Own\(\)"):
+        type("Own", (base,), {name: "Token"})
 
 
 @pytest.mark.parametrize("make", [lambda: BearerAuthentication("x"), lambda: SubprotocolToken("", SimpleNamespace())])
