@@ -76,6 +76,17 @@ class _PolicyClass(ABCMeta):
             update_abstractmethods(made)
         return cls
 
+    def __setattr__(cls, name: str, value: Any) -> None:
+        cls._refuse_unasked(name, value)
+        super().__setattr__(name, value)
+
+    def _refuse_unasked(cls: Any, name: str, value: Any) -> None:
+        """Raise `TypeError` for a check that is set on a class, or on a policy, in place of one that is not asked."""
+        is_check = name in {"check", "acheck"} and not hasattr(value, "is_stand_in")
+        if is_check and cls._given and name not in cls._given:
+            (asked,) = cls._given
+            raise TypeError(f"{cls.__qualname__}.{name} would be ignored, for {asked}() is asked. Set that.")
+
     def __or__(cls, other: Any) -> Any:
         if isinstance(other, (Policy, _PolicyClass)):  # else it is a union of types
             raise cls._is_class("|")
@@ -179,6 +190,10 @@ class Policy(metaclass=_PolicyClass):
     def denial(self) -> Denial:
         """The denial if `check` or `acheck` returns False: a `Deny` or an `HttpResponse`, and nothing else."""
         return Deny(self.status, self.detail, code=self.code)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        type(self)._refuse_unasked(name, value)
+        super().__setattr__(name, value)
 
     def __and__(self, other: Policy) -> Policy:
         return And(self, other) if isinstance(other, Policy) else NotImplemented

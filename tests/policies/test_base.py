@@ -4,6 +4,7 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from itertools import product
+from unittest import mock
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -267,6 +268,28 @@ async def acheck(self, request):
 def test_a_check_that_could_not_be_asked_is_refused_when_the_class_is_made(base, methods, message):
     with pytest.raises(TypeError, match=message):
         type("Mine", (base,), methods)
+
+
+class AsyncOnly(Policy):
+    async def acheck(self, request):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("policy", "ignored", "asked"), [(Check(lambda request: True), "acheck", "check"), (AsyncOnly(), "check", "acheck")]
+)
+async def test_a_check_that_is_set_later_is_asked_or_refused_if_it_would_be_ignored(policy, ignored, asked):
+    async def acheck(*args):
+        return False
+
+    checks = {"check": lambda *args: False, "acheck": acheck}
+    for target in (type(policy), policy):
+        with pytest.raises(TypeError, match=rf"{ignored} would be ignored, for {asked}\(\) is asked. Set that"):
+            setattr(target, ignored, checks[ignored])
+        assert await status(policy) == 101
+        with mock.patch.object(target, asked, checks[asked]):
+            assert await status(policy) == 403
+    assert await status(policy) == 101
 
 
 async def test_of_base_classes_the_nearest_with_a_check_is_asked():
