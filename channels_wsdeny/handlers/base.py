@@ -186,15 +186,18 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     """The scope of the application, as under Channels' `AuthMiddlewareStack`."""
     request: Any = context.request
     user, authentication = request.user, authentication_of(request)
-    is_found = "_wsdeny_user_is_set" in vars(request)  # by a policy; else perhaps by an authentication class
-    is_found = is_found or (authentication is not None and not authentication.is_session_only)
-    # Channels' AuthMiddleware, and subclasses, set the ``_wrapped`` of the user: to that of the session.
-    if is_found or (request.user_setters and request.may_have_session_user):
-        if isinstance(user, LazyObject) and user._wrapped is not empty and user is not scope.get("user"):
-            request.user = user._wrapped  # It stays, by whichever credentials.
-    elif not (isinstance(user, LazyObject) or "user" in scope or request.may_have_session_user):
-        lazy = SimpleLazyObject(lambda: None)
-        lazy._wrapped, request.user = user, lazy
+    is_set = "_wsdeny_user_is_set" in vars(request)  # by a policy; else perhaps found by an authentication class
+    is_found = is_set or (authentication is not None and not authentication.is_session_only)
+    known = user._wrapped if isinstance(user, LazyObject) else user
+    is_kept = is_found or (request.user_setters and request.may_have_session_user)
+    is_free = not ("user" in scope or is_set or request.may_have_session_user)
+    # Channels' AuthMiddleware, and subclasses, set the ``_wrapped`` of the user: to that of the session, or of a token.
+    if is_free and known is not empty and not known.is_authenticated:
+        if known is user:
+            lazy = SimpleLazyObject(lambda: None)
+            lazy._wrapped, request.user = user, lazy
+    elif is_kept and known is not user and known is not empty and user is not scope.get("user"):
+        request.user = known  # It stays, by whichever credentials.
     offered = request.scope_for_application()
     given = {"session": offered["session"], "user": offered["user"], "wsdeny": context}
     if request.url_route is not None:

@@ -13,8 +13,10 @@ from django.urls import path
 from django.urls.exceptions import Resolver404
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
+from tests.support.authentication import ByHeader
 from tests.support.caches import cache_settings
 from tests.support.clients import Handshake, knock, opened, websocket_scope
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising
@@ -66,11 +68,18 @@ class InPlace(Middleware):
         return await super().__call__(scope, receive, send)
 
 
-async def test_subclasses_of_channels_own_auth_middleware_set_the_user_as_ever():
+@pytest.mark.parametrize("authorization", [[], [(b"authorization", b"Token boss")]])
+@pytest.mark.parametrize(
+    "authentication",
+    [None, [BearerAuthentication(lambda token: None)], [ByHeader({}, "x-user"), SessionAuthentication()]],
+    ids=["session", "bearer", "others"],
+)
+async def test_subclasses_of_channels_own_auth_middleware_set_the_user_as_ever(authentication, authorization):
+    """Where no authentication class has found one."""
     for app in (require(IsStaff())(consumer()).as_asgi(), accept_all):
-        site = DenyMiddlewareStack(ByToken(app), default_policy=IsStaff())
-        assert (await knock(site, "/")).status == 401
-        assert (await knock(site, "/", headers=[(b"token", b"boss")])).status == 101
+        site = DenyMiddlewareStack(ByToken(app), default_policy=IsStaff(), authentication=authentication)
+        assert (await knock(site, "/", headers=authorization)).status == 401
+        assert (await knock(site, "/", headers=[(b"token", b"boss"), *authorization])).status == 101
 
 
 async def test_the_default_policy_is_asked_where_a_base_middleware_calls_what_it_wraps():
