@@ -46,7 +46,7 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
         detail: statuses.Text = "",
         *,
         code: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | int] | None = None,
         response: HttpResponseBase | None = None,
         **members: Any,
     ) -> None:
@@ -70,7 +70,10 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
         self.status = statuses.wire_status(status)
         self.code = code or statuses.code_for(self.status)
         self.detail = detail
-        self.headers = dict(headers or {})
+        # As Django's responses take a number.
+        self.headers = {
+            name: str(value) if isinstance(value, int) else value for name, value in (headers or {}).items()
+        }
         self.response = response
         self.members = members
 

@@ -61,6 +61,10 @@ def test_a_deny_has_copies_of_headers_and_members():
     assert (deny.headers, deny.members) == ({"Retry-After": "1"}, {"room": 7})
 
 
+def test_a_header_may_be_a_number_as_in_djangos_responses():
+    assert Deny(429, headers={"Retry-After": 30}).headers == {"Retry-After": "30"}
+
+
 def test_a_deny_prints_as_what_it_is():
     assert (str(Deny(404)), repr(Deny(404, "No such room."))) == ("404 not_found", "Deny(404, 'No such room.')")
     with translation.override("de"):

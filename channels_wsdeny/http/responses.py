@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpResponse
 from django.utils import translation
 from django.utils.cache import patch_cache_control, patch_vary_headers
@@ -144,7 +145,9 @@ def _problem(context: RequestContext, deny: Deny) -> HttpResponse:
             **deny.members,
             **({"debug": debug} if debug else {}),
         }
-        body = json.dumps(problem)
+        with language_of(context.request) if deny.members else nullcontext():
+            # As `JsonResponse` writes members, and what JavaScript cannot read is an error.
+            body = json.dumps(problem, cls=DjangoJSONEncoder, allow_nan=False)
     if media_type != JSON:
         media_type += "; charset=utf-8"
     response = HttpResponse(body, status=deny.status, content_type=media_type)

@@ -3,7 +3,10 @@
 import json
 import struct
 from contextvars import Context
+from datetime import UTC, datetime
+from decimal import Decimal
 from http import HTTPStatus
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -78,6 +81,21 @@ def test_a_problem_has_the_sites_detail_code_and_members_in_ascii():
     problem = json.loads(answer.body)
     assert (problem["detail"], problem["code"]) == ("Grüße, 世界 \x1b\r\n\0 </script>", "no_room")
     assert (problem["room"], problem["why"]) == (7, {"a": [1]})
+
+
+def test_members_are_written_as_a_json_response_of_django_writes_them_in_the_language_of_the_client(settings):
+    settings.MIDDLEWARE = ["django.middleware.locale.LocaleMiddleware"]
+    at, key = datetime(2026, 11, 28, tzinfo=UTC), uuid4()
+    answer = ask(
+        lambda: Deny(422, errors=[gettext_lazy("Yes")], at=at, key=key, price=Decimal("1.50")), accept_language="de"
+    )
+    members = {name: answer.problem[name] for name in ("errors", "at", "key", "price")}
+    assert members == {"errors": ["Ja"], "at": "2026-11-28T00:00:00Z", "key": str(key), "price": "1.50"}
+
+
+@pytest.mark.parametrize("member", [float("nan"), float("inf"), object(), {1, 2}])
+def test_a_member_that_is_not_in_json_is_an_error(member):
+    assert ask(lambda: Deny(422, member=member)).status == 500
 
 
 @pytest.mark.parametrize("status", [403, 413, 414, 416, 418, 422, 426, 451, 511])
