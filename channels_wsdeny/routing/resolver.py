@@ -180,6 +180,8 @@ class _Resolver:
             return self._in_middleware(app, path, outer)
         if call in _ROUTERS:
             return _ROUTERS[call](self, app, path, outer)
+        if call is OriginValidator.__call__:  # A subclass may say otherwise which origins are valid.
+            kind = OriginValidator
         if kind in _KNOWN_WRAPPERS:
             return self._in_wrapper(app, _KNOWN_WRAPPERS[kind], path, outer)
         consumer_class = consumer_class_of(app)
@@ -199,7 +201,7 @@ class _Resolver:
 
     def _in_wrapper(self, wrapper: Any, attribute: str, path: str | None, outer: dict[str, Any] | None) -> Match:
         match = self.resolve(getattr(wrapper, attribute), path, outer)
-        checks_origin = type(wrapper) is OriginValidator and self._scope["type"] == "websocket"
+        checks_origin = isinstance(wrapper, OriginValidator) and self._scope["type"] == "websocket"
         if isinstance(match, EndpointMatch):
             # A copy of the wrapper around the endpoint alone: the routers in between have done their work.
             twin: Any = _OriginCheck(wrapper, match.app) if checks_origin else copy.copy(wrapper)
@@ -320,8 +322,9 @@ def denial_by_validator(validator: Any, scope: Scope) -> Deny | None:
     with suppress(ValueError):  # One cannot be parsed, such as http://[bad
         if validator.valid_origin(None if origin is None else urlparse(origin)):
             return None
+    allowed = getattr(validator, "allowed_origins", ())  # A subclass may have none.
     return origin_denial(
-        f"The origin {origin!r} is not one of {validator.allowed_origins!r} (the host is {given.get(b'host')!r}).",
+        f"The origin {origin!r} is not one of {allowed!r} (the host is {given.get(b'host')!r}).",
         "Name it in ALLOWED_HOSTS, or to OriginValidator().",
     )
 
@@ -376,4 +379,5 @@ def is_known(app: Any) -> bool:
     """Whether the resolver knows what the router or wrapper `app` does with a scope."""
     kind = type(app)
     call = getattr(kind, "__call__", None)  # noqa: B004 - an overridden one is not known
-    return call in transparent_calls or kind in _KNOWN_WRAPPERS or call in _ROUTERS
+    is_wrapper = kind in _KNOWN_WRAPPERS or call is OriginValidator.__call__
+    return call in transparent_calls or is_wrapper or call in _ROUTERS

@@ -163,6 +163,16 @@ class SameCall(URLRouter):
     """Makes its routes in its own way, and routes as ever."""
 
 
+class OwnOrigins(OriginValidator):
+    """Says in its own way which origins are valid, and is called as ever."""
+
+    def __init__(self, application):
+        self.application = application
+
+    def valid_origin(self, parsed_origin):
+        return parsed_origin is not None and parsed_origin.hostname == "example.com"
+
+
 @pytest.mark.parametrize(
     "endpoint", [app, consumer(None, WebsocketConsumer).as_asgi(), consumer()(), consumer().as_asgi(groups=["a"])]
 )
@@ -170,7 +180,7 @@ class SameCall(URLRouter):
     "around",
     [
         *(lambda app: app, routed, DenyMiddlewareStack, CookieMiddleware),
-        *(lambda app: public(routed(app)), lambda app: SameCall([path("", app)])),
+        *(lambda app: public(routed(app)), lambda app: SameCall([path("", app)]), OwnOrigins),
     ],
 )
 def test_a_consumer_is_found_behind_what_is_known(endpoint, around):
@@ -199,7 +209,7 @@ UNKNOWN = {
     "router": OwnRouter([path("", app)]),
     "protocols": calling(ProtocolTypeRouter)({"websocket": app}),
     "AuthMiddleware": type("OwnAuth", (AuthMiddleware,), {})(app),
-    "OriginValidator": type("OwnOrigins", (OriginValidator,), {})(app, ["*"]),
+    "OriginValidator": calling(OriginValidator)(app, ["*"]),
     "stack": calling(DenyMiddlewareStack)(app),
     "as_asgi": OwnAsAsgi.as_asgi(),
     "ChannelNameRouter": ChannelNameRouter({"a": app}),
@@ -212,6 +222,17 @@ def test_what_is_not_known_is_unresolvable(unknown, around):
     assert resolve(around(unknown), SCOPE) is UNRESOLVABLE
     match = resolve(routed(around(unknown)), SCOPE)
     assert (match.is_late, match.url["url_route"]) == (True, {"args": (), "kwargs": {}})
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", None])
+async def test_what_a_validator_of_the_site_denies_is_an_origin_that_is_not_allowed(origin, caplog):
+    site = DenyMiddlewareStack(public(consumer()).as_asgi())
+    guarded = DenyMiddlewareStack(OwnOrigins(public(consumer()).as_asgi()))
+    headers = [] if origin is None else [(b"origin", origin.encode())]
+    assert (await knock(site, "/", headers=headers)).status == 101
+    answer = await knock(guarded, "/", headers=headers)
+    assert (answer.status, answer.problem["code"]) == (403, "origin_not_allowed")
+    assert f"The origin {origin!r} is not one of" in caplog.text
 
 
 def test_an_application_that_is_not_known_may_leave_the_scope_to_a_later_route():
