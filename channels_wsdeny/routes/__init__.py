@@ -94,14 +94,15 @@ class Route:
         vars(self).update(own)
         self.view = view
         handler = self.get_route_handler()
-        self._is_async = iscoroutinefunction(handler)
+        # An object may have a coroutine function as its ``__call__``.
+        self._is_async = iscoroutinefunction(handler) or iscoroutinefunction(getattr(type(handler), "__call__", None))  # noqa: B004
 
         @functools.wraps(view)
         def handle(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             return handler(adopt(request, self.request_class), *args, **kwargs)
 
         for function in (handle, self):
-            _mark_like(handler, function)
+            _mark(function, is_async=self._is_async)
         self._guarded = guard_view(handle, NO_GUARDS)
 
     def __call__(self, request: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
@@ -133,7 +134,7 @@ class Route:
                 return view(*args, **kwargs)
             return (async_to_sync if is_async else sync_to_async)(view)(*args, **kwargs)
 
-        _mark_like(view, call_view)
+        _mark(call_view, is_async=is_async)
         return call_view
 
     @classmethod
@@ -236,11 +237,11 @@ class _RoutedURLconf:
         return routed
 
 
-def _mark_like(handler: Callable[..., Any], function: Any) -> None:
-    """Make `iscoroutinefunction` answer for `function` as for `handler`; it has the view's attributes."""
+def _mark(function: Any, *, is_async: bool) -> None:
+    """Make `iscoroutinefunction` answer so for `function`, which has the view's attributes."""
     for mark in vars(markcoroutinefunction(lambda: None)):
         vars(function).pop(mark, None)
-    if iscoroutinefunction(handler):
+    if is_async:
         markcoroutinefunction(function)
 
 

@@ -71,6 +71,13 @@ def tagging(tag, base=Route, *, is_async=False):
         response["X-Tags"] = response.headers.get("X-Tags", "") + tag
         return response
 
+    class Handler:
+        def __init__(self, handle):
+            self.handle = handle
+
+        async def __call__(self, request, *args, **kwargs):
+            return await self.handle(request, *args, **kwargs)
+
     class Tagging(base):
         def get_route_handler(self):
             handler = super().get_route_handler()
@@ -78,6 +85,8 @@ def tagging(tag, base=Route, *, is_async=False):
             async def handle_async(request, *args, **kwargs):
                 return tagged(await handler(request, *args, **kwargs))
 
+            if is_async == "object":
+                return Handler(handle_async)
             return handle_async if is_async else lambda *args, **kwargs: tagged(handler(*args, **kwargs))
 
     return Tagging
@@ -96,14 +105,14 @@ def test_a_route_answers_as_its_view(route, view):
 
 @each_way
 @each_view
-@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("is_async", [False, True, "object"])
 def test_a_handler_of_either_kind_goes_around_any_view(way, view, is_async):
     for base in (Route, TimedRoute, LoggedRoute):
         inner = tagging("b", base, is_async=not is_async)(tagging("a", base, is_async=is_async)(view))
         route = tagging("c", base, is_async=is_async)(inner)
         response = get(route, way=way, url="/alice/")
         assert (response.content, response["X-Tags"]) == (b"hello alice", "abc")
-        assert iscoroutinefunction(route) == is_async
+        assert iscoroutinefunction(route) == bool(is_async)
 
 
 @each_view
