@@ -668,6 +668,9 @@ class WebSocketHandler(AppHandler):
                     await self.around.deny_from_within(decision, self.context)
                 finally:
                     self.state = State.DENIED  # Not before: another denial of the application waits for this one.
+                if self.outermost.is_accepted:  # by the application around, meanwhile: this is a stream by now
+                    reason = decision.error if isinstance(decision, _Raised) else decision
+                    await self._connection.pass_on(await closing_message(self.context, reason))
             self._end_denied_app()
         finally:
             self._forget_answer()

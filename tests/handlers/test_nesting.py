@@ -82,6 +82,37 @@ async def test_subclasses_of_channels_own_auth_middleware_set_the_user_as_ever(a
         assert (await knock(site, "/", headers=[(b"token", b"boss"), *authorization])).status == 101
 
 
+@pytest.mark.parametrize("is_hooked", [False, True])
+async def test_what_is_denied_after_the_application_around_it_has_accepted_is_closed(is_hooked, hooks):
+    asked, accepted, ended, told = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def waits(request):
+        asked.set()
+        await accepted.wait()
+        return False
+
+    if is_hooked:
+        hooks.on_response(lambda request, response: None)
+    inner = with_hooks(hooks)(require(AsyncCheck(waits))(consumer())).as_asgi()
+
+    async def around(scope, receive, send):
+        part = asyncio.ensure_future(inner(scope, receive, lambda message: note(message)))
+        await receive()
+        await asked.wait()
+        await send({"type": "websocket.accept"})
+        accepted.set()
+        await part
+        ended.set()
+        await receive()
+
+    async def note(message):
+        told.append(message)
+
+    async with no_task_left(), opened(open_to_all(around)):
+        await ended.wait()
+    assert told == [{"type": "websocket.close", "code": 4403, "reason": "permission_denied"}]
+
+
 async def test_the_default_policy_is_asked_where_a_base_middleware_calls_what_it_wraps():
     rooms = AsyncCheck(lambda request: request.resolver_match.kwargs["room"] != "cellar" and request.user is boss)
     routes = [path("<room>/", Middleware(Script(accept()), user=boss)), path("x/<room>/", InPlace(accept_all))]
