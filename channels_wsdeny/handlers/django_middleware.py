@@ -19,6 +19,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed
 from django.core.signals import setting_changed
 from django.http.response import HttpResponse, HttpResponseBase
+from django.urls.exceptions import Resolver404
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
@@ -29,7 +30,7 @@ from ..db import noting_changes
 from ..exceptions import Deny, HookError
 from ..hooks import Hooks
 from ..http.context import get_context
-from ..http.exception_handler import denial_of
+from ..http.exception_handler import NoRoute, denial_of
 from .base import make_denial, respond
 
 if TYPE_CHECKING:
@@ -467,13 +468,22 @@ def _view_hook(process: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _exception_hook(process: Callable[..., Any]) -> Callable[..., Any]:
-    """An exception hook that calls ``process_exception``, but for a `Deny`, which is an answer."""
+    """An exception hook that calls ``process_exception``.
+
+    It does not for a `Deny`, which is an answer; and as in Django, not where there is no route, for then no view has
+    raised the exception.
+    """
+
+    def is_asked(request: HttpRequest, exception: Exception) -> bool:
+        if isinstance(exception, (Resolver404, NoRoute)):
+            return request.resolver_match is not None
+        return not isinstance(exception, Deny)
 
     def hook(request: HttpRequest, exception: Exception) -> Any:
-        return None if isinstance(exception, Deny) else (process(request, exception) or None)
+        return (process(request, exception) or None) if is_asked(request, exception) else None
 
     async def async_hook(request: HttpRequest, exception: Exception) -> Any:
-        return None if isinstance(exception, Deny) else (await process(request, exception) or None)
+        return (await process(request, exception) or None) if is_asked(request, exception) else None
 
     return async_hook if iscoroutinefunction(process) else hook
 

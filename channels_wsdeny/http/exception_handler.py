@@ -22,6 +22,10 @@ _BEARER = 'Bearer realm="api"'
 _TOKEN_ERRORS = {f"rest_framework_simplejwt.exceptions.{name}" for name in ("TokenError", "TokenBackendError")}
 
 
+class NoRoute(Http404):
+    """What exception hooks see in place of the `ValueError` of Channels' router."""
+
+
 def denial_of(error: Exception) -> Deny:
     """The denial that `error` becomes. Its ``__cause__`` is the error, except for a `Deny` itself."""
     if isinstance(error, Deny):
@@ -52,7 +56,7 @@ def translate(error: Exception) -> Deny:
 
 def normalize(error: Exception) -> Exception:
     """`error` as exception hooks see it: an `Http404` for the `ValueError` of Channels' router."""
-    return Http404("No route matches the path.") if is_unrouted(error) else error
+    return NoRoute("No route matches the path.") if is_unrouted(error) else error
 
 
 def means_denial(error: Exception) -> bool:

@@ -184,6 +184,18 @@ async def test_a_middleware_does_on_a_handshake_what_it_does_on_a_view(kind, act
         assert handshake == view
 
 
+@every_kind
+async def test_where_no_route_matches_process_exception_is_not_called(kind, use, settings, ran):
+    settings.ROOT_URLCONF, found = (), []
+    settings.MIDDLEWARE = use(recorder(0, kind, "answer exception", ran))
+    stacks = [DenyMiddlewareStack(router) for router in (URLRouter([]), Wrapper(URLRouter([])))]
+    for ask, application in ((fetch, ASGIHandler()), *((knock, stack) for stack in stacks)):
+        ran.clear()
+        answer = await ask(application, "/lobby/")
+        found.append(([*ran], answer.status))
+    assert found == [([(0, "request"), (0, "response", 404)], 404)] * 3
+
+
 async def test_middleware_of_all_kinds_run_in_the_order_of_a_view(use, settings, ran):
     chance = random.Random(5)
     for _ in range(40):
