@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Never
 
 from asgiref.sync import iscoroutinefunction
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
@@ -222,6 +223,7 @@ class HasPermission(Policy):
     def _ask_backends(self, request: HttpRequest, obj: Any) -> Answer:
         if self.obj is not None:
             keep_object(request, self.obj, obj)
+        _refuse_async_backends(tuple(settings.AUTHENTICATION_BACKENDS))
         # The synchronous method: Django's `ahas_perm` skips backends that do not have it, which those for object
         # permissions seldom do.
         user: Any = request.user
@@ -236,6 +238,17 @@ class HasPermission(Policy):
         first = self.permissions[0] if len(self.permissions) == 1 else list(self.permissions)
         obj = f", obj={_name(self.obj)}" if self.obj is not None else ""
         return f"HasPermission({first!r}{obj}{', anonymous=True' if self.anonymous else ''})"
+
+
+@lru_cache(maxsize=32)
+def _refuse_async_backends(paths: tuple[str, ...]) -> None:
+    """Raise `PolicyError` for a backend whose ``has_perm`` is a coroutine function: Django takes that for a yes."""
+    for path in paths:
+        if iscoroutinefunction(getattr(import_string(path), "has_perm", None)):
+            raise PolicyError(
+                f"{path}.has_perm() is a coroutine function, which Django does not await: it would allow every user. "
+                "Write it as a plain function, and ahas_perm() as a coroutine function if you need that, too."
+            )
 
 
 class UserPassesTest(Policy):

@@ -39,6 +39,11 @@ class Forbids(BaseBackend):
         raise PermissionDenied
 
 
+class Asynchronous(BaseBackend):
+    async def has_perm(self, user_obj, perm, obj=None):
+        return False
+
+
 @pytest.fixture
 def backends(settings):
     def use(*classes):
@@ -130,6 +135,14 @@ async def test_exactly_true_allows(wrong):
     request = request_of(alice, headers={"accept": "application/json"})
     view = require(asked[0])(lambda request: HttpResponse())
     assert (await sync_to_async(view)(request)).status_code == 500
+
+
+async def test_a_backend_whose_has_perm_is_a_coroutine_function_is_an_error_and_allows_no_user(backends, caplog):
+    backends(ByName, Asynchronous)
+    for _ in range(2):
+        for policy in (HasPermission("site.alice"), ~HasPermission("a.b"), HasPermission("a.b") | AllowAny()):
+            assert await status(policy, alice) == 500, policy
+    assert "Asynchronous.has_perm() is a coroutine function" in caplog.text
 
 
 async def test_a_response_below_300_is_an_error_and_any_other_denies():
