@@ -454,6 +454,7 @@ class _NotRun:
     def __init__(self, app: Any, trace: Trace) -> None:
         functools.update_wrapper(self, app)
         self._name, self._trace = dotted_name(app), trace
+        self.__module__, _, self.__qualname__ = self._name.rpartition(".")  # Those of an object are its class's.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._trace.note("endpoint", self._name) as note:

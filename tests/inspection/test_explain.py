@@ -39,6 +39,7 @@ from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDD
 from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection import explain as explain_module
 from channels_wsdeny.inspection.explain import explain
+from channels_wsdeny.log import dotted_name
 from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff, Throttle
 from tests.support import case_site
 from tests.support.cases import CASES
@@ -47,7 +48,7 @@ from tests.support.mirror import made
 from tests.support.policies import Check, raising
 from tests.support.receivers import connected
 from tests.support.sockets import consumer, guarded
-from tests.support.wrappers import Function, Switch
+from tests.support.wrappers import Function, HiddenWrapper, Switch
 
 pytestmark = pytest.mark.django_db
 RAN = []
@@ -169,6 +170,11 @@ def test_a_function_is_named_and_a_guarded_consumer_behind_it_asked(ask):
     found = ask(app)
     assert (found.status, async_to_sync(knock)(app, "/").status) == (101, 101)
     assert re.search(r"tests\.support\.wrappers\.Function\S* +not run: a wrapper that is not known", found.steps)
+
+
+def test_an_endpoint_that_is_an_object_is_named_by_its_class(ask):
+    app = HiddenWrapper(open_consumer)
+    assert f"endpoint  {dotted_name(app)}\n" in ask(DenyMiddlewareStack(URLRouter([path("", app)]))).text
 
 
 def test_an_application_that_leads_to_itself_is_explained(ask):
