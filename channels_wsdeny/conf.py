@@ -154,7 +154,7 @@ class Settings:
     DENY_WITH: Key[Literal["response", "close"]] = Key(
         "response", "'response' or 'close'", lambda value: value in DENY_WITH
     )
-    #: Bytes of a denial's body at most; a larger one is replaced by a 500.
+    #: Bytes of the body that a handshake is denied with at most; a larger one is replaced by a 500.
     MAX_DENIAL_BODY: Key[int] = Key(1024 * 1024, "a whole number of bytes above 0", _is_integer)
     #: The ``WWW-Authenticate`` of a 401, which RFC 9110 section 15.5.2 requires. No scheme is registered for
     #: session cookies, and ``Basic`` would make browsers open a dialog.

@@ -12,7 +12,7 @@ from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
-from channels_wsdeny.decorators import public
+from channels_wsdeny.decorators import public, with_hooks
 from tests.docs.pages import run
 from tests.support.clients import fetch, knock
 from tests.support.sockets import consumer
@@ -79,6 +79,21 @@ async def test_a_consumer_has_hooks_of_its_own_and_the_stacks_and_finds_their_na
 
     await knock(Spy.as_asgi(), "/")
     assert seen == [1]
+
+
+def test_request_and_route_hooks_of_two_layers_run_in_the_order_of_the_page(settings):
+    ran, layers = [], {"site": Hooks(), "own": Hooks()}
+    for name, hooks in layers.items():
+        for kind in ("request", "route"):
+            hooks.register(lambda request, word=f"{name} {kind}": ran.append(word), kind)
+    own, settings.CHANNELS_WSDENY = with_hooks(layers["own"]), {"HOOKS": [layers["site"]]}
+    settings.MIDDLEWARE, settings.ROOT_URLCONF = [MIRROR], (path("", own(lambda request: HttpResponse())),)
+    app = own(public(consumer(lambda self: self.accept())))
+    assert async_to_sync(knock)(DenyMiddlewareStack(URLRouter([path("", app.as_asgi())])), "/").status == 101
+    assert ran == ["site request", "own request", "site route", "own route"]
+    ran.clear()
+    assert Client().get("/").status_code == 200
+    assert ran == ["site request", "site route", "own request", "own route"]
 
 
 async def test_a_site_in_maintenance_denies_sockets():
