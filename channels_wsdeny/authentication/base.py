@@ -330,6 +330,8 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
     if own.get("_wsdeny_authentication") is authentication:
         return
     own["_wsdeny_authentication"] = authentication
+    if not isinstance(request, ScopeRequest):
+        own.setdefault("auth", None)  # which the others have by their class
     if authentication.is_session_only:
         return
     given = own.get("user")
@@ -344,7 +346,6 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
             own["user"] = anonymous_user()
             return
     own["_wsdeny_session_user"] = given
-    own.setdefault("auth", None)
     own["user"] = SimpleLazyObject(_Lazy(request, authentication, given))
     if not isinstance(request, ScopeRequest):
         own["auser"] = _loading(own["user"])

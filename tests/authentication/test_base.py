@@ -420,6 +420,16 @@ def test_a_guarded_view_is_authenticated_by_the_setting(cls, users, settings, rf
     assert named.asked == 10
 
 
+@pytest.mark.parametrize("given", [{}, {"AUTHENTICATION": [SessionAuthentication()]}], ids=["default", "session"])
+def test_on_a_view_as_on_a_socket_auth_is_none_without_credentials_beside_the_session(given, site, settings, rf):
+    def view(request):
+        return HttpResponse(f"{request.auth}")
+
+    assert site.serve(view, **given).ask().body == b"None"
+    settings.CHANNELS_WSDENY = given
+    assert public(view)(rf.get("/")).content == b"None"
+
+
 class Equal(Named):
     """Its instances are not hashable, as those of a dataclass, and equal to one another."""
 
