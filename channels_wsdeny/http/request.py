@@ -406,14 +406,15 @@ def following(copied: HttpRequest, request: HttpRequest, *, but: frozenset[str])
 def with_plain_path(scope: Scope) -> Scope:
     """`scope` with a path that begins with one slash, as that of its route does.
 
-    Channels' router leaves out all slashes at the beginning. A client that sends more would be led to the route by a
-    path which hooks and policies do not know, and by which `revoke` does not find the socket.
+    Channels' router leaves out all slashes at the beginning, and needs none. A client that sends more, or none, would
+    be led to the route by a path which hooks and policies do not know, and by which `revoke` does not find the socket.
     """
     path, root_path = scope["path"], scope.get("root_path", "")
-    first = "" if root_path.endswith("/") else "/"
-    if "//" not in path or not path.startswith(f"{root_path}{first}/"):
+    if not path.startswith(root_path):  # Channels has no route there.
         return scope
-    return {**scope, "path": root_path + first + path.removeprefix(root_path).lstrip("/")}
+    first = "" if root_path.endswith("/") else "/"
+    plain = root_path + first + path[len(root_path) :].lstrip("/")
+    return scope if plain == path else {**scope, "path": plain}
 
 
 def full_path(scope: Mapping[str, Any]) -> str:

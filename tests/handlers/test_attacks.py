@@ -46,7 +46,7 @@ def consumer(*decorators):
 PREFIXES = [("", "/"), ("/app", "/app/"), ("/app/", "/app/")]
 
 
-@pytest.mark.parametrize("slashes", ["", "/", "//"])
+@pytest.mark.parametrize("slashes", ["", "/", "//", "///"])
 @pytest.mark.parametrize(("root_path", "prefix"), PREFIXES)
 async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_the_path(
     root_path, prefix, slashes, hooks
@@ -68,10 +68,10 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
         (DenyMiddlewareStack(router, default_policy=AllowAny(), hooks=hooks), 404),
         (URLRouter([path("ws/staff/", require(by_path)(made()).as_asgi())]), 403),
     ]:
-        answer = await knock(site, f"{prefix}{slashes}ws/staff/", **scope)
+        answer = await knock(site, f"{root_path}{slashes}ws/staff/", **scope)
         assert (answer.status, answer.header("content-type")) == (status, "application/problem+json"), site
     http = require(by_path)(URLRouter([path("ws/staff/", Hello.as_asgi())]))
-    assert (await fetch(http, f"{prefix}{slashes}ws/staff/", **scope)).status == 403
+    assert (await fetch(http, f"{root_path}{slashes}ws/staff/", **scope)).status == 403
     above = "/" if root_path else "/elsewhere"  # Below no prefix there is nothing, also for Channels.
     all_open = DenyMiddlewareStack(router, default_policy=AllowAny())
     assert (await knock(all_open, f"{above}{prefix}ws/staff/", **scope)).status == 404
