@@ -44,7 +44,7 @@ def forget_frames(error: BaseException | None) -> None:
     while error is not None and not any(error is other for other in known):
         known.append(error)
         error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+        error = error.__context__ if error.__cause__ is None else error.__cause__
 
 
 def translate(error: Exception) -> Deny:

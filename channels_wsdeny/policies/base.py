@@ -35,9 +35,12 @@ class PolicyDenial(Deny):
     """The denial that a check of this package returns.
 
     It is neither true nor false: with ``return super().check(request) and ...`` a subclass would let in whom it denies.
+    Once it was raised, it is true, as other exceptions are: Python itself asks, in futures and to print tracebacks.
     """
 
     def __bool__(self) -> bool:
+        if self.__traceback__ is not None:
+            return True
         raise TypeError(
             f"A policy has answered with a denial ({self}), which is neither true nor false. Compare the answer of a "
             "check by `is True`, or combine policies by &, | and ~."

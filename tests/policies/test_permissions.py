@@ -12,7 +12,7 @@ from channels.routing import URLRouter
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.urls import path
 from rest_framework.permissions import IsAuthenticated as OfRest
 from rest_framework.views import APIView
@@ -254,6 +254,20 @@ async def test_a_check_that_takes_a_denial_for_true_allows_nobody(base, argument
         assert await status(policy) == 500
         assert "Compare the answer of a check by `is True`" in caplog.text
         caplog.clear()
+
+
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+async def test_the_denial_of_a_check_may_be_raised_and_lead_to_other_exceptions(kind):
+    def raises(request):
+        raise IsStaff().check(request)
+
+    def raises_another(request):
+        raise Http404 from IsStaff().check(request)
+
+    for function, expected in ((raises, 401), (raises_another, 404)):
+        assert await status(kind(function)) == expected
+        view = require(kind(function))(lambda request: HttpResponse())
+        assert (await sync_to_async(view)(request_of(anonymous))).status_code == expected
 
 
 async def test_a_throttle_that_denies_is_not_taken_for_true(settings):
