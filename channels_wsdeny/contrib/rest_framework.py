@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from ..authentication.base import Authenticators, session_user
 from ..concurrency import call_sync
 from ..conf import conf
+from ..db import is_unreachable
 from ..exceptions import Deny
 from ..http.context import get_context
 from ..http.exception_handler import forget_frames, means_denial, translate
@@ -280,7 +281,8 @@ class _Question:
         if known.status == response.status_code:
             denial = Deny(detail=known.detail, code=known.code, response=response)
         if denial.status >= 500 or not means_denial(error):
-            raise denial from None
+            # By its cause an open socket, which is asked again, tells an outage from a denial.
+            raise denial from (error if is_unreachable(error) else None)
         return PolicyDenial.of(denial)
 
     def _respond(self, error: Exception) -> Any:

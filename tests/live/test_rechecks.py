@@ -20,10 +20,13 @@ from django.http import Http404, HttpResponse
 from django.test.utils import isolate_apps
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject, lazystr
+from rest_framework.permissions import BasePermission
+from rest_framework.response import Response
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks, concurrency
 from channels_wsdeny.authentication import BearerAuthentication, SessionAuthentication
 from channels_wsdeny.concurrency import run_in_threadpool
+from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import permission_required, require
 from channels_wsdeny.exceptions import HandshakeDenied
 from channels_wsdeny.handlers import recheck
@@ -318,6 +321,27 @@ async def test_a_service_that_cannot_be_reached_closes_nothing_and_is_asked_agai
     assert alice.server.kinds == ["websocket.accept"]
     policy.answer = False
     assert await alice.close() == (4403, "permission_denied")
+
+
+def unavailable(error, context):
+    return Response(status=503)
+
+
+async def test_an_outage_that_the_exception_handler_of_rest_framework_answers_closes_nothing(
+    world, headers_of, change, settings
+):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": f"{__name__}.unavailable"}
+    switch = Switch()
+    permission = type("Asks", (BasePermission,), {"has_permission": lambda self, request, view: switch.check(request)})
+    policy = RestFramework(permissions=[permission])
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    switch.answer = OperationalError()
+    await change(update(first_name="Alice"))
+    await until(lambda: switch.asked > 3)
+    assert alice.server.kinds == ["websocket.accept"]
+    switch.answer = ValueError("a bug")
+    assert (await alice.close())[0] == 4503
 
 
 async def test_policies_that_count_once_are_not_asked_again(world, headers_of, change):
