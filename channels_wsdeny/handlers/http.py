@@ -42,7 +42,7 @@ from ..http.messages import (
 from ..http.request import AppRequest, authentication_of, copy_scope, full_path, with_plain_path
 from ..http.responses import add_denial_headers, discard
 from ..http.servers import is_multiplexed
-from ..log import log_denial, log_failure
+from ..log import dotted_name, log_denial, log_failure
 from ..policies.permissions import default_policy
 from ..policies.runner import ClientLeft, policy_checks
 from ..routing.resolver import EndpointMatch, consumer_class_of, leads_to_django, resolve, resolve_within
@@ -437,14 +437,14 @@ class HttpHandler(AppHandler):
             self._reschedule(self._seconds_left)
         if self._answer.done():
             return self._answer.result()
-        endpoint = match.endpoint or match.app
+        name = dotted_name(match.endpoint or match.app)
         try:
             self._task.result()
         except asyncio.CancelledError as error:
-            raise RuntimeError(f"Something that {endpoint!r} awaited was cancelled before it answered.") from error
+            raise RuntimeError(f"Something that {name} awaited was cancelled before it answered.") from error
         if self._has_left:
             raise ClientLeft
-        raise ImproperlyConfigured(f"{endpoint!r} ended without a response to the request.")
+        raise ImproperlyConfigured(f"{name} ended without a response to the request.")
 
     async def receive(self) -> Message:
         """The application's ``receive``."""

@@ -194,7 +194,7 @@ async def test_an_application_without_a_response_and_one_whose_task_was_cancelle
     for app in (silent, cancelled, hasty):
         assert (await fetch(app, "/")).status == 500
     texts = [str(record.exc_info[1]) for record in caplog.records if record.name == "django.request"]
-    told = ["ended without a response", "was cancelled", "Expected 'http.response.start' first"]
+    told = [".silent ended without a response", ".cancelled awaited was", "Expected 'http.response.start' first"]
     assert [part in text for part, text in zip(told, texts, strict=True)] == [True] * 3
 
 
