@@ -386,11 +386,11 @@ class HttpHandler(AppHandler):
         context.mark_passed(policies, are_guards=match.are_guards)
         passed = len(context.state.passed)
         response = await self._call_app(match, scope)
-        path = full_path(self.scope)
         if match.is_django:
-            is_asked = path in self.scope["wsdeny"].allowed
-        else:  # A wrapper may ask for fragments, and answer by itself.
-            is_asked = any(subject.asked_for[0] == path for _, subject, _ in context.state.passed[passed:])
+            is_asked = full_path(self.scope) in self.scope["wsdeny"].allowed
+        else:  # A wrapper may ask for fragments, and answer by itself. An endpoint has the path of its route.
+            paths = {full_path(scope) for scope in (self.scope, with_plain_path(self.scope))}
+            is_asked = any(subject.asked_for[0] in paths for _, subject, _ in context.state.passed[passed:])
         if late and not is_asked and statuses.is_content(response.status_code):
             context.request.follow_route()  # type: ignore[attr-defined] # made from a scope
             denial = await authorize(context, policy_checks(late))

@@ -77,6 +77,13 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
     assert (await knock(all_open, f"{above}{prefix}ws/staff/", **scope)).status == 404
 
 
+async def test_slashes_that_channels_leaves_out_keep_nobody_from_a_public_application_over_http(settings):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    app = DenyMiddlewareStack(Middleware(URLRouter([path("", public(plain)), path("all/", public(plain))])))
+    for root_path, spelt in (("", "//all/"), ("", "all/"), ("/app", "/app"), ("/app", "/app//all/")):
+        assert (await fetch(app, spelt, root_path=root_path)).status == 200
+
+
 async def test_an_http_application_that_is_not_known_gets_the_path_as_it_was_sent():
     """Django has nothing at such a path. A proxy that guards a path would otherwise be led round."""
     seen = []
