@@ -129,7 +129,9 @@ def is_bound(cls: Any) -> bool:
 def uncalled(app: object) -> str:
     """The name of a consumer's ``as_asgi`` or a view's ``as_view``, where that is given in place of what it returns."""
     if isinstance(app, types.MethodType) and app.__name__ in {"as_asgi", "as_view"}:
-        return f"{getattr(app.__self__, '__name__', app.__self__)}.{app.__name__}"
+        cls: object = app.__self__
+        if isinstance(cls, type):  # else it may be an application by itself
+            return f"{cls.__name__}.{app.__name__}"
     return ""
 
 

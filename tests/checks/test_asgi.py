@@ -17,7 +17,7 @@ from django.views import View
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.checks.asgi import place_of
-from channels_wsdeny.decorators import permission_required, require
+from channels_wsdeny.decorators import permission_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
 from tests.support.wrappers import Function, Wrapper
 
@@ -158,6 +158,14 @@ def test_a_routed_class_or_instance_is_named_with_its_route_inside_and_outside_o
     assert [message.id for message in messages(router)] == ["channels_wsdeny.E006", "channels_wsdeny.W002"]
     beside_http = ProtocolTypeRouter({"websocket": AsyncWebsocketConsumer, **HTTP})
     assert [message.id for message in messages(DenyMiddlewareStack(beside_http))] == ["channels_wsdeny.E006"]
+
+
+def test_a_method_that_is_an_application_by_itself_may_have_the_name_of_what_makes_one(ids):
+    class Framework:
+        async def as_asgi(self, scope, receive, send): ...
+
+    routes = [path("ws/", app) for app in (Framework().as_asgi, public(Framework().as_asgi))]
+    assert ids(DenyMiddlewareStack(URLRouter(routes))) == []
 
 
 class Mixin:
