@@ -379,6 +379,14 @@ def test_the_timer_of_a_parent_process_keeps_no_denial_of_its_child_from_being_w
     assert len(Timer.begun) == 1
 
 
+def test_the_time_of_another_timer_may_come_while_one_is_made(recent, monkeypatch):
+    monkeypatch.setattr(denials, "submit_in_background", lambda write: Future())
+    # It is set just before the start.
+    monkeypatch.setattr(Timer, "daemon", property(None, lambda timer, value: recent._begin_write()), raising=False)
+    recent.add(denials.Denied(1.0, 404, "", "", "", ""))
+    assert len(Timer.begun) == 1
+
+
 def test_a_cache_that_hangs_keeps_one_thread(recent, monkeypatch):
     begun, write = [], Future()
     monkeypatch.setattr(denials, "submit_in_background", lambda function: begun.append(function) or write)

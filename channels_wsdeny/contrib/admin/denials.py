@@ -60,10 +60,11 @@ class RecentDenials:
         self._write_later()
 
     def _write_later(self) -> None:
-        if self._timer is None or not self._timer.is_alive():  # The timer of a parent process is not.
-            self._timer = threading.Timer(_PAUSE, self._begin_write)
-            self._timer.daemon = True
-            self._timer.start()
+        timer = self._timer  # Other threads may change it meanwhile.
+        if timer is None or not timer.is_alive():  # The timer of a parent process is not.
+            self._timer = timer = threading.Timer(_PAUSE, self._begin_write)
+            timer.daemon = True
+            timer.start()
 
     def _begin_write(self) -> None:
         self._timer = None
