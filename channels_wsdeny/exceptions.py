@@ -1,4 +1,4 @@
-"""`Deny`, which a site raises, and the exceptions that the package raises."""
+"""`Deny`, which a site raises, and the exceptions that the package raises, also for classes of a site."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.utils.functional import Promise
 from . import status as statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from django.http.response import HttpResponseBase
 
@@ -94,3 +94,11 @@ class PolicyError(TypeError):
 
 class HookError(TypeError):
     """A hook returned something that is no response, or misused `call_next`; the request is denied with a 500."""
+
+
+def refuse_arguments(cls: type, names: Iterable[str]) -> None:
+    """Raise `TypeError` for an attribute of `cls` which the ``__init__`` of a base sets to the argument of its name."""
+    initialized = {each for base in cls.__mro__ if "__init__" in vars(base) for each in base.__mro__}
+    given = {name for base in cls.__mro__ if base not in initialized for name in vars(base)}
+    for name in sorted(given.intersection(names)):
+        raise TypeError(f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}().")

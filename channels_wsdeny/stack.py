@@ -13,12 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 from .authentication.base import as_authenticators
 from .conf import DENY_WITH
 from .decorators import GuardedApp
+from .exceptions import refuse_arguments
 from .handlers import http, websocket
 from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
-from .policies.base import refuse_arguments
 from .routing.guards import NO_GUARDS, ASGIMiddleware, StackOptions, transparent, uncalled
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from django.utils.module_loading import import_string
 
 from ..concurrency import call_sync
 from ..conf import conf
-from ..exceptions import Deny
+from ..exceptions import Deny, refuse_arguments
 from ..headers import values_of
 from ..http.context import noting
 from ..http.exception_handler import denial_of, means_denial
 from ..http.request import ScopeRequest, anonymous_user, copy_request, following, known_user
-from ..policies.base import refuse_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -15,12 +15,12 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
 
 from .. import status as statuses
-from ..exceptions import Deny, PolicyError
+from ..exceptions import Deny, PolicyError, refuse_arguments
 from ..http.context import expression_of, get_context, noting
 from ..http.request import is_authentication_due, known_user, load_user, loaded_user, run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from ..types import HttpRequest
 
@@ -255,14 +255,6 @@ def _stand_in(cls: type, name: str) -> Any:
     method: Any = acheck if name == "acheck" else check
     method.is_stand_in = True
     return method
-
-
-def refuse_arguments(cls: type, names: Iterable[str]) -> None:
-    """Raise `TypeError` for an attribute of `cls` which the ``__init__`` of a base sets to the argument of its name."""
-    initialized = {each for base in cls.__mro__ if "__init__" in vars(base) for each in base.__mro__}
-    given = {name for base in cls.__mro__ if base not in initialized for name in vars(base)}
-    for name in sorted(given.intersection(names)):
-        raise TypeError(f"{cls.__qualname__}.{name} would be ignored: give {name} as an argument of {cls.__name__}().")
 
 
 def refuse_colour(cls: type, name: str, *, is_async: bool) -> None:

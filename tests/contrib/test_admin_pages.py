@@ -28,7 +28,7 @@ from channels_wsdeny.policies import IsStaff
 from testproject.asgi import application
 from tests.support.clients import knock
 from tests.support.opened import Opened
-from tests.support.policies import accept, raising
+from tests.support.policies import accept
 from tests.support.processes import run_python
 
 pytestmark = pytest.mark.django_db
