@@ -204,15 +204,16 @@ def gifted(users):
 async def test_a_stream_that_opens_later_is_asked_about_the_user_of_then_as_a_middleware_sets_it_again(
     name, by, gifted, headers_of, change, settings
 ):
+    authenticated = {}
     if name in LOSSES:
         policy, lose = LOSSES[name]
+        bearer = BearerAuthentication(lambda token: get_user_model().objects.get(username=token))
+        authenticated = {"wrap": partial(DenyMiddlewareStack, authentication=[bearer, SessionAuthentication()])}
     else:
         settings.CHANNELS_WSDENY = {"MIDDLEWARE": ["tests.live.test_rechecks.SplitVerifier"]}
         policy, lose = UserPassesTest(lambda user: user.is_verified), update(first_name="Mallory")
-    bearer = BearerAuthentication(lambda token: get_user_model().objects.get(username=token))
-    wrap = partial(DenyMiddlewareStack, authentication=[bearer, SessionAuthentication()])
     given = headers_of("alice") if by == "session" else [(b"authorization", b"Bearer alice")]
-    alice = await Streams(require(policy)(consumer()).as_asgi(), given, wrap).accepted()
+    alice = await Streams(require(policy)(consumer()).as_asgi(), given, **authenticated).accepted()
     await alice.open()
     (socket,) = registry.sockets()
     await socket.opened.ask_parts()
