@@ -22,8 +22,9 @@ from channels_wsdeny.policies import DenyAll, HasPermission, IsAuthenticated, Is
 from tests.support.cases import BY_NAME, DENIED
 from tests.support.clients import fetch, knock
 from tests.support.opened import Opened
-from tests.support.policies import BrokenHandler, Check, accept, raising, raising_app
+from tests.support.policies import Check, accept, raising, raising_app
 from tests.support.processes import run_python
+from tests.support.receivers import BrokenHandler
 from tests.support.sockets import consumer, guarded
 from tests.support.transports import TRANSPORTS
 

@@ -14,7 +14,7 @@ from channels_wsdeny import Deny
 from channels_wsdeny.decorators import require
 from channels_wsdeny.policies import DenyAll
 from channels_wsdeny.routes import GzipRequest, GzipRoute, LoggedRoute, MsgpackRoute
-from tests.support.policies import BrokenHandler
+from tests.support.receivers import BrokenHandler
 from tests.support.site import hello as view
 from tests.support.site import hello_async as view_async
 from tests.support.views import FORM, JSON, MULTIPART, WAYS, ask, multipart

@@ -1,6 +1,5 @@
 """Policies made of functions, an application that accepts, users who ask them, and a backend of permissions."""
 
-import logging
 from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
@@ -71,12 +70,6 @@ def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
         raise make()
 
     return function
-
-
-class BrokenHandler(logging.Handler):
-    """A handler of log records that raises."""
-
-    emit = raising(ZeroDivisionError)
 
 
 def raising_app(error: BaseException) -> Any:

@@ -1,8 +1,10 @@
-"""Receivers of signals in the hands of a test."""
+"""Receivers of signals and handlers of log records in the hands of a test."""
 
+import logging
 from contextlib import contextmanager
 
 from channels_wsdeny.signals import handshake_accepted, handshake_denied
+from tests.support.policies import raising
 
 HANDSHAKES = (handshake_accepted, handshake_denied)
 
@@ -18,3 +20,9 @@ def connected(*receivers, signals=HANDSHAKES, sender=None):
     finally:
         for signal, receiver in all_of_them:
             signal.disconnect(receiver, sender=sender)
+
+
+class BrokenHandler(logging.Handler):
+    """A handler of log records that raises."""
+
+    emit = raising(ZeroDivisionError)
