@@ -17,7 +17,7 @@ from ..concurrency import call_sync
 from ..conf import conf
 from ..exceptions import Deny, PolicyError
 from ..http.context import get_context
-from ..http.origins import matches
+from ..http.origins import is_pattern, matches
 from ..http.request import known_user, loaded_user, run_in_thread
 from .base import Answer, Policy, PolicyDenial, acheck_from, exact, giver_of, refuse_colour, refuse_second
 
@@ -66,7 +66,7 @@ class AllowedOrigin(Policy):
     _arguments = frozenset({"origins"})
 
     def __init__(self, *origins: str) -> None:
-        if not origins or not all(isinstance(origin, str) and "://" in origin for origin in origins):
+        if not origins or not all(isinstance(each, str) and "://" in each and is_pattern(each) for each in origins):
             raise TypeError(f"AllowedOrigin() takes origins such as 'https://example.com', found {origins!r}.")
         self.origins = origins
 

@@ -186,7 +186,14 @@ async def test_the_policy_asks_for_an_origin_whatever_the_credentials_are(rf):
     assert policy.check(rf.get("/", HTTP_ORIGIN=EVIL)) is True
     assert policy.check(rf.get("/", HTTP_ORIGIN="https://other.example")) is False
     assert policy.check(rf.get("/")) is False
-    for wrong in ([], ["evil.example"], [None]):
+    for wrong in (
+        [],
+        ["evil.example"],
+        [None],
+        ["https://evil.example/"],
+        ["https://*"],
+        ["https://evil.example/path"],
+    ):
         with pytest.raises(TypeError, match="takes origins such as"):
             AllowedOrigin(*wrong)
 
