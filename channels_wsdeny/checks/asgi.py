@@ -22,14 +22,14 @@ from ..inspection.protections import guards_on
 from ..log import dotted_name, own_location
 from ..policies import HasPermission
 from ..policies.base import policies_within
-from ..routing.guards import guards_of, is_bound, uncalled
+from ..policies.permissions import default_policy
+from ..routing.guards import Guards, guards_of, is_bound, uncalled
 from ..routing.resolver import is_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..inspection.endpoints import AsgiEndpoint
-    from ..routing.guards import Guards
     from ..types import Protocol
 
 
@@ -58,9 +58,16 @@ def _consumer_classes() -> list[type]:
 
 
 def site_guards() -> Iterator[tuple[Guards, Any]]:
-    """The guards of each endpoint of ``ASGI_APPLICATION`` and of each view, and its class or function, if known."""
+    """The guards of each endpoint of ``ASGI_APPLICATION`` and of each view, and its class or function, if known.
+
+    The default policies of the site and its stacks are asked as guards are.
+    """
+    defaults = [default_policy()]
     for way in ways("websocket", "http"):
-        yield way.match.guards, way.consumer_class
+        match = way.match
+        yield match.guards, way.consumer_class
+        defaults += [] if match.stack_default is None else [match.stack_default]
+    yield from ((Guards((policy,)), None) for policy in {id(policy): policy for policy in defaults}.values())
     with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
         for view in views():
             yield guards_on(view.callback), getattr(view.callback, "view_class", view.callback)
@@ -117,7 +124,7 @@ def check_wrappers() -> Iterator[tuple[str, str, str]]:
     found: dict[str, tuple[str, Any]] = {}
     for way in ways("websocket"):
         for app in () if way.stack_index is None else way.apps[way.stack_index : -1]:
-            if not (is_known(app) or isinstance(app, BaseMiddleware)):
+            if not (is_known(app) or isinstance(app, BaseMiddleware) or _is_decorated_for_views(app)):
                 found.setdefault(dotted_name(app), (way.path, app))
     for name, (path, app) in found.items():
         yield (
@@ -131,8 +138,8 @@ def check_wrappers() -> Iterator[tuple[str, str, str]]:
 
 def check_routed_classes() -> Iterator[tuple[str, str, str]]:
     """Routes name ``Consumer.as_asgi()``, not the class, an instance, or ``as_asgi`` without calling it."""
-    found = {(way.path, id(way.app)): way.app for way in ways("websocket", "http")}
-    for (path, _), app in found.items():
+    found = {(way.path, id(way.app)): way.apps for way in ways("websocket", "http")}
+    for (path, _), (*around, app) in found.items():
         cls, named = (app, "the class") if isinstance(app, type) else (type(app), "an instance of")
         if uncalled(app):
             cls, named = app.__self__, "as_asgi, without calling it, of"
@@ -144,6 +151,24 @@ def check_routed_classes() -> Iterator[tuple[str, str, str]]:
                 f"Write {cls.__name__}.as_asgi() in the route.",
                 place_of(cls),
             )
+        elif around and not _is_decorated_for_views(app) and (hasattr(app, "view_class") or not _takes_a_scope(app)):
+            yield (
+                f"The route {path!r} names {dotted_name(app)}, which cannot be called with (scope, receive, send), so "
+                "all requests to it fail.",
+                "Name Consumer.as_asgi() or another ASGI application there. Views belong into the URLconf of Django.",
+                place_of(app),
+            )
+
+
+def _takes_a_scope(app: Any) -> bool:
+    """Whether `app` may be called with a scope, ``receive`` and ``send``."""
+    try:
+        inspect.signature(app).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # It does not say.
+        return True
+    return True
 
 
 def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
@@ -169,23 +194,36 @@ def check_parts_for_views() -> Iterator[tuple[str, str, str]]:
         if mixins:
             found.append(f"the mixin {' and '.join(mixins)} of django.contrib.auth.mixins")
         if methods:
-            found.append(f"a decorator of django.contrib.auth on {' and '.join(methods)}")
+            found.append(f"a decorator of Django on {' and '.join(methods)}")
         if found:
             yield (
                 f"{dotted_name(cls)} has {' and '.join(found)}, which is for views and guards no consumer.",
                 "Use @login_required, @permission_required or @require of channels_wsdeny.decorators on the class.",
                 place_of(cls),
             )
+    routed = {(way.path, id(app)): app for way in ways("websocket", "http") for app in way.apps}
+    for (path, _), app in routed.items():
+        if _is_decorated_for_views(app):
+            yield (
+                f"The route {path!r} names {dotted_name(app)} behind a decorator of Django, which is for views, so all "
+                "requests to it fail.",
+                "Use @login_required, @permission_required or @require of channels_wsdeny.decorators.",
+                place_of(app),
+            )
 
 
 def _is_decorated_for_views(function: Any) -> bool:
+    """Whether that is done by one of `django.contrib.auth`, or by `method_decorator`."""
     with suppress(ValueError):  # Functions that wrap each other in a circle are none of Django's.
         return _is_made_by_django(inspect.unwrap(function, stop=_is_made_by_django))
     return False
 
 
 def _is_made_by_django(function: Any) -> bool:
-    return getattr(function, "__globals__", {}).get("__name__") == "django.contrib.auth.decorators"
+    return getattr(function, "__globals__", {}).get("__name__") in {
+        "django.contrib.auth.decorators",
+        "django.utils.decorators",
+    }
 
 
 def check_permissions() -> Iterator[tuple[str, str, str | None]]:

@@ -13,12 +13,13 @@ from django.contrib.auth import decorators as for_views
 from django.contrib.auth.mixins import AccessMixin, LoginRequiredMixin, PermissionRequiredMixin
 from django.core.asgi import get_asgi_application
 from django.urls import path
+from django.utils.decorators import method_decorator
 from django.views import View
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.checks.asgi import place_of
-from channels_wsdeny.decorators import permission_required, public, require
-from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission
+from channels_wsdeny.decorators import login_required, permission_required, public, require
+from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated
 from tests.support.wrappers import Function, Wrapper
 
 consumer = AsyncWebsocketConsumer.as_asgi()
@@ -145,6 +146,22 @@ def test_the_checks_before_tests_look_only_at_an_application_that_was_imported(i
     assert ids(bare) == ["W002"]
 
 
+@permission_required("chat.veiw_room")
+def misspelt_view(request): ...
+
+
+@permission_required("chat.veiw_room")
+class MisspeltView(View): ...
+
+
+class WithoutSignature:
+    @property
+    def __signature__(self):
+        raise ValueError("no signature found")
+
+    async def __call__(self, scope, receive, send): ...
+
+
 def test_a_routed_class_or_instance_is_named_with_its_route_inside_and_outside_of_a_stack(messages):
     for routed, words in (
         (AsyncWebsocketConsumer.as_asgi, "as_asgi, without calling it, of channels.generic.websocket.AsyncWebsocket"),
@@ -166,6 +183,18 @@ def test_a_method_that_is_an_application_by_itself_may_have_the_name_of_what_mak
 
     routes = [path("ws/", app) for app in (Framework().as_asgi, public(Framework().as_asgi))]
     assert ids(DenyMiddlewareStack(URLRouter(routes))) == []
+
+
+@pytest.mark.parametrize("routed", [misspelt_view, lambda request, pk: None, View.as_view()])
+def test_a_view_among_the_routes_of_an_asgi_application_is_an_error_that_names_it(routed, messages):
+    (message,) = messages(DenyMiddlewareStack(URLRouter([path("ws/", routed)])))
+    assert message.id == "channels_wsdeny.E006"
+    assert "The route '/ws/' names " in message.msg
+    assert "which cannot be called with (scope, receive, send)" in message.msg
+
+
+def test_an_application_that_does_not_say_what_it_takes_is_not_reported(messages):
+    assert messages(DenyMiddlewareStack(URLRouter([path("ws/", WithoutSignature())]))) == []
 
 
 class Mixin:
@@ -214,6 +243,8 @@ def test_a_mixin_for_views_on_a_consumer_is_an_error_that_names_it(mixins, name,
         for_views.login_required,
         for_views.permission_required("auth.add_user"),
         lambda method: wraps(for_views.login_required(method))(lambda self: None),
+        method_decorator(for_views.login_required),
+        method_decorator(login_required),
     ],
 )
 def test_a_decorator_for_views_on_a_method_of_a_consumer_is_an_error_that_names_it(decorate, messages):
@@ -226,7 +257,15 @@ def test_a_decorator_for_views_on_a_method_of_a_consumer_is_an_error_that_names_
     cls = type("Decorated", (AsyncWebsocketConsumer,), {"connect": decorate(connect), "circle": circle})
     (message,) = messages(DenyMiddlewareStack(type("Child", (cls,), {}).as_asgi()))
     assert message.id == "channels_wsdeny.E011"
-    assert "Child has a decorator of django.contrib.auth on connect(), which is for views" in message.msg
+    assert "Child has a decorator of Django on connect(), which is for views" in message.msg
+
+
+@pytest.mark.parametrize("routed", [AsyncWebsocketConsumer, AsyncWebsocketConsumer.as_asgi()], ids=["class", "as_asgi"])
+def test_a_decorator_for_views_in_a_route_is_an_error_that_names_it(routed, messages):
+    (message,) = messages(DenyMiddlewareStack(URLRouter([path("ws/", for_views.login_required(routed))])))
+    assert message.id == "channels_wsdeny.E011"
+    assert "The route '/ws/' names " in message.msg
+    assert "behind a decorator of Django, which is for views" in message.msg
 
 
 PERMISSIONS = {
@@ -247,12 +286,15 @@ def test_a_permission_that_seems_misspelt_is_reported(name, hint, wrap, messages
     assert [(message.id, message.hint) for message in found] == expected
 
 
-@permission_required("chat.veiw_room")
-def misspelt_view(request): ...
-
-
-@permission_required("chat.veiw_room")
-class MisspeltView(View): ...
+def test_a_permission_that_a_default_policy_misspells_is_reported(messages):
+    misspelt, consumer = IsAuthenticated() & HasPermission("chat.veiw_room"), AsyncWebsocketConsumer.as_asgi()
+    for found in (
+        messages(DenyMiddlewareStack(consumer, default_policy=misspelt)),
+        messages(DenyMiddlewareStack(consumer), CHANNELS_WSDENY={"DEFAULT_POLICY": misspelt}),
+    ):
+        assert [(message.id, message.hint) for message in found] == [
+            ("channels_wsdeny.W010", "Did you mean 'chat.view_room'?")
+        ]
 
 
 @pytest.mark.parametrize("view", [misspelt_view, MisspeltView])
