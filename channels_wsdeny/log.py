@@ -6,6 +6,7 @@ Records never hold cookies, query strings or tokens.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import traceback
@@ -125,6 +126,8 @@ def log_failure(context: RequestContext, error: BaseException, status: int = 500
 
 #: Seconds for which the same error of a service that cannot be reached is counted, and not logged.
 _OUTAGE = 60.0
+#: What is another in each message of the same outage: the port of a client, the id of a process, an address.
+_VARYING = re.compile(r"0x[0-9a-f]+|\d{4,}")
 #: When such an error was logged, in seconds of `time.monotonic`, and how often it came since.
 _outages: dict[tuple[type, str], tuple[float, int]] = {}
 _outages_lock = threading.Lock()
@@ -132,7 +135,7 @@ _outages_lock = threading.Lock()
 
 def _count_outage(error: BaseException) -> int | None:
     """How often `error` came since it was last logged, if it is to be logged now; None if it is only counted."""
-    key, now = (type(error), str(error)[:200]), time.monotonic()
+    key, now = (type(error), _VARYING.sub("#", str(error)[:200])), time.monotonic()
     with _outages_lock:
         logged, count = _outages.pop(key, (None, 0))
         is_news = logged is None or now - logged > _OUTAGE

@@ -196,6 +196,16 @@ async def test_an_outage_has_one_traceback_a_minute_and_the_rest_is_counted(monk
     assert len(log._outages) == 100
 
 
+async def test_numbers_that_change_from_one_message_to_the_next_do_not_make_another_outage(caplog):
+    ports = iter(range(40000, 40005))
+    down = guarded(
+        Check(raising(lambda: ConnectionError(f"Lost {next(ports)} of <pool at 0x7f{next(ports):x}>"))), accept
+    )
+    for _ in range(2):
+        assert (await knock(down, "/a/")).status == 503
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 async def test_a_denial_of_the_sites_own_has_a_traceback_only_if_it_has_a_cause(records):
     def because(request):
         raise Deny(503) from KeyError("why")
