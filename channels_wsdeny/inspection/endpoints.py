@@ -18,7 +18,7 @@ from django.urls import URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
 from ..routing.guards import NO_GUARDS, ASGIMiddleware, guards_of
-from ..routing.resolver import EndpointMatch, consumer_class_of, inner_name, is_known
+from ..routing.resolver import EndpointMatch, consumer_class_of, inner_name, is_known, kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,7 +133,7 @@ def _inside(app: Any, here: AsgiEndpoint) -> Iterator[tuple[AsgiEndpoint, Any]]:
     else:
         yield from ((here, value) for value in enclosed(app))
     # What is not known may also call other applications that it keeps.
-    for key, value in () if is_known(app) else getattr(app, "__dict__", {}).items():
+    for key, value in () if is_known(app) else kept_by(app).items():
         if key != name and _leads_on(value):
             yield here, value
 

@@ -367,12 +367,18 @@ def leads_to_django(app: Any) -> bool:
 
 def inner_name(app: Any) -> str | None:
     """The attribute in which a wrapper, known or not, keeps its inner application; None if that is unknown."""
-    own = {} if isinstance(app, type) else getattr(app, "__dict__", {})
+    own = {} if isinstance(app, type) else kept_by(app)
     for name in _INNER:
         is_kept = name in own or isinstance(getattr(type(app), name, None), MemberDescriptorType)
         if is_kept and callable(getattr(app, name, None)):
             return name
     return None
+
+
+def kept_by(app: Any) -> dict[str, Any]:
+    """The attributes of `app` itself, without those that `functools.wraps` has copied to a function."""
+    own: dict[str, Any] = getattr(app, "__dict__", {})
+    return {} if isinstance(app, FunctionType) and "__wrapped__" in own else own
 
 
 def is_known(app: Any) -> bool:

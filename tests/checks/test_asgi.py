@@ -20,7 +20,7 @@ from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.checks.asgi import place_of
 from channels_wsdeny.decorators import login_required, permission_required, public, require
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated
-from tests.support.wrappers import Function, Wrapper
+from tests.support.wrappers import Function, Wrapper, with_wraps
 
 consumer = AsyncWebsocketConsumer.as_asgi()
 bare = ProtocolTypeRouter({"websocket": URLRouter([path("", consumer)])})
@@ -68,6 +68,7 @@ def test_consumers_without_a_stack_are_reported(application, words, messages):
         (DenyMiddlewareStack(Token(bare)), []),
         (DenyMiddlewareStack(function), []),
         (Function(DenyMiddlewareStack(bare)), []),
+        (with_wraps(DenyMiddlewareStack(bare)), []),
         (ProtocolTypeRouter({"websocket": Function(Token(DenyMiddlewareStack(bare)))}), []),
         (Function(bare), ["W002"]),
         # A stack anywhere around the consumers is right, and functions may contain one.
