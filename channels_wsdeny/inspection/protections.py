@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -205,6 +205,9 @@ def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
     """
     for _ in range(_MAX_DECORATORS):
         yield view, is_certain
+        if isinstance(view, partial):
+            view = view.func
+            continue
         cells = _cells(view)
         wrapped = next((cells[name] for name in _NAMES_OF_WRAPPED if callable(cells.get(name))), None)
         if isinstance(cells.get("cls"), type) and _module_of(view) in _MODULES_OF_AS_VIEW:

@@ -173,6 +173,7 @@ GUARDED = {
     ),
     "beside one that allows everybody": (require(IsStaff() & AllowAny())(view), "IsStaff() & AllowAny()"),
     "closed": (require(Closed())(view), "Closed()"),
+    "partial": (functools.partial(staff(view)), "IsStaff()"),
     "without Django's login": (djangos.login_not_required(staff(view)), "IsStaff()"),
     "throttled": (require(Throttle("1/s") & IsStaff())(view), "Throttle('1/s', key='user') & IsStaff()"),
     "admin of the site's own": (StrictSite().admin_view(view), f"user_passes_test & {ADMIN}"),
