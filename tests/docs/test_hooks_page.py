@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from asgiref.sync import async_to_sync
+from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.core.cache import cache
 from django.http import HttpResponse
@@ -12,9 +13,10 @@ from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.conf import MIRROR
-from channels_wsdeny.decorators import public, with_hooks
+from channels_wsdeny.decorators import public, require, with_hooks
 from tests.docs.pages import run
 from tests.support.clients import fetch, knock
+from tests.support.policies import Check
 from tests.support.sockets import consumer
 
 page = run("hooks.md")
@@ -94,6 +96,24 @@ def test_request_and_route_hooks_of_two_layers_run_in_the_order_of_the_page(sett
     ran.clear()
     assert Client().get("/").status_code == 200
     assert ran == ["site request", "site route", "own request", "own route"]
+
+
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [
+        (lambda guard, app: BaseMiddleware(guard(app)), "foo_bar"),
+        (lambda guard, app: guard(app), "foo_bar"),
+        (lambda guard, app: guard(BaseMiddleware(app)), "foo-bar"),
+    ],
+    ids=["inside a wrapper", "without one", "around a wrapper"],
+)
+async def test_a_guard_inside_a_wrapper_is_asked_about_what_route_hooks_have_changed(place, asked):
+    seen = []
+    guard = require(Check(lambda request: seen.append(request.resolver_match.kwargs["room"]) is None))
+    app = place(guard, consumer(connect).as_asgi())
+    stack = DenyMiddlewareStack(URLRouter([path("rooms/<slug:room>/", app)]), hooks=page.routed)
+    answer = await knock(stack, "/rooms/foo-bar/")
+    assert (answer.status, answer.header("x-room"), seen) == (101, "foo_bar", [asked])
 
 
 async def test_a_site_in_maintenance_denies_sockets():
