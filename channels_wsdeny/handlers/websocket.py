@@ -870,7 +870,7 @@ class WebSocketHandler(AppHandler):
         if self.state is State.ACCEPTED:
             if kind == "websocket.accept":
                 raise ValueError("'websocket.accept' was sent twice.")
-            await self._connection.send(message)
+            await self._connection.pass_on(message)
             return
         if self.state is State.DENIED:
             raise HandshakeDenied(f"The handshake was denied already; {kind!r} cannot be sent.")

@@ -582,6 +582,12 @@ async def accept_beside(scope, receive, send):
     await send({"type": "websocket.send", "text": "more"})
 
 
+async def close_beside(scope, receive, send):
+    """As above, and closes."""
+    await public(Script(accept()))(scope, receive, send)
+    await send(close())
+
+
 async def enter_another(scope, receive, send):
     await send(accept())
     await guarded(DenyAll())(scope, receive, send)
@@ -594,6 +600,7 @@ UNTAKEN = {
     "of a layer within": lambda: open_to_all(Middleware(open_to_all(Script(accept(), close())))),
     "of a denial": lambda: connecting(None, receive=raising(PermissionDenied)),
     "of a part without a policy": lambda: DenyMiddlewareStack(accept_beside),
+    "by a part without a policy": lambda: DenyMiddlewareStack(close_beside),
     "of a stream": lambda: open_to_all(enter_another),
 }
 
