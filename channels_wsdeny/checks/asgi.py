@@ -7,6 +7,7 @@ import inspect
 import sys
 from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from channels.auth import AuthMiddleware
@@ -212,18 +213,25 @@ def check_parts_for_views() -> Iterator[tuple[str, str, str]]:
             )
 
 
-def _is_decorated_for_views(function: Any) -> bool:
-    """Whether that is done by one of `django.contrib.auth`, or by `method_decorator`."""
+def _is_decorated_for_views(member: Any) -> bool:
+    """Whether a function was made by a decorator for views, or by the `method_decorator` of one."""
     with suppress(ValueError):  # Functions that wrap each other in a circle are none of Django's.
-        return _is_made_by_django(inspect.unwrap(function, stop=_is_made_by_django))
+        is_function = type(member) is FunctionType  # A lazy object would be loaded by isinstance().
+        return is_function and _is_made_for_views(inspect.unwrap(member, stop=_is_made_for_views))
     return False
 
 
-def _is_made_by_django(function: Any) -> bool:
-    return getattr(function, "__globals__", {}).get("__name__") in {
-        "django.contrib.auth.decorators",
-        "django.utils.decorators",
-    }
+def _is_made_for_views(function: Any) -> bool:
+    if _module_of(function) != "django.utils.decorators":
+        return _module_of(function) == "django.contrib.auth.decorators"
+    kept = inspect.getclosurevars(function).nonlocals.values()  # the decorators, one or a list, and the method
+    given = [each for value in kept for each in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(_module_of(each) in {"django.contrib.auth.decorators", "channels_wsdeny.decorators"} for each in given)
+
+
+def _module_of(function: Any) -> str | None:
+    name: str | None = getattr(function, "__globals__", {}).get("__name__")
+    return name
 
 
 def check_permissions() -> Iterator[tuple[str, str, str | None]]:

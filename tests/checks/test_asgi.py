@@ -12,8 +12,10 @@ from channels.sessions import CookieMiddleware
 from django.contrib.auth import decorators as for_views
 from django.contrib.auth.mixins import AccessMixin, LoginRequiredMixin, PermissionRequiredMixin
 from django.core.asgi import get_asgi_application
+from django.db.transaction import atomic
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.functional import SimpleLazyObject
 from django.views import View
 
 from channels_wsdeny import DenyMiddlewareStack
@@ -238,6 +240,13 @@ def test_a_mixin_for_views_on_a_consumer_is_an_error_that_names_it(mixins, name,
     assert f"Mixed has the mixin {name} of django.contrib.auth.mixins, which is for views" in message.msg
 
 
+def test_lazy_attributes_of_a_consumer_are_not_loaded(ids):
+    """The table that one needs may not be there before ``migrate``, which runs the checks."""
+    own = {"rooms": SimpleLazyObject(partial(pytest.fail, "It was loaded."))}
+    consumer = public(type("Consumer", (AsyncWebsocketConsumer,), own))
+    assert ids(DenyMiddlewareStack(consumer.as_asgi())) == []
+
+
 @pytest.mark.parametrize(
     "decorate",
     [
@@ -245,7 +254,7 @@ def test_a_mixin_for_views_on_a_consumer_is_an_error_that_names_it(mixins, name,
         for_views.permission_required("auth.add_user"),
         lambda method: wraps(for_views.login_required(method))(lambda self: None),
         method_decorator(for_views.login_required),
-        method_decorator(login_required),
+        method_decorator([login_required]),
     ],
 )
 def test_a_decorator_for_views_on_a_method_of_a_consumer_is_an_error_that_names_it(decorate, messages):
@@ -255,7 +264,8 @@ def test_a_decorator_for_views_on_a_method_of_a_consumer_is_an_error_that_names_
     async def circle(self): ...
 
     circle.__wrapped__ = circle
-    cls = type("Decorated", (AsyncWebsocketConsumer,), {"connect": decorate(connect), "circle": circle})
+    others = {"circle": circle, "in_transaction": method_decorator(atomic)(lambda self: None)}
+    cls = type("Decorated", (AsyncWebsocketConsumer,), {"connect": decorate(connect), **others})
     (message,) = messages(DenyMiddlewareStack(type("Child", (cls,), {}).as_asgi()))
     assert message.id == "channels_wsdeny.E011"
     assert "Child has a decorator of Django on connect(), which is for views" in message.msg
