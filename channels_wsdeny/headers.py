@@ -48,6 +48,8 @@ def is_sendable(name: bytes, value: bytes) -> bool:
 def check_headers(message: Message) -> RawHeaders:
     """The ``headers`` of an application's message as a list of pairs, as given; empty if they are missing.
 
+    ASGI allows any iterable: one that can be read but once is replaced in the message by the list.
+
     Raises `TypeError` for what is not a list of pairs of bytes, and `ValueError` for a header that
     `is_sendable` refuses. The errors leave values out, for one may be a session's cookie.
     """
@@ -56,6 +58,8 @@ def check_headers(message: Message) -> RawHeaders:
         pairs = [(name, value) for name, value in headers]
     except (TypeError, ValueError) as error:
         raise TypeError(f"{kind} has headers of {type(headers).__name__}: give a list of pairs of bytes.") from error
+    if not isinstance(headers, (list, tuple)):
+        message["headers"] = pairs
     for name, value in pairs:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError(

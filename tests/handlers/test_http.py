@@ -155,6 +155,19 @@ async def test_the_headers_of_an_application_go_out_as_given_where_nothing_is_ad
         assert server.sent[0]["headers"] == expected
 
 
+async def test_headers_that_can_be_read_but_once_go_out_as_any_others():
+    """ASGI allows any iterable of pairs."""
+
+    @public
+    async def app(scope, receive, send):
+        await send({**START, "headers": iter([(b"x-a", b"1")])})
+        await send(body(b"a"))
+
+    server = Server(app)
+    await server.end()
+    assert server.sent[0]["headers"] == [(b"x-a", b"1")]
+
+
 async def test_a_header_that_cannot_be_sent_is_a_500():
     @public
     async def app(scope, receive, send):
