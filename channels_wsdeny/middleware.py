@@ -269,7 +269,11 @@ def _config_of(request: HttpRequest) -> StackConfig | None:
 
 def _is_asked_before_views(request: HttpRequest) -> bool:
     """Whether route hooks, or the default policy, may deny a view."""
-    return bool(conf.MIRROR_DEFAULT_POLICY or ordered_hooks(_hooks(_config_of(request)), "http").route)
+    if conf.MIRROR_DEFAULT_POLICY:
+        return True
+    config = _config_of(request)
+    has_hooks = conf.HOOKS or (config is not None and config.hooks)
+    return bool(has_hooks and ordered_hooks(_hooks(config), "http").route)
 
 
 def _hooks(config: StackConfig | None) -> tuple[Hooks, ...]:
