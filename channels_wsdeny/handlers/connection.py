@@ -123,7 +123,10 @@ class Connection:
         return await self.receive()
 
     async def pass_on(self, message: Message) -> None:
-        """Send a message of the application, unless the socket or stream was closed from outside meanwhile."""
+        """Send a message of the application, unless the socket or stream was closed from outside meanwhile.
+
+        A close over HTTP/2 is waited for a second at most, see `is_multiplexed`.
+        """
         if message.get("type") == "websocket.close" and is_multiplexed(self.scope):
             with suppress(TimeoutError):  # of a client that does not take it, and has left perhaps
                 async with asyncio.timeout(_CLOSING):
