@@ -55,14 +55,10 @@ def test_arguments_that_cannot_deny_raise_with_the_remedy(arguments, error, mess
 
 
 def test_a_deny_has_copies_of_headers_and_members():
-    headers = {"Retry-After": "1"}
+    headers: dict = {"Retry-After": "1", "X-Number": 2}  # as Django's responses take one
     deny = Deny(429, headers=headers, room=7)
     headers["Retry-After"] = "2"
-    assert (deny.headers, deny.members) == ({"Retry-After": "1"}, {"room": 7})
-
-
-def test_a_header_may_be_a_number_as_in_djangos_responses():
-    assert Deny(429, headers={"Retry-After": 30}).headers == {"Retry-After": "30"}
+    assert (deny.headers, deny.members) == ({"Retry-After": "1", "X-Number": "2"}, {"room": 7})
 
 
 def test_a_deny_prints_as_what_it_is():

@@ -9,12 +9,7 @@ from django.test import RequestFactory
 from django.utils.module_loading import import_string
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.authentication import (
-    Authentication,
-    BearerAuthentication,
-    SubprotocolToken,
-    TicketAuthentication,
-)
+from channels_wsdeny.authentication import Authentication, BearerAuthentication, SubprotocolToken, TicketAuthentication
 from channels_wsdeny.decorators import login_required, public
 from tests.support.authentication import ByHeader
 from tests.support.clients import Handshake, knock, opened, websocket_scope
