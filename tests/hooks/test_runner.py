@@ -9,11 +9,15 @@ import threading
 import time
 
 import pytest
+from asgiref.local import Local
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
 from django.http import Http404, HttpResponse
 from django.urls import path
+from django.utils import timezone, translation
+from django.utils.timezone import get_current_timezone
+from django.utils.translation import get_language
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.decorators import public, require, with_hooks
@@ -454,6 +458,32 @@ async def test_around_hooks_work_where_tasks_are_eager(hooks, transport):
     hooks.around(go_on)
     for policy, status in ((AllowAny(), answered), (DenyAll(), 403)):
         assert (await ask(DenyMiddlewareStack(require(policy)(app), hooks=hooks), "/")).status == status
+
+
+TENANT = Local()
+
+
+def activate(request):
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+    TENANT.name = "t"
+
+
+async def activate_async(request):
+    activate(request)
+
+
+@pytest.mark.parametrize("kind", ["request", "route"])
+@pytest.mark.parametrize("hook", [activate, activate_async])
+async def test_what_a_hook_activates_a_policy_in_the_pool_sees(hook, kind, hooks, ran):
+    def look(request):
+        ran.append((threading.current_thread().name, get_language(), str(get_current_timezone()), TENANT.name))
+        return True
+
+    hooks.register(hook, kind)
+    app = URLRouter([path("", require(Check(look))(accept))])
+    assert (await knock(DenyMiddlewareStack(app, hooks=hooks), "/")).status == 101
+    assert ran == [("wsdeny-pool", "de", "Asia/Tokyo", "t")]
 
 
 async def test_hooks_after_the_accept_see_what_the_consumer_put_into_a_contextvar(hooks, ran):
