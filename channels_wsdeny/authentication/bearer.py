@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..concurrency import call_sync
 from ..exceptions import Deny
-from ..headers import values_of
+from ..headers import is_sendable, values_of
 from ..http.request import HandshakeRequest
 from .base import Authentication, Authenticators, as_authenticators
 
@@ -69,7 +69,8 @@ class SubprotocolToken(Authentication):
     _arguments = frozenset({"name", "scheme"})
 
     def __init__(self, name: str, authentication: Any, scheme: str | None = None) -> None:
-        if not isinstance(name, str) or not name:
+        # A subprotocol is a token, as the name of a header is (RFC 6455 section 4.1).
+        if not isinstance(name, str) or not is_sendable(name.encode(), b""):
             raise TypeError(f"SubprotocolToken() takes the name of a subprotocol such as 'bearer', found {name!r}.")
         self.name, self.scheme = name, scheme
         self._authenticators = as_authenticators([authentication], "SubprotocolToken()")
