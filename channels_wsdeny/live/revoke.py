@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.contrib.auth import get_user_model
 from django.db import connections, transaction
+from django.db.models import Model
 
 from ..conf import conf
 from ..handlers.recheck import key_name
@@ -19,8 +23,6 @@ from .registry import hash_key, registry
 from .scheduler import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .registry import Event
 
 #: Seconds in which the other processes answer.
@@ -41,10 +43,10 @@ def revoke(
     With several arguments, it closes the sockets that match all of them. `host` is the one that the handshake was for,
     without a port. Clients get 4000 + `status`, and the reason (cut at 123 bytes; by default ``revoked``).
 
-    Raises `TypeError` without any of the four, `ValueError` for a path that does not begin with a slash, a status that
-    is not 400-599 or a user without a primary key, and `RuntimeError` on an event loop, where `arevoke` is awaited. If
-    the channel layer cannot be reached, it raises what the layer raises, once the sockets of this process are being
-    closed.
+    Raises `TypeError` without any of the four or for what is not one user, `ValueError` for a path that does not begin
+    with a slash, a status that is not 400-599 or a user without a primary key, and `RuntimeError` on an event loop,
+    where `arevoke` is awaited. If the channel layer cannot be reached, it raises what the layer raises, once the
+    sockets of this process are being closed.
 
     Within a transaction it does so at once, and again for those who have come back until that is committed.
     """
@@ -111,10 +113,24 @@ def _event(
 
 def _name(user: Any) -> str:
     """A user, or a primary key as it may be written, as the string by which its sockets are found."""
+    is_several = isinstance(user, Iterable) and not isinstance(user, (str, tuple))  # A composite key is a tuple.
+    if is_several or (isinstance(user, Model) and not _is_user(user)):
+        raise TypeError(
+            f"revoke(user=...) takes one user of the site's model, or a primary key, found a {type(user).__name__}: it "
+            "would close no sockets, or those of another user."
+        )
     key = getattr(user, "pk", user)
     if key is None:
         raise ValueError("revoke(): this user has no primary key, so it has no sockets.")
     return key_name(key)
+
+
+def _is_user(instance: Model) -> bool:
+    """Whether a model's instance is that of the user model, or of a model which that is derived from."""
+    if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
+        return False
+    model, given = get_user_model(), instance.__class__  # which a lazy object gives, too
+    return issubclass(given, model) or issubclass(model, given)
 
 
 def drain(  # pragma: no cover - for processes of servers

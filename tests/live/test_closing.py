@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
+from django.contrib.auth.models import Group, User
 from django.urls import path
 
 from channels_wsdeny import DenyMiddlewareStack
@@ -268,12 +269,11 @@ async def test_a_consumer_that_closes_with_a_status_of_none_gets_an_error(status
     await opened.stays()
 
 
-UNSAVED = SimpleNamespace(pk=None)
+REFUSED = [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}, {"path": "room/"}]
+NO_USER = [SimpleNamespace(pk=None), User.objects.filter(pk=1), ["1"], Group(pk=1)]
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}, {"path": "room/"}, {"user": UNSAVED}]
-)
+@pytest.mark.parametrize("arguments", [*REFUSED, *({"user": each} for each in NO_USER)])
 async def test_a_revocation_of_all_or_of_no_path_or_with_a_status_of_none_is_refused(arguments):
     with pytest.raises((TypeError, ValueError), match="revoke"):
         await arevoke(**arguments)

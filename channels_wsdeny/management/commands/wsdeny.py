@@ -138,7 +138,7 @@ class Command(BaseCommand):
         about["user"] = None if options["user"] is None else user_named(options["user"])
         if all(value is None for value in about.values()):
             raise CommandError("Give --user, --session-key, --path or --host.")
-        if not (options["path"] or "/").startswith("/"):
+        if options["path"] is not None and not options["path"].startswith("/"):
             raise CommandError(f"The path must begin with a slash, found {options['path']!r}.")
         revoke(**about, reason=options["reason"])
         self._print("The sockets that match are being closed.")
