@@ -163,12 +163,11 @@ def check_routed_classes() -> Iterator[tuple[str, str, str]]:
 
 def _takes_a_scope(app: Any) -> bool:
     """Whether `app` may be called with a scope, ``receive`` and ``send``."""
-    try:
-        inspect.signature(app).bind(None, None, None)
-    except TypeError:
-        return False
-    except ValueError:  # It does not say.
-        return True
+    with suppress(ValueError):  # of one that does not say what it takes
+        try:
+            inspect.signature(app).bind(None, None, None)
+        except TypeError:
+            return False
     return True
 
 
@@ -186,10 +185,8 @@ def check_decorated_bases() -> Iterator[tuple[str, str, str]]:
 def check_parts_for_views() -> Iterator[tuple[str, str, str]]:
     """No consumer has one of Django's mixins or decorators for views, which guard nothing there."""
     for cls in _consumer_classes():
-        bases = [base for base in cls.__mro__ if base.__module__ == "django.contrib.auth.mixins"]
-        mixins = [base.__name__ for base in bases if base.__name__ != "AccessMixin"] or [
-            each.__name__ for each in bases
-        ]
+        bases = [base.__name__ for base in cls.__mro__ if base.__module__ == "django.contrib.auth.mixins"]
+        mixins = [name for name in bases if name != "AccessMixin"] or bases
         methods = [f"{name}()" for name, member in inspect.getmembers_static(cls) if _is_decorated_for_views(member)]
         found = []
         if mixins:

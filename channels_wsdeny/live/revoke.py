@@ -113,10 +113,11 @@ def _event(
 
 def _name(user: Any) -> str:
     """A user, or a primary key as it may be written, as the string by which its sockets are found."""
-    is_several = isinstance(user, Iterable) and not isinstance(user, (str, tuple))  # A composite key is a tuple.
-    if is_several or (isinstance(user, Model) and not _is_user(user)):
+    given = user.__class__  # not type(), for ``request.user`` is a lazy object, which is iterable
+    is_several = issubclass(given, Iterable) and not issubclass(given, (str, tuple))  # A composite key is a tuple.
+    if not _is_user(given) if issubclass(given, Model) else is_several:
         raise TypeError(
-            f"revoke(user=...) takes one user of the site's model, or a primary key, found a {type(user).__name__}: it "
+            f"revoke(user=...) takes one user of the site's model, or a primary key, found a {given.__name__}: it "
             "would close no sockets, or those of another user."
         )
     key = getattr(user, "pk", user)
@@ -125,11 +126,11 @@ def _name(user: Any) -> str:
     return key_name(key)
 
 
-def _is_user(instance: Model) -> bool:
-    """Whether a model's instance is that of the user model, or of a model which that is derived from."""
+def _is_user(given: type[Model]) -> bool:
+    """Whether a model is the user model, is derived from it, or is one which that is derived from."""
     if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return False
-    model, given = get_user_model(), instance.__class__  # which a lazy object gives, too
+    model = get_user_model()
     return issubclass(given, model) or issubclass(model, given)
 
 

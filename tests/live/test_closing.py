@@ -10,9 +10,10 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.routing import URLRouter
 from django.contrib.auth.models import Group, User
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import DenyMiddlewareStack
-from channels_wsdeny.decorators import public, with_hooks
+from channels_wsdeny.decorators import login_required, public, with_hooks
 from channels_wsdeny.handlers import connection, websocket
 from channels_wsdeny.live import arevoke, revoke
 from channels_wsdeny.live.registry import registry
@@ -267,6 +268,12 @@ async def test_a_consumer_that_closes_with_a_status_of_none_gets_an_error(status
     opened.server.events.put_nowait({"type": "websocket.receive", "text": "x"})
     await until(lambda: codes)
     await opened.stays()
+
+
+async def test_a_user_may_be_the_lazy_object_of_a_request(users, headers_of):
+    opened = await Opened(login_required(consumer()).as_asgi(), headers=headers_of("alice")).accepted()
+    await arevoke(user=SimpleLazyObject(lambda: users["alice"]))
+    assert await opened.close() == (4403, "revoked")
 
 
 REFUSED = [{}, {"path": "/", "status": 200}, {"path": "/", "status": 600}, {"path": "room/"}]
