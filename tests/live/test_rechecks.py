@@ -371,20 +371,28 @@ async def test_the_check_of_a_subclass_of_a_combination_is_asked_again(world, he
     await alice.stays()
 
 
-async def test_sockets_of_a_small_change_do_not_wait_for_those_of_a_large_one(
-    world, headers_of, change, settings, monkeypatch
-):
+@pytest.fixture
+def slow_policy(settings):
+    """A policy that takes as long as its event `going` is not set, and notes in `asked` what it is asked about."""
     settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": GUARD * 2}
-    monkeypatch.setattr(scheduler, "_FEW", 1)
-    going, asked = asyncio.Event(), []
-    going.set()
 
     async def wait(request):
-        asked.append(request)
-        await going.wait()
+        policy.asked.append(request)
+        await policy.going.wait()
         return True
 
-    slow = [await Opened(consumer(AsyncCheck(wait)), headers=headers_of("bob")).accepted() for _ in range(4)]
+    policy = AsyncCheck(wait)
+    policy.asked, policy.going = [], asyncio.Event()
+    policy.going.set()
+    return policy
+
+
+async def test_sockets_of_a_small_change_do_not_wait_for_those_of_a_large_one(
+    world, headers_of, change, slow_policy, monkeypatch
+):
+    going, asked = slow_policy.going, slow_policy.asked
+    monkeypatch.setattr(scheduler, "_FEW", 1)
+    slow = [await Opened(consumer(slow_policy), headers=headers_of("bob")).accepted() for _ in range(4)]
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
     going.clear()
     registry.handle({"kind": "users", "users": [str(world["bob"].pk)]})
@@ -397,19 +405,11 @@ async def test_sockets_of_a_small_change_do_not_wait_for_those_of_a_large_one(
 
 
 async def test_sockets_do_not_wait_for_those_of_another_user_whose_policies_are_slow(
-    world, headers_of, change, settings
+    world, headers_of, change, slow_policy
 ):
     """As where a client has opened many of them, or joined many groups."""
-    settings.CHANNELS_WSDENY = {"POLICY_TIMEOUT": GUARD * 2}
-    going, asked = asyncio.Event(), []
-    going.set()
-
-    async def wait(request):
-        asked.append(request)
-        await going.wait()
-        return True
-
-    slow = [await Opened(consumer(AsyncCheck(wait)), headers=headers_of("bob")).accepted() for _ in range(2)]
+    going, asked = slow_policy.going, slow_policy.asked
+    slow = [await Opened(consumer(slow_policy), headers=headers_of("bob")).accepted() for _ in range(2)]
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
     going.clear()
     for _ in range(2):  # One after the other: those of one session share their user.
