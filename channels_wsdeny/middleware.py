@@ -77,24 +77,18 @@ class MirrorMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run route hooks and ask the default policy, before the view; called by Django."""
+        handler = self._handler_of(request)
+        if handler is None:
+            return None
         if self.is_async:  # by a subclass, which Django calls in a thread
-            return async_to_sync(self._process_view)(request, view, args, kwargs)
-        return run_coroutine(self._process_view(request, view, args, kwargs))
+            return async_to_sync(handler.ask_before)(view, args, kwargs)
+        return run_coroutine(handler.ask_before(view, args, kwargs))
 
     async def _process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
         handler = self._handler_of(request)
-        if handler is None:
-            return None
-        try:
-            denial = await handler.authorize(handler.checks_before(view))
-        except Exception as error:  # fail closed
-            return _seen_by_django(await handler.answer(error))
-        if denial is not None:
-            return _seen_by_django(await handler.deny(denial))
-        handler.enter(args, kwargs)
-        return None
+        return None if handler is None else await handler.ask_before(view, args, kwargs)
 
     def _handler_of(self, request: HttpRequest) -> MirrorHandler | None:
         """The handler of the request here, if something has to be asked before the view.
@@ -186,7 +180,20 @@ class MirrorHandler(DjangoHandler):
             return response
         return await self.in_thread(lambda: render(self.context.request, response))
 
-    def checks_before(self, view: Callable[..., Any]) -> list[Check]:
+    async def ask_before(
+        self, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HttpResponseBase | None:
+        """Run the route hooks and ask the default policy; a response answers in the place of the view."""
+        try:
+            denial = await self.authorize(self._checks_before(view))
+        except Exception as error:  # fail closed
+            return _seen_by_django(await self.answer(error))
+        if denial is not None:
+            return _seen_by_django(await self.deny(denial))
+        self._enter(args, kwargs)
+        return None
+
+    def _checks_before(self, view: Callable[..., Any]) -> list[Check]:
         """The route hooks, and the default policy for a view without a policy of its own."""
         self.view = view
         match = self.context.request.resolver_match
@@ -195,7 +202,7 @@ class MirrorHandler(DjangoHandler):
         self._policies = self._default_policies(view) if self._has_default else ()
         return [*route_hooks, *policy_checks(self._policies)]
 
-    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The view is allowed: these are what it is called with."""
         self.go_on()
         match = self.context.request.resolver_match
