@@ -233,14 +233,13 @@ def _module_of(function: Any) -> str | None:
 
 def check_permissions() -> Iterator[tuple[str, str, str | None]]:
     """Every permission that a decorator names exists, or looks like no other that does; and users can have it."""
-    known: set[str] = set()
     endpoints: dict[tuple[str, bool], Any] = {}
     for guards, code in site_guards():
         for each in _permissions_of(guards):
             endpoints.setdefault(each, code)
+    known = _known_permissions()
     for (name, is_on_object), code in endpoints.items():
         place = None if code is None else place_of(code)
-        known = known or _known_permissions()
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if is_on_object and _has_only_backends_of_django():
             yield (

@@ -14,8 +14,7 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from ..policies import MaxConnections, Throttle
 from ..policies.base import policies_within
-from ..policies.permissions import default_policy
-from .asgi import site_guards, ways
+from .asgi import site_guards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,13 +75,9 @@ def check_addresses() -> Iterator[tuple[str, str]]:
 
 def _counting() -> Iterator[Throttle | MaxConnections]:
     """The policies of the site that count."""
-    policies = [default_policy()]
     for guards, _ in site_guards():
-        policies += guards.policies
-    defaults = [way.match.default_policy for way in ways("websocket", "http")]
-    policies += [policy for policy in defaults if policy is not None]
-    for policy in policies:
-        yield from (each for each in policies_within(policy) if isinstance(each, (Throttle, MaxConnections)))
+        for policy in guards.policies:
+            yield from (each for each in policies_within(policy) if isinstance(each, (Throttle, MaxConnections)))
 
 
 def _first_by_cache() -> list[Throttle | MaxConnections]:

@@ -1,5 +1,4 @@
 import re
-from types import ModuleType
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -17,7 +16,7 @@ from channels_wsdeny import DenyMiddlewareStack, Hooks
 from channels_wsdeny.checks import CHECKS, DEPLOY_CHECKS, check_deployed_site
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, KEYS, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.decorators import public, require
-from channels_wsdeny.policies import IsAuthenticated, IsStaff, MaxConnections, Throttle
+from channels_wsdeny.policies import HasPermission, IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.docs.pages import DOCS
 from tests.support.mirror import made
 
@@ -254,20 +253,21 @@ def test_the_cache_that_a_policy_names_is_the_one_that_is_looked_at(messages):
     assert (message.id, "MaxConnections(1, key='user', cache='other')" in message.msg) == ("channels_wsdeny.E013", True)
 
 
-@require(Throttle("1/s"))
-def throttled(request):
+WRONG_POLICY = Throttle("1/s") & HasPermission("chat.veiw_room")
+
+
+@require(WRONG_POLICY)
+def wrong_view(request):
     return HttpResponse()
 
 
 @pytest.mark.parametrize("place", ["the stack", "the site", "a view"])
 def test_policies_are_found_everywhere(place, ids):
-    policy = Throttle("1/s")
-    app = DenyMiddlewareStack(consumer, default_policy=policy if place == "the stack" else None)
-    values = {"CHANNELS_WSDENY": {"DEFAULT_POLICY": policy}} if place == "the site" else {}
+    app = DenyMiddlewareStack(consumer, default_policy=WRONG_POLICY if place == "the stack" else None)
+    values = {"CHANNELS_WSDENY": {"DEFAULT_POLICY": WRONG_POLICY}} if place == "the site" else {}
     if place == "a view":
-        values["ROOT_URLCONF"] = ModuleType("urlconf")
-        values["ROOT_URLCONF"].urlpatterns = [path("", throttled)]
-    assert ids(app, **values) == ["W013"]
+        values["ROOT_URLCONF"] = (path("", wrong_view),)
+    assert ids(app, **values) == ["W010", "W013"]
 
 
 @pytest.mark.parametrize(
