@@ -53,21 +53,6 @@ def test_the_mirror_comes_after_sessions_and_users(middleware, found, ids):
     assert ids(ASGI_APPLICATION=None, MIDDLEWARE=middleware) == found
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "found"),
-    [
-        ("AUTHENTICATION", ["channels_wsdeny.authentication.TicketAuthentication"], []),
-        ("AUTHENTICATION", ["channels_wsdeny.authentication.BearerAuthentication"], ["E004"]),
-        ("AUTHENTICATION", ["channels_wsdeny.authentication.missing", "os.path"], ["E004", "E004"]),
-        ("ORIGINS", ["https://example.com", "https://*.example.com:8443", "null", "capacitor://localhost"], []),
-        ("ORIGINS", ["example.com", "https://example.com/", "https://*example.com"], ["E020"] * 3),
-        ("ORIGINS", ["*"], ["E003"]),
-    ],
-)
-def test_classes_and_origins_can_be_used(key, value, found, ids):
-    assert ids(CHANNELS_WSDENY={key: value}) == found
-
-
 def test_what_is_no_authentication_class_is_named_under_its_setting_once(messages):
     (message,) = messages(CHANNELS_WSDENY={"AUTHENTICATION": ["os.path"]})
     assert message.msg.startswith("CHANNELS_WSDENY['AUTHENTICATION']: 'os.path' cannot be used: ")
@@ -138,16 +123,44 @@ class NeedsArguments(IsAuthenticated):
         pass
 
 
+def broken_middleware(get_response):
+    return None
+
+
+class Mine(SessionMiddleware): ...
+
+
+NO_POLICY_OR_HOOKS = [
+    *("", "..", "IsAuthenticated", "nowhere.Policy", "channels_wsdeny.policies.Nothing"),
+    *("channels_wsdeny.policies.Policy", "channels_wsdeny.policies.as_policy", "channels_wsdeny.policies"),
+    *("builtins.dict", f"{__name__}.NeedsArguments"),
+]
+NO_MIDDLEWARE = [
+    *("", "nowhere.Middleware", "builtins.x", f"{__name__}.broken_middleware"),
+    *(SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR, f"{__name__}.Mine"),
+]
+OF_OURS = "channels_wsdeny.authentication"
+
+
 @pytest.mark.parametrize(
     ("value", "found"),
     [
         ({}, []),
         *((value, ["E001"]) for value in (None, [], "", 3, [("POOL_SIZE", 3)])),
         *(({key: 3, "b": 2}, ["E002", "E002"]) for key in (None, 3, (), b"POOL_SIZE", "pool_size", "")),
+        *(({"DEFAULT_POLICY": path, "HOOKS": [path]}, ["E004", "E004"]) for path in NO_POLICY_OR_HOOKS),
+        *(({"MIDDLEWARE": [path]}, ["E004"]) for path in NO_MIDDLEWARE),
+        ({"MIDDLEWARE": ["django.middleware.security.SecurityMiddleware"]}, []),
+        ({"AUTHENTICATION": [f"{OF_OURS}.TicketAuthentication"]}, []),
+        ({"AUTHENTICATION": [f"{OF_OURS}.BearerAuthentication"]}, ["E004"]),
+        ({"AUTHENTICATION": [f"{OF_OURS}.missing", "os.path"]}, ["E004", "E004"]),
+        ({"ORIGINS": ["https://example.com", "https://*.example.com:8443", "null", "capacitor://localhost"]}, []),
+        ({"ORIGINS": ["example.com", "https://example.com/", "https://*example.com"]}, ["E020"] * 3),
+        ({"ORIGINS": ["*"]}, ["E003"]),
     ],
 )
-def test_a_setting_that_is_no_dict_is_reported_once_and_each_key_that_does_not_exist(value, found, ids):
-    assert ids(CHANNELS_WSDENY=value) == found
+def test_each_key_and_each_path_that_cannot_be_used_is_reported_once(value, found, ids):
+    assert ids(ASGI_APPLICATION=None, CHANNELS_WSDENY=value) == found
 
 
 def test_the_hint_names_the_key_that_was_meant_and_all_keys(messages):
@@ -163,20 +176,6 @@ def test_a_wrong_value_is_shown_with_what_is_expected_and_the_default(messages):
     assert message.msg == "CHANNELS_WSDENY['POOL_SIZE'] must be a whole number of threads above 0, found 'lots'."
     (message,) = messages(CHANNELS_WSDENY={"ORIGINS": "https://example.com"})
     assert message.hint == "Write ['https://example.com']. The default is 'same'."
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("", "..", "IsAuthenticated", "nowhere.Policy", "channels_wsdeny.policies.Nothing"),
-        "channels_wsdeny.policies.Policy",
-        *("channels_wsdeny.policies.as_policy", "channels_wsdeny.policies", "builtins.dict"),
-        f"{__name__}.NeedsArguments",
-    ],
-)
-def test_a_dotted_path_that_names_no_policy_or_hooks_is_reported(path, ids):
-    assert ids(CHANNELS_WSDENY={"DEFAULT_POLICY": path}) == ["E004"]
-    assert ids(CHANNELS_WSDENY={"HOOKS": [path]}) == ["E004"]
 
 
 def test_what_importing_a_dotted_path_raises_is_reported(messages, tmp_path, monkeypatch):
@@ -195,30 +194,6 @@ def test_a_setting_of_almost_the_right_name_is_reported(messages):
     (message,) = messages(CHANNELS_WS_DENY={"POOL_SIZE": 3})
     assert (message.id, message.msg) == ("channels_wsdeny.W011", "The setting CHANNELS_WS_DENY is read by nothing.")
     assert message.hint == "Did you mean CHANNELS_WSDENY?"
-
-
-# Middleware around handshakes.
-
-
-def broken_middleware(get_response):
-    return None
-
-
-class Mine(SessionMiddleware): ...
-
-
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        *((path, ["E004"]) for path in ("", "nowhere.Middleware", "builtins.x", f"{__name__}.broken_middleware")),
-        *((path, ["E004"]) for path in (SESSION_MIDDLEWARE, AUTHENTICATION_MIDDLEWARE, MIRROR, f"{__name__}.Mine")),
-        ("django.middleware.security.SecurityMiddleware", []),
-    ],
-)
-def test_a_middleware_that_cannot_run_around_handshakes_is_named(path, found, messages):
-    reported = messages(ASGI_APPLICATION=None, CHANNELS_WSDENY={"MIDDLEWARE": [path]})
-    assert [message.id for message in reported] == [f"channels_wsdeny.{number}" for number in found]
-    assert all(repr(path) in message.msg for message in reported)
 
 
 # The caches that policies count on, wherever on the site those are.
