@@ -31,7 +31,6 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.management import CommandError
 from django.db import connections, router
 from django.http import HttpResponse, parse_cookie
-from django.urls import is_valid_path
 from django.utils.encoding import iri_to_uri
 
 from ..conf import conf
@@ -154,8 +153,8 @@ class Explanation:
             yield f"closed with {self.close['code']} {escape(self.close['reason'])!r}"
         if self.body:
             yield from ("", *map(escape, self.body.splitlines()))
-        if self.protocol == "websocket" and self.status == 404 and _is_view(self.path):
-            yield from ("", "There is a view at this path: --protocol http tells what it would answer.")
+        if self.protocol == "websocket" and self.status == 404:
+            yield from ("", "If it is the path of a view: --protocol http tells what that would answer.")
         if lives_by := self.lives_by():
             yield from ("", f"It is open as long as these last: {escape(', '.join(lives_by))}.")
         if self._is_accepted() and not self._is_guarded():
@@ -530,10 +529,3 @@ def _steps(trace: Trace) -> Iterator[str]:
 
 def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1000:9.2f} ms"
-
-
-def _is_view(path: str) -> bool:
-    try:
-        return bool(is_valid_path(path))
-    except Exception:  # a converter of the site may raise anything
-        return False
