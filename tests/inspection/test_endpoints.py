@@ -145,21 +145,14 @@ def test_each_endpoint_is_listed_with_what_protects_it(application, expected, ro
 
 
 @pytest.mark.parametrize(
-    "application",
-    [
-        stack(sockets(x=plain), IsSuperuser()),
-        stack(stack(sockets(x=staff), IsSuperuser())),
-        require(DenyAll())(stack(sockets(x=plain), IsSuperuser())),
-        stack(require(DenyAll())(sockets(x=staff)), IsSuperuser()),
-        stack(AllowedHostsOriginValidator(AuthMiddlewareStack(sockets(x=staff)))),
-        require(DenyAll())(require(IsStaff())(sockets(x=public_consumer))),
-    ],
+    "name",
+    ["decorated", "stack's default", "nearest stack", "policy around a stack", "policy around a router"],
 )
-def test_the_policies_are_those_that_a_handshake_meets(application, rows_of):
-    (row,) = rows_of(application)
-    match = resolve(application, websocket_scope("/x/"))
+def test_the_policies_are_those_that_a_handshake_meets(name, rows_of):
+    application, _ = ROWS[name]
+    match = resolve(application, websocket_scope("/a/"))
     policies = [*match.guards.policies, *([match.default_policy] if match.default_policy is not None else [])]
-    assert [each.expression for each in row.protections] == [repr(policy) for policy in policies]
+    assert [each.expression for each in rows_of(application)[0].protections] == [repr(policy) for policy in policies]
 
 
 @pytest.mark.parametrize("source", ["stack", "default"])

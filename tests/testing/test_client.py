@@ -120,12 +120,6 @@ async def test_a_socket_sends_and_receives_text_bytes_and_json():
             await socket.receive_bytes()
 
 
-async def test_a_socket_has_the_accept_and_the_scope():
-    application = Script(accept((b"x-a", b"1"), subprotocol="chat"))
-    async with WebsocketClient(application).connect("/ws/") as socket:
-        assert (socket.response["x-a"], socket.response.subprotocol, socket.scope["path"]) == ("1", "chat", "/ws/")
-
-
 @pytest.mark.parametrize("code", [None, 4000])
 async def test_the_end_of_the_block_closes_the_socket_unless_the_test_has(code):
     application = Script(accept())
@@ -214,7 +208,7 @@ async def test_cookies_of_a_response_are_sent_with_the_next_handshake(answer):
     assert sent == [None, b'a=1; b="x, y"', None]
 
 
-async def test_users_log_in_and_out(client, alice):
+async def test_users_log_in_and_out_for_sockets_and_views_alike(client, alice):
     assert not await client.alogin(username="alice", password="wrong")
     assert_denied(await client.handshake("/ws/members/"), 401)
     assert await client.alogin(username="alice", password="secret")
@@ -223,19 +217,6 @@ async def test_users_log_in_and_out(client, alice):
     assert_denied(await WebsocketClient().handshake("/ws/members/"), 401)
     await client.alogout()
     assert_denied(await client.handshake("/ws/members/"), 401)
-
-
-async def test_a_second_login_is_another_session(client, users):
-    await client.aforce_login(users["alice"])
-    first = client.cookies["sessionid"].value
-    await client.aforce_login(users["bob"])
-    assert client.cookies["sessionid"].value != first
-    async with client.connect("/ws/members/") as socket:
-        await socket.send_json("friends")
-        assert (await socket.receive_json())[0] == "bob"
-
-
-async def test_logins_count_for_sockets_and_views_alike(client, alice):
     await client.get("/login/alice/")
     assert_accepted(await client.handshake("/ws/members/"))
     await client.get("/logout/")

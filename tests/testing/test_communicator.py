@@ -86,13 +86,6 @@ async def test_the_scope_is_that_of_a_server_and_may_be_changed():
     assert WebsocketCommunicator(echo, "/", extensions={}).scope["extensions"] == {}
 
 
-async def test_the_application_is_that_of_the_site_by_default(settings):
-    settings.ASGI_APPLICATION = "tests.support.scripted.echo"
-    socket = WebsocketCommunicator(path="/")
-    assert await socket.connect() == (True, None)
-    await socket.disconnect()
-
-
 async def test_text_bytes_and_json_are_sent_and_received():
     socket = WebsocketCommunicator(echo, "/ws/")
     await socket.connect()
@@ -122,14 +115,12 @@ async def test_a_frame_is_no_response_to_a_handshake():
         await communicator(text("hello")).connect()
 
 
-def failing(*messages, receives=0):
-    """An application that sends these messages, receives some, and raises."""
+def failing(*messages):
+    """An application that sends these messages, and raises."""
 
     async def application(scope, receive, send):
         for message in messages:
             await send(message)
-        for _ in range(receives):
-            await receive()
         raise LookupError("broken")
 
     return application
@@ -149,13 +140,6 @@ async def test_every_method_raises_what_the_application_has_raised(method):
     arguments = ["hello"] if method.startswith("send") else []
     with pytest.raises(LookupError, match="broken"):
         await getattr(socket, method)(*arguments)
-
-
-async def test_an_exception_on_disconnect_is_raised():
-    socket = WebsocketCommunicator(failing(accept(), receives=2), "/ws/")
-    await socket.connect()
-    with pytest.raises(LookupError, match="broken"):
-        await socket.disconnect()
 
 
 async def test_an_application_that_has_ended_is_not_waited_for():
