@@ -126,8 +126,8 @@ def _inside(app: Any, here: AsgiEndpoint) -> Iterator[tuple[AsgiEndpoint, Any]]:
             yield here, app.application_mapping[here.protocol]
     elif isinstance(app, URLRouter):
         for route in app.routes:
-            path, name = _join(here.path, route.pattern), route.name or here.name
-            yield replace(here, path=path, name=name), route.callback
+            place = replace(here, path=_join(here.path, route.pattern), name=route.name or here.name)
+            yield place, route.callback
     elif name is not None:
         yield here, getattr(app, name)
     else:

@@ -49,6 +49,12 @@ class Fallback(URLRouter):
         await Plain.as_asgi()(scope, receive, send)
 
 
+class KeepsAnother(Fallback):
+    def __init__(self, routes, other):
+        super().__init__(routes)
+        self.other = other
+
+
 class StackOfTheSite(DenyMiddlewareStack):
     """A stack that lets some handshakes pass by itself."""
 
@@ -118,6 +124,10 @@ ROWS = {
     "a view beside the application": (Switch(sockets(a=staff), view), [PERHAPS_STAFF]),
     "a list beside the application": (Switch(sockets(a=staff), [plain]), [PERHAPS_STAFF]),
     "router with a fallback": (only(Fallback([path("a/", staff)])), [PERHAPS_STAFF, row(None, "none", None, "/")]),
+    "router that keeps another application": (
+        only(KeepsAnother([path("a/", staff, name="other")], plain)),
+        [PERHAPS_STAFF, OPEN, row(None, "none", None, "/")],
+    ),
     "stack with a call of its own": (StackOfTheSite(sockets(a=plain)), [row("IsAuthenticated()", "default", None)]),
     "stack with a call of its own, in a stack": (
         stack(StackOfTheSite(sockets(a=plain), default_policy=IsStaff())),
