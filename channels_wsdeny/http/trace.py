@@ -162,18 +162,8 @@ class Trace:
         }
 
 
-#: The trace that requests which begin here are noted in; see `recording`.
+#: The trace that requests which begin here are noted in.
 recorded: ContextVar[Trace | None] = ContextVar("wsdeny_trace", default=None)
-
-
-@contextmanager
-def recording(trace: Trace) -> Iterator[None]:
-    """Have requests that begin inside be noted in `trace`."""
-    token = recorded.set(trace)
-    try:
-        yield
-    finally:
-        recorded.reset(token)
 
 
 def is_recorded() -> bool:

@@ -38,7 +38,7 @@ from ..decorators import guard
 from ..handlers.view import guard_view
 from ..headers import is_sendable
 from ..http.messages import EXTENSION
-from ..http.trace import Noted, Trace, describe, is_dry_run, recording
+from ..http.trace import Noted, Trace, describe, recorded
 from ..log import dotted_name, escape
 from ..routing.guards import ASGIMiddleware, guards_of, transparent
 from ..routing.resolver import consumer_class_of, denial_by_validator, inner_name, is_known
@@ -339,7 +339,7 @@ def _dry_run(application: ASGIApp, scope: Scope, trace: Trace, store: Any) -> tu
         return hanging or dotted_name(application)
 
     replacement = _Replacement(trace, scope["type"], store).of(application)
-    with _unlogged(trace), recording(trace), trace.watching_queries():
+    with _recording(trace), trace.watching_queries():
         hanging = async_to_sync(run)()
     return sent, hanging
 
@@ -354,20 +354,26 @@ async def _give_up(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 @contextmanager
-def _unlogged(trace: Trace) -> Iterator[None]:
-    """Keep records of the dry run from the log, and so from the administrators' mail; note their errors."""
+def _recording(trace: Trace) -> Iterator[None]:
+    """Have requests that begin inside be noted in `trace`, errors in their log records too.
+
+    The records are kept from the log, and so from the administrators' mail.
+    """
 
     def is_logged(record: logging.LogRecord) -> bool:
-        if is_dry_run() and record.exc_info and record.exc_info[1] is not None:
+        is_of_dry_run = recorded.get() is trace
+        if is_of_dry_run and record.exc_info and record.exc_info[1] is not None:
             trace.note_failure(record.exc_info[1])
-        return not is_dry_run()
+        return not is_of_dry_run
 
+    token = recorded.set(trace)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
         logger.addFilter(is_logged)
     try:
         yield
     finally:
+        recorded.reset(token)
         for logger in loggers:
             logger.removeFilter(is_logged)
 
@@ -424,7 +430,6 @@ class _NotRunWrapper(ASGIMiddleware):
 
     @functools.cached_property
     def inner(self) -> ASGIApp:  # type: ignore[override] # it is only read
-        """The replacement of what is inside."""
         answer = "not run: a wrapper that is not known, which may change the scope, or deny"
         self._trace.noted.append(Noted("other", self._name, answer=answer))
         return self._inner
@@ -512,7 +517,6 @@ class _Handler(ASGIHandler):
 
 
 def _steps(trace: Trace) -> Iterator[str]:
-    """The route, and each hook, policy and query."""
     yield f"route     {escape(trace.route or '-')}"
     yield f"endpoint  {escape(trace.endpoint or '-')}"
     yield ""
