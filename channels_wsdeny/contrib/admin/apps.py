@@ -15,7 +15,6 @@ class WsdenyAdminConfig(AppConfig):
     name = "channels_wsdeny.contrib.admin"
     label = "channels_wsdeny_admin"
     verbose_name = "channels_wsdeny"
-    default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:
         """Called by Django once all apps are loaded. Raises `ImproperlyConfigured` without the apps that it needs."""

@@ -35,7 +35,6 @@ class Command(BaseCommand):
         super().run_from_argv(argv)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the subcommands."""
         subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
         routes = subcommands.add_parser("routes", help="List every socket and view, and what protects it.")
         add = routes.add_argument
@@ -112,7 +111,6 @@ class Command(BaseCommand):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
 
     def _explain(self, options: dict[str, Any]) -> None:
-        """Tell what a request would get."""
         if self._is_process:
             # Code of the site that blocks a thread can be ended in no other way; its traceback names it.
             faulthandler.dump_traceback_later(time_limit() + 5, exit=True)
@@ -121,7 +119,6 @@ class Command(BaseCommand):
         self._print("\n".join(lines))
 
     def _sockets(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
-        """List the open sockets."""
         found = sorted(sockets(), key=lambda socket: (socket["process"], socket["since"]))
         if options["as_json"]:
             self._print(json.dumps(found, indent=2))
@@ -133,7 +130,6 @@ class Command(BaseCommand):
         self._print("\n".join([*aligned(rows), "", f"{len(found)} open."]))
 
     def _revoke(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
-        """Close sockets."""
         about = {name: options[name] for name in ("session_key", "path", "host")}
         about["user"] = None if options["user"] is None else user_named(options["user"])
         if all(value is None for value in about.values()):
@@ -144,7 +140,6 @@ class Command(BaseCommand):
         self._print("The sockets that match are being closed.")
 
     def _drain(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
-        """Drain the servers of this machine, or all."""
         drain(options["seconds"], everywhere=options["everywhere"])
         self._print("The servers are being drained.")
 
