@@ -19,7 +19,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 
 from ..inspection.endpoints import site_application, site_endpoints, views
-from ..inspection.protections import guards_on
+from ..inspection.protections import guards_on, module_of
 from ..log import dotted_name, own_location
 from ..policies import HasPermission
 from ..policies.base import policies_within
@@ -219,16 +219,11 @@ def _is_decorated_for_views(member: Any) -> bool:
 
 
 def _is_made_for_views(function: Any) -> bool:
-    if _module_of(function) != "django.utils.decorators":
-        return _module_of(function) == "django.contrib.auth.decorators"
+    if module_of(function) != "django.utils.decorators":
+        return module_of(function) == "django.contrib.auth.decorators"
     kept = inspect.getclosurevars(function).nonlocals.values()  # the decorators, one or a list, and the method
     given = [each for value in kept for each in (value if isinstance(value, (list, tuple)) else [value])]
-    return any(_module_of(each) in {"django.contrib.auth.decorators", "channels_wsdeny.decorators"} for each in given)
-
-
-def _module_of(function: Any) -> str | None:
-    name: str | None = getattr(function, "__globals__", {}).get("__name__")
-    return name
+    return any(module_of(each) in {"django.contrib.auth.decorators", "channels_wsdeny.decorators"} for each in given)
 
 
 def check_permissions() -> Iterator[tuple[str, str, str | None]]:

@@ -210,7 +210,7 @@ def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
             continue
         cells = _cells(view)
         wrapped = next((cells[name] for name in _NAMES_OF_WRAPPED if callable(cells.get(name))), None)
-        if isinstance(cells.get("cls"), type) and _module_of(view) in _MODULES_OF_AS_VIEW:
+        if isinstance(cells.get("cls"), type) and module_of(view) in _MODULES_OF_AS_VIEW:
             yield from _called_by_dispatch(cells["cls"], cells["initkwargs"], is_certain)
             return
         if wrapped is not None:
@@ -232,7 +232,7 @@ def _called(view: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:
 def _is_route_of_package(view: Any) -> bool:
     """Whether `view` is a route, and no method of the site is between it and the view that it calls."""
     methods = [getattr(type(view), name, None) for name in ("__call__", "get_route_handler")]
-    return all(_module_of(method) == "channels_wsdeny.routes" for method in methods)
+    return all(module_of(method) == "channels_wsdeny.routes" for method in methods)
 
 
 def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bool) -> Iterator[tuple[Any, bool]]:
@@ -241,7 +241,7 @@ def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bo
     bases = [base for base in cls.__mro__ if "dispatch" in vars(base)]
     for base, following in zip(bases, [*bases[1:], object], strict=True):
         method = vars(base)["dispatch"]
-        while _module_of(method) == "django.utils.decorators":  # It is made by `method_decorator`.
+        while module_of(method) == "django.utils.decorators":  # It is made by `method_decorator`.
             cells = _cells(method)
             decorated = reduce(lambda view, wrap: wrap(view), cells["decorators"], lambda request: None)
             called = list(_called(decorated, is_certain))
@@ -257,7 +257,7 @@ def _called_by_dispatch(cls: type, initkwargs: Mapping[str, Any], is_certain: bo
                 permissions = initkwargs.get("permission_required", getattr(cls, "permission_required", None))
                 if not hasattr(base, "permission_required") or not _is_nothing(permissions):
                     yield base, is_certain
-            elif _module_of(method).startswith(("django.views.", "rest_framework.")):
+            elif module_of(method).startswith(("django.views.", "rest_framework.")):
                 return  # It calls no other.
             else:
                 is_certain = False
@@ -268,7 +268,7 @@ def _asked_by(layer: Any, is_certain: bool, is_asked_afterwards: bool) -> Iterat
     for policy in (guards_of_view(layer) or Guards()).policies:
         yield _of_policy(policy, "decorator", is_certain or is_asked_afterwards)
     effect: Effect = "denies" if is_certain else "unknown"
-    module, cells = _module_of(layer), _cells(layer)
+    module, cells = module_of(layer), _cells(layer)
     if isinstance(layer, type):
         yield Protection(layer.__name__, "django", effect)
     elif module == "django.contrib.auth.decorators" and "test_func" in cells:
@@ -316,7 +316,7 @@ def _policy_of_permission(permission: Any) -> Policy:
 
 def _api_view(layer: Any) -> Any:
     """REST framework's `APIView`, if ``as_view()`` of a subclass made `layer`; else None."""
-    cls = _cells(layer).get("cls") if _module_of(layer) in _MODULES_OF_AS_VIEW else None
+    cls = _cells(layer).get("cls") if module_of(layer) in _MODULES_OF_AS_VIEW else None
     return next((base for base in getattr(cls, "__mro__", ()) if base.__module__ == "rest_framework.views"), None)
 
 
@@ -331,15 +331,15 @@ def _are_written_in(module: str, given: Any, initkwargs: Mapping[str, Any], name
     `initkwargs` are the arguments of ``as_view()``, which replace attributes.
     """
     methods = [initkwargs.get(name, getattr(given, name)) for name in names]
-    return all(_module_of(method).startswith(module) for method in methods)
+    return all(module_of(method).startswith(module) for method in methods)
 
 
 def _cells(function: Any) -> Mapping[str, Any]:
     """The variables that a function of `_PACKAGES` uses of the one that encloses it, by name."""
-    is_theirs = isinstance(function, FunctionType) and _module_of(function).startswith(_PACKAGES)
+    is_theirs = isinstance(function, FunctionType) and module_of(function).startswith(_PACKAGES)
     return inspect.getclosurevars(function).nonlocals if is_theirs else {}
 
 
-def _module_of(function: Any) -> str:
+def module_of(function: Any) -> str:
     """The module of a function's code; ``__module__`` is copied by `functools.wraps`."""
     return str(getattr(function, "__globals__", {}).get("__name__", ""))
