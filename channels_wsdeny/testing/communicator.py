@@ -54,10 +54,8 @@ class WebsocketCommunicator(ApplicationCommunicator):
         *,
         extensions: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(_run, {})
-        self.application = partial(_run, get_default_application() if application is None else application)
         url = urlsplit(iri_to_uri(path))
-        self.scope: Scope = {
+        scope: Scope = {
             "type": "websocket",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
@@ -72,7 +70,8 @@ class WebsocketCommunicator(ApplicationCommunicator):
             "extensions": {"websocket.http.response": {}} if extensions is None else dict(extensions),
         }
         if spec_version:
-            self.scope["spec_version"] = spec_version
+            scope["spec_version"] = spec_version
+        super().__init__(partial(_run, get_default_application() if application is None else application), scope)
         self.response: HandshakeResponse | None = None
         self.response_headers: RawHeaders | None = None
 
