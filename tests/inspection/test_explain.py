@@ -156,15 +156,6 @@ def test_no_endpoint_of_a_socket_and_no_unknown_wrapper_runs(application, wrap, 
     assert (ask(http, protocol="http").status, RAN) == (200, [])
 
 
-def test_the_application_itself_stays_as_it_was(ask):
-    router = URLRouter([path("", open_consumer)])
-    stack = DenyMiddlewareStack(ProtocolTypeRouter({"websocket": router}))
-    ask(stack)
-    assert (stack.inner.application_mapping["websocket"], router.routes[0].callback) == (router, open_consumer)
-    assert async_to_sync(knock)(stack, "/").status == 101
-    assert "call" in RAN
-
-
 def test_an_endpoint_that_is_an_object_is_named_by_its_class(ask):
     app = HiddenWrapper(open_consumer)
     assert f"endpoint  {dotted_name(app)}\n" in ask(DenyMiddlewareStack(URLRouter([path("", app)]))).text

@@ -91,12 +91,6 @@ async def test_a_handshake_that_is_accepted_returns_the_accept_and_closes_the_so
     assert application.received == [{"type": "websocket.disconnect", "code": 1000}]
 
 
-async def test_a_handshake_notes_the_close_that_followed_the_accept():
-    application = Script(accept(), close(code=4401, reason="not_authenticated"))
-    response = await WebsocketClient(application).handshake("/ws/")
-    assert (response.status_code, response.close_code, response.code) == (101, 4401, "not_authenticated")
-
-
 async def test_connect_raises_a_denial_and_handshake_returns_it():
     with pytest.raises(Denied) as denied:
         async with WebsocketClient(Script(start(429), body(b"slowly"))).connect("/ws/"):
