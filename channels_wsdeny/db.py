@@ -50,9 +50,10 @@ def remember_in_memory(connection: Any, **kwargs: Any) -> None:
 
 
 class _Job(threading.local):
-    """The job of this thread: whether there is one on shared connections, and whether it holds their lock."""
+    """The job of this thread."""
 
-    is_running = False
+    #: Whether it uses shared connections, and whether it holds their lock.
+    is_sharing = False
     has_lock = False
     #: Whether the connections of this thread are closed by `managed_connections`.
     is_managed = False
@@ -61,25 +62,22 @@ class _Job(threading.local):
         #: The connections that the job left in another state than it found them, and their attributes before.
         self.changed: dict[Any, dict[str, Any]] = {}
 
-    def lock(self) -> None:
-        """Wait for the lock, which the job then holds until it ends."""
-        if self.is_running and not self.has_lock:
-            _shared.acquire()
-            self.has_lock = True
-
-    def end(self) -> None:
-        """End the job, and release the lock if the job holds it."""
-        self.is_running = self.is_managed = False
-        self.unlock()
-
-    def unlock(self) -> None:
-        """Release the lock, if the job holds it, until its next query."""
-        if self.has_lock:
-            self.has_lock = False
-            _shared.release()
-
 
 _job = _Job()
+
+
+def take_turn() -> None:
+    """Wait for the lock, which the job then holds until it ends: on a shared connection, transactions would mix."""
+    if _job.is_sharing and not _job.has_lock:
+        _shared.acquire()
+        _job.has_lock = True
+
+
+def give_up_turn() -> None:
+    """Release the lock of this job while it waits for others, which may query on the same connection."""
+    if _job.has_lock:
+        _job.has_lock = False
+        _shared.release()
 
 
 def _execute_alone(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
@@ -87,7 +85,7 @@ def _execute_alone(execute: Any, sql: Any, params: Any, many: Any, context: Any)
 
     Python's sqlite3 mixes up the rows of threads that query one connection at the same time.
     """
-    _job.lock()
+    take_turn()
     with _shared:  # The connection's own thread runs no job, and takes the lock for one query.
         return execute(sql, params, many, context)
 
@@ -98,7 +96,7 @@ def managed_connections() -> Iterator[None]:
     reset_queries()
     close_old_connections()
     shared = _share() if _in_memory or _lent else []
-    _job.is_running, _job.is_managed = bool(shared), True
+    _job.is_sharing, _job.is_managed = bool(shared), True
     try:
         yield
     finally:
@@ -106,7 +104,8 @@ def managed_connections() -> Iterator[None]:
         for connection in shared:
             connection.dec_thread_sharing()
             del connections[connection.alias]
-        _job.end()
+        _job.is_sharing = _job.is_managed = False
+        give_up_turn()
         close_old_connections()
 
 
@@ -121,25 +120,11 @@ def seconds_until_close() -> float | None:
 @contextmanager
 def lending(connection: Any) -> Iterator[None]:
     """Have jobs use `connection`, which is in a test's transaction."""
-    before = _lent.get(connection.alias)
     _lent[connection.alias] = connection
     try:
         yield
     finally:
-        if before is None:
-            del _lent[connection.alias]
-        else:  # pragma: no cover - two tests at the same time
-            _lent[connection.alias] = before
-
-
-def take_turn() -> None:
-    """Wait for the lock before a transaction begins: on a shared connection, two threads' would mix."""
-    _job.lock()
-
-
-def give_up_turn() -> None:
-    """Release the lock of this job while it waits for others, which may query on the same connection."""
-    _job.unlock()
+        _lent.pop(connection.alias, None)
 
 
 # State on connections, such as the tenant of a middleware
