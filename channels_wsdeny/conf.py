@@ -80,9 +80,10 @@ def _is_policy(value: Any) -> bool:
     return isinstance(value, str) or (hasattr(value, "acheck") and not isinstance(value, type))
 
 
-def _are_hooks(value: Any) -> bool:
+def _is_list_of_paths(value: Any, *names: str) -> bool:
+    """Whether `value` is a list of dotted paths, or of objects with one of these attributes."""
     return isinstance(value, (list, tuple)) and all(
-        isinstance(item, str) or hasattr(item, "on_request") for item in value
+        isinstance(item, str) or any(hasattr(item, name) for name in names) for item in value
     )
 
 
@@ -91,16 +92,6 @@ def is_origins(value: Any) -> bool:
     if isinstance(value, str):
         return value in {"same", "*"}
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) and item != "*" for item in value)
-
-
-def _are_authentication_classes(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(
-        isinstance(item, str) or hasattr(item, "authenticate") or hasattr(item, "aauthenticate") for item in value
-    )
-
-
-def _are_paths(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
 class Settings:
@@ -128,7 +119,7 @@ class Settings:
     AUTHENTICATION: Key[Sequence[Any]] = Key(
         ("channels_wsdeny.authentication.SessionAuthentication",),
         "a list of authentication classes, or of their dotted paths",
-        _are_authentication_classes,
+        lambda value: _is_list_of_paths(value, "authenticate", "aauthenticate"),
         falls_back=False,
     )
     #: The origins of pages that may begin a handshake with the credentials that the browser adds: ``"same"`` (the own
@@ -137,10 +128,12 @@ class Settings:
         "same", "'same', '*' or a list of origins such as ['https://example.com']", is_origins, falls_back=False
     )
     #: Hooks for all requests of the site.
-    HOOKS: Key[Sequence[Any]] = Key([], "a list of dotted paths of Hooks", _are_hooks, falls_back=False)
+    HOOKS: Key[Sequence[Any]] = Key(
+        [], "a list of dotted paths of Hooks", lambda value: _is_list_of_paths(value, "on_request"), falls_back=False
+    )
     #: Django middleware that run around handshakes, outside hooks and policies.
     MIDDLEWARE: Key[Sequence[str]] = Key(
-        [], "a list of dotted paths of Django middleware", _are_paths, falls_back=False
+        [], "a list of dotted paths of Django middleware", _is_list_of_paths, falls_back=False
     )
     #: Seconds for a handshake's hooks, session, user and policies, waiting for a thread included; then a 503.
     POLICY_TIMEOUT: Key[float] = Key(4.0, "a number of seconds above 0", _is_number)
