@@ -60,11 +60,7 @@ def require(policy: Policy, *others: Never, enforce: bool = True) -> Callable[[E
     if not isinstance(enforce, bool):
         raise TypeError(f"require(enforce=...) is True or False, found {enforce!r}.")
     guards = Guards((policy,)) if enforce else Guards(reported=(policy,))
-
-    def decorate(endpoint: E) -> E:
-        return guard(endpoint, guards)
-
-    return decorate
+    return lambda endpoint: guard(endpoint, guards)
 
 
 def _remedy(found: object) -> str:
@@ -139,12 +135,8 @@ def with_hooks(*hooks: Hooks) -> Callable[[E], E]:
 
     Decorates what `require` does. Raises `TypeError` for arguments that are no `Hooks`.
     """
-    registries = as_registries(hooks, "with_hooks()")
-
-    def decorate(endpoint: E) -> E:
-        return guard(endpoint, Guards(hooks=registries))
-
-    return decorate
+    guards = Guards(hooks=as_registries(hooks, "with_hooks()"))
+    return lambda endpoint: guard(endpoint, guards)
 
 
 def guard(endpoint: E, guards: Guards) -> E:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..types import ASGIApp
 
-T = TypeVar("T")
 M = TypeVar("M", bound="ASGIMiddleware")
 _ATTRIBUTE = "wsdeny_guards"
 
@@ -44,14 +43,11 @@ class Guards(NamedTuple):
 
     def once(self) -> Guards:
         """The same, each once. By identity: a policy of the site's may compare as it likes."""
-        return Guards(_once(self.policies), _once(self.hooks), _once(self.reported))
+        each_once: Any = (tuple({id(guard): guard for guard in guards}.values()) for guards in self)
+        return Guards(*each_once)
 
     def __str__(self) -> str:
         return ", ".join(repr(guard) for guards in self for guard in guards)
-
-
-def _once(guards: tuple[T, ...]) -> tuple[T, ...]:
-    return tuple({id(guard): guard for guard in guards}.values())
 
 
 NO_GUARDS = Guards()

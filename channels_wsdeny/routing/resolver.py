@@ -190,7 +190,8 @@ class _Resolver:
         if call is ASGIHandler.__call__ and self._scope["type"] == "http":
             return EndpointMatch(app, endpoint=app, is_django=True)
         if isinstance(app, BaseMiddleware) and self._guard is not None:
-            return self._in_site_middleware(app, self._guard)
+            # Of the site: it may change user and route, so what it wraps is resolved when it is called.
+            return EndpointMatch(_twin_of(app, self._guard(app.inner)), endpoint=app, is_late=True)
         return UNRESOLVABLE
 
     def _in_middleware(self, middleware: ASGIMiddleware, path: str | None, outer: dict[str, Any] | None) -> Match:
@@ -210,10 +211,6 @@ class _Resolver:
         elif match is UNRESOLVABLE and checks_origin and self._guard is not None:
             return EndpointMatch(_OriginCheck(wrapper, wrapper.application), endpoint=wrapper, is_late=True)
         return match
-
-    def _in_site_middleware(self, wrapper: BaseMiddleware, guard: Guard) -> EndpointMatch:
-        """Middleware of the site, which may change user and route: what it wraps is resolved when it is called."""
-        return EndpointMatch(_twin_of(wrapper, guard(wrapper.inner)), endpoint=wrapper, is_late=True)
 
     def _in_protocols(self, router: ProtocolTypeRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
         inner = router.application_mapping.get(self._scope["type"])
