@@ -49,8 +49,6 @@ def context_of(scope_or_request: Any) -> RequestContext:
 
     Raises `KeyError` or `AttributeError` where nothing of this package has run before.
     """
-    if isinstance(scope_or_request, Mapping):
-        found: RequestContext = scope_or_request["wsdeny"]
-    else:
-        found = scope_or_request.wsdeny
-    return found
+    is_scope = isinstance(scope_or_request, Mapping)
+    context: RequestContext = scope_or_request["wsdeny"] if is_scope else scope_or_request.wsdeny
+    return context

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..hooks.registry import Hook
     from ..policies import Policy
     from ..types import HttpRequest as TypedRequest
+    from ..types import Scope
     from .origins import Origins
 
 
@@ -374,9 +375,8 @@ def get_context(request: HttpRequest) -> RequestContext:
 
 def get_stack_config(request: HttpRequest) -> RequestContext | StackConfig | None:
     """What a stack has put into the scope of a Django request; None without one."""
-    scope = getattr(request, "scope", None)
-    config: RequestContext | StackConfig | None = None if scope is None else scope.get("wsdeny")
-    return config
+    scope: Scope = getattr(request, "scope", {})
+    return scope.get("wsdeny")
 
 
 def expression_of(policy: Policy | None) -> str | None:

@@ -478,8 +478,7 @@ async def loaded_user(request: Any) -> Any:
 
 def authentication_of(request: HttpRequest) -> Authenticators | None:
     """The authentication classes by which `request` is authenticated; None before they are known."""
-    found: Authenticators | None = vars(request).get("_wsdeny_authentication")
-    return found
+    return vars(request).get("_wsdeny_authentication")
 
 
 def is_authentication_due(request: HttpRequest) -> bool:

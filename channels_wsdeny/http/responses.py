@@ -242,7 +242,8 @@ async def read_content(request: HttpRequest, response: HttpResponseBase) -> Http
     try:
         if response.is_async:  # type: ignore[attr-defined] # a stream
             async for chunk in response:  # type: ignore[attr-defined] # a stream
-                _add_chunk(response, chunk, content)
+                content += chunk
+                check_size(len(content))
         else:
             await run_in_thread(request, lambda: _read_stream(response, content))
     finally:
@@ -255,12 +256,8 @@ async def read_content(request: HttpRequest, response: HttpResponseBase) -> Http
 
 def _read_stream(response: Any, content: bytearray) -> None:
     for chunk in response:
-        _add_chunk(response, chunk, content)
-
-
-def _add_chunk(response: Any, chunk: Any, content: bytearray) -> None:
-    content += response.make_bytes(chunk)
-    check_size(len(content))
+        content += chunk
+        check_size(len(content))
 
 
 def check_size(size: int) -> None:
