@@ -287,12 +287,8 @@ async def test_an_accept_goes_out_as_the_application_gave_it():
     assert answer.messages == [{"type": "websocket.accept", "subprotocol": "chat.v1", "headers": headers}]
     for given in ({"headers": None}, {"headers": []}, {"headers": ()}, {"headers": iter(())}, {}):
         assert (await knock(open_to_all(Script({"type": "websocket.accept", **given})), "/")).headers == []
-
-
-async def test_headers_that_can_be_read_but_once_go_out_as_any_others():
-    """ASGI allows any iterable of pairs."""
-    answer = await knock(open_to_all(Script(accept() | {"headers": iter([(b"x-a", b"1")])})), "/")
-    assert answer.headers == [("x-a", "1")]
+    once = accept() | {"headers": iter([(b"x-a", b"1")])}  # ASGI allows any iterable of pairs.
+    assert (await knock(open_to_all(Script(once)), "/")).headers == [("x-a", "1")]
 
 
 BAD_PAIRS = [(b"x-a", value) for value in (b"1\r\nset-cookie: b=c", b"1\nb=c", b"1\rb=c", b"b=c\0", "b=c", 1, None)]

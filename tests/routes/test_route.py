@@ -11,7 +11,6 @@ import pytest
 from asgiref.sync import iscoroutinefunction
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
-from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_not_required
 from django.core.checks import run_checks
@@ -402,17 +401,6 @@ def test_whatever_django_includes_is_included_once_a_path_is_resolved(urls, modu
     assert is_timed("/api/a/")
     assert is_timed("/api/late/")
     assert reverse(name) == reverse("shop:a", current_app=name[:-2]) == "/api/a/"
-
-
-OF_THE_ADMIN = ("sessions.middleware.Session", "auth.middleware.Authentication", "messages.middleware.Message")
-
-
-def test_the_admin_is_included(urls, settings):
-    settings.MIDDLEWARE = [f"django.contrib.{name}Middleware" for name in OF_THE_ADMIN]
-    urls(path("admin/", TimedRoute.include(admin.site.urls)))
-    response = Client().get(reverse("admin:index"))
-    assert (response.status_code, response["Location"]) == (302, "/admin/login/?next=/admin/")
-    assert "X-Response-Time" in response
 
 
 def test_arguments_and_names_are_as_without_the_route(urls):
