@@ -123,13 +123,8 @@ class EndpointMatch:
 
 Match: TypeAlias = EndpointMatch | Literal[Unmatched.NOT_FOUND, Unmatched.UNRESOLVABLE]
 
-#: Wrappers of Channels that neither route nor change what policies look at, and the name of their inner app.
-_KNOWN_WRAPPERS = {
-    CookieMiddleware: "inner",
-    SessionMiddleware: "inner",
-    AuthMiddleware: "inner",
-    OriginValidator: "application",
-}
+#: Wrappers of Channels that neither route nor change what policies look at.
+_KNOWN_WRAPPERS = {CookieMiddleware, SessionMiddleware, AuthMiddleware}
 #: The attributes in which wrappers keep the application that they wrap.
 _INNER = ("inner", "application", "app")
 #: Distinguishes what `as_asgi` returns from a function with the same attributes, as of `functools.wraps`.
@@ -181,9 +176,9 @@ class _Resolver:
         if call in _ROUTERS:
             return _ROUTERS[call](self, app, path, outer)
         if call is OriginValidator.__call__:  # A subclass may say otherwise which origins are valid.
-            kind = OriginValidator
+            return self._in_wrapper(app, "application", path, outer)
         if kind in _KNOWN_WRAPPERS:
-            return self._in_wrapper(app, _KNOWN_WRAPPERS[kind], path, outer)
+            return self._in_wrapper(app, "inner", path, outer)
         consumer_class = consumer_class_of(app)
         if consumer_class is not None:
             return EndpointMatch(app, guards_of(consumer_class), endpoint=app, consumer=consumer_class)
