@@ -55,10 +55,8 @@ def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHead
     for name, value in headers:
         if name not in once:
             once[name] = value
-        elif name == b"set-cookie":
+        else:  # Those of a response come once, except its cookies.
             warn_once("granian cannot send a second Set-Cookie with a denial; the first one is sent.")
-        else:  # pragma: no cover - Other names come once; a second one would make granian panic.
-            once[name] += b", " + value
     return [*{**once, b"connection": b"close"}.items()]
 
 
