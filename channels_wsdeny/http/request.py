@@ -348,9 +348,6 @@ class _UnreadableBody:
 
     readline = read
 
-    def seekable(self) -> bool:
-        return False
-
     def close(self) -> None: ...
 
 
