@@ -330,6 +330,10 @@ class _Slots:
     """The slots that this process holds, renewed by one daemon thread for as long as there are any."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as in a forked child: its parent renews and releases the slots from before."""
         #: By what is written into each: it tells slots apart whose names are those of two tenants.
         self._held: dict[str, _Slot] = {}
         self._lock = threading.Lock()
@@ -430,12 +434,6 @@ def _time_to_live() -> int:
 _slots = _Slots()
 
 
-def _forget_slots() -> None:  # pragma: no cover - in a forked child
-    """Let a forked child begin without slots: its parent renews and releases them."""
-    global _slots  # noqa: PLW0603 - one for each process
-    _slots = _Slots()
-
-
 def _leave() -> None:  # pragma: no cover - as a process ends
     """Free the slots of a process that ends: some servers end without a word to their applications."""
     try:
@@ -444,5 +442,5 @@ def _leave() -> None:  # pragma: no cover - as a process ends
         logger.warning("The slots of MaxConnections could not be released at the end of the process.")
 
 
-os.register_at_fork(after_in_child=_forget_slots)
+os.register_at_fork(after_in_child=_slots.reset)
 atexit.register(_leave)
