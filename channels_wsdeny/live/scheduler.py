@@ -110,9 +110,8 @@ class Scheduler:
 
     def ask(self, sockets: Iterable[Socket], *, after: float | None = None, is_confirmed: bool = False) -> None:
         """Ask the policies of `sockets` again, so many seconds from now; by default in a moment."""
-        asked, lane = dict.fromkeys(sockets), 0
-        if len(asked) > _FEW:
-            lane = 1
+        asked = dict.fromkeys(sockets)
+        lane = 1 if len(asked) > _FEW else 0
         self._users = ({}, {})
         for socket in asked:
             group = self._due[lane].setdefault(_key(socket), {})
@@ -136,34 +135,23 @@ class Scheduler:
                 busy.discard(key)
 
     async def _ask(self, socket: Socket, lane: int, *, is_confirmed: bool) -> None:
+        """Ask its policies, then those of its streams and groups."""
+        opened = socket.opened
         try:
-            denial = await socket.opened.ask_again(self._users[lane])
+            denial = await opened.ask_again(self._users[lane])
+            is_missing = denial is None and await opened.ask_parts(self._users[lane], is_confirmed=is_confirmed)
         except Exception as error:  # A database that cannot be reached closes no socket: it is asked again.
-            log_failure(socket.opened.context, error, 503)
-            self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
+            log_failure(opened.context, error, 503)
+            self._ask_later(conf.HEARTBEAT, socket)
             return
-        if denial is None:
-            await self._ask_parts(socket, lane, is_confirmed=is_confirmed)
-            return
-        if _code(denial) == SESSION_ENDED and not is_confirmed:
-            self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
-            return
-        self.close([socket], *_close_of(denial))
+        if denial is not None and (is_confirmed or _code(denial) != SESSION_ENDED):
+            self.close([socket], *_close_of(denial))
+        elif denial is not None or is_missing:
+            self._ask_later(_CONFIRM, socket, is_confirmed=True)
 
-    def _ask_later(self, socket: Socket) -> None:
-        self.ask([socket], after=0)
-
-    def _ask_confirmed(self, socket: Socket) -> None:
-        self.ask([socket], after=0, is_confirmed=True)
-
-    async def _ask_parts(self, socket: Socket, lane: int, *, is_confirmed: bool) -> None:
-        """Ask the policies of its streams and groups."""
-        try:
-            if await socket.opened.ask_parts(self._users[lane], is_confirmed=is_confirmed):
-                self._loop.call_later(_CONFIRM, self._ask_confirmed, socket)
-        except Exception as error:  # As in `_ask`.
-            log_failure(socket.opened.context, error, 503)
-            self._loop.call_later(conf.HEARTBEAT, self._ask_later, socket)
+    def _ask_later(self, seconds: float, socket: Socket, *, is_confirmed: bool = False) -> None:
+        again = functools.partial(self.ask, [socket], after=0, is_confirmed=is_confirmed)
+        self._loop.call_later(seconds, again)
 
     async def _ask_group(self, group: Any, sockets: list[Socket]) -> None:
         """Ask the sockets of the users in a group of `django.contrib.auth` again."""
@@ -190,8 +178,7 @@ class Scheduler:
         self._watched -= 1
         for due in self._due:
             due.get(_key(socket), {}).pop(socket, None)
-        if socket.expires is not None:
-            socket.expires = None
+        socket.expires = None
         if len(self._expiring) > 64 + 2 * self._watched:  # pragma: no cover - for hundreds of sockets
             self._expiring = [entry for entry in self._expiring if entry[2].expires is not None]
             heapq.heapify(self._expiring)
