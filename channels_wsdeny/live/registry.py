@@ -252,15 +252,12 @@ class Registry:
             socket = self.by_socket.pop(opened, None)
             if socket is not None:
                 self._unindex(socket)
-            scheduler = self._scheduler() if opened.parts and socket is None else None
         if socket is not None:
-            scheduler = socket.scheduler
-            scheduler.forget(socket)
-        if scheduler is not None and opened.parts:
-            scheduler.leave([part for name, part in opened.parts.items() if isinstance(name, tuple)])
+            socket.scheduler.forget(socket)
+        self.leave([part for name, part in (opened.parts or {}).items() if isinstance(name, tuple)])
 
     def leave(self, groups: list[Part]) -> None:
-        """A stream has ended: it leaves the groups that it has joined. On its event loop."""
+        """Leave the groups that a socket or stream had joined, which has ended. On its event loop."""
         if groups:
             self._scheduler().leave(groups)
 
