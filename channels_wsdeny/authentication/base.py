@@ -105,7 +105,7 @@ class _Authenticator:
     def __init__(self, instance: Any) -> None:
         self.instance = instance
         cls = type(instance)
-        names = [_path(base) for base in cls.__mro__]
+        names = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
         self.is_session = cls is SessionAuthentication
         self._is_drf = "rest_framework.authentication.BaseAuthentication" in names
         self.is_ninja = "ninja.security.base.AuthBase" in names
@@ -229,9 +229,17 @@ class Authenticators:
         return ", ".join(dict.fromkeys(filter(None, challenges))) or None
 
 
+#: The ``AUTHENTICATION`` of the last request, and what was made of it.
+_of_site: tuple[object, Authenticators] | None = None
+
+
 def authentication_of_site() -> Authenticators:
     """The authentication classes of ``AUTHENTICATION``. Raises `ImproperlyConfigured` if they cannot be used."""
-    return _authenticators_of(conf.AUTHENTICATION)
+    global _of_site  # noqa: PLW0603 - kept until the setting is another
+    value, found = conf.AUTHENTICATION, _of_site
+    if found is None or found[0] is not value:
+        found = _of_site = value, as_authenticators(value)
+    return found[1]
 
 
 def as_authenticators(value: Any, where: str = "CHANNELS_WSDENY['AUTHENTICATION']") -> Authenticators:
@@ -242,25 +250,6 @@ def as_authenticators(value: Any, where: str = "CHANNELS_WSDENY['AUTHENTICATION'
     if not isinstance(value, (list, tuple)):
         raise ImproperlyConfigured(f"{where} is a list of authentication classes, found {value!r}.")
     return Authenticators(_instance(item, where) for item in value)
-
-
-#: What was made of a list, and the list, by its dotted paths and the identities of its instances and classes: those of
-#: the site may not be hashable, or be equal and yet not the same.
-_made: dict[tuple[object, ...], tuple[Authenticators, tuple[Any, ...]]] = {}
-#: Lists that are kept.
-_MOST = 64
-
-
-def _authenticators_of(value: Any) -> Authenticators:
-    if not isinstance(value, (list, tuple)):
-        return as_authenticators(value)
-    key = tuple(item if isinstance(item, str) else id(item) for item in value)
-    found = _made.get(key)
-    if found is None:
-        if len(_made) >= _MOST:
-            _made.clear()
-        found = _made.setdefault(key, (as_authenticators(value), tuple(value)))
-    return found[0]
 
 
 def _instance(value: Any, where: str) -> Any:
@@ -371,10 +360,6 @@ def _with_code(deny: Deny) -> Deny:
     if deny.status != 401 or deny.code != "not_authenticated" or deny.response is not None:
         return deny
     return Deny(401, deny.detail, code="invalid_credentials", headers=deny.headers, **deny.members)
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _overrides(cls: type, name: str, other: str) -> bool:

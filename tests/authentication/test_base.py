@@ -19,7 +19,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication, base
+from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import login_required, permission_required, public, require
@@ -428,20 +428,6 @@ def test_on_a_view_as_on_a_socket_auth_is_none_without_credentials_beside_the_se
     assert site.serve(view, **given).ask().body == b"None"
     settings.CHANNELS_WSDENY = given
     assert public(view)(rf.get("/")).content == b"None"
-
-
-class Equal(Named):
-    """Its instances are not hashable, as those of a dataclass, and equal to one another."""
-
-    def __eq__(self, other):
-        return isinstance(other, Equal)
-
-
-async def test_instances_in_the_setting_are_told_apart_by_identity(users, settings, monkeypatch):
-    monkeypatch.setattr(base, "_MOST", 1)
-    for header in ("x-name", "x-other"):
-        settings.CHANNELS_WSDENY = {"AUTHENTICATION": [Equal(users, header)]}
-        assert await ask(DenyMiddlewareStack(Consumer.as_asgi()), **{header: "alice"}) == "alice"
 
 
 MISTAKES = ["missing.Class", "channels_wsdeny.authentication.missing", "os.path", 3]
