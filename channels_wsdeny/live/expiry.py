@@ -62,20 +62,15 @@ def _by_key(sockets: Iterable[Socket], look: Callable[[set[str]], dict[str, T]])
 def _session_expiries(keys: set[str]) -> dict[str, float]:
     engine: Any = import_module(settings.SESSION_ENGINE).SessionStore
     if not hasattr(engine, "get_model_class"):
-        # Cache, files and signed cookies: by then it has expired, unless it was prolonged.
-        return {key: time.time() + _age(key) for key in keys}
+        # Cache, files and signed cookies, whose key says when it was signed: by then it has expired, unless it was
+        # prolonged.
+        return {key: time.time() + sessions.open_session(key).get_expiry_age() for key in keys}
     found: dict[str, float] = {}
     ordered = sorted(keys)
     for start in range(0, len(ordered), _AT_ONCE):
         rows = engine.get_model_class().objects.filter(session_key__in=ordered[start : start + _AT_ONCE])
         found |= {key: when.timestamp() for key, when in rows.values_list("session_key", "expire_date")}
     return found
-
-
-def _age(key: str) -> float:
-    """Seconds that the session has at most; of signed cookies, whose key says when it was signed, what is left."""
-    age: float = sessions.open_session(key).get_expiry_age()
-    return age
 
 
 async def gone(sockets: Iterable[Socket]) -> list[Socket]:
