@@ -41,6 +41,10 @@ _TOKENS = frozenset(
         "oauth2_provider.models.AbstractAccessToken",
     }
 )
+#: Base classes of guardian's models.
+_GUARDIAN = frozenset(
+    {"guardian.models.models.UserObjectPermissionBase", "guardian.models.models.GroupObjectPermissionBase"}
+)
 
 
 def connect() -> None:
@@ -49,7 +53,7 @@ def connect() -> None:
     setting_changed.connect(_watch_site_engine, dispatch_uid="channels_wsdeny.live")
     registry.on_credentials = watch_credentials
     for model in apps.get_models():
-        if not _TOKENS.isdisjoint(f"{base.__module__}.{base.__name__}" for base in model.__mro__):
+        if _has_base(model, _TOKENS):
             watch_credentials(model)  # pragma: no cover - such apps are installed in processes of their own
     if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return
@@ -75,8 +79,8 @@ def watch_model(model: type[Model]) -> None:
 
     user_model, concrete = auth.get_user_model(), model._meta.concrete_model or model
     if issubclass(model, user_model) or _has_key_of(user_model, model):
-        _connect(post_save, _user_saved, model)
-        _connect(post_delete, _user_deleted, model)
+        _connect(post_save, _user_changed, model)
+        _connect(post_delete, _user_changed, model)
     elif issubclass(user_model, concrete):  # with keys of its own
         _connect(post_save, _permission_changed, model)
     elif issubclass(model, Group):
@@ -85,11 +89,13 @@ def watch_model(model: type[Model]) -> None:
     elif issubclass(model, Permission):
         _connect(post_save, _permission_changed, model)
         _connect(post_delete, _permission_changed, model)
-    elif any(  # pragma: no cover - django-guardian is installed in a process of its own
-        f"{base.__module__}.{base.__name__}" in _GUARDIAN for base in model.__mro__
-    ):
+    elif _has_base(model, _GUARDIAN):  # pragma: no cover - django-guardian is installed in a process of its own
         _connect(post_save, _object_permission_changed, model)
         _connect(post_delete, _object_permission_changed, model)
+
+
+def _has_base(model: type[Model], names: frozenset[str]) -> bool:
+    return not names.isdisjoint(f"{base.__module__}.{base.__name__}" for base in model.__mro__)
 
 
 def _has_key_of(user_model: Any, model: type[Model]) -> bool:
@@ -109,12 +115,6 @@ def _connect(signal: Any, receiver: Any, sender: Any, *given: Any) -> None:
     connected = functools.partial(receiver, *given)
     _connected.append(connected)  # Signals have weak references to their receivers.
     signal.connect(connected, sender=sender, dispatch_uid=("channels_wsdeny.live", receiver, sender, *given))
-
-
-#: Base classes of guardian's models.
-_GUARDIAN = frozenset(
-    {"guardian.models.models.UserObjectPermissionBase", "guardian.models.models.GroupObjectPermissionBase"}
-)
 
 
 # Django's signals
@@ -141,13 +141,11 @@ def _keys_of(user: Any) -> set[Any]:
     return {user.pk, getattr(user, auth.get_user_model()._meta.pk.attname, user.pk)}
 
 
-def _user_saved(sender: Any, instance: Any, using: str, created: bool, update_fields: Any = None, **kw: Any) -> None:
+def _user_changed(
+    sender: Any, instance: Any, using: str, created: bool = False, update_fields: Any = None, **kwargs: Any
+) -> None:
     if not created and not (update_fields is not None and set(update_fields) <= {"last_login"}):
         _tell_users(_keys_of(instance), using)
-
-
-def _user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    _tell_users(_keys_of(instance), using)
 
 
 def watch_credentials(model: type[Model]) -> None:
