@@ -29,10 +29,10 @@ from channels_wsdeny.inspection.endpoints import AsgiEndpoint
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.inspection.protections import protections_of_endpoint
 from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated, IsStaff
-from tests.support.clients import fetch, knock, opened
+from tests.support.clients import fetch, knock
 from tests.support.policies import USERS, ByName, Check, User, alice, anonymous, ask, boss, raising
 from tests.support.site import hello, hello_async
-from tests.support.sockets import UserOverHttp, asks_again, consumer, decorated
+from tests.support.sockets import UserOverHttp, decorated
 
 pytestmark = pytest.mark.django_db
 SESSION = "channels_wsdeny.authentication.SessionAuthentication"
@@ -583,14 +583,6 @@ async def test_an_open_socket_is_asked_about_without_its_throttles(combine, deni
     assert await statuses(policy, 3) == [101, 101, denied]
     (denying,) = durable((combine(RestFramework(permissions=[permissions.IsAdminUser], throttles=[Two])),))
     assert await statuses(denying, 1) == [403]
-
-
-async def test_a_throttle_within_a_policy_of_the_site_does_not_count_an_open_socket_again(throttled, headers_of):
-    app = DenyMiddlewareStack(require(Check(throttled.check))(consumer(receive=asks_again).as_asgi()))
-    async with opened(app, headers=headers_of("alice")) as socket:
-        for _ in range(3):
-            await socket.send("again")
-            assert (await socket.next()).get("text") == "still here"
 
 
 def test_a_dry_run_does_not_count(throttled, use_application):
