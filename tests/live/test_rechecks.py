@@ -308,40 +308,37 @@ def denying(cause):
     return denial
 
 
-@pytest.mark.parametrize("error", [OperationalError(), ConnectionError(), TimeoutError(), denying(OperationalError())])
+def unavailable(error, context):
+    return Response(status=503)
+
+
+def of_rest_framework(policy):
+    """A policy of REST framework that asks `policy`. All that is raised there is a 503, by the site's handler."""
+    answers = {"has_permission": lambda self, request, view: policy.check(request)}
+    return RestFramework(permissions=[type("Asks", (BasePermission,), answers)])
+
+
+@pytest.mark.parametrize(
+    ("error", "wrap", "code"),
+    [
+        *((error, lambda policy: policy, 4403) for error in (OperationalError(), ConnectionError(), TimeoutError())),
+        (denying(OperationalError()), lambda policy: policy, 4403),
+        (OperationalError(), of_rest_framework, 4503),
+    ],
+)
 async def test_a_service_that_cannot_be_reached_closes_nothing_and_is_asked_again(
-    error, world, headers_of, change, settings
+    error, wrap, code, world, headers_of, change, settings
 ):
     settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": f"{__name__}.unavailable"}
     policy = Switch()
-    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    alice = await Opened(consumer(wrap(policy)), headers=headers_of("alice")).accepted()
     policy.answer = error
     await change(update(first_name="Alice"))
     await until(lambda: policy.asked > 3)
     assert alice.server.kinds == ["websocket.accept"]
     policy.answer = False
-    assert await alice.close() == (4403, "permission_denied")
-
-
-def unavailable(error, context):
-    return Response(status=503)
-
-
-async def test_an_outage_that_the_exception_handler_of_rest_framework_answers_closes_nothing(
-    world, headers_of, change, settings
-):
-    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
-    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": f"{__name__}.unavailable"}
-    switch = Switch()
-    permission = type("Asks", (BasePermission,), {"has_permission": lambda self, request, view: switch.check(request)})
-    policy = RestFramework(permissions=[permission])
-    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
-    switch.answer = OperationalError()
-    await change(update(first_name="Alice"))
-    await until(lambda: switch.asked > 3)
-    assert alice.server.kinds == ["websocket.accept"]
-    switch.answer = ValueError("a bug")
-    assert (await alice.close())[0] == 4503
+    assert (await alice.close())[0] == code
 
 
 async def test_policies_that_count_once_are_not_asked_again(world, headers_of, change):
