@@ -487,8 +487,10 @@ async def test_a_group_that_the_layer_does_not_let_go_of_is_left_once_it_does(
     await alice.stays()
 
 
-@pytest.mark.parametrize("fails", ["the layer", "the policy"])
-async def test_a_group_that_cannot_be_left_or_asked_about_keeps_no_other(fails, users, headers_of, lose, monkeypatch):
+@pytest.mark.parametrize("first_answer", [True, False, OperationalError()], ids=["stays", "the layer", "the policy"])
+async def test_a_group_that_stays_or_cannot_be_left_or_asked_about_keeps_no_other(
+    first_answer, users, headers_of, lose, monkeypatch
+):
     first, second, layer = Switch(), Switch(), get_channel_layer()
     child = login_required(consumer(base=Joining, joins=[(first, "first"), (second, "second")])).as_asgi()
     alice = await Opened(child, headers=headers_of("alice")).accepted()
@@ -500,7 +502,7 @@ async def test_a_group_that_cannot_be_left_or_asked_about_keeps_no_other(fails, 
         await discard(group, channel)
 
     monkeypatch.setattr(layer, "group_discard", fail)
-    first.answer = False if fails == "the layer" else OperationalError()
+    first.answer = first_answer
     await lose(second)
     await until(lambda: set(layer.groups["room"]) == {"first"})
     monkeypatch.setattr(layer, "group_discard", discard)
@@ -547,17 +549,6 @@ async def test_what_is_no_name_of_a_group_is_not_joined(users, headers_of):
     (socket,) = registry.sockets()
     assert socket.opened.parts == {}
     await alice.stays()
-
-
-async def test_each_channel_of_a_socket_leaves_a_group_by_its_own_policy(users, headers_of, lose):
-    lost, kept, layer = Switch(), Switch(), get_channel_layer()
-
-    child = login_required(consumer(base=Joining, joins=[(lost, "lost"), (kept, "kept")])).as_asgi()
-    alice = await Opened(child, headers=headers_of("alice")).accepted()
-    await lose(lost)
-    await until(lambda: set(layer.groups["room"]) == {"kept"})
-    await alice.stays()
-    await until(lambda: not layer.groups.get("room"))
 
 
 async def test_a_group_is_still_left_after_another_try_to_join_that_failed(users, headers_of, lose):
