@@ -119,9 +119,10 @@ async def test_the_consumer_lives_on_after_its_hooks_which_share_one_ctx_with_it
         ran.clear()
 
 
-@pytest.mark.parametrize("how", ["twice", "at once", "in a task", "left behind"])
-async def test_call_next_is_awaited_by_the_hook_itself_and_once(how, transport, hooks):
+@pytest.mark.parametrize("how", ["twice", "another request", "at once", "in a task", "left behind"])
+async def test_call_next_is_awaited_by_the_hook_itself_and_once_with_its_own_request(how, transport, hooks):
     (ask, app, passes), errors, tasks = transport, [], []
+    told = how if how in {"twice", "another request"} else "in another task"
 
     @hooks.around
     async def hook(request, call_next):
@@ -131,6 +132,7 @@ async def test_call_next_is_awaited_by_the_hook_itself_and_once(how, transport, 
 
         wrong = {
             "twice": lambda: call_next(request),
+            "another request": lambda: call_next(object()),
             "at once": lambda: asyncio.gather(call_next(request), call_next(request)),
             "in a task": lambda: asyncio.ensure_future(call_next(request)),
             "left behind": lambda: asyncio.sleep(0, tasks.append(asyncio.ensure_future(later()))),
@@ -149,7 +151,7 @@ async def test_call_next_is_awaited_by_the_hook_itself_and_once(how, transport, 
                 await tasks[0]
             errors.append(str(caught.value))
     assert answer.status == (403 if how == "left behind" else passes)
-    assert ("twice" if how == "twice" else "in another task") in errors[0]
+    assert told in errors[0]
 
 
 # Around hooks that give up, and hooks that hang.
