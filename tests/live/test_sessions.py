@@ -179,11 +179,6 @@ def test_a_new_key_is_read_by_those_who_know_the_old_one(new):
         unmask(mask("ü" * 99, "old"), "another")
 
 
-@pytest.fixture
-def soon(monkeypatch):
-    monkeypatch.setattr(scheduler, "_LOOKING", 0.01)
-
-
 async def looked_up(request, change, shorten):
     """A socket whose session is shortened before its expiry is looked up."""
     opened = await Opened(members, headers=headers(request)).accepted()
@@ -259,8 +254,9 @@ class Token:
         lambda when: Token(expires=when),
     ],
 )
-@pytest.mark.usefixtures("soon")
-async def test_credentials_that_expire_close_their_socket(make, request_of, change, hooks):
+async def test_credentials_that_expire_close_their_socket(make, request_of, change, hooks, monkeypatch):
+    monkeypatch.setattr(scheduler, "_LOOKING", 0.01)
+
     @hooks.on_request
     def authenticate(request):
         request.auth = make(time.time() + 0.05)
