@@ -389,11 +389,12 @@ async def test_sockets_of_a_small_change_do_not_wait_for_those_of_a_large_one(
 ):
     going, asked = slow_policy.going, slow_policy.asked
     monkeypatch.setattr(scheduler, "_FEW", 1)
-    slow = [await Opened(consumer(slow_policy), headers=headers_of("bob")).accepted() for _ in range(4)]
+    others = [SimpleNamespace(is_authenticated=True, pk=f"other {number}") for number in range(4)]
+    slow = [await Opened(consumer(slow_policy), user=each).accepted() for each in others]
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
     going.clear()
-    registry.handle({"kind": "users", "users": [str(world["bob"].pk)]})
-    await until(lambda: len(asked) > len(slow))
+    registry.handle({"kind": "users", "users": [each.pk for each in others]})
+    await until(lambda: len(asked) == 2 * len(slow))  # As many as are asked at the same time.
     await change(update(is_staff=False))
     assert (await alice.close())[0] == 4403
     going.set()
