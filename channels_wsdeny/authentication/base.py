@@ -195,7 +195,7 @@ class Authenticators:
 
     def has_own_challenge(self, scope: Mapping[str, Any]) -> bool:
         """Whether the challenge may depend on more than these classes: they may say what is wrong with a token."""
-        return not self.is_session_only and (not self.are_known or self.may_find_credentials(scope))
+        return not self.are_known or self.may_find_credentials(scope)
 
     def authenticate(self, request: HttpRequest) -> tuple[Any, Any]:
         """The user and the credentials (``request.auth``) by the first class that knows the user; may block.

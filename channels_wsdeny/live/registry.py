@@ -369,7 +369,7 @@ class Registry:
             self._handled += 1
             if self._connecting:
                 self._events.append(event)
-                oldest = next(iter(self._connecting.values()), self._handled)
+                oldest = next(iter(self._connecting.values()))
                 while len(self._events) > min(self._handled - oldest, _MOST_EVENTS):
                     self._events.popleft()
             else:
