@@ -178,6 +178,8 @@ class Open(Policy):
         ("~(~IsStaff() & ~(IsSuperuser() | DenyAll())) | IsStaff()", None),
         ("(IsStaff() & Open()) & (DenyAll() & IsStaff())", "IsStaff() & Open() & DenyAll() & IsStaff()"),
         ("IsStaff() | (Open() | (DenyAll() & IsStaff()))", "IsStaff() | Open() | DenyAll() & IsStaff()"),
+        ("Throttle('1/s', key='ip', scope='a', cache='b', on_outage='allow') & MaxConnections(3, key='user')", None),
+        ("Throttle('1/s', is_alice)", f"Throttle('1/s', key={__name__}.is_alice)"),
     ],
 )
 def test_a_policy_prints_as_it_was_written(written, printed):

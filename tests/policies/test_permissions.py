@@ -357,18 +357,14 @@ async def test_the_object_of_any_resolver_is_asked_about_and_reaches_the_consume
     assert await status(HasPermission("site.attic", obj=make(resolver)), alice) == 403
 
 
-async def test_a_resolver_that_returns_none_denies_even_a_superuser(caplog):
-    def forgetful(request):
-        pass
-
-    assert await status(HasPermission("site.lobby", obj=forgetful), root) == 500
-    assert "obj=forgetful returned None" in caplog.text
-
-
 @pytest.mark.parametrize("policy", [functools.partial(HasPermission, "a.b"), RestFramework])
-@pytest.mark.parametrize("denial", [Deny(404), HttpResponse(status=404)])
-async def test_a_resolver_that_returns_a_denial_in_the_place_of_raising_it_denies_even_a_superuser(policy, denial):
-    assert await status(policy(obj=lambda request: denial), root) == 500
+@pytest.mark.parametrize("returned", [None, Deny(404), HttpResponse(status=404)])
+async def test_a_resolver_that_returns_none_or_a_denial_denies_even_a_superuser(policy, returned, caplog):
+    def forgetful(request):
+        return returned
+
+    assert await status(policy(obj=forgetful), root) == 500
+    assert f"obj=forgetful returned {'None' if returned is None else 'a '}" in caplog.text
 
 
 async def test_a_false_object_is_an_object(backends):

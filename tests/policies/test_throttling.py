@@ -717,13 +717,6 @@ def test_arguments_that_are_wrong_are_errors():
         Throttle("1/s", on_outage="ignore")
 
 
-def test_both_print_as_they_are_written():
-    assert repr(Throttle("1/s", key="ip", scope="a", cache="b", on_outage="allow") & MaxConnections(3)) == (
-        "Throttle('1/s', key='ip', scope='a', cache='b', on_outage='allow') & MaxConnections(3, key='user')"
-    )
-    assert repr(Throttle("1/s", key=request_of)) == f"Throttle('1/s', key={__name__}.request_of)"
-
-
 def test_a_subclass_may_give_its_own_answer():
     class Slow(Throttle):
         status, code, detail = 503, "slow_down", "Slowly."
