@@ -198,10 +198,14 @@ class Connection:
             message = {**message, "subprotocol": self.subprotocol}
         await self.send(accept_message(message, headers, self.send))
 
-    async def deny(self, denial: EncodedDenial, context: RequestContext) -> None:
-        """Send a denial, and the signal; an error of a server whose client has left is ignored."""
+    async def deny(self, denial: EncodedDenial | tuple[Message, Message], context: RequestContext) -> None:
+        """Send a denial, and the signal, which no kept one has; a server's error for a client that left is ignored."""
         how = self.deny_with or conf.DENY_WITH
         try:
+            if not isinstance(denial, EncodedDenial):
+                self._unsent += copy_messages(denial)
+                await self._send_rest()
+                return
             self._unsent += denial_for(denial, self.scope, self.send, how, self.subprotocol)
             await self._send_rest(len(denial.response.content))
             self.send_signal(signals.handshake_denied, context, denial.response)
@@ -216,14 +220,6 @@ class Connection:
             if not is_granian(self.send):
                 raise
             # granian raises this for the same.
-
-    async def deny_encoded(self, messages: tuple[Message, Message]) -> None:
-        """Send a kept denial."""
-        self._unsent += copy_messages(messages)
-        try:
-            await self._send_rest()
-        except OSError:
-            pass  # as in `deny`
 
     async def finish(self) -> None:
         """Send what is left of a denial whose application was cancelled while it was sent."""

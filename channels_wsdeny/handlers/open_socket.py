@@ -127,7 +127,7 @@ class OpenSocket:
 
     async def close_for(self, context: RequestContext, code: int, reason: str) -> None:
         """Close the socket for its application; before the accept that is a denial, as its own close is."""
-        if context.handler.outermost.is_connecting:
+        if context.handler.outermost.is_unanswered:
             await context.handler.send({"type": "websocket.close", "code": code, "reason": reason})
         else:
             await self.close(code, reason)

@@ -76,7 +76,7 @@ from .recheck import Part
 from .stream import enter_stream, lose_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from ..authentication.base import Authenticators
     from ..hooks import Hooks
@@ -96,9 +96,13 @@ _handshake: contextvars.ContextVar[WebSocketHandler | None] = contextvars.Contex
 
 
 class State(enum.Enum):
-    """Where a handshake is. It stays accepted or denied."""
+    """Where a handshake is, as the handler of one layer knows it; for the client that of the outermost layer counts."""
 
+    #: Nothing has answered yet. The first answer is taken by `_answer`, or by `_emit` from around hooks.
     CONNECTING = "connecting"
+    #: It passes the response hooks, or is being sent. An accept that is cancelled there leads back to connecting.
+    ANSWERING = "answering"
+    #: What has an answer keeps it: `_emit` alone accepts, and alone sends denials.
     ACCEPTED = "accepted"
     DENIED = "denied"
 
@@ -149,10 +153,10 @@ async def enter_endpoint(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
             return
         outer = context_within(outer, scope)
         scope = {**scope, "wsdeny": outer}
-    match = EndpointMatch(app, guards, endpoint=app, consumer=consumer, keeps_route=True)
-    entering = _enter(match, outer, scope, receive, send)
-    del match  # An open socket keeps nothing of it.
-    await entering
+    # In no variable, for an open socket keeps nothing of the match.
+    await _enter(
+        EndpointMatch(app, guards, endpoint=app, consumer=consumer, keeps_route=True), outer, scope, receive, send
+    )
 
 
 async def _enter(
@@ -168,14 +172,14 @@ async def _enter(
         # granian keeps a denied connection for as long as any frame holds its callables.
         await (asyncio.create_task(running) if is_granian(send) else running)
         return
-    state = outer.handler.outermost.state
-    if outer.consumer is not None or state is State.ACCEPTED:
+    first: WebSocketHandler = outer.handler.outermost
+    if outer.consumer is not None or first.is_accepted:
         stream = RequestState()
         try:
             await enter_stream(match, outer, stream, scope, receive, send)
         finally:
             await end_request(RequestContext(outer.request, stream))
-    elif state is State.CONNECTING:
+    elif first.is_unanswered:
         await _enter_within(match, outer, scope, receive, send)
 
 
@@ -233,12 +237,9 @@ class WebSocketHandler(AppHandler):
         "_disconnect_taken",
         "_endpoint",
         "_first",
-        "_give_back",
-        "_is_answering",
         "_late",
         "_opens",
         "_runner",
-        "_sender",
         "_silence",
         "accepting",
         "around",
@@ -273,8 +274,7 @@ class WebSocketHandler(AppHandler):
         self._late: tuple[Policy, ...] = ()
         #: Whether policies were asked here, so that the handlers around need not ask their default policy.
         self._opens = False
-        #: Whether the first answer is on its way; set by an event once it is out, if a caller waits for that.
-        self._is_answering = False
+        #: Set once the answer that is on its way is sent or given up, if a caller waits for that.
         self._answered: asyncio.Event | None = None
         #: Answers for an application that does not, and what answers so, or for a policy or hook that does not end.
         self._silence: tuple[asyncio.TimerHandle, contextvars.Context] | None = None
@@ -283,45 +283,32 @@ class WebSocketHandler(AppHandler):
         self._accept: Message = {}
         self.accepting: HttpResponse | None = None
         #: With around hooks alone: the first answer of the application, and the context that it was sent in.
-        self._first: asyncio.Future[Any] | None = None
-        self._sender: contextvars.Context | None = None
-        #: Undoes that hooks see that context.
-        self._give_back: Callable[[], None] | None = None
+        self._first: asyncio.Future[tuple[Any, contextvars.Context]] | None = None
         self._connect_taken = self._disconnect_taken = False
 
     @property
-    def is_connecting(self) -> bool:
-        """Whether the handshake has no answer yet."""
-        return self.state is State.CONNECTING
+    def is_unanswered(self) -> bool:
+        """Whether the handshake is neither accepted nor denied."""
+        return self.state is State.CONNECTING or self.state is State.ANSWERING
 
     @property
     def is_accepted(self) -> bool:
         """Whether the handshake was accepted."""
         return self.state is State.ACCEPTED
 
-    def _is_in(self, state: State) -> bool:
-        """Whether the handshake is in `state` now, perhaps other than before the last await."""
-        return self.state is state
-
     async def authorize(self, checks: list[Check]) -> Denial | None:
         """Run checks, see `base.authorize`.
 
         Before the accept it is noted whether the client leaves; later the events are the application's.
         """
-        first, context = self.outermost, self.context
-
-        def give_up() -> None:
-            first.context.policy = context.policy
-            first._give_up()
-
-        return await authorize(context, checks, first._connection if first.state is State.CONNECTING else None, give_up)
+        first = self.outermost
+        return await authorize(self.context, checks, first._connection if first.is_unanswered else None, self._give_up)
 
     async def report(self, policies: tuple[Policy, ...]) -> None:
         """Ask policies that are not enforced, see `base.report`. Raises `ClientLeft` if the client leaves meanwhile."""
-        if policies:
-            await report(self.context, policies, self.authorize)
-            if self.outermost._is_in(State.CONNECTING) and self.outermost._connection.has_left:
-                raise ClientLeft  # pragma: no cover - It leaves just as the report ends.
+        await report(self.context, policies, self.authorize)
+        if self.outermost.is_unanswered and self.outermost._connection.has_left:
+            raise ClientLeft  # pragma: no cover - It leaves just as the report ends.
 
     @property
     def innermost_runner(self) -> HookRunner | None:
@@ -352,23 +339,17 @@ class WebSocketHandler(AppHandler):
         self.context = context = RequestContext(request)
         context.handler = self
         request.wsdeny = self.socket.context = context
-        try:
-            await self.socket.register()
-            runner = await self._begin(request, match)
-        except Exception as error:  # malformed, or what might have denied cannot be used
-            try:
-                await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
-            finally:
-                self.release()
-            return
-        except BaseException:  # pragma: no cover - The server cancels before the first check.
-            self.release()
-            raise
         token = _handshake.set(self)
         try:
-            running = self.run(match, runner)
-            del match, runner  # An open socket keeps nothing of them.
-            await running
+            try:
+                await self.socket.register()
+                runner = await self._begin(request, match)
+            except Exception as error:  # malformed, or what might have denied cannot be used
+                await self._emit(await finalize_response(context, make_denial(context, error, strict=True)))
+            else:
+                running = self.run(match, runner)
+                del match, runner  # An open socket keeps nothing of them.
+                await running
             await self._end_beside()
             await self._connection.finish()
         finally:
@@ -393,13 +374,12 @@ class WebSocketHandler(AppHandler):
         request.begin()
         authenticate_by(request, authentication)
         check_origin_for(self.context, match.options)
-        hooks = site_hooks()
         given = conf.MIDDLEWARE if match.options.middleware is None else match.options.middleware
         middleware = await middleware_hooks(tuple(given)) if given else ()
         if "url_route" in request.scope:  # of a router around the stack
             request.describes(request.scope, adopting=True)
         set_route(self.context, match)
-        layers = (*middleware, (*hooks, *match.hooks), match.guards.hooks)
+        layers = (*middleware, (*site_hooks(), *match.hooks), match.guards.hooks)
         return make_runner(self, layers, "websocket", last=SaveSession()) if any(layers) else None
 
     async def run(self, match: EndpointMatch, runner: HookRunner | None) -> None:
@@ -419,7 +399,7 @@ class WebSocketHandler(AppHandler):
         except Exception as error:
             if self.outermost._beside:  # It was given up.
                 return
-            if self._is_answering:
+            if self.state is not State.CONNECTING:
                 raise
             found = _Raised(error)
         if isinstance(found, dict):
@@ -445,10 +425,11 @@ class WebSocketHandler(AppHandler):
         if match.error is not None:
             return _Raised(match.error)
         self.outermost.context.policy = context.policy  # The log names it, whichever layer answers.
-        await self.report(match.guards.reported)
+        if match.guards.reported:
+            await self.report(match.guards.reported)
         if self.outermost._beside:  # It was given up.
             raise ClientLeft
-        if self.outermost.state is not State.CONNECTING or self._is_answering:  # pragma: no cover - in random sites
+        if not self.outermost.is_unanswered:  # pragma: no cover - in random sites
             raise HandshakeDenied("The handshake was answered while policies were asked.")
         scope = scope_for_application(context, {**self._connection.scope, **match.url})
         context.mark_passed(policies, are_guards=match.are_guards)
@@ -496,7 +477,7 @@ class WebSocketHandler(AppHandler):
 
     async def _app_ended(self, answer: Exception | None) -> None:
         """The application has ended by itself. The client gets `answer` if it has none yet."""
-        if self._is_answering or self.outermost.state is not State.CONNECTING:
+        if self.state is not State.CONNECTING or not self.outermost.is_unanswered:
             if not is_being_cancelled():  # Channels' consumers swallow a cancellation while they end.
                 await self._until_answered()
             if answer is not None and not isinstance(answer, (HandshakeDenied, RuntimeError, TimeoutError)):
@@ -536,19 +517,20 @@ class WebSocketHandler(AppHandler):
         """Answer for an application that does not; it is ended as any that was denied."""
         if self._connection.has_left:  # pragma: no cover - It leaves at this very moment.
             self._connection.end_app_in(0)
-        elif self.state is State.CONNECTING and not self._is_answering and self._silence is not None:
+        elif self.state is State.CONNECTING and self._silence is not None:
             error = self._no_answer(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
             answering = self._answer(_Raised(error))
             self._beside += (asyncio.get_running_loop().create_task(answering, context=self._silence[1]),)
 
     def _give_up(self, who: str = "") -> None:
         """Answer for a policy or hook that has swallowed its cancellation."""
-        if self.state is State.CONNECTING:
+        first = self.outermost
+        if first.is_unanswered:
+            first.context.policy = self.context.policy
             error = late_error(who or self.context.expression or "A hook")
-            self._beside += (asyncio.get_running_loop().create_task(self._abandon(error)),)
+            first._beside += (asyncio.get_running_loop().create_task(first._abandon(error)),)
 
     async def _abandon(self, error: Exception) -> None:
-        self._is_answering = True
         denial = finalize_error(self.context, error)
         if self._connection.has_left:  # pragma: no cover - It leaves at this very moment.
             self.state = State.DENIED
@@ -576,20 +558,21 @@ class WebSocketHandler(AppHandler):
 
     async def _answer(self, answer: HttpResponse | Denial | _Raised) -> None:
         """Take the first answer: response hooks see it, and it goes out."""
-        self._is_answering, first = True, self.outermost
+        if self.state is not State.CONNECTING:  # pragma: no cover - It was answered at this very moment.
+            return
+        self.state, first = State.ANSWERING, self.outermost
         first._expect_nothing()
         try:
             await self._take(answer)
         finally:
-            if first.state is State.CONNECTING and not first._is_answering:
+            if first.state is State.CONNECTING:
                 first._expect_answer()  # It was cancelled, or a layer around that has denied before dropped it.
 
     async def _take(self, answer: HttpResponse | Denial | _Raised) -> None:
         if self._first is not None:  # Around hooks wait for it.
             if self._first.done():  # They have given up, and end the application.
                 raise asyncio.CancelledError
-            self._sender = contextvars.copy_context()
-            self._first.set_result(answer)
+            self._first.set_result((answer, contextvars.copy_context()))
             await self._until_answered()
             return
         if self.context.state.is_interrupted:
@@ -597,16 +580,20 @@ class WebSocketHandler(AppHandler):
         if self.around is not None and self._runner is None and answer is not self.accepting:
             await self._emit(answer)  # Without hooks of its own, a layer leaves denials and errors to the one around.
             return
-        if isinstance(answer, Deny) and await self._deny_fast(answer):
-            return
         request: Any = self.context.request
+        if isinstance(answer, Deny) and (messages := self._kept_denial(answer)) is not None:
+            log_denial(self.context, answer.status, answer.code)
+            await self._emit(messages)
+            return
         if answer is self.accepting and self._runner is None and not request.has_unsaved_session:
             await self._emit(_Accept(answer, []))
             return
         try:
             decision = await self._decide(self._finish(answer), self._seconds_left)
         except asyncio.CancelledError:  # by the application, which may try again
-            self.context.state.is_interrupted, self._is_answering = True, False
+            self.context.state.is_interrupted = True
+            if self.state is State.ANSWERING:
+                self.state = State.CONNECTING
             self._wake()
             raise
         await self._emit(decision)
@@ -629,9 +616,9 @@ class WebSocketHandler(AppHandler):
     ) -> EncodedDenial | HttpResponseBase | _Accept:
         """What goes out for the response that hooks make within `seconds`: an accept with its headers, or a denial."""
         try:
-            async with Limit(seconds, partial(self.outermost._give_up, "A hook")) as self._limit:
+            async with Limit(seconds, partial(self._give_up, "A hook")) as self._limit:
                 response = await making
-                if self.outermost.state is not State.CONNECTING:  # It was given up.
+                if not self.outermost.is_unanswered:  # It was given up.
                     return response
                 decision: EncodedDenial | HttpResponseBase | _Accept = response
                 if response is self.accepting and response.status_code == 101:
@@ -642,7 +629,7 @@ class WebSocketHandler(AppHandler):
             if self._limit.expired():  # pragma: no cover - A hook swallows its end.
                 raise TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
         except Exception as error:  # some answer must be sent, and it must let nothing through
-            if self.outermost.state is not State.CONNECTING:
+            if not self.outermost.is_unanswered:
                 return HttpResponse()  # pragma: no cover - It was given up at this very moment.
             if self.around is None:
                 return finalize_error(self.context, error)
@@ -651,16 +638,19 @@ class WebSocketHandler(AppHandler):
             self._limit = None
         return decision
 
-    async def _emit(self, decision: EncodedDenial | HttpResponseBase | Denial | _Raised | _Accept) -> None:
-        """Send an accept or a denial: the handshake is answered, once and for all."""
+    async def _emit(
+        self, decision: EncodedDenial | tuple[Message, Message] | HttpResponseBase | Denial | _Raised | _Accept
+    ) -> None:
+        """Send an accept or a denial, perhaps a kept one: the handshake is answered, once and for all."""
         self._runner = None
-        if self.state is not State.CONNECTING:  # It was given up.
+        if not self.is_unanswered:  # It was given up.
             return
+        self.state = State.ANSWERING
         try:
             if isinstance(decision, _Accept):
                 await self._send_accept(*decision)
                 return
-            if isinstance(decision, EncodedDenial):
+            if not isinstance(decision, (Deny, HttpResponseBase, _Raised)):
                 self.state = State.DENIED
                 await self._connection.deny(decision, self.context)
             elif self.around is not None:
@@ -671,18 +661,12 @@ class WebSocketHandler(AppHandler):
                 if self.outermost.is_accepted:  # by the application around, meanwhile: this is a stream by now
                     reason = decision.error if isinstance(decision, _Raised) else decision
                     await self._connection.pass_on(await closing_message(self.context, reason))
-            self._end_denied_app()
+            self._connection.listener.end()  # The application gets its disconnect.
+            self._connection.end_app_in(_GRACE)
         finally:
-            self._forget_answer()
-
-    def _end_denied_app(self) -> None:
-        self._connection.listener.end()  # The application gets its disconnect.
-        self._connection.end_app_in(_GRACE)
-
-    def _forget_answer(self) -> None:
-        self._wake()
-        self.accepting = self._first = None
-        self._accept = {}
+            self._wake()
+            self.accepting = self._first = None
+            self._accept = {}
 
     async def _send_accept(self, response: HttpResponseBase, headers: RawHeaders) -> None:
         self.state = State.ACCEPTED
@@ -690,8 +674,8 @@ class WebSocketHandler(AppHandler):
         try:
             await self._connection.accept(self._accept, headers)
         except BaseException:
-            if self.outermost.state is State.CONNECTING:  # A layer around has not sent it.
-                self.state, self._is_answering = State.CONNECTING, False
+            if self.outermost.is_unanswered:  # A layer around has not sent it.
+                self.state = State.CONNECTING
             raise
         finally:
             if token is not None:
@@ -700,8 +684,8 @@ class WebSocketHandler(AppHandler):
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
             self.socket.accepted()
 
-    async def _deny_fast(self, deny: Deny) -> bool:
-        """Deny by a kept denial, if nothing else can change the answer; returns whether it was sent."""
+    def _kept_denial(self, deny: Deny) -> tuple[Message, Message] | None:
+        """The messages of a denial that were kept; None if something else may change the answer."""
         context = self.context
         if (
             self.around is not None
@@ -710,32 +694,22 @@ class WebSocketHandler(AppHandler):
             or context.state.middleware is not None  # It may have chosen the language.
             or context.request.has_unsaved_session  # type: ignore[attr-defined] # a handshake
         ):
-            return False
+            return None
         connection = self._connection
         authentication = authentication_of(context.request)
         scope, headers = connection.scope, by_name(connection.scope.get("headers", ()))
-        messages = encoded_denial(deny, scope, headers, connection.send, connection.deny_with, authentication)
-        if messages is None:
-            return False
-        log_denial(context, deny.status, deny.code)
-        self.state = State.DENIED
-        try:
-            await connection.deny_encoded(messages)
-            self._end_denied_app()
-        finally:
-            self._forget_answer()
-        return True
+        return encoded_denial(deny, scope, headers, connection.send, connection.deny_with, authentication)
 
     async def deny_from_within(self, denial: HttpResponse | Denial | _Raised, context: RequestContext) -> None:
         """Deny for an inner layer; returns once that is sent."""
         await self._until_answered()
-        if self._is_in(State.CONNECTING):
+        if self.state is State.CONNECTING:
             self.context.policy = context.policy
             await self._answer(denial)
 
     async def _until_answered(self) -> None:
         """Wait until the answer that is on its way is sent, or given up."""
-        while self._is_answering and self.state is State.CONNECTING:
+        while self.state is State.ANSWERING:
             if self._answered is None:
                 self._answered = asyncio.Event()  # A future would be cancelled with a caller that waits for it.
             await self._answered.wait()
@@ -748,7 +722,7 @@ class WebSocketHandler(AppHandler):
     def release(self) -> None:
         """Let go of the server; what is left of the application cannot answer any more."""
         self._expect_nothing()
-        if self.state is State.CONNECTING:
+        if self.is_unanswered:
             self.state = State.DENIED
         self._wake()
         self._connection.release()
@@ -760,13 +734,11 @@ class WebSocketHandler(AppHandler):
     async def _run_around(self, match: EndpointMatch, runner: HookRunner) -> None:
         tasks: list[asyncio.Task[None]] = []
         try:
-            making = runner.run(partial(self._get_response, match, tasks))
+            adopted = contextlib.ExitStack()
+            making = runner.run(partial(self._get_response, match, tasks, adopted))
             decision = await self._decide(making, conf.POLICY_TIMEOUT + LEAST_SECONDS)
-            if self._give_back is not None:  # Middleware around must not see the thread of the consumer.
-                self._give_back()
-                self._give_back = None
-            del match, runner, making
-            self._is_answering = True
+            adopted.close()  # Middleware around must not see the thread of the consumer.
+            del match, runner, making, adopted
             await self._emit(decision)
             del decision
             if self.state is State.ACCEPTED:
@@ -780,6 +752,7 @@ class WebSocketHandler(AppHandler):
         self,
         match: EndpointMatch,
         tasks: list[asyncio.Task[None]],
+        adopted: contextlib.ExitStack,
         request_hooks: list[Check],
         route_hooks: list[Check],
     ) -> HttpResponseBase | Exception:
@@ -791,19 +764,17 @@ class WebSocketHandler(AppHandler):
         tasks.append(asyncio.create_task(self.run_app(match.app, found)))
         self._reschedule(None)
         try:
-            answer = await first
+            answer, sender = await first
         except asyncio.CancelledError:  # A hook has given up.
             await _end(tasks)
             raise
         finally:
             self._reschedule(self._seconds_left)
-        if self._sender is not None:
-            # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which
-            # waits for this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.
-            decided = _decided.get()
-            self._give_back = adopt_context(self._sender)
-            _decided.set(decided)
-            self._sender = None
+        # Hooks see what the application has set. And asgiref sees the thread of a synchronous consumer, which waits for
+        # this answer: without that, `sync_to_async` in a hook would wait for that thread for ever.
+        decided = _decided.get()
+        adopted.callback(adopt_context(sender))
+        _decided.set(decided)
         return await self._as_response(answer)
 
     # What the application calls. Marked for `async_to_sync`, by which synchronous consumers send.
@@ -830,19 +801,18 @@ class WebSocketHandler(AppHandler):
     async def _next_event(self) -> Message:
         if self.state is State.ACCEPTED and (self._connect_taken or self.around is not None):
             return await self._connection.next_event()
-        is_denying = self._is_answering and not self._accept
-        if self.state is State.ACCEPTED or (self.state is State.CONNECTING and not is_denying):
+        is_denying = self.state is State.ANSWERING and not self._accept
+        if not (is_denying or self.state is State.DENIED):
             if not self._connect_taken:
                 self._connect_taken = True
                 if self.around is None:
                     return {"type": "websocket.connect"}
             event = await self._connection.listener.next()
             if event is not None:
-                if self.state is State.CONNECTING and event["type"] == "websocket.disconnect":
+                if self.is_unanswered and event["type"] == "websocket.disconnect":
                     self._connection.has_left = self._disconnect_taken = True
                 return event
-        if self.state is State.CONNECTING:
-            await self._until_answered()  # pragma: no cover - The answer is being sent.
+        await self._until_answered()
         if self._connect_taken and not self._disconnect_taken:
             self._disconnect_taken = True
             return {"type": "websocket.disconnect", "code": self.outermost._connection.close_code or 1006}
@@ -860,13 +830,12 @@ class WebSocketHandler(AppHandler):
         is_data = self.state is State.ACCEPTED and kind != "websocket.close"
         if self._is_late() and (kind == "websocket.accept" or is_data):
             await self._ask_late()
-        if self._is_answering and self.state is State.CONNECTING:
+        is_answering = self.state is State.ANSWERING
+        if is_answering:
             await self._until_answered()
-            if self._is_in(State.DENIED) and kind == "websocket.close":
-                return
-            if self._is_in(State.ACCEPTED):  # by now, so what is data has to be asked about
-                await self._send(message)
-                return
+            if self.state is not State.DENIED or kind != "websocket.close":
+                await self._send(message)  # What is data by now has to be asked about.
+            return
         if self.state is State.ACCEPTED:
             if kind == "websocket.accept":
                 raise ValueError("'websocket.accept' was sent twice.")
@@ -939,7 +908,7 @@ class WebSocketHandler(AppHandler):
         except Exception as error:  # fail closed
             denial = _Raised(error)
         finally:
-            if self.outermost.state is State.CONNECTING:
+            if self.outermost.is_unanswered:
                 self.socket.drop_part(self)  # If they allow it, they are among what lets the socket in.
         if denial is None:
             self._late, self._opens = (), True
