@@ -126,13 +126,12 @@ def context_within(
     For `options` and `tokens` see `request_within`.
     """
     request: Any = outer.request
-    is_another = _is_another(options.authentication, authentication_of(request))
+    authentication = authentication_of(request)
+    is_another = _is_another(options.authentication, authentication)
     if tokens or is_another or not request.describes(scope, adopting=True):
         request = request_within(request, scope, options, tokens)
-    else:
-        authentication = authentication_of(request)
-        if authentication is not None:
-            authenticate_by(request, authentication)
+    elif authentication is not None:
+        authenticate_by(request, authentication)
     context = RequestContext(request, outer=outer)
     context.handler, context.obj, context.policy = outer.handler, outer.obj, outer.policy
     return context

@@ -394,7 +394,6 @@ class WebSocketHandler(AppHandler):
                 return
             found = await self.admit(match, *([], []) if runner is None else runner.checks())
         except ClientLeft:
-            self.state = State.DENIED
             return
         except Exception as error:
             if self.outermost._beside:  # It was given up.
@@ -532,9 +531,7 @@ class WebSocketHandler(AppHandler):
 
     async def _abandon(self, error: Exception) -> None:
         denial = finalize_error(self.context, error)
-        if self._connection.has_left:  # pragma: no cover - It leaves at this very moment.
-            self.state = State.DENIED
-        else:
+        if not self._connection.has_left:
             await self._emit(denial)
         self.release()
 
@@ -790,13 +787,12 @@ class WebSocketHandler(AppHandler):
     async def _receive(self) -> Message:
         if self._is_late():
             await self._ask_late()
-        if self.around is not None and self._opens:
-            token = _decided.set(self)
-            try:
-                return await self._next_event()
-            finally:
+        token = _decided.set(self) if self.around is not None and self._opens else None
+        try:
+            return await self._next_event()
+        finally:
+            if token is not None:
                 _decided.reset(token)
-        return await self._next_event()
 
     async def _next_event(self) -> Message:
         if self.state is State.ACCEPTED and (self._connect_taken or self.around is not None):
