@@ -12,7 +12,7 @@ import itertools
 import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
@@ -81,7 +81,7 @@ def load_middleware(path: str) -> Any:
             f"{path!r} is {refused.rpartition('.')[2]}, which has no place on a handshake: its session, user and hooks "
             "are there already. Leave it out."
         )
-    if not callable(factory) or not (_can_be_sync(factory) or _can_be_async(factory)):
+    if not callable(factory) or not (getattr(factory, "sync_capable", True) or _can_be_async(factory)):
         raise ImproperlyConfigured(f"{path!r} is no Django middleware, or neither sync_capable nor async_capable.")
     return factory
 
@@ -89,10 +89,6 @@ def load_middleware(path: str) -> Any:
 def refused_base(path: str) -> str | None:
     """Which middleware that has no place on a handshake is at a dotted path, or a base of it; else None."""
     return next((refused for refused in _REFUSED if index_in((path,), refused) is not None), None)
-
-
-def _can_be_sync(factory: Any) -> bool:
-    return getattr(factory, "sync_capable", True)
 
 
 def _can_be_async(factory: Any) -> bool:
@@ -212,23 +208,16 @@ def _make_hooks(listed: list[_Member]) -> tuple[tuple[Hooks, ...], ...]:
 # One request
 
 
-class _Progress:
-    """How far the middleware around one request have come."""
+def _progress(request: HttpRequest) -> dict[_Steps | _Chain, Any]:
+    """How far the middleware around one request have come.
 
-    __slots__ = ("entered", "inside")
-
-    def __init__(self) -> None:
-        #: How many of the steps have begun, which see the response.
-        self.entered: dict[_Steps, int] = {}
-        #: What the innermost middleware of a chain calls, and the user before the chain.
-        self.inside: dict[_Chain, tuple[Callable[..., Any], Any]] = {}
-
-
-def _progress(request: HttpRequest) -> _Progress:
+    Of steps, how many have begun, which see the response; of a chain, what its innermost middleware calls, and the user
+    before it.
+    """
     state = get_context(request).state
     if state.middleware is None:
-        state.middleware = _Progress()
-    progress: _Progress = state.middleware
+        state.middleware = {}
+    progress: dict[_Steps | _Chain, Any] = state.middleware
     return progress
 
 
@@ -306,8 +295,8 @@ class _Steps:
         return hook
 
     def _enter(self, request: HttpRequest) -> Denial | None:
-        entered = _progress(request).entered
-        entered[self] = 0
+        progress = _progress(request)
+        progress[self] = 0
         answer: Denial | None = None
         for member in self.members:
             process, before = member.method("process_request"), request.user
@@ -316,7 +305,7 @@ class _Steps:
                 member.user_setter.note(request, before)
                 if answer is not None:
                     _checked(member.path, "process_request()", answer)
-                entered[self] += 1
+                progress[self] += 1
             except Exception as error:  # as Django, which makes a response of it at each middleware
                 answer = denial_of(error)
             if answer is not None:
@@ -325,7 +314,7 @@ class _Steps:
         return None
 
     def _leave(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        for member in reversed(self.members[: _progress(request).entered.get(self, 0)]):
+        for member in reversed(self.members[: _progress(request).get(self, 0)]):
             process = member.method("process_response")
             if process is not None:
                 try:
@@ -375,26 +364,26 @@ class _Chain:
 
     @contextmanager
     def _around(self, request: HttpRequest, get_response: Callable[..., Any]) -> Iterator[None]:
-        inside = _progress(request).inside
-        around = inside.get(self)  # It is called again for a layer inside that has another user.
-        inside[self] = get_response, request.user
+        progress = _progress(request)
+        around = progress.get(self)  # It is called again for a layer inside that has another user.
+        progress[self] = get_response, request.user
         try:
             yield
         finally:
-            del inside[self]
+            del progress[self]
             if around is not None:
-                inside[self] = around
+                progress[self] = around
 
     def _inside(self, request: HttpRequest) -> Callable[..., Any]:
         try:
-            get_response, before = _progress(request).inside[self]
+            get_response, before = _progress(request)[self]
         except KeyError:
             path = self.members[-1].path if self.members else "?"
             raise HookError(
                 f"The middleware {path} called get_response() with another request than its own, or after its answer."
             ) from None
         self._user_setter.note(request, before)
-        return get_response
+        return cast("Callable[..., Any]", get_response)
 
     def _get_response(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase = self._inside(request)(request)

@@ -231,6 +231,8 @@ def unrendered():
         (lambda request: HttpResponse(status=302, headers={"Location": "/"}), None, 302),
         (lambda request: 1 / 0, None, 500),
         (None, lambda request, response: 1 / 0, 500),
+        (raising(asyncio.CancelledError), None, 500),
+        (None, raising(asyncio.CancelledError), 500),
     ],
 )
 async def test_no_middleware_lets_in_whom_a_policy_denies(kind, come, go, status, use):
@@ -292,17 +294,6 @@ async def test_no_response_is_got_after_the_answer(use):
     assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 403
     with pytest.raises(HookError, match="after its answer"):
         kept.pop()()
-
-
-def cancel(*args):
-    raise asyncio.CancelledError
-
-
-@every_kind
-@pytest.mark.parametrize("when", ["come", "go"])
-async def test_a_middleware_that_raises_a_cancellation_denies(kind, when, use):
-    use(middleware(kind, **{when: cancel}))
-    assert (await knock(DenyMiddlewareStack(public(accept)), "/")).status == 500
 
 
 @every_kind
