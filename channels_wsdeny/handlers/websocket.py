@@ -14,7 +14,7 @@ import contextlib
 import contextvars
 import enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
@@ -118,6 +118,10 @@ class _Raised(NamedTuple):
     """What the application raised before it answered: exception hooks are asked about it."""
 
     error: Exception
+
+
+#: What goes out: an accept, or a denial, perhaps the messages of a kept one; for the layer around it is not encoded.
+_Decision: TypeAlias = "_Accept | EncodedDenial | tuple[Message, Message] | Denial | HttpResponseBase | _Raised"
 
 
 # Ways in: the middleware of this package and decorated endpoints call these. They compose as ASGI applications do.
@@ -560,40 +564,37 @@ class WebSocketHandler(AppHandler):
         self.state, first = State.ANSWERING, self.outermost
         first._expect_nothing()
         try:
-            await self._take(answer)
+            if self._first is None:
+                await self._emit(await self._pass_hooks(answer))
+            elif self._first.done():  # The around hooks have given up, and end the application.
+                raise asyncio.CancelledError
+            else:
+                self._first.set_result((answer, contextvars.copy_context()))
+                await self._until_answered()
         finally:
             if first.state is State.CONNECTING:
                 first._expect_answer()  # It was cancelled, or a layer around that has denied before dropped it.
 
-    async def _take(self, answer: HttpResponse | Denial | _Raised) -> None:
-        if self._first is not None:  # Around hooks wait for it.
-            if self._first.done():  # They have given up, and end the application.
-                raise asyncio.CancelledError
-            self._first.set_result((answer, contextvars.copy_context()))
-            await self._until_answered()
-            return
+    async def _pass_hooks(self, answer: HttpResponse | Denial | _Raised) -> _Decision:
+        """What goes out for an answer, once response hooks have seen it, if there are any."""
+        request: Any = self.context.request
         if self.context.state.is_interrupted:
             answer = _Raised(HookError("Response hooks of this request were interrupted."))
         if self.around is not None and self._runner is None and answer is not self.accepting:
-            await self._emit(answer)  # Without hooks of its own, a layer leaves denials and errors to the one around.
-            return
-        request: Any = self.context.request
+            return answer  # Without hooks of its own, a layer leaves denials and errors to the one around.
         if isinstance(answer, Deny) and (messages := self._kept_denial(answer)) is not None:
             log_denial(self.context, answer.status, answer.code)
-            await self._emit(messages)
-            return
+            return messages
         if answer is self.accepting and self._runner is None and not request.has_unsaved_session:
-            await self._emit(_Accept(answer, []))
-            return
+            return _Accept(answer, [])
         try:
-            decision = await self._decide(self._finish(answer), self._seconds_left)
+            return await self._decide(self._finish(answer), self._seconds_left)
         except asyncio.CancelledError:  # by the application, which may try again
             self.context.state.is_interrupted = True
             if self.state is State.ANSWERING:
                 self.state = State.CONNECTING
             self._wake()
             raise
-        await self._emit(decision)
 
     async def _finish(self, answer: HttpResponse | Denial | _Raised) -> HttpResponseBase:
         response = await self._as_response(answer)
@@ -608,16 +609,14 @@ class WebSocketHandler(AppHandler):
             return answer
         return await respond(self.context, answer)
 
-    async def _decide(
-        self, making: Awaitable[HttpResponseBase], seconds: float
-    ) -> EncodedDenial | HttpResponseBase | _Accept:
+    async def _decide(self, making: Awaitable[HttpResponseBase], seconds: float) -> _Decision:
         """What goes out for the response that hooks make within `seconds`: an accept with its headers, or a denial."""
         try:
             async with Limit(seconds, partial(self._give_up, "A hook")) as self._limit:
                 response = await making
                 if not self.outermost.is_unanswered:  # It was given up.
                     return response
-                decision: EncodedDenial | HttpResponseBase | _Accept = response
+                decision: _Decision = response
                 if response is self.accepting and response.status_code == 101:
                     await self._save_session(response, None if self.around is None else self.around.context)
                     decision = _Accept(response, accept_headers(response))
@@ -635,9 +634,7 @@ class WebSocketHandler(AppHandler):
             self._limit = None
         return decision
 
-    async def _emit(
-        self, decision: EncodedDenial | tuple[Message, Message] | HttpResponseBase | Denial | _Raised | _Accept
-    ) -> None:
+    async def _emit(self, decision: _Decision) -> None:
         """Send an accept or a denial, perhaps a kept one: the handshake is answered, once and for all."""
         self._runner = None
         if not self.is_unanswered:  # It was given up.
