@@ -442,17 +442,15 @@ async def finalize_response(context: RequestContext, response: HttpResponseBase)
         headers = encode_headers(response)
     except Exception as error:  # some answer must be sent, and it must let nothing through
         return finalize_error(context, error)
-    return _logged(context, EncodedDenial(response, headers, code))
+    log_denial(context, response.status_code, code)
+    return EncodedDenial(response, headers, code)
 
 
 def finalize_error(context: RequestContext, error: Exception) -> EncodedDenial:
     """As `finalize_response`, where making the site's own denial failed: nothing of the site is left in it."""
     response = make_denial(context, translate(error))
-    return _logged(context, EncodedDenial(response, encode_headers(response), code_of(response)))
-
-
-def _logged(context: RequestContext, denial: EncodedDenial) -> EncodedDenial:
-    log_denial(context, denial.response.status_code, denial.code)
+    denial = EncodedDenial(response, encode_headers(response), code_of(response))
+    log_denial(context, response.status_code, denial.code)
     return denial
 
 

@@ -440,20 +440,6 @@ async def test_a_denial_that_its_application_cuts_short_is_sent_whole(in_task, s
         assert running.kinds == DENIAL
 
 
-async def test_an_accept_that_the_application_gave_up_is_not_sent_again():
-    async def app(scope, receive, send):
-        await receive()
-        scope["session"]["seen"] = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0):
-                await send(accept())
-        await send(accept())
-
-    server = Server()
-    assert (await server.run(open_to_all(app), session=SessionStore())).status == 500
-    assert server.kinds == DENIAL
-
-
 async def test_a_shared_deny_does_not_grow():
     shared = Deny(409, "Already here.")
 
