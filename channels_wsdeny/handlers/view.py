@@ -63,18 +63,6 @@ class _Guarded(NamedTuple):
     itself: Callable[[], Any]
 
 
-class _LoginNotRequired:
-    """What `public` sets as ``login_required``: false for Django's `LoginRequiredMiddleware`.
-
-    It is not the False of Django's `login_not_required`: `functools.wraps` copies it to functions that do not
-    call the view.
-    """
-
-    def __bool__(self) -> bool:
-        return False
-
-
-_LOGIN_NOT_REQUIRED = _LoginNotRequired()
 #: How many decorators on a view are looked under: more of them wrap one another in a circle.
 _MOST_DECORATORS = 50
 
@@ -103,7 +91,9 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
 
     # A subclass with a check of its own may deny some.
     if guards.policies and all(type(policy).check is AllowAny.check for policy in guards.policies):
-        vars(guarded)["login_required"] = _LOGIN_NOT_REQUIRED  # Django's attribute
+        # Django's attribute: false for its `LoginRequiredMiddleware`, yet not the False of its `login_not_required`,
+        # for `functools.wraps` copies it to functions that do not call the view.
+        vars(guarded)["login_required"] = None
     _guarded[guarded] = _Guarded(view, guards, ref(guarded))
     return guarded
 
