@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from ..policies import Policy
     from ..policies.base import Denial
     from ..policies.runner import Check
-    from ..routing.guards import ASGIMiddleware, Guards, StackOptions
+    from ..routing.guards import ASGIMiddleware, Guards
     from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.
@@ -200,7 +200,8 @@ async def _enter_within(
 ) -> None:
     """Run a layer between the outermost one and the consumer: it denies by the handler around it."""
     around: WebSocketHandler = outer.handler
-    around.outermost.deny_as(match.options)
+    connection = around.outermost._connection
+    connection.deny_with = match.options.deny_with or connection.deny_with
     tokens: dict[str, str] = {}
     if match.options.authentication is not None:
         scope, tokens = around.outermost.take_tokens(scope, match.options.authentication)
@@ -327,15 +328,11 @@ class WebSocketHandler(AppHandler):
         self._connection.subprotocol = self._connection.subprotocol or next(iter(tokens), None)
         return scope, tokens
 
-    def deny_as(self, options: StackOptions) -> None:
-        """Deny from now on as `options` say, if they do."""
-        self._connection.deny_with = options.deny_with or self._connection.deny_with
-
     # From top to bottom
 
     async def run_outermost(self, match: EndpointMatch) -> None:
         """Take the connect event, and take the handshake to its answer and the application to its end."""
-        self.deny_as(match.options)
+        self._connection.deny_with = match.options.deny_with
         if not is_connect(await self._connection.receive()):
             return
         forget_state()
@@ -716,7 +713,7 @@ class WebSocketHandler(AppHandler):
     def release(self) -> None:
         """Let go of the server; what is left of the application cannot answer any more."""
         self._expect_nothing()
-        if self.is_unanswered:
+        if self.state is not State.ACCEPTED:
             self.state = State.DENIED
         self._wake()
         self._connection.release()
