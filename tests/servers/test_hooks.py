@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.connections import PLAIN, TEXT
+from tests.support.connections import BINARY, PLAIN, TEXT
 
 from .table import DIFFERENCES, HTTP1, SERVERS
 
@@ -34,8 +34,9 @@ def test_headers_and_cookies_of_hooks_are_on_the_101_after_those_of_the_consumer
     connection, answer = opened("/accepts-with-headers/", WORD)
     assert answer.header("x-own") == "yes"
     assert marks_of(answer) == (["hello", "101", "1"], ["one=1", "two=2; Path=/", *COOKIES])
-    connection.say(TEXT, b"a")
-    assert connection.hear() == (TEXT, b"a")
+    for kind in (TEXT, BINARY):
+        connection.say(kind, b"a")
+        assert connection.hear() == (kind, b"a")
     connection.close()
 
 

@@ -2,29 +2,7 @@
 
 import pytest
 
-from tests.support.cases import DENIED, PASSED
-from tests.support.connections import BINARY, TEXT
-
-EVERY_BYTE = bytes(range(256))
-
-
-@pytest.fixture
-def echo(opened, cookie_of):
-    """A function from a case to what its accepted socket says to a text and to bytes."""
-
-    def echo(case):
-        connection, _ = opened(f"/ws/{case.name}/", cookie_of(case.user))
-        connection.say(TEXT, "\u00e9t\u00e9".encode())
-        heard = [connection.hear()]
-        connection.say(BINARY, EVERY_BYTE)
-        heard.append(connection.hear())
-        connection.close()
-        return heard
-
-    return echo
-
-
-ECHOED = [(TEXT, "\u00e9t\u00e9".encode()), (BINARY, EVERY_BYTE)]
+from tests.support.cases import DENIED
 
 
 @pytest.mark.matrix
@@ -41,11 +19,6 @@ def test_every_case_is_denied_alike(server, ask, cookie_of):
         if faults:
             wrong[case.name] = faults
     assert wrong == {}
-
-
-@pytest.mark.matrix
-def test_every_case_that_passes_echoes_and_closes(echo):
-    assert {case.name: heard for case in PASSED if (heard := echo(case)) != ECHOED} == {}
 
 
 def test_both_cookies_of_a_denial_arrive_or_the_first_with_one_warning(server, ask):
