@@ -29,13 +29,6 @@ DISCONNECT = "heard {'type': 'websocket.disconnect', 'code': 1006}"
 
 
 @pytest.fixture(scope="module")
-def unpolled(tmp_path_factory):
-    """A server that notices an application's end at once or never."""
-    with daphne(tmp_path_factory.mktemp("unpolled"), module="tests.support.daphne.unpolled") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
     """A server whose handshakes may take one second."""
     application, options = "tests.support.daphne.hasty:application", ["--websocket_connect_timeout", "1"]
@@ -134,16 +127,17 @@ def test_frames_that_came_before_the_accept_are_delivered(server):
         server.wait_for(f"{path} heard {{'type': 'websocket.receive', 'text': 'hi'}}")
 
 
-def test_an_end_without_an_answer_is_a_bare_500_or_503_that_waits_for_no_poll(unpolled):
-    for steps, status in (
-        (["crash"], 500),
-        (["hear"], 500),
-        ([start(401), body(b"secret", more=True)], 500),
-        ([{"type": "websocket.send", "text": "too early"}], 500),
-        ([{"text": "no type"}], 500),
-        (["give_up"], 503),
-    ):
-        assert is_bare(ask(unpolled, steps), status), steps
+def test_an_end_without_an_answer_is_a_bare_500_or_503_that_waits_for_no_poll(tmp_path):
+    with daphne(tmp_path, module="tests.support.daphne.unpolled") as server:
+        for steps, status in (
+            (["crash"], 500),
+            (["hear"], 500),
+            ([start(401), body(b"secret", more=True)], 500),
+            ([{"type": "websocket.send", "text": "too early"}], 500),
+            ([{"text": "no type"}], 500),
+            (["give_up"], 503),
+        ):
+            assert is_bare(ask(server, steps), status), steps
 
 
 def test_an_end_without_an_answer_is_logged_once(server):
@@ -309,15 +303,9 @@ def tls_server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture
-def tls():
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def test_a_denial_arrives_whole_over_tls(tls_server, tls):
+def test_a_denial_arrives_whole_over_tls(tls_server):
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     assert ask(tls_server, SCHEME, tls=tls).body == b"['wss']"
     assert len(ask(tls_server, [start(401), ("body", 1024 * 1024)], tls=tls).body) == 1024 * 1024
 
