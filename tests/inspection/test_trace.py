@@ -44,8 +44,8 @@ ENDPOINTS = {
 
 
 @pytest.fixture
-def record_of(caplog, headers_of, settings):
-    """A function from a policy to the log record of its denial, by default of an anonymous handshake."""
+def trace_of(caplog, headers_of, settings):
+    """A function from a policy to the trace in the log record of its denial, by default of an anonymous handshake."""
     caplog.set_level(logging.INFO, "channels_wsdeny")
     settings.DEBUG = True
 
@@ -63,15 +63,9 @@ def record_of(caplog, headers_of, settings):
             get = client.get if kind == "sync" else async_to_sync(client.get)
             get("/a/")
         (record,) = [record for record in caplog.records if record.name == "channels_wsdeny"]
-        return record
+        return record.trace
 
     return deny
-
-
-@pytest.fixture
-def trace_of(record_of):
-    """As `record_of`, but it returns the trace."""
-    return lambda *args, **options: record_of(*args, **options).trace
 
 
 def steps_of(trace, kind="policy"):
