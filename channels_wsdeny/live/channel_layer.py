@@ -26,10 +26,10 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from ..conf import conf
 from ..log import logger, warn_once
 from .registry import registry
-from .scheduler import running_loop
+from .scheduler import running_loop, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from .registry import Event
 
@@ -325,14 +325,6 @@ class Subscription:
 
 
 sender = Sender()
-_tasks: set[asyncio.Task[Any]] = set()
-
-
-def spawn(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine function in a task of the running loop, without the contextvars of the caller."""
-    task = asyncio.get_running_loop().create_task(function(), context=contextvars.Context())
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
 
 
 async def _describe_to(layer: Any, channel: str, name: str) -> None:

@@ -32,7 +32,7 @@ from ..log import escape, log_failure, logger
 from . import expiry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import TypeAlias
 
     from ..handlers.recheck import Part
@@ -77,8 +77,7 @@ class Scheduler:
         self._interval_timer: asyncio.TimerHandle | None = None
         self._unknown: list[Socket] = []
         self._watched = 0
-        #: What runs: the names of its tasks, of which each runs once at a time.
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: The names of what runs, each once at a time.
         self._running: set[str] = set()
 
     def call(self, event: Event, sockets: list[Socket]) -> None:
@@ -303,10 +302,7 @@ class Scheduler:
             finally:
                 self._running.discard(name)
 
-        # A context of its own: that of an event may be the one of a request.
-        task = self._loop.create_task(run(), context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        spawn(run)
 
 
 def _key(socket: Socket) -> _Key:
@@ -349,6 +345,16 @@ def _in_group(group: str, sockets: list[Socket]) -> list[Socket]:
                 keys |= {str(key) for key in rows.values_list("pk", flat=True)}
         found += [socket for socket in members if not keys.isdisjoint(socket.users)]
     return found
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def spawn(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine function in a task of the running loop, without the contextvars of the caller: a request's."""
+    task = asyncio.get_running_loop().create_task(function(), context=contextvars.Context())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
