@@ -17,7 +17,7 @@ from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
 from .hooks.registry import ordered_hooks, site_hooks
-from .http.context import StackConfig, get_context, get_stack_config
+from .http.context import ANY_VIEW, StackConfig, get_context, get_stack_config
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
 from .policies.permissions import default_policy
@@ -239,6 +239,7 @@ class MirrorHandler(DjangoHandler):
             except Resolver404:  # It has no route, and is content of inner middleware all the same.
                 return policy_checks(self._default_policies(None))
         self.view = request.resolver_match.func
+        self.context.state.views = ANY_VIEW
         own = guards_of_view(self.view)
         policies = (*(own.policies if own else ()), *guards_within(self.view))
         return policy_checks(policies or self._default_policies(self.view))

@@ -403,14 +403,17 @@ def test_the_policy_of_a_stack_counts_before_that_of_the_site(locked):
         assert [site.ask("/").status, site.ask("/open/").status] == [status, 200]
 
 
-def test_the_default_policy_is_asked_once_for_each_request(locked, ran):
-    answers = iter([True, False, True])
+def test_a_policy_is_asked_once_for_each_request(locked, ran):
     for kind in (Check, AsyncCheck):
         policy = kind(lambda request: ran.append(1) or True)
         locked(hello, mirror=[MIRROR, MIRROR], DEFAULT_POLICY=policy).ask()
     assert ran == [1, 1]
-    site = locked(hello, DEFAULT_POLICY=Check(lambda request: next(answers)))
-    assert [site.ask().status for _ in range(3)] == [200, 403, 200]
+    answers = iter([True, False, True] * 3)
+    in_turn = Check(lambda request: next(answers))
+    guarded = csrf_exempt(require(in_turn)(hello))
+    for view, default in ((hello, in_turn), (guarded, DenyAll()), (require(AllowAny())(guarded), DenyAll())):
+        site = locked(view, DEFAULT_POLICY=default)
+        assert [site.ask().status for _ in range(3)] == [200, 403, 200]
 
 
 Falsy = type("Falsy", (HttpResponse,), {"__len__": lambda self: len(self.content)})

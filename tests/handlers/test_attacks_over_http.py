@@ -9,7 +9,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.asgi import get_asgi_application
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
@@ -103,6 +103,37 @@ def test_the_object_of_a_view_is_that_of_its_own_policy(view, expected, site, us
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "tests.support.policies.ByName"]
     site.serve(path("", view)).log_in(users["alice"])
     assert site.ask().body == expected
+
+
+in_first = require(Check(lambda request: request.GET["room"] == "1"))
+may_first = require(HasPermission("site.1", obj=lambda request: request.GET["room"]))
+
+
+def both_rooms(view):
+    """A view that calls another one about two rooms."""
+
+    def call(request):
+        answers = []
+        for number in "12":
+            request.GET = QueryDict(f"room={number}")
+            answers.append(view(request))
+        return HttpResponse(" ".join(str(answer.status_code) for answer in answers))
+
+    return call
+
+
+QUERIES = {
+    "a policy": both_rooms(in_first(hello)),
+    "an object": both_rooms(may_first(hello)),
+    "a policy of the view around": in_first(both_rooms(in_first(hello))),
+}
+
+
+@pytest.mark.parametrize("view", QUERIES.values(), ids=QUERIES)
+def test_a_guarded_view_is_asked_about_anew_for_each_query_that_it_is_called_with(view, site, users, settings):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "tests.support.policies.ByName"]
+    site.serve(path("", view)).log_in(users["alice"])
+    assert site.ask("/?room=1").body == b"200 403"
 
 
 @pytest.mark.parametrize("way", ["wsgi", "asgi"])
