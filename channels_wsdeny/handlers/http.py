@@ -147,7 +147,7 @@ async def _enter(
     scope = {**scope, **match.url}
     # Django, and what is not known, may tell such a path from that of a route.
     if "url_route" in scope and not (match.is_late or match.is_django):
-        scope = with_plain_path(scope)
+        scope = with_plain_path({**scope, "path": match.plain_path or scope["path"]})
     context = RequestContext(AppRequest(scope)) if outer is None else context_within(outer, scope, match.options)
     token = _running.set(context.state)
     try:

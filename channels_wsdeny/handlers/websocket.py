@@ -134,6 +134,8 @@ async def enter_middleware(middleware: ASGIMiddleware, scope: Scope, receive: Re
     """
     outer, scope = _context_of(scope), with_plain_path(scope)
     match = resolve_within(middleware, scope)
+    if match.plain_path is not None:
+        scope = {**scope, "path": match.plain_path}
     may_be_kept = outer is None and not is_draining()
     if may_be_kept and await deny_anonymous(match, scope, receive, send):
         return

@@ -62,6 +62,8 @@ class EndpointMatch:
     guards: Guards = NO_GUARDS
     hooks: tuple[Hooks, ...] = ()
     url: dict[str, Any] = field(default_factory=dict)
+    #: The path without the slashes that a router within another one leaves out; None where there are none.
+    plain_path: str | None = None
     #: None if it is not known.
     endpoint: Any = None
     #: The consumer (its class, while it is not made), if the endpoint is one.
@@ -213,8 +215,10 @@ class _Resolver:
 
     def _in_urls(self, router: URLRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
         """As `URLRouter.__call__`, which goes on to the next route when an inner router has no match."""
+        whole = self._scope["path"]
+        above = None if path is None else whole.removesuffix(path)
         if path is None:
-            path = self._scope["path"]
+            path = whole
             root_path = self._scope.get("root_path", "")
             if root_path and not path.startswith(root_path):
                 return NOT_FOUND
@@ -243,6 +247,9 @@ class _Resolver:
             if not match.url:  # else it is that of an inner router
                 match.url = {"path_remaining": remaining, "url_route": url_route}
             match.routes = (route, *match.routes)
+            if above is not None and len(above + path) < len(whole):  # There were slashes at the beginning.
+                slash = "" if above.endswith("/") else "/"
+                match.plain_path = above + slash + (match.plain_path or whole)[len(whole) - len(path) :]
             return match
         return NOT_FOUND
 

@@ -77,6 +77,25 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
     assert (await knock(all_open, f"{above}{prefix}ws/staff/", **scope)).status == 404
 
 
+@pytest.mark.parametrize("wrap", [lambda router: router, Middleware], ids=["router", "middleware"])
+@pytest.mark.parametrize(("first", "second"), [("^ws/", "^staff/"), ("^ws", "^staff/"), ("^ws/", "^staff")])
+@pytest.mark.parametrize("spelt", ["/ws/staff/room/", "/ws//staff/room/", "//ws///staff//room/", "/ws//staff///room/"])
+async def test_slashes_that_channels_leaves_out_between_routers_do_not_lead_past_what_looks_at_the_path(
+    first, second, spelt, wrap, hooks
+):
+    seen = []
+    by_path = Check(lambda request: seen.append(request.path) or not request.path.startswith("/ws/staff/room/"))
+    room = made(lambda self: seen.append(self.scope["path"]) or self.accept()).as_asgi()
+    inner = URLRouter([re_path(second, URLRouter([path("room/", room), path("all/", room)]))])
+    router = URLRouter([re_path(first, wrap(inner))])
+    site = DenyMiddlewareStack(router, default_policy=by_path)
+    assert ((await knock(site, spelt)).status, seen) == (403, ["/ws/staff/room/"])
+    assert (await knock(site, "/ws//staff//all/")).status == 101
+    assert seen[1:] == ["/ws/staff/all/"] * 2
+    over_http = require(by_path)(URLRouter([re_path(first, URLRouter([path("staff/room/", Hello.as_asgi())]))]))
+    assert (await fetch(over_http, "//ws//staff/room/")).status == 403
+
+
 async def test_slashes_that_channels_leaves_out_keep_nobody_from_a_public_application_over_http(settings):
     settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
     app = DenyMiddlewareStack(Middleware(URLRouter([path("", public(plain)), path("all/", public(plain))])))
