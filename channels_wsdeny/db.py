@@ -318,7 +318,9 @@ _UNREACHABLE = {
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether a database, cache or other service could not be reached."""
+    """Whether a database, cache or other service could not be reached, and nothing else is wrong."""
+    if isinstance(error, ExceptionGroup):  # of a task group
+        return all(map(is_unreachable, error.exceptions))
     if isinstance(error, (OperationalError, InterfaceError, ConnectionError, TimeoutError, gaierror)):
         return True
     return not _UNREACHABLE.isdisjoint(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)

@@ -74,6 +74,12 @@ def test_an_exception_becomes_its_denial_and_so_does_a_subclass(status, kinds, s
             assert (denial.status, denial.detail, denial.headers, denial.response, denial.__cause__) == expected
 
 
+def test_a_group_of_exceptions_is_an_outage_if_each_of_them_is():
+    outage = ExceptionGroup("inside", [TimeoutError()])
+    for others, status in (([], 503), ([OperationalError()], 503), ([exceptions.PermissionDenied()], 500)):
+        assert denial_of(ExceptionGroup("of a task group", [outage, *others])).status == status
+
+
 class Odd(drf.APIException):
     """An exception of a site's own that does not call ``__init__()``; `ErrorDetail` is not made."""
 

@@ -308,6 +308,12 @@ def denying(cause):
     return denial
 
 
+OUTAGES = [
+    *(OperationalError(), ConnectionError(), TimeoutError(), denying(OperationalError())),
+    ExceptionGroup("of a task group", [OperationalError(), ExceptionGroup("inside", [TimeoutError()])]),
+]
+
+
 def unavailable(error, context):
     return Response(status=503)
 
@@ -321,8 +327,7 @@ def of_rest_framework(policy):
 @pytest.mark.parametrize(
     ("error", "wrap", "code"),
     [
-        *((error, lambda policy: policy, 4403) for error in (OperationalError(), ConnectionError(), TimeoutError())),
-        (denying(OperationalError()), lambda policy: policy, 4403),
+        *((error, lambda policy: policy, 4403) for error in OUTAGES),
         (OperationalError(), of_rest_framework, 4503),
     ],
 )
