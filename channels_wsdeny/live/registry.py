@@ -19,6 +19,7 @@ from collections import deque
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import get_channel_layer
@@ -427,8 +428,9 @@ class Registry:
             narrowed.append(self._by_session.get(event["session"], ()))
         found = set(self.by_socket.values()) if not narrowed else set(narrowed[0]).intersection(*narrowed[1:])
         if event.get("path") is not None:
-            path = _with_single_slashes(event["path"])
-            found = {socket for socket in found if socket.is_at(path)}
+            # As a server decodes it, or as `reverse()` writes it.
+            paths = {_with_single_slashes(path) for path in (event["path"], unquote(event["path"]))}
+            found = {socket for socket in found if any(map(socket.is_at, paths))}
         if event.get("host") is not None:
             found = {socket for socket in found if socket.host == event["host"]}
         return found

@@ -111,6 +111,18 @@ async def test_slashes_that_channels_leaves_out_hide_no_socket_from_its_path():
     assert [(await each.close())[0] for each in opened] == [4403] * 4
 
 
+async def test_a_path_may_be_written_as_in_an_address():
+    """As `reverse()` and `get_absolute_url()` write it."""
+    application = DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi()))
+    for named in ("/büro 1/", "/b%C3%BCro%201/"):
+        opened = await Opened(application, "/büro 1/").accepted()
+        await arevoke(path=named)
+        assert (await opened.close())[0] == 4403
+    discount = await Opened(application, "/100%25/").accepted()
+    await arevoke(path="/100%25/")
+    assert (await discount.close())[0] == 4403
+
+
 @pytest.mark.parametrize("root_path", ["/app", "/app/"])
 async def test_a_socket_below_a_prefix_is_found_by_its_path_with_and_without_that(root_path):
     application = DenyMiddlewareStack(public(AsyncWebsocketConsumer.as_asgi()))
