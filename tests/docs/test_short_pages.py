@@ -306,7 +306,8 @@ class Rows:
         return self
 
     def filter(self, **wanted):
-        found = wanted.items() <= self._row.items()
+        is_active = wanted.pop("owner__is_active", None)
+        found = wanted.items() <= self._row.items() and (is_active is None or self._row["owner"].is_active)
         return SimpleNamespace(first=lambda: SimpleNamespace(**self._row) if found else None)
 
 
@@ -335,6 +336,8 @@ async def test_tokens_and_devices_of_a_model_of_the_site(page):
     for value, status in [(b"7", 101), (b"8", 401)]:
         answer = await knock(app, "/", headers=[(b"x-device", value), (b"cookie", b"a=b"), (b"origin", b"https://a.b")])
         assert (answer.status, answer.header("www-authenticate")) == (status, "Device" if status == 401 else None)
+    page.Device.objects.filter(serial="7").first().owner.is_active = False
+    assert (await knock(app, "/", headers=[(b"x-device", b"7")])).status == 401
 
 
 async def test_tokens_of_pages_and_tickets(page, settings, monkeypatch):
