@@ -17,7 +17,7 @@ from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
 from .hooks.registry import ordered_hooks, site_hooks
-from .http.context import ANY_VIEW, StackConfig, get_context, get_stack_config
+from .http.context import StackConfig, get_context, get_stack_config
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
 from .policies.permissions import default_policy
@@ -161,6 +161,8 @@ class MirrorHandler(DjangoHandler):
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
         self._begin(route_hooks)
+        state = self.context.state
+        state.calls = first = state.calls + 1
         denial = await self.authorize(request_hooks)
         if denial is not None:
             return await self.deny(denial)
@@ -168,8 +170,7 @@ class MirrorHandler(DjangoHandler):
             self.go_on()
         answering: Any = self._get_response(self.context.request)
         response: HttpResponseBase = await answering if self.is_async else answering
-        checks = self._checks_after(response)
-        denial = await self.authorize(checks) if checks else self._refusal_behind(response)
+        denial = await self._ask_behind(response, first)
         if denial is not None:
             answer = await self.deny(denial)
             if response.streaming:  # It may hold files open.
@@ -228,6 +229,18 @@ class MirrorHandler(DjangoHandler):
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
         self.is_ready = not (self._route_hooks or self._has_default or may_end_early)
 
+    async def _ask_behind(self, response: HttpResponseBase, first: int) -> Denial | None:
+        """What denies the response of inner middleware or the view; since the call `first` the view may have asked."""
+        checks = self._checks_after(response)
+        if not checks:
+            return self._refusal_behind(response)
+        state = self.context.state
+        calls, state.calls = state.calls, first
+        try:
+            return await self.authorize(checks)
+        finally:
+            state.calls = calls
+
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
         """The policies that were not asked, since inner middleware or a decorator answered for the view."""
         request: Any = self.context.request
@@ -239,7 +252,6 @@ class MirrorHandler(DjangoHandler):
             except Resolver404:  # It has no route, and is content of inner middleware all the same.
                 return policy_checks(self._default_policies(None))
         self.view = request.resolver_match.func
-        self.context.state.views = ANY_VIEW
         own = guards_of_view(self.view)
         policies = (*(own.policies if own else ()), *guards_within(self.view))
         return policy_checks(policies or self._default_policies(self.view))

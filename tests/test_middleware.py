@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 from django.core.signals import got_request_exception
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.test import AsyncClient
 from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
@@ -458,6 +458,24 @@ def test_no_view_gets_a_request_that_has_not_been_at_the_mirror(by, one, ran):
 def test_a_request_that_has_not_been_at_the_mirror_passes_where_nothing_is_asked_before_views(one):
     hooks = made("request", lambda request: None)
     assert one.serve(hello, HOOKS=[hooks], inside=[f"{__name__}.giving_another"]).ask().status == 200
+
+
+def asking_about_two_rooms(get_response):
+    def middleware(request):
+        statuses = []
+        for number in "12":
+            request.GET = QueryDict(f"room={number}")
+            statuses.append(str(get_response(request).status_code))
+        return HttpResponse(" ".join(statuses))
+
+    return middleware
+
+
+def test_a_policy_is_asked_about_anew_for_each_query_that_middleware_around_the_mirror_asks_with(locked):
+    in_first = Check(lambda request: request.GET["room"] == "1")
+    outside = [*OUTSIDE, f"{__name__}.asking_about_two_rooms"]
+    for view in (hello, require(in_first)(hello), csrf_exempt(require(in_first)(hello))):
+        assert locked(view, outside=outside, DEFAULT_POLICY=in_first).ask().body == b"200 403"
 
 
 FROM_OFFICE = Check(lambda request: request.headers.get("X-Office") == "1")

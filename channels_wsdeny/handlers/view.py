@@ -305,7 +305,7 @@ class ViewHandler(DjangoHandler):
             return await self.deny(denial)
         await report(self.context, self._reported, self.authorize)
         self._enter()
-        self.context.state.views += 1
+        self.context.state.calls += 1
         try:
             response = self.view(self.context.request, *self._args, **self._kwargs)
             if self.is_async:

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from .origins import Origins
 
 
-#: In place of the number of guarded views that have begun: what any of them was asked about counts.
-ANY_VIEW = -1
-
-
 class Subject(NamedTuple):
     """What a decision is about. It does not hold for another subject.
 
@@ -47,13 +43,13 @@ class Subject(NamedTuple):
     session_key: str | None
     #: The path, the method, the view, and the positional and keyword arguments of the URL.
     asked_for: tuple[Any, ...]
-    #: How many guarded views had begun; `ANY_VIEW` for what it does not matter to.
-    views: int
+    #: How many calls had begun, see `RequestState.calls`.
+    calls: int
 
     def is_same(self, other: Subject) -> bool:
-        """Whether both are the very request, user and session, and ask for the same; so that this holds for `other`."""
-        is_same_request = self.request is other.request and other.views in {self.views, ANY_VIEW}
-        return is_same_request and self.has_same_user(other) and self.asked_for == other.asked_for
+        """Whether both are the very request, user and session, and ask for the same, and this call is not before."""
+        is_same_call = self.request is other.request and self.calls >= other.calls
+        return is_same_call and self.has_same_user(other) and self.asked_for == other.asked_for
 
     def has_same_user(self, other: Subject) -> bool:
         """Whether both are the very user and session. A user that is not loaded may turn out to be another one."""
@@ -72,6 +68,7 @@ class RequestState:
 
     __slots__ = (
         "answered_by",
+        "calls",
         "consumer_class",
         "counted",
         "ending",
@@ -88,7 +85,6 @@ class RequestState:
         "seconds",
         "started",
         "trace",
-        "views",
     )
 
     def __init__(self) -> None:
@@ -119,8 +115,8 @@ class RequestState:
         self.passed: list[Asked] = []
         #: Which policy that is not enforced was asked about which subject.
         self.reported: list[Asked] = []
-        #: How many guarded views have begun: each may change the request for those that it calls.
-        self.views = 0
+        #: How many calls of guarded views and `MirrorMiddleware` have begun. Code in between may change the request.
+        self.calls = 0
         #: The `ResolverMatch` of a view that route hooks have run for.
         self.route: Any = None
         #: What the ``obj`` resolvers of policies, or policies themselves, returned for which subject.
@@ -257,7 +253,7 @@ class RequestContext:
             asked_for = (request.path, request.method)
             if match is not None:
                 asked_for += (match.func, match.args, dict(match.kwargs))
-        return Subject(request, given, user, session, key, asked_for, self.state.views)
+        return Subject(request, given, user, session, key, asked_for, self.state.calls)
 
     @property
     def is_guarded(self) -> bool:
