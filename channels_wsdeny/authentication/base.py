@@ -229,16 +229,21 @@ class Authenticators:
         return ", ".join(dict.fromkeys(filter(None, challenges))) or None
 
 
-#: The ``AUTHENTICATION`` of the last request, and what was made of it.
-_of_site: tuple[object, Authenticators] | None = None
+#: What was made of each list in the setting, and the list, by its identity. All requests share it, the first ones too:
+#: what has taken a ticket is not asked for it again.
+_made: dict[int, tuple[object, Authenticators]] = {}
+#: Lists that are kept.
+_MOST = 64
 
 
 def authentication_of_site() -> Authenticators:
     """The authentication classes of ``AUTHENTICATION``. Raises `ImproperlyConfigured` if they cannot be used."""
-    global _of_site  # noqa: PLW0603 - kept until the setting is another
-    value, found = conf.AUTHENTICATION, _of_site
-    if found is None or found[0] is not value:
-        found = _of_site = value, as_authenticators(value)
+    value = conf.AUTHENTICATION
+    found = _made.get(id(value))
+    if found is None:
+        if len(_made) >= _MOST:
+            _made.clear()
+        found = _made.setdefault(id(value), (value, as_authenticators(value)))
     return found[1]
 
 
