@@ -295,6 +295,7 @@ class ViewHandler(DjangoHandler):
             return keep_private(request, response)
         finally:
             self.raised = None
+            self.context.state.calls += 1
             if self._outer_obj is not None:  # A guarded view that has called this one has its own object again.
                 self.context.obj = self._outer_obj
 
@@ -305,7 +306,6 @@ class ViewHandler(DjangoHandler):
             return await self.deny(denial)
         await report(self.context, self._reported, self.authorize)
         self._enter()
-        self.context.state.calls += 1
         try:
             response = self.view(self.context.request, *self._args, **self._kwargs)
             if self.is_async:

@@ -41,9 +41,9 @@ class Subject(NamedTuple):
     user: Any
     session: Any
     session_key: str | None
-    #: The path, the method, the view, and the positional and keyword arguments of the URL.
+    #: The path, the method, the query, the view, and the positional and keyword arguments of the URL.
     asked_for: tuple[Any, ...]
-    #: How many calls had begun, see `RequestState.calls`.
+    #: See `RequestState.calls`.
     calls: int
 
     def is_same(self, other: Subject) -> bool:
@@ -115,7 +115,8 @@ class RequestState:
         self.passed: list[Asked] = []
         #: Which policy that is not enforced was asked about which subject.
         self.reported: list[Asked] = []
-        #: How many calls of guarded views and `MirrorMiddleware` have begun. Code in between may change the request.
+        #: How many guarded views have ended, and calls of `MirrorMiddleware` have begun: what calls them again may have
+        #: changed the request.
         self.calls = 0
         #: The `ResolverMatch` of a view that route hooks have run for.
         self.route: Any = None
@@ -250,7 +251,7 @@ class RequestContext:
             asked_for: tuple[Any, ...] = (full_path(request.scope), *request.url_arguments)
         else:
             match = request.resolver_match
-            asked_for = (request.path, request.method)
+            asked_for = (request.path, request.method, repr(request.GET))  # A view may replace it, or change it.
             if match is not None:
                 asked_for += (match.func, match.args, dict(match.kwargs))
         return Subject(request, given, user, session, key, asked_for, self.state.calls)

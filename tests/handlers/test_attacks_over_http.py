@@ -105,32 +105,42 @@ def test_the_object_of_a_view_is_that_of_its_own_policy(view, expected, site, us
     assert site.ask().body == expected
 
 
-in_first = require(Check(lambda request: request.GET["room"] == "1"))
+in_first = require(Check(lambda request: request.GET["room"] == "1" and getattr(request, "room", "1") == "1"))
 may_first = require(HasPermission("site.1", obj=lambda request: request.GET["room"]))
 
 
-def both_rooms(view):
+def both_rooms(view, change):
     """A view that calls another one about two rooms."""
 
     def call(request):
         answers = []
         for number in "12":
-            request.GET = QueryDict(f"room={number}")
+            change(request, number)
             answers.append(view(request))
         return HttpResponse(" ".join(str(answer.status_code) for answer in answers))
 
     return call
 
 
-QUERIES = {
-    "a policy": both_rooms(in_first(hello)),
-    "an object": both_rooms(may_first(hello)),
-    "a policy of the view around": in_first(both_rooms(in_first(hello))),
+def by_query(request, number):
+    request.GET = QueryDict(f"room={number}")
+
+
+def by_attribute(request, number):
+    request.room = number
+
+
+CHANGES = {
+    "a policy": both_rooms(in_first(hello), by_query),
+    "an object": both_rooms(may_first(hello), by_query),
+    "a policy of the view around": in_first(both_rooms(in_first(hello), by_query)),
+    "an object of the view around": may_first(both_rooms(may_first(hello), by_query)),
+    "an attribute": both_rooms(in_first(hello), by_attribute),
 }
 
 
-@pytest.mark.parametrize("view", QUERIES.values(), ids=QUERIES)
-def test_a_guarded_view_is_asked_about_anew_for_each_query_that_it_is_called_with(view, site, users, settings):
+@pytest.mark.parametrize("view", CHANGES.values(), ids=CHANGES)
+def test_a_guarded_view_is_asked_about_what_its_request_is_each_time_that_it_is_called(view, site, users, settings):
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "tests.support.policies.ByName"]
     site.serve(path("", view)).log_in(users["alice"])
     assert site.ask("/?room=1").body == b"200 403"
