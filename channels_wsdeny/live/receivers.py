@@ -170,9 +170,21 @@ def _object_permission_changed(  # pragma: no cover - django-guardian is install
     sender: Any, instance: Any, using: str, **kwargs: Any
 ) -> None:
     if getattr(instance, "user_id", None) is not None:
-        _tell_users([instance.user_id], using)
+        if _is_guardians_anonymous(instance.user_id, using):
+            tell({"kind": "all"}, using)  # Clients who are not logged in have its permissions.
+        else:
+            _tell_users([instance.user_id], using)
     elif getattr(instance, "group_id", None) is not None:
         tell({"kind": "group", "group": str(instance.group_id)}, using)
+
+
+def _is_guardians_anonymous(key: Any, using: str) -> bool:  # pragma: no cover - see above
+    from guardian.conf import settings as guardian  # noqa: PLC0415 - an optional dependency
+
+    user_model: Any = auth.get_user_model()
+    named = {user_model.USERNAME_FIELD: guardian.ANONYMOUS_USER_NAME}  # None where it is turned off
+    found: bool = user_model._base_manager.using(using).filter(pk=key, **named).exists()
+    return found
 
 
 def _users_changed(

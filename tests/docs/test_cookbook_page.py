@@ -137,7 +137,11 @@ async def test_permissions_of_rest_framework_deny_with_its_body(users, headers_o
 
 @pytest.mark.servers
 def test_permissions_of_guardian_open_a_room_and_close_it_for_a_user_and_for_a_group(tmp_path):
-    assert guardian_site("cookbook.md", tmp_path) == [403, *[[4403, "permission_denied"]] * 2]
+    assert guardian_site("cookbook.md", tmp_path) == [
+        403,
+        *[[4403, "permission_denied"]] * 2,
+        [4401, "not_authenticated"],
+    ]
 
 
 async def test_every_403_of_a_socket_has_the_body_of_the_site(headers_of):

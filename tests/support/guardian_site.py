@@ -3,7 +3,7 @@
 python -m tests.support.guardian_site DATABASE PAGE
 
 PAGE is permissions.md, or cookbook.md: then it prints the answer to one who is to be invited, and how the sockets are
-closed of one who was, by himself and by his group, and is not any more.
+closed of one who was, by himself and by his group, and of anonymous clients, and is not any more.
 """
 
 import asyncio
@@ -72,7 +72,10 @@ async def invite(users):
         socket = await Opened(app, "/lobby/", user=await get_user_model().objects.aget(username="bob")).accepted()
         await sync_to_async(page.uninvite)(holder, room)
         found.append(await socket.close())
-    return found
+    public = await Opened(APP, "/public/hall/").accepted()
+    hall = await Room.objects.aget(slug="hall")
+    await sync_to_async(lambda: page.uninvite(get_anonymous_user(), hall))()
+    return [*found, await public.close()]
 
 
 if __name__ == "__main__":
