@@ -23,6 +23,7 @@ from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, DenyAll
+from channels_wsdeny.routes import GzipRoute
 from tests.support.mirror import calling, made
 from tests.support.policies import AsyncCheck, Check, raising, request_of
 from tests.support.site import BROWSER, OUTSIDE, VIEWS, Hello, Site, hello, hello_async, page_of, tell
@@ -222,6 +223,7 @@ TAKING = made("exception", lambda request, error: HttpResponse("taken", status=4
         (public(writing()), 200, True),
         (public(writing(Deny)), 403, False),
         (public(public(writing(Deny))), 403, False),
+        (GzipRoute(writing(Deny)), 403, False),
         (with_hooks(TAKING)(writing(ZeroDivisionError)), 409, False),
         (public(writing(ZeroDivisionError)), 500, False),
         (transaction.non_atomic_requests(public(writing(Deny))), 403, True),

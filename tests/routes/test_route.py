@@ -11,10 +11,9 @@ import pytest
 from asgiref.sync import iscoroutinefunction
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
-from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_not_required
 from django.core.checks import run_checks
-from django.db import connection, transaction
+from django.db import transaction
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.template import engines
 from django.template.response import TemplateResponse
@@ -307,17 +306,6 @@ def test_other_exceptions_are_left_to_django(caplog):
     assert ask(LoggedRoute(TimedRoute(failing))).status_code == 500
     assert get(TimedRoute(lambda request: None)).status_code == 500
     assert "didn't return an HttpResponse object" in caplog.text
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_denial_rolls_back_as_any_exception(monkeypatch):
-    @GzipRoute
-    def view(request):
-        get_user_model().objects.create_user("alice")
-        raise Deny(409)
-
-    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
-    assert (get(view).status_code, get_user_model().objects.exists()) == (409, False)
 
 
 # Times.
