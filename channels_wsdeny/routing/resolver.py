@@ -214,16 +214,23 @@ class _Resolver:
         return NOT_FOUND if inner is None else self.resolve(inner, path, outer)
 
     def _in_urls(self, router: URLRouter, path: str | None, outer: dict[str, Any] | None) -> Match:
-        """As `URLRouter.__call__`, which goes on to the next route when an inner router has no match."""
+        """As `URLRouter.__call__`."""
         whole = self._scope["path"]
-        above = None if path is None else whole.removesuffix(path)
         if path is None:
-            path = whole
             root_path = self._scope.get("root_path", "")
-            if root_path and not path.startswith(root_path):
+            if root_path and not whole.startswith(root_path):
                 return NOT_FOUND
-            path = path[len(root_path) :]
-        path = path.lstrip("/")
+            return self._in_routes(router, whole[len(root_path) :].lstrip("/"), outer)
+        plain = path.lstrip("/")
+        match = self._in_routes(router, plain, outer)
+        if isinstance(match, EndpointMatch) and plain != path and whole.endswith(path):
+            above = whole.removesuffix(path)
+            slash = "" if above.endswith("/") else "/"
+            match.plain_path = above + slash + (match.plain_path or whole)[len(whole) - len(plain) :]
+        return match
+
+    def _in_routes(self, router: URLRouter, path: str, outer: dict[str, Any] | None) -> Match:
+        """The first route of `router` that matches: it goes on to the next one when an inner router has no match."""
         for index, route in enumerate(router.routes):
             matched = _matched(route, path)
             if matched is None:
@@ -247,9 +254,6 @@ class _Resolver:
             if not match.url:  # else it is that of an inner router
                 match.url = {"path_remaining": remaining, "url_route": url_route}
             match.routes = (route, *match.routes)
-            if above is not None and len(above + path) < len(whole):  # There were slashes at the beginning.
-                slash = "" if above.endswith("/") else "/"
-                match.plain_path = above + slash + (match.plain_path or whole)[len(whole) - len(path) :]
             return match
         return NOT_FOUND
 

@@ -77,7 +77,12 @@ async def test_slashes_that_channels_leaves_out_do_not_lead_past_what_looks_at_t
     assert (await knock(all_open, f"{above}{prefix}ws/staff/", **scope)).status == 404
 
 
-@pytest.mark.parametrize("wrap", [lambda router: router, Middleware], ids=["router", "middleware"])
+def in_order(router):
+    """A router whose routes are tried in their order, as middleware of the site may leave a scope to the next one."""
+    return URLRouter([re_path("", Middleware(router)), re_path("", Middleware(router))])
+
+
+@pytest.mark.parametrize("wrap", [lambda router: router, Middleware, in_order], ids=["router", "middleware", "order"])
 @pytest.mark.parametrize(("first", "second"), [("^ws/", "^staff/"), ("^ws", "^staff/"), ("^ws/", "^staff")])
 @pytest.mark.parametrize("spelt", ["/ws/staff/room/", "/ws//staff/room/", "//ws///staff//room/", "/ws//staff///room/"])
 async def test_slashes_that_channels_leaves_out_between_routers_do_not_lead_past_what_looks_at_the_path(
