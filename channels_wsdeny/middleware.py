@@ -146,6 +146,8 @@ class MirrorHandler(DjangoHandler):
             hooks, self._error = (), error
         super().__init__(request, hooks, is_async=middleware.is_async)
         self.context.mirror = self
+        self.context.state.calls += 1
+        self._call = self.context.state.calls
 
     def _is_new_route(self) -> bool:
         """As of a view; middleware around the mirror has asked for the response before."""
@@ -161,8 +163,6 @@ class MirrorHandler(DjangoHandler):
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
         self._begin(route_hooks)
-        state = self.context.state
-        state.calls = first = state.calls + 1
         denial = await self.authorize(request_hooks)
         if denial is not None:
             return await self.deny(denial)
@@ -170,7 +170,8 @@ class MirrorHandler(DjangoHandler):
             self.go_on()
         answering: Any = self._get_response(self.context.request)
         response: HttpResponseBase = await answering if self.is_async else answering
-        denial = await self._ask_behind(response, first)
+        checks = self._checks_after(response)
+        denial = await self.authorize(checks) if checks else self._refusal_behind(response)
         if denial is not None:
             answer = await self.deny(denial)
             if response.streaming:  # It may hold files open.
@@ -229,18 +230,6 @@ class MirrorHandler(DjangoHandler):
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
         self.is_ready = not (self._route_hooks or self._has_default or may_end_early)
 
-    async def _ask_behind(self, response: HttpResponseBase, first: int) -> Denial | None:
-        """What denies the response of inner middleware or the view; since the call `first` the view may have asked."""
-        checks = self._checks_after(response)
-        if not checks:
-            return self._refusal_behind(response)
-        state = self.context.state
-        calls, state.calls = state.calls, first
-        try:
-            return await self.authorize(checks)
-        finally:
-            state.calls = calls
-
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
         """The policies that were not asked, since inner middleware or a decorator answered for the view."""
         request: Any = self.context.request
@@ -253,8 +242,8 @@ class MirrorHandler(DjangoHandler):
                 return policy_checks(self._default_policies(None))
         self.view = request.resolver_match.func
         own = guards_of_view(self.view)
-        policies = (*(own.policies if own else ()), *guards_within(self.view))
-        return policy_checks(policies or self._default_policies(self.view))
+        policies = (*(own.policies if own else ()), *guards_within(self.view)) or self._default_policies(self.view)
+        return policy_checks(tuple(each for each in policies if not self.context.has_passed_since(each, self._call)))
 
     def _refusal_behind(self, response: HttpResponseBase) -> Denial | None:
         """The refusal of wrong credentials that inner middleware has met; Django has made its page for a 403 of it."""

@@ -471,11 +471,19 @@ def asking_about_two_rooms(get_response):
     return middleware
 
 
-def test_a_policy_is_asked_about_anew_for_each_query_that_middleware_around_the_mirror_asks_with(locked):
-    in_first = Check(lambda request: request.GET["room"] == "1")
-    outside = [*OUTSIDE, f"{__name__}.asking_about_two_rooms"]
+@pytest.mark.parametrize("mirror", [[MIRROR], [MIRROR, MIRROR]], ids=["mirror", "mirrors"])
+def test_a_policy_is_asked_about_anew_for_each_query_that_middleware_or_a_view_asks_with(mirror, locked):
+    in_first = Check(lambda request: request.GET.get("room") == "1")
+    asking = f"{__name__}.asking_about_two_rooms"
     for view in (hello, require(in_first)(hello), csrf_exempt(require(in_first)(hello))):
-        assert locked(view, outside=outside, DEFAULT_POLICY=in_first).ask().body == b"200 403"
+        for place in ({"outside": [*OUTSIDE, asking]}, {"inside": [asking]}):
+            assert locked(view, mirror=mirror, DEFAULT_POLICY=in_first, **place).ask().body == b"200 403"
+
+    def second_room(request):
+        request.GET = QueryDict("room=2")
+        return require(in_first)(hello)(request)
+
+    assert locked(second_room, mirror=mirror, DEFAULT_POLICY=in_first).ask("/?room=1").status == 403
 
 
 FROM_OFFICE = Check(lambda request: request.headers.get("X-Office") == "1")

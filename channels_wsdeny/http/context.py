@@ -41,14 +41,15 @@ class Subject(NamedTuple):
     user: Any
     session: Any
     session_key: str | None
-    #: The path, the method, the query, the view, and the positional and keyword arguments of the URL.
+    #: The path, the method, the view, and the positional and keyword arguments of the URL.
     asked_for: tuple[Any, ...]
-    #: See `RequestState.calls`.
+    #: The query of a view's request, which other code may replace or change, and `RequestState.calls`.
+    query: str | None
     calls: int
 
     def is_same(self, other: Subject) -> bool:
-        """Whether both are the very request, user and session, and ask for the same, and this call is not before."""
-        is_same_call = self.request is other.request and self.calls >= other.calls
+        """Whether both are the very request, user and session, and ask for the same in the same call."""
+        is_same_call = self.request is other.request and (self.query, self.calls) == (other.query, other.calls)
         return is_same_call and self.has_same_user(other) and self.asked_for == other.asked_for
 
     def has_same_user(self, other: Subject) -> bool:
@@ -241,7 +242,7 @@ class RequestContext:
 
     def subject(self) -> Subject:
         """The subject of the request now; a wrapper or a route hook may change it."""
-        request, own = self.request, vars(self.request)
+        request, own, query = self.request, vars(self.request), None
         given = user = own.get("user")
         while isinstance(user, LazyObject):
             user = user._wrapped
@@ -251,10 +252,10 @@ class RequestContext:
             asked_for: tuple[Any, ...] = (full_path(request.scope), *request.url_arguments)
         else:
             match = request.resolver_match
-            asked_for = (request.path, request.method, repr(request.GET))  # A view may replace it, or change it.
+            asked_for, query = (request.path, request.method), repr(request.GET)
             if match is not None:
                 asked_for += (match.func, match.args, dict(match.kwargs))
-        return Subject(request, given, user, session, key, asked_for, self.state.calls)
+        return Subject(request, given, user, session, key, asked_for, query, self.state.calls)
 
     @property
     def is_guarded(self) -> bool:
@@ -268,6 +269,12 @@ class RequestContext:
     def has_passed(self, policy: Policy) -> bool:
         """Whether this very policy has allowed this subject already."""
         return self._find(policy, self.state.passed) is not None
+
+    def has_passed_since(self, policy: Policy, call: int) -> bool:
+        """Whether this very policy has allowed this subject in one of the calls since `call`, with whatever query."""
+        now = self.subject()
+        since = (subject for each, subject, _ in self.state.passed if each is policy and subject.calls >= call)
+        return any(then._replace(query=now.query, calls=now.calls).is_same(now) for then in since)
 
     def pass_again(self, policy: Policy) -> bool:
         """As `has_passed`; if so, `obj` is again what it was then."""
