@@ -103,7 +103,7 @@ def test_a_response_that_was_logged_is_not_logged_again(caplog):
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-def test_a_response_lists_what_it_closes_and_makes_bytes_of_its_chunks():
+def test_a_response_lists_what_it_closes():
     closed = []
 
     class Stream(list):
@@ -114,7 +114,6 @@ def test_a_response_lists_what_it_closes_and_makes_bytes_of_its_chunks():
     (close,) = response._resource_closers
     close()
     assert closed == [[b"a"]]
-    assert response.make_bytes("ä") == "ä".encode()
 
 
 # Django: requests
