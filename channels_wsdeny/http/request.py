@@ -348,6 +348,9 @@ class _UnreadableBody:
 
     readline = read
 
+    def seekable(self) -> bool:
+        return False
+
     def close(self) -> None: ...
 
 
