@@ -15,21 +15,22 @@ from . import status as statuses
 from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within, keep_private
+from .handlers.view import DjangoHandler, authenticate_view, config_of, guards_of_view, guards_within, keep_private
 from .hooks.registry import ordered_hooks, site_hooks
-from .http.context import StackConfig, get_context, get_stack_config
+from .http.context import get_context
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
 from .policies.permissions import default_policy
 from .policies.runner import policy_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from .hooks import Hooks
+    from .http.context import RequestContext, StackConfig
     from .policies import Policy
     from .policies.base import Denial
     from .policies.runner import Check
@@ -64,20 +65,22 @@ class MirrorMiddleware:
                     "ended. It may do so once more afterwards."
                 )
             return self.get_response(request)  # The mirror is listed twice.
-        authenticate_view(request)
-        config = _config_of(request)
+        config = config_of(request)
+        authentication = authenticate_view(request, config)
         has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
-        if not (has_hooks or has_default or is_authentication_due(request)):
+        may_deny = not authentication.is_session_only and is_authentication_due(request)
+        if not (has_hooks or has_default or may_deny):
+            context.is_ready = True
             return self.get_response(request)
-        handler = MirrorHandler(request, self, config, has_default=has_default)
+        handler = MirrorHandler(context, self, config, has_default=has_default)
         return handler.run() if self.is_async else handler.run_sync()
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run route hooks and ask the default policy, before the view; called by Django."""
-        handler = self._handler_of(request)
+        handler = None if _is_ready(request) else self._handler_of(request)
         if handler is None:
             return None
         if self.is_async:  # by a subclass, which Django calls in a thread
@@ -87,11 +90,11 @@ class MirrorMiddleware:
     async def _process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        handler = self._handler_of(request)
+        handler = None if _is_ready(request) else self._handler_of(request)
         return None if handler is None else await handler.ask_before(view, args, kwargs)
 
     def _handler_of(self, request: HttpRequest) -> MirrorHandler | None:
-        """The handler of the request here, if something has to be asked before the view.
+        """The handler of the request here, which has something to ask before the view.
 
         Its subject is what reaches the view, perhaps a copy of the request. Raises `HookError` for a request that has
         not been here.
@@ -107,7 +110,7 @@ class MirrorMiddleware:
         if handler is None or handler.is_async is not self.is_async:
             return None
         handler.context = context
-        return None if handler.is_ready else handler
+        return handler
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """What hooks make of an exception of the view, or a `Deny` of itself; called by Django."""
@@ -119,35 +122,29 @@ class MirrorMiddleware:
 class MirrorHandler(DjangoHandler):
     """One request in `MirrorMiddleware`."""
 
+    #: Whether the request is here now: a second mirror inside has nothing to do.
+    is_active = True
+    _route_hooks: Sequence[Check] = ()
+    #: The route that they have run for: middleware inside may ask for the response again.
+    _route: Any = None
+    _policies: tuple[Policy, ...] = ()
+    _error: ImproperlyConfigured | None = None
+
     def __init__(
-        self,
-        request: HttpRequest,
-        middleware: MirrorMiddleware,
-        config: StackConfig | None,
-        *,
-        has_default: bool,
+        self, context: RequestContext, middleware: MirrorMiddleware, config: StackConfig | None, *, has_default: bool
     ) -> None:
         self.middleware, self._get_response, self._config = middleware, middleware.get_response, config
-        #: Whether the request is here now: a second mirror inside has nothing to do.
-        self.is_active = True
-        #: Whether nothing has to be asked before the view.
-        self.is_ready = False
         #: Whether nothing has to be asked about what inner middleware or a decorator answers.
         self._is_asked = not has_default
         self._has_default = has_default
-        self._route_hooks: list[Check] = []
-        #: The route that they have run for: middleware inside may ask for the response again.
-        self._route: Any = None
-        self._policies: tuple[Policy, ...] = ()
-        self._error: ImproperlyConfigured | None = None
         try:
             hooks = _hooks(config)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
-        super().__init__(request, hooks, is_async=middleware.is_async)
-        self.context.mirror = self
-        self.context.state.calls += 1
-        self._call = self.context.state.calls
+        super().__init__(context, hooks, is_async=middleware.is_async)
+        context.mirror, context.is_ready = self, False
+        context.state.calls += 1
+        self._call = context.state.calls
 
     def _is_new_route(self) -> bool:
         """As of a view; middleware around the mirror has asked for the response before."""
@@ -163,10 +160,10 @@ class MirrorHandler(DjangoHandler):
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
         self._begin(route_hooks)
-        denial = await self.authorize(request_hooks)
+        denial = await self.authorize(request_hooks) if request_hooks else None
         if denial is not None:
             return await self.deny(denial)
-        if not self.is_ready:
+        if not self.context.is_ready:
             self.go_on()
         answering: Any = self._get_response(self.context.request)
         response: HttpResponseBase = await answering if self.is_async else answering
@@ -225,10 +222,11 @@ class MirrorHandler(DjangoHandler):
         if self._error is not None:
             raise self._error
         waiting = self.context.route_hooks  # of a layer around Django's handler, which did not know the route
-        self._route_hooks = [*waiting, *route_hooks]
-        waiting.clear()
+        if waiting or route_hooks:
+            self._route_hooks = [*waiting, *route_hooks]
+            waiting.clear()
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
-        self.is_ready = not (self._route_hooks or self._has_default or may_end_early)
+        self.context.is_ready = not (self._route_hooks or self._has_default or may_end_early)
 
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
         """The policies that were not asked, since inner middleware or a decorator answered for the view."""
@@ -270,17 +268,17 @@ class MirrorHandler(DjangoHandler):
             self._config.allowed.append(full_path(request.scope))
 
 
-def _config_of(request: HttpRequest) -> StackConfig | None:
-    """What a stack around Django's handler leaves to the mirror; None without one."""
-    given = get_stack_config(request)
-    return given if isinstance(given, StackConfig) else None
+def _is_ready(request: HttpRequest) -> bool:
+    """Whether the request, or the one that it is a copy of, has been here, and nothing has to be asked before a view."""
+    context: RequestContext | None = getattr(request, "wsdeny", None)
+    return context is not None and context.is_ready
 
 
 def _is_asked_before_views(request: HttpRequest) -> bool:
     """Whether route hooks, or the default policy, may deny a view."""
     if conf.MIRROR_DEFAULT_POLICY:
         return True
-    config = _config_of(request)
+    config = config_of(request)
     has_hooks = conf.HOOKS or (config is not None and config.hooks)
     return bool(has_hooks and ordered_hooks(_hooks(config), "http").route)
 
@@ -292,7 +290,7 @@ def _hooks(config: StackConfig | None) -> tuple[Hooks, ...]:
 def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -> HttpResponseBase | None:
     """The response to an exception of which Django makes a page: a hook's, or that of a `Deny`; else None."""
     context = get_context(request)
-    handler: DjangoHandler = context.mirror or DjangoHandler(request)
+    handler: DjangoHandler = context.mirror or DjangoHandler(context)
     if vars(request).get("_wsdeny_refusal") is error:
         del vars(request)["_wsdeny_refusal"]  # It is answered here.
     answer = error if handler.runner is None else handler.runner.rescue_sync(error)

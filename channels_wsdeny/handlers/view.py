@@ -45,6 +45,7 @@ from .base import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..authentication.base import Authenticators
     from ..exceptions import Deny
     from ..hooks import Hooks
     from ..http.context import RequestContext
@@ -120,11 +121,21 @@ def guards_within(view: Any) -> tuple[Policy, ...]:
     return tuple(policies)
 
 
-def authenticate_view(request: HttpRequest) -> None:
-    """Make the user of a view's request the one that the authentication classes of its stack or site find."""
-    config = get_stack_config(request)
-    given = config.authentication if isinstance(config, StackConfig) else None
-    authenticate_by(request, given or authentication_of_site())
+def config_of(request: HttpRequest) -> StackConfig | None:
+    """What a stack around Django's handler leaves to its views; None without one."""
+    given = get_stack_config(request)
+    return given if isinstance(given, StackConfig) else None
+
+
+def authenticate_view(request: HttpRequest, config: StackConfig | None) -> Authenticators:
+    """Make the user of a view's request the one that the authentication classes of its stack or site find.
+
+    Returns the classes.
+    """
+    given = None if config is None else config.authentication
+    authentication = given or authentication_of_site()
+    authenticate_by(request, authentication)
+    return authentication
 
 
 def keep_private(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -134,8 +145,9 @@ def keep_private(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
     """
     own = vars(request)
     user = own["user"] if "_wsdeny_user_is_set" in own else found_user(request)
-    is_response = isinstance(response, HttpResponseBase)  # A view may return anything; Django says what is wrong.
-    if is_response and user is not None and user is not own.get("_wsdeny_session_user") and user.is_authenticated:
+    if user is None or not isinstance(response, HttpResponseBase):
+        return response  # A view may return anything; Django says what is wrong.
+    if user is not own.get("_wsdeny_session_user") and user.is_authenticated:
         stated = response.get("Cache-Control", "")
         if "public" not in stated and "no-store" not in stated:
             patch_cache_control(response, private=True)
@@ -152,12 +164,13 @@ class DjangoHandler:
     #: The view that the request is for, if that is known.
     view: Any = None
 
-    def __init__(self, request: HttpRequest, registries: tuple[Hooks, ...] = (), *, is_async: bool = False) -> None:
-        self.context: RequestContext = get_context(request)
-        self.is_async = is_async
-        self.outer = enclosing_runner(self.context)
+    #: The runner of its hooks; None without any.
+    runner: HookRunner | None = None
+
+    def __init__(self, context: RequestContext, registries: tuple[Hooks, ...] = (), *, is_async: bool = False) -> None:
+        self.context, self.is_async = context, is_async
+        self.outer = enclosing_runner(context)
         is_new_route = self._is_new_route()
-        self.runner = None
         if registries:
             self.runner = make_runner(self, (registries,), "http", self.outer, is_new_route=is_new_route)
 
@@ -176,7 +189,7 @@ class DjangoHandler:
         if self.runner is not None and self.is_async:
             return await self.runner.run(self.get_response)
         if self.runner is not None:
-            return self.runner.run_sync(self.get_response)
+            return await self.runner.run_sync(self.get_response)
         try:
             return await self.get_response([], [])
         except Exception as error:  # fail closed: a policy that fails denies
@@ -275,8 +288,8 @@ class ViewHandler(DjangoHandler):
                 f"{type(request).__name__}. An ASGI app must take (scope, receive, send) by these names, and "
                 "a method needs django.utils.decorators.method_decorator."
             )
-        super().__init__(request, guards.hooks, is_async=is_async)
-        authenticate_view(request)
+        super().__init__(get_context(request), guards.hooks, is_async=is_async)
+        authenticate_view(request, config_of(request))
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
         #: The arguments of the route before any hook runs, which may change them.

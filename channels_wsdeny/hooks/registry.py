@@ -80,8 +80,9 @@ class Hook:
     def run(self, *arguments: Any) -> Denial | None:
         """Call the function where it may block. Raises `HookError` for an answer that is no denial."""
         function = async_to_sync(self.function) if self.is_async else self.function
-        if not is_recorded(arguments[0]):  # Most are not, and then a hook costs little.
-            return self._denial(function(*arguments), arguments)
+        if arguments[0].wsdeny.state.trace is None:  # as of most requests: then a hook costs little
+            answer = function(*arguments)
+            return None if answer is None and self.kind != "route" else self._denial(answer, arguments)
         with noting(arguments[0], "hook", self) as note:
             answer = self._denial(function(*arguments), arguments)
             note(answer)
@@ -287,17 +288,20 @@ class OrderedHooks(NamedTuple):
     response: tuple[Hook, ...] = ()
     exception: tuple[Hook, ...] = ()
     around: tuple[Hook, ...] = ()
+    #: The hooks of all kinds.
+    unordered: frozenset[Hook] = frozenset()
 
     def __bool__(self) -> bool:
-        return any(self)
+        return bool(self.unordered)
 
     def all(self) -> tuple[Hook, ...]:
         """The hooks, kind by kind."""
         return self.request + self.route + self.response + self.exception + self.around
 
-    def without(self, hooks: set[Hook]) -> OrderedHooks:
+    def without(self, hooks: frozenset[Hook]) -> OrderedHooks:
         """The ordered hooks without those in `hooks`."""
-        return OrderedHooks(*(tuple(hook for hook in kind if hook not in hooks) for kind in self))
+        kinds = (tuple(hook for hook in kind if hook not in hooks) for kind in self[:-1])
+        return OrderedHooks(*kinds, unordered=self.unordered - hooks)
 
 
 NO_HOOKS = OrderedHooks()
@@ -309,7 +313,7 @@ def ordered_hooks(registries: tuple[Hooks, ...], protocol: Protocol) -> OrderedH
     declared = dict.fromkeys(hook for registry in registries for hook in registry if protocol in hook.protocols)
     ordered = sorted(declared, key=lambda hook: -hook.priority)  # stable: equal ones as declared
     kinds = {kind: tuple(hook for hook in ordered if hook.kind == kind) for kind in _ARGUMENTS}
-    return OrderedHooks(**{**kinds, "response": kinds["response"][::-1]})
+    return OrderedHooks(**{**kinds, "response": kinds["response"][::-1]}, unordered=frozenset(declared))
 
 
 def as_registries(value: object, where: str) -> tuple[Hooks, ...]:
@@ -328,7 +332,7 @@ def site_hooks() -> tuple[Hooks, ...]:
     if not given:
         return ()
     try:
-        return tuple(hooks_at(path) for path in given)
+        return tuple(map(hooks_at, given))
     except Exception as error:
         raise ImproperlyConfigured("CHANNELS_WSDENY['HOOKS'] cannot be used.") from error
 

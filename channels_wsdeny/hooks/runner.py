@@ -80,11 +80,11 @@ def make_runner(
         hooks = ordered_hooks(registries, protocol)
         if state.hooks_begun or state.hooks_run:
             around = () if outer is None else outer.layers_around
-            over = state.hooks_run.union(*(runner._hooks.all() for runner in around))
+            over = state.hooks_run.union(*(runner._hooks.unordered for runner in around))
             hooks = hooks.without(over.difference(hooks.route) if is_new_route else over)
-            if not state.hooks_begun.isdisjoint(hooks.all()):
+            if not state.hooks_begun.isdisjoint(hooks.unordered):
                 raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
-        if hooks:
+        if hooks.unordered:
             runner = HookRunner(responder, hooks, outer)
             if first is None:
                 first = runner
@@ -92,7 +92,7 @@ def make_runner(
                     runner._response.append(last)
             else:
                 runner.outer.inner = runner  # type: ignore[union-attr] # it is the layer around
-            state.hooks_begun.update(hooks.all())
+            state.hooks_begun |= hooks.unordered
             outer = runner
     return first
 
@@ -113,28 +113,19 @@ class HookRunner:
     Without `hooks` it answers errors: by the exception hooks of the layers around, or else as the responder does.
     """
 
-    __slots__ = (
-        "_exception",
-        "_has_entered",
-        "_hooks",
-        "_is_over",
-        "_is_sync",
-        "_responder",
-        "_response",
-        "inner",
-        "outer",
-    )
+    #: The runner of the layer inside; None without hooks there.
+    inner: HookRunner | None = None
+    #: Whether the caller is synchronous, and nothing in here has to wait.
+    _is_sync = False
+    #: Whether request hooks have begun, and whether around hooks have answered.
+    _has_entered = False
+    _is_over = False
 
     def __init__(self, responder: Responder, hooks: OrderedHooks = NO_HOOKS, outer: HookRunner | None = None) -> None:
-        self._responder, self._hooks = responder, hooks
-        self.outer = outer
-        self.inner: HookRunner | None = None
+        self._responder, self._hooks, self.outer = responder, hooks, outer
         #: Response hooks and exception hooks that have not run yet.
         self._response = Checks(hooks.response)
-        self._exception = list(hooks.exception)
-        #: Whether the caller is synchronous, and nothing in here has to wait.
-        self._is_sync = False
-        self._has_entered = self._is_over = False
+        self._exception = [*hooks.exception]
 
     @property
     def context(self) -> RequestContext:
@@ -144,6 +135,8 @@ class HookRunner:
     @property
     def has_around(self) -> bool:
         """Whether this layer, or one inside it, has around hooks."""
+        if self.inner is None:  # as for most requests
+            return bool(self._hooks.around)
         return any(runner._hooks.around for runner in self.layers)
 
     @property
@@ -186,8 +179,8 @@ class HookRunner:
         """Have hooks run again for an application that tries again: this layer, or one inside it, has denied."""
         state = self._responder.context.state
         for runner in (*self.layers, *self.layers_around):
-            state.hooks_begun.difference_update(runner._hooks.all())
-            state.hooks_run.difference_update(runner._hooks.all())
+            state.hooks_begun -= runner._hooks.unordered
+            state.hooks_run -= runner._hooks.unordered
 
     def go_on(self) -> None:
         """Raise `HookError` if around hooks that enclose the endpoint have answered: nothing begins after that."""
@@ -211,17 +204,18 @@ class HookRunner:
         else:
             response = await self._run_inside(get_response, request_hooks, route_hooks)
         state = self._responder.context.state
-        over = state.hooks_begun.intersection(self._hooks.all())
+        over = state.hooks_begun & self._hooks.unordered
         state.hooks_begun -= over
         state.hooks_run |= over
         return response
 
-    def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
-        """As `run`, for a synchronous caller: `get_response` runs in its thread, and never has to wait."""
+    async def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
+        """As `run`, for a synchronous caller: `get_response` runs in its thread, and nothing here has to wait."""
         if not self.has_around:
-            for runner in self.layers:
-                runner._is_sync = True
-            return run_coroutine(self.run(get_response))
+            runner: HookRunner | None = self
+            while runner is not None:
+                runner._is_sync, runner = True, runner.inner
+            return await self.run(get_response)
 
         async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
             return await run_in_django_thread(lambda: run_coroutine(get_response(*hooks)))

@@ -67,62 +67,42 @@ Asked: TypeAlias = tuple[Any, Subject, Any]
 class RequestState:
     """The state of one request, which its contexts at all layers share."""
 
-    __slots__ = (
-        "answered_by",
-        "calls",
-        "consumer_class",
-        "counted",
-        "ending",
-        "has_ended",
-        "hooks_begun",
-        "hooks_run",
-        "is_asked_again",
-        "is_interrupted",
-        "middleware",
-        "objects",
-        "passed",
-        "reported",
-        "route",
-        "seconds",
-        "started",
-        "trace",
-    )
+    #: Seconds that hooks and policies have taken.
+    seconds = 0.0
+    #: The class of the consumer that a handshake is for, as far as it is known.
+    consumer_class: type | None = None
+    #: What throttles and limits have counted, and the request of a view that it was for: it counts once for each.
+    counted: tuple[tuple[str, HttpRequest | None], ...] = ()
+    #: Whether it is that of an open socket which is asked again: what counts once has counted the handshake.
+    is_asked_again = False
+    #: What is called at the end of the request, see `RequestContext.on_end`; and whether that has come.
+    ending: list[Callable[[], object]] | None = None
+    has_ended = False
+    #: Whether response hooks were interrupted: an application that answers again must not pass without them.
+    is_interrupted = False
+    #: How far the Django middleware around a handshake have come; None without any.
+    middleware: Any = None
+    #: The request hook that stands for one which answered: response hooks inside it do not see that.
+    answered_by: Any = None
+    #: The hooks whose run has begun, and is not over: perhaps it was interrupted.
+    hooks_begun: frozenset[Hook] = frozenset()
+    #: The hooks that have run. Each runs once for a request, unless it or a later one denied.
+    hooks_run: frozenset[Hook] = frozenset()
+    #: Which policy has allowed which subject, and the ``obj`` of the context then.
+    passed: tuple[Asked, ...] = ()
+    #: Which policy that is not enforced was asked about which subject.
+    reported: tuple[Asked, ...] = ()
+    #: How many guarded views have ended, and calls of `MirrorMiddleware` have begun: what calls them again may have
+    #: changed the request.
+    calls = 0
+    #: The `ResolverMatch` of a view that route hooks have run for.
+    route: Any = None
+    #: What the ``obj`` resolvers of policies, or policies themselves, returned for which subject.
+    objects: tuple[Asked, ...] = ()
 
     def __init__(self) -> None:
         #: When the request began, in seconds of `time.monotonic`.
         self.started = time.monotonic()
-        #: Seconds that hooks and policies have taken.
-        self.seconds = 0.0
-        #: The class of the consumer that a handshake is for, as far as it is known.
-        self.consumer_class: type | None = None
-        #: What throttles and limits have counted, and the request of a view that it was for: it counts once for each.
-        self.counted: tuple[tuple[str, HttpRequest | None], ...] = ()
-        #: Whether it is that of an open socket which is asked again: what counts once has counted the handshake.
-        self.is_asked_again = False
-        #: What is called at the end of the request, see `RequestContext.on_end`; and whether that has come.
-        self.ending: list[Callable[[], object]] | None = None
-        self.has_ended = False
-        #: Whether response hooks were interrupted: an application that answers again must not pass without them.
-        self.is_interrupted = False
-        #: How far the Django middleware around a handshake have come; None without any.
-        self.middleware: Any = None
-        #: The request hook that stands for one which answered: response hooks inside it do not see that.
-        self.answered_by: Any = None
-        #: The hooks whose run has begun, and is not over: perhaps it was interrupted.
-        self.hooks_begun: set[Hook] = set()
-        #: The hooks that have run. Each runs once for a request, unless it or a later one denied.
-        self.hooks_run: set[Hook] = set()
-        #: Which policy has allowed which subject, and the ``obj`` of the context then.
-        self.passed: list[Asked] = []
-        #: Which policy that is not enforced was asked about which subject.
-        self.reported: list[Asked] = []
-        #: How many guarded views have ended, and calls of `MirrorMiddleware` have begun: what calls them again may have
-        #: changed the request.
-        self.calls = 0
-        #: The `ResolverMatch` of a view that route hooks have run for.
-        self.route: Any = None
-        #: What the ``obj`` resolvers of policies, or policies themselves, returned for which subject.
-        self.objects: list[Asked] = []
         #: What the request went through: the recorded trace, else one of its own with `DEBUG`, else None.
         self.trace = trace.recorded.get()
         if self.trace is None and settings.DEBUG:
@@ -136,50 +116,43 @@ class RequestContext:
     innermost policy returned (None without one), so that the endpoint needs no second query.
     """
 
-    __slots__ = (
-        "consumer",
-        "guarded",
-        "handler",
-        "mirror",
-        "obj",
-        "origins",
-        "pending_default",
-        "policy",
-        "request",
-        "route_hooks",
-        "state",
-    )
+    #: The handler of this layer.
+    handler: Any = None
+    #: The handler of `MirrorMiddleware`, where there is one.
+    mirror: Any = None
+    #: Whether that has nothing to ask before the view.
+    is_ready = False
+    #: The nearest default policy, for endpoints that carry no policy of their own.
+    pending_default: Policy | None = None
+    #: The origins of the nearest stack that names some; None: the site's.
+    origins: Origins | None = None
+    #: For whom the guards of an outer layer have been asked, those outside the stack with the nearest default
+    #: policy left out.
+    guarded: Subject | None = None
+    #: The consumer that was admitted (its class, until it is made): what it enters is a stream.
+    consumer: Any = None
+    obj: Any = None
+    #: The policy that was asked last, for the log.
+    policy: Policy | None = None
 
     def __init__(
         self, request: HttpRequest, state: RequestState | None = None, outer: RequestContext | None = None
     ) -> None:
         self.request: TypedRequest = request  # type: ignore[assignment] # `get_context` or a handler gives it the rest
-        if state is None:
-            state = RequestState() if outer is None else outer.state
-        self.state: RequestState = state
-        #: The handler of this layer.
-        self.handler: Any = None
-        #: The handler of `MirrorMiddleware`, where there is one.
-        self.mirror: Any = None
-        #: The nearest default policy, for endpoints that carry no policy of their own.
-        self.pending_default: Policy | None = None if outer is None else outer.pending_default
-        #: The origins of the nearest stack that names some; None: the site's.
-        self.origins: Origins | None = None if outer is None else outer.origins
-        #: For whom the guards of an outer layer have been asked, those outside the stack with the nearest default
-        #: policy left out.
-        self.guarded: Subject | None = None if outer is None else outer.guarded
         #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.
-        self.route_hooks: list[Any] = [] if outer is None else [*outer.route_hooks]
-        #: The consumer that was admitted (its class, until it is made): what it enters is a stream.
-        self.consumer: Any = None
-        self.obj: Any = None
-        #: The policy that was asked last, for the log.
-        self.policy: Policy | None = None
+        self.route_hooks: list[Any] = []
+        if outer is None:
+            self.state = RequestState() if state is None else state
+        else:
+            self.state = outer.state if state is None else state
+            self.route_hooks += outer.route_hooks
+            self.pending_default, self.origins, self.guarded = outer.pending_default, outer.origins, outer.guarded
 
     def for_copy(self, request: HttpRequest) -> RequestContext:
         """The context of `request`, a copy of the request: what hooks have run counts for it, no decision does."""
         context = RequestContext(request, self.state)
         context.handler, context.mirror, context.route_hooks = self.handler, self.mirror, self.route_hooks
+        context.is_ready = self.is_ready
         context.pending_default, context.origins = self.pending_default, self.origins
         return context
 
@@ -283,7 +256,7 @@ class RequestContext:
             self.obj = passed[2]
         return passed is not None
 
-    def _find(self, policy: object, asked: list[Asked]) -> Asked | None:
+    def _find(self, policy: object, asked: tuple[Asked, ...]) -> Asked | None:
         """The one of `asked` that is about this very policy, or resolver, and this subject."""
         if not asked:
             return None
@@ -297,7 +270,7 @@ class RequestContext:
         """
         if policies:
             subject = self.subject()
-            self.state.passed += [(policy, subject, self.obj) for policy in policies]
+            self.state.passed += tuple((policy, subject, self.obj) for policy in policies)
             if are_guards:
                 self.guarded = subject
 
@@ -307,14 +280,12 @@ class RequestContext:
             self.request.session, self.request.user  # noqa: B018 - made once, also for copies of the request
         is_first = self._find(policy, self.state.reported) is None
         if is_first:
-            self.state.reported.append((policy, self.subject(), None))
+            self.state.reported += ((policy, self.subject(), None),)
         return is_first
 
     def forget_decisions(self) -> None:
         """Let go of what was decided: an open socket, which may live for days, asks anew about all that it enters."""
-        self.state.passed.clear()
-        self.state.objects.clear()
-        self.state.reported.clear()
+        self.state.passed = self.state.objects = self.state.reported = ()
         self.guarded = None
         for name in ("_wsdeny_asked_with", "_wsdeny_with_tokens"):
             vars(self.request).pop(name, None)
@@ -349,7 +320,7 @@ class RequestContext:
 
     def remember(self, resolver: object, obj: Any) -> None:
         """Keep what an ``obj`` resolver, or a policy, returned for this subject."""
-        self.state.objects.append((resolver, self.subject(), obj))
+        self.state.objects += ((resolver, self.subject(), obj),)
 
     def recall(self, resolver: object) -> Any:
         """What this resolver returned for this subject; None if it was not asked yet."""
@@ -389,8 +360,8 @@ def get_context(request: HttpRequest) -> RequestContext:
 
 def get_stack_config(request: HttpRequest) -> RequestContext | StackConfig | None:
     """What a stack has put into the scope of a Django request; None without one."""
-    scope: Scope = getattr(request, "scope", {})
-    return scope.get("wsdeny")
+    scope: Scope | None = getattr(request, "scope", None)
+    return None if scope is None else scope.get("wsdeny")
 
 
 def expression_of(policy: Policy | None) -> str | None:
