@@ -269,7 +269,7 @@ class MirrorHandler(DjangoHandler):
 
 
 def _is_ready(request: HttpRequest) -> bool:
-    """Whether the request, or the one that it is a copy of, has been here, and nothing has to be asked before a view."""
+    """Whether the request, or the one that this is a copy of, has been here, and nothing is asked before its view."""
     context: RequestContext | None = getattr(request, "wsdeny", None)
     return context is not None and context.is_ready
 

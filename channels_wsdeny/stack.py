@@ -19,7 +19,7 @@ from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
 from .http.origins import usable_origins
 from .policies import Policy
-from .routing.guards import NO_GUARDS, ASGIMiddleware, StackOptions, transparent, uncalled
+from .routing.guards import NO_GUARDS, NO_OPTIONS, ASGIMiddleware, StackOptions, transparent, uncalled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,12 +96,13 @@ class DenyMiddlewareStack(ASGIMiddleware):
         self.default_policy = default_policy
         self.hooks = as_registries(() if hooks is None else hooks, "DenyMiddlewareStack(hooks=...)")
         where = "DenyMiddlewareStack(authentication=...)"
-        self.options = StackOptions(
+        options = StackOptions(
             authentication=None if authentication is None else as_authenticators(authentication, where),
             origins=None if origins is None else usable_origins(origins),
             middleware=None if middleware is None else as_middleware(middleware),
             deny_with=deny_with,
         )
+        self.options = NO_OPTIONS if all(option is None for option in options) else options
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises `TypeError` for an option as an attribute of the class: ``__init__`` would replace it."""

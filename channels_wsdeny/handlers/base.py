@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any

@@ -111,8 +111,12 @@ async def deny_anonymous(match: EndpointMatch, scope: Scope, receive: Receive, s
         return True
     log_scope(scope, found[0]["status"], denial.code, expression_of(policy), started)
     try:
-        sending = send_messages(copy_messages(found), send)
-        await (send_while_connected(sending, receive) if is_multiplexed(scope) else sending)
+        start, body = copy_messages(found)
+        if is_multiplexed(scope):
+            await send_while_connected(send_messages((start, body), send), receive)
+        else:
+            await send(start)
+            await send(body)
     except OSError:
         pass  # The client has left: ASGI has servers raise this.
     return True
@@ -122,14 +126,18 @@ def _is_without_credentials(headers: dict[bytes, bytes], site: _Site) -> bool:
     """Whether the client is anonymous, as far as these headers tell, and the host is allowed."""
     if b"authorization" in headers or site.session_cookie in headers.get(b"cookie", b""):
         return False
-    return all(is_allowed_host(headers[name], site.allowed_hosts) for name in site.host_headers if name in headers)
+    for name in site.host_headers:
+        if name in headers and not is_allowed_host(headers[name], site.allowed_hosts):
+            return False
+    return True
 
 
 def _denial(match: EndpointMatch, site: _Site) -> tuple[Policy | None, Deny | None]:
     given = match.options.middleware
-    has_middleware = site.has_middleware if given is None else bool(given)
-    registries = (*match.hooks, *match.guards.hooks)
-    if has_middleware or (registries and ordered_hooks(registries, "websocket")):
+    if site.has_middleware if given is None else given:
+        return None, None
+    registries = match.hooks + match.guards.hooks
+    if registries and ordered_hooks(registries, "websocket"):
         return None, None
     if isinstance(match.error, Resolver404):
         return None, _NOT_FOUND

@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 from .. import status as statuses
 from ..conf import conf
 from ..exceptions import Deny, HookError
-from ..http.context import is_recorded, noting
+from ..http.context import noting
 from ..http.request import HandshakeRequest, ScopeRequest
 from ..types import Protocol
 
@@ -300,8 +300,8 @@ class OrderedHooks(NamedTuple):
 
     def without(self, hooks: frozenset[Hook]) -> OrderedHooks:
         """The ordered hooks without those in `hooks`."""
-        kinds = (tuple(hook for hook in kind if hook not in hooks) for kind in self[:-1])
-        return OrderedHooks(*kinds, unordered=self.unordered - hooks)
+        kinds = {kind: tuple(hook for hook in getattr(self, kind) if hook not in hooks) for kind in _ARGUMENTS}
+        return OrderedHooks(**kinds, unordered=self.unordered - hooks)
 
 
 NO_HOOKS = OrderedHooks()

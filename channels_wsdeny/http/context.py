@@ -377,17 +377,12 @@ def expression_of(policy: Policy | None) -> str | None:
 _NOT_RECORDED: AbstractContextManager[Callable[[object], None]] = nullcontext(lambda answer: None)
 
 
-def is_recorded(request: HttpRequest) -> bool:
-    """Whether a trace of `request` is recorded."""
-    context: RequestContext | None = vars(request).get("wsdeny")
-    return context is not None and context.state.trace is not None
-
-
 def noting(
     request: HttpRequest, kind: trace.Kind, asked: Hook | Policy | type
 ) -> AbstractContextManager[Callable[[object], None]]:
     """Note in the trace of `request` that a class, hook or policy is asked; the answer is given to what is returned."""
-    noted_in = get_context(request).state.trace if is_recorded(request) else None
+    context: RequestContext | None = vars(request).get("wsdeny")
+    noted_in = None if context is None else context.state.trace
     if noted_in is None:
         return _NOT_RECORDED
     described: Any = asked  # A policy has no label.

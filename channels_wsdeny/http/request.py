@@ -410,6 +410,8 @@ def with_plain_path(scope: Scope) -> Scope:
     be led to the route by a path which hooks and policies do not know, and by which `revoke` does not find the socket.
     """
     path, root_path = scope["path"], scope.get("root_path", "")
+    if not root_path and path[:1] == "/" != path[1:2]:  # as almost all are
+        return scope
     if not path.startswith(root_path):  # Channels has no route there.
         return scope
     first = "" if root_path.endswith("/") else "/"

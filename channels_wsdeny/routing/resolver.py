@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import enum
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
-from types import FunctionType, MemberDescriptorType
+from types import FunctionType, MappingProxyType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlparse
 
@@ -29,7 +28,7 @@ from ..http.origins import origin_denial
 from .guards import NO_GUARDS, NO_OPTIONS, ASGIMiddleware, Guards, StackOptions, guards_of, transparent_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..exceptions import Deny
     from ..hooks import Hooks
@@ -50,7 +49,6 @@ NOT_FOUND: Literal[Unmatched.NOT_FOUND] = Unmatched.NOT_FOUND
 UNRESOLVABLE: Literal[Unmatched.UNRESOLVABLE] = Unmatched.UNRESOLVABLE
 
 
-@dataclass(slots=True)
 class EndpointMatch:
     """The endpoint of a scope, found without running anything, and all that comes before it.
 
@@ -58,34 +56,46 @@ class EndpointMatch:
     those of the stacks around it; `url` is what the routers add to the scope.
     """
 
-    app: ASGIApp
-    guards: Guards = NO_GUARDS
     hooks: tuple[Hooks, ...] = ()
-    url: dict[str, Any] = field(default_factory=dict)
+    url: Mapping[str, Any] = MappingProxyType({})
     #: The path without the slashes that a router within another one leaves out; None where there are none.
     plain_path: str | None = None
-    #: None if it is not known.
-    endpoint: Any = None
-    #: The consumer (its class, while it is not made), if the endpoint is one.
-    consumer: Any = None
     #: The routes that lead to it, the outermost first.
     routes: tuple[Any, ...] = ()
-    #: Whether a route that the request has already stays.
-    keeps_route: bool = False
-    #: Whether it is Django's own handler, which routes to views by itself.
-    is_django: bool = False
-    #: Whether what is behind `endpoint` is not known yet, or at all. Route hooks wait until it is.
-    is_late: bool = False
     #: Whether one of the layers around it makes it owe the default policy, if it has no policy.
-    owes_default: bool = False
+    owes_default = False
     #: The default policy of the nearest stack around the endpoint that has one; None if guards inside that are asked.
     default_policy: Policy | None = None
     #: The same whatever guards there are: it is asked about a user or route that they were not asked about.
     stack_default: Policy | None = None
     #: The options of the stacks around: each is that of the nearest one that has it.
     options: StackOptions = NO_OPTIONS
-    #: What is raised in place of running the application.
-    error: Exception | None = None
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        guards: Guards = NO_GUARDS,
+        *,
+        endpoint: Any = None,
+        consumer: Any = None,
+        keeps_route: bool = False,
+        is_django: bool = False,
+        is_late: bool = False,
+        error: Exception | None = None,
+    ) -> None:
+        self.app, self.guards = app, guards
+        #: None if it is not known.
+        self.endpoint = endpoint
+        #: The consumer (its class, while it is not made), if the endpoint is one.
+        self.consumer = consumer
+        #: Whether a route that the request has already stays.
+        self.keeps_route = keeps_route
+        #: Whether it is Django's own handler, which routes to views by itself.
+        self.is_django = is_django
+        #: Whether what is behind `endpoint` is not known yet, or at all. Route hooks wait until it is.
+        self.is_late = is_late
+        #: What is raised in place of running the application.
+        self.error = error
 
     @property
     def are_guards(self) -> bool:
@@ -99,12 +109,16 @@ class EndpointMatch:
 
     def within(self, middleware: ASGIMiddleware) -> EndpointMatch:
         """The match, with what `middleware` around it adds."""
-        if self.default_policy is None and not self.guards.policies:
-            self.default_policy = middleware.default_policy
-        self.owes_default = self.owes_default or middleware.owes_default
-        if self.stack_default is None:
-            self.stack_default = middleware.default_policy
-        self.options = self.options.within(middleware.options)
+        default = middleware.default_policy
+        if default is not None:
+            if self.default_policy is None and not self.guards.policies:
+                self.default_policy = default
+            if self.stack_default is None:
+                self.stack_default = default
+        if middleware.owes_default:
+            self.owes_default = True
+        if middleware.options is not NO_OPTIONS:
+            self.options = self.options.within(middleware.options)
         if middleware.guards is not NO_GUARDS:
             self.guards = middleware.guards.around(self.guards)
         if middleware.hooks:
@@ -173,14 +187,16 @@ class _Resolver:
         """Where `app` would route the scope."""
         kind = type(app)
         call = getattr(kind, "__call__", None)  # noqa: B004 - an overridden one is not known
-        if call in transparent_calls:
-            return self._in_middleware(app, path, outer)
-        if call in _ROUTERS:
-            return _ROUTERS[call](self, app, path, outer)
-        if call is OriginValidator.__call__:  # A subclass may say otherwise which origins are valid.
-            return self._in_wrapper(app, "application", path, outer)
-        if kind in _KNOWN_WRAPPERS:
-            return self._in_wrapper(app, "inner", path, outer)
+        if kind is not FunctionType:  # as that of a consumer
+            if call in transparent_calls:
+                return self._in_middleware(app, path, outer)
+            in_router = _ROUTERS.get(call)
+            if in_router is not None:
+                return in_router(self, app, path, outer)
+            if call is OriginValidator.__call__:  # A subclass may say otherwise which origins are valid.
+                return self._in_wrapper(app, "application", path, outer)
+            if kind in _KNOWN_WRAPPERS:
+                return self._in_wrapper(app, "inner", path, outer)
         consumer_class = consumer_class_of(app)
         if consumer_class is not None:
             return EndpointMatch(app, guards_of(consumer_class), endpoint=app, consumer=consumer_class)
@@ -236,12 +252,11 @@ class _Resolver:
             if matched is None:
                 continue
             remaining, args, kwargs = matched
-            before = outer or {}
             # ``url_route`` of Channels, made anew for each scope: route hooks write into it.
-            url_route = {
-                "args": before.get("args", ()) + args,
-                "kwargs": {**before.get("kwargs", {}), **kwargs, **route.default_args},
-            }
+            kwargs = {**kwargs, **route.default_args}
+            if outer:
+                args, kwargs = outer.get("args", ()) + args, {**outer.get("kwargs", {}), **kwargs}
+            url_route = {"args": args, "kwargs": kwargs}
             match = self.resolve(route.callback, remaining, url_route)
             if match is NOT_FOUND:
                 continue
@@ -349,9 +364,12 @@ def consumer_class_of(app: Any) -> type | None:
     """The consumer class behind `app`: what `as_asgi` returned, or a consumer itself; else None."""
     # A wrapper may pass on the attributes of what it wraps, and functools.wraps() overwrites them.
     if type(app) is FunctionType and app.__code__ is _AS_ASGI_CODE:
-        consumer_class: type | None = getattr(app, "consumer_class", None)
-        is_called = any(cell.cell_contents is consumer_class for cell in app.__closure__ or ())
-        return consumer_class if is_called else None
+        named: type | None = getattr(app, "consumer_class", None)
+        for cell in app.__closure__ or ():
+            kept: object = cell.cell_contents
+            if kept is named:
+                return named
+        return None
     return type(app) if issubclass(type(app), AsyncConsumer) else None
 
 
