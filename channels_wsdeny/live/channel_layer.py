@@ -29,7 +29,7 @@ from .registry import registry
 from .scheduler import running_loop, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from .registry import Event
 
@@ -37,6 +37,8 @@ GROUP = "wsdeny.live"
 #: Seconds that sending a message may take, and that the first handshake of a process waits for its subscription.
 _SENDING = 2.0
 _SUBSCRIBING = 1.0
+#: How often the event loop comes round at least in what is a time limit for the layer.
+_ROUNDS = 20
 #: Seconds in which a process without sockets sends one message: a command may change a thousand users.
 _GATHERING = 0.2
 #: Seconds for a message that another has overtaken.
@@ -192,8 +194,26 @@ class Sender:
         with self._lock:
             number, self.count = self.count, self.count + 1
         message = {"type": "wsdeny.live", "process": registry.process, "number": number, **message}
-        async with asyncio.timeout(_SENDING):
-            await layer.group_send(GROUP, message)
+        await _within(_SENDING, layer.group_send(GROUP, message))
+
+
+async def _within(seconds: float, waiting: Coroutine[Any, Any, object]) -> None:
+    """Await `waiting`, for so many seconds in which the event loop comes round. Raises what it does, or `TimeoutError`.
+
+    A loop that is busy comes round seldom, and is no sign that the layer is away. To subscribe again would lose the
+    messages that wait in the channel.
+    """
+    task = asyncio.ensure_future(waiting)
+    try:
+        for _ in range(_ROUNDS):
+            await asyncio.wait({task}, timeout=seconds / _ROUNDS)
+            if task.done():
+                task.result()
+                return
+        raise TimeoutError
+    finally:
+        if task.cancel():
+            await asyncio.wait({task}, timeout=seconds)
 
 
 def _log_strange() -> None:
@@ -295,12 +315,10 @@ class Subscription:
                 continue
             self._is_back.clear()
             try:
-                async with asyncio.timeout(_SENDING):
-                    await self.layer.group_add(GROUP, self.channel)  # Groups expire.
+                await _within(_SENDING, self.layer.group_add(GROUP, self.channel))  # Groups expire.
                 await sender.flush()
                 await sender.send_now({"channel": self.channel})
-                async with asyncio.timeout(_SENDING):
-                    await self._is_back.wait()
+                await _within(_SENDING, self._is_back.wait())
             except Exception as error:
                 logger.warning("The own heartbeat did not come back (%s): subscribing again.", type(error).__name__)
                 self.task.cancel()
@@ -312,14 +330,13 @@ class Subscription:
         """Take the channels of processes that have died out of the group, in which they would stay for a day."""
         now = time.monotonic()
         for process, (heard, channel) in list(self._heard.items()):
-            if now - heard > (_MISSED + 1) * conf.HEARTBEAT:
+            if process != registry.process and now - heard > (_MISSED + 1) * conf.HEARTBEAT:
                 del self._heard[process]
                 if process in self._received:
                     self._silent[process] = self._received.pop(process)
                 if channel is not None:
                     with suppress(Exception):
-                        async with asyncio.timeout(_SENDING):
-                            await self.layer.group_discard(GROUP, channel)
+                        await _within(_SENDING, self.layer.group_discard(GROUP, channel))
         while len(self._silent) > _MOST_SILENT:
             del self._silent[next(iter(self._silent))]
 

@@ -119,6 +119,25 @@ async def test_a_layer_that_was_away_has_all_sockets_asked_again(mode, layer, so
     assert await socket.close() == (4403, "permission_denied")
 
 
+async def test_a_busy_event_loop_loses_no_revocation(layer, socket):
+    """It comes round too seldom for the time limits of its heartbeats, and yet it hears all that it is told."""
+
+    async def be_busy():
+        while True:
+            time.sleep(0.15)
+            await asyncio.sleep(0)
+
+    layer.rounds = 4
+    channel, busy = channel_layer.sender.subscription.channel, asyncio.ensure_future(be_busy())
+    for number in range(5):
+        await asyncio.sleep(0.3)
+        path = "/room/" if number == 4 else "/"
+        await say(layer, number, {"kind": "revoke", "path": path, "code": 4403, "reason": "spam"})
+    busy.cancel()
+    assert await socket.close() == (4403, "spam")
+    assert channel_layer.sender.subscription.channel == channel
+
+
 async def test_a_receiver_that_fails_subscribes_again(layer, socket):
     socket.policy.answer = False
     layer.queues[channel_layer.sender.subscription.channel].put_nowait(ConnectionError())

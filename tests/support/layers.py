@@ -4,10 +4,13 @@ import asyncio
 
 
 class FakeLayer:
-    """Delivers what is sent to its groups, unless it is told to fail, hang or lose messages."""
+    """Delivers what is sent to its groups, unless it is told to fail, hang or lose messages.
+
+    The event loop comes round `rounds` times meanwhile, as for what goes over a network.
+    """
 
     def __init__(self):
-        self.groups, self.queues, self.sent, self.mode = {}, {}, [], None
+        self.groups, self.queues, self.sent, self.mode, self.rounds = {}, {}, [], None, 0
 
     async def new_channel(self):
         channel = f"specific.{len(self.queues)}"
@@ -15,7 +18,7 @@ class FakeLayer:
         return channel
 
     async def group_add(self, group, channel):
-        self._fail()
+        await self._reach()
         self.groups.setdefault(group, set()).add(channel)
 
     async def group_discard(self, group, channel):
@@ -24,7 +27,7 @@ class FakeLayer:
     async def group_send(self, group, message):
         if self.mode == "hangs":
             await asyncio.sleep(3600)
-        self._fail()
+        await self._reach()
         self.sent.append(message)
         if self.mode != "loses":
             for channel in self.groups.get(group, ()):
@@ -39,6 +42,8 @@ class FakeLayer:
             raise message
         return message
 
-    def _fail(self):
+    async def _reach(self):
+        for _ in range(self.rounds):
+            await asyncio.sleep(0)
         if self.mode == "fails":
             raise ConnectionError
