@@ -270,7 +270,8 @@ class RequestContext:
         """
         if policies:
             subject = self.subject()
-            self.state.passed += tuple((policy, subject, self.obj) for policy in policies)
+            passed = tuple((policy, subject, self.obj) for policy in policies)
+            self.state.passed += passed
             if are_guards:
                 self.guarded = subject
 
@@ -280,7 +281,8 @@ class RequestContext:
             self.request.session, self.request.user  # noqa: B018 - made once, also for copies of the request
         is_first = self._find(policy, self.state.reported) is None
         if is_first:
-            self.state.reported += ((policy, self.subject(), None),)
+            asked = (policy, self.subject(), None)
+            self.state.reported += (asked,)
         return is_first
 
     def forget_decisions(self) -> None:
@@ -320,7 +322,8 @@ class RequestContext:
 
     def remember(self, resolver: object, obj: Any) -> None:
         """Keep what an ``obj`` resolver, or a policy, returned for this subject."""
-        self.state.objects += ((resolver, self.subject(), obj),)
+        asked = (resolver, self.subject(), obj)  # Before it is added: meanwhile another thread may add, or forget.
+        self.state.objects += (asked,)
 
     def recall(self, resolver: object) -> Any:
         """What this resolver returned for this subject; None if it was not asked yet."""
