@@ -71,7 +71,8 @@ class MirrorMiddleware:
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
         may_deny = not authentication.is_session_only and is_authentication_due(request)
         if not (has_hooks or has_default or may_deny):
-            context.is_ready = True
+            if around is None:  # else that has taken over the route hooks of a layer around, which run for each route
+                context.is_ready = True
             return self.get_response(request)
         handler = MirrorHandler(context, self, config, has_default=has_default)
         return handler.run() if self.is_async else handler.run_sync()
@@ -94,7 +95,7 @@ class MirrorMiddleware:
         return None if handler is None else await handler.ask_before(view, args, kwargs)
 
     def _handler_of(self, request: HttpRequest) -> MirrorHandler | None:
-        """The handler of the request here, which has something to ask before the view.
+        """The handler of the request here, if something has to be asked before the view.
 
         Its subject is what reaches the view, perhaps a copy of the request. Raises `HookError` for a request that has
         not been here.
@@ -110,7 +111,7 @@ class MirrorMiddleware:
         if handler is None or handler.is_async is not self.is_async:
             return None
         handler.context = context
-        return handler
+        return None if context.is_ready else handler
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """What hooks make of an exception of the view, or a `Deny` of itself; called by Django."""
@@ -269,9 +270,12 @@ class MirrorHandler(DjangoHandler):
 
 
 def _is_ready(request: HttpRequest) -> bool:
-    """Whether the request, or the one that this is a copy of, has been here, and nothing is asked before its view."""
+    """Whether the request has been here, and nothing is asked before its view. Of a copy the handler has to know."""
     context: RequestContext | None = getattr(request, "wsdeny", None)
-    return context is not None and context.is_ready
+    if context is None or not context.is_ready:
+        return False
+    handler = context.mirror
+    return handler is None or (handler.context is context and context.request is request)
 
 
 def _is_asked_before_views(request: HttpRequest) -> bool:

@@ -36,7 +36,7 @@ from tests.support.mirror import HOST, made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import OUTSIDE, SITE_CACHE, VIEWS, Site, hello, hello_async, noting, page, tell
 from tests.support.threads import until
-from tests.support.transports import DJANGO, Middleware, SyncOnly, Wrapper, middleware_with
+from tests.support.transports import DJANGO, Middleware, Repeat, Stack, SyncOnly, Wrapper, middleware_with
 
 pytestmark = pytest.mark.django_db
 SYNC_INSIDE = f"{SyncOnly.__module__}.SyncOnly"
@@ -458,6 +458,41 @@ def test_no_view_gets_a_request_that_has_not_been_at_the_mirror(by, one, ran):
 def test_a_request_that_has_not_been_at_the_mirror_passes_where_nothing_is_asked_before_views(one):
     hooks = made("request", lambda request: None)
     assert one.serve(hello, HOOKS=[hooks], inside=[f"{__name__}.giving_another"]).ask().status == 200
+
+
+def marking(request):
+    request.mark = "seen"
+    return HttpResponse("marked")
+
+
+def test_response_hooks_get_the_copy_that_middleware_has_given_to_the_view(site):
+    hooks = made("response", tell("X-Mark", lambda request, response: getattr(request, "mark", "none")))
+    copying = f"{__name__}.giving_copies"
+    for mirrors in ([MIRROR, copying], [MIRROR, copying, MIRROR], [MIRROR, MIRROR, copying]):
+        site.serve(marking, hooks=hooks, mirror=mirrors)
+        assert site.ask().headers["x-mark"] == "seen"
+
+
+class InAFunction(Stack):
+    """Django's handler is in a function, so what waits for the route in the stack is left to the mirror."""
+
+    def application(self):
+        django = super().application()
+
+        async def app(scope, receive, send):
+            await django(scope, receive, send)
+
+        return app
+
+
+def test_route_hooks_of_a_layer_around_django_run_again_where_middleware_asks_again(settings, ran):
+    def hook(request):
+        ran.append("route")
+        return Deny(409)
+
+    site = Site(settings, InAFunction()).serve(hello, outside=[*OUTSIDE, f"{Repeat.__module__}.Repeat"])
+    Site.stack = {"hooks": made("route", hook), "default_policy": AllowAny()}
+    assert (site.ask().status, ran) == (409, ["route", "route"])
 
 
 def asking_about_two_rooms(get_response):
