@@ -473,6 +473,24 @@ def test_response_hooks_get_the_copy_that_middleware_has_given_to_the_view(site)
         assert site.ask().headers["x-mark"] == "seen"
 
 
+class Cleans(Middleware):
+    """Leaves nothing on a request that it has not set itself."""
+
+    def come(self, request):
+        del request.wsdeny
+
+    def go(self, request, response):
+        vars(request).pop("wsdeny", None)
+        return response
+
+
+def test_hooks_run_for_a_request_from_which_middleware_has_deleted_its_context(site, hooks):
+    hooks.on_request(lambda request: None)
+    hooks.on_response(tell("X-Hook", lambda request, response: "ran"))
+    answer = site.serve(hello, hooks=hooks, inside=[f"{__name__}.Cleans"]).ask()
+    assert (answer.status, answer.headers.get("x-hook")) == (200, "ran")
+
+
 class InAFunction(Stack):
     """Django's handler is in a function, so what waits for the route in the stack is left to the mirror."""
 

@@ -80,7 +80,8 @@ class Hook:
     def run(self, *arguments: Any) -> Denial | None:
         """Call the function where it may block. Raises `HookError` for an answer that is no denial."""
         function = async_to_sync(self.function) if self.is_async else self.function
-        if arguments[0].wsdeny.state.trace is None:  # as of most requests: then a hook costs little
+        context = vars(arguments[0]).get("wsdeny")  # None if middleware of the site has deleted it
+        if context is None or context.state.trace is None:  # as of most requests: then a hook costs little
             answer = function(*arguments)
             return None if answer is None and self.kind != "route" else self._denial(answer, arguments)
         with noting(arguments[0], "hook", self) as note:
