@@ -81,7 +81,7 @@ class MirrorMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run route hooks and ask the default policy, before the view; called by Django."""
-        handler = None if _is_ready(request) else self._handler_of(request)
+        handler = self._handler_of(request)
         if handler is None:
             return None
         if self.is_async:  # by a subclass, which Django calls in a thread
@@ -91,7 +91,7 @@ class MirrorMiddleware:
     async def _process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        handler = None if _is_ready(request) else self._handler_of(request)
+        handler = self._handler_of(request)
         return None if handler is None else await handler.ask_before(view, args, kwargs)
 
     def _handler_of(self, request: HttpRequest) -> MirrorHandler | None:
@@ -102,13 +102,16 @@ class MirrorMiddleware:
         """
         context = get_context(request)
         handler: MirrorHandler | None = context.mirror
-        if handler is None and _is_asked_before_views(request):
-            raise HookError(
-                "Middleware inside MirrorMiddleware called get_response() with a request of its own, so neither route "
-                "hooks nor the default policy are asked about that. Give it the request, or a copy: copy.copy(request)."
-            )
+        if handler is None:
+            if not context.is_ready and _is_asked_before_views(request):
+                raise HookError(
+                    "Middleware inside MirrorMiddleware called get_response() with a request of its own, so neither "
+                    "route hooks nor the default policy are asked about that. Give it the request, or a copy: "
+                    "copy.copy(request)."
+                )
+            return None
         # Where the mirror is listed twice, with an adaptation by Django in between, the outer one asks by itself.
-        if handler is None or handler.is_async is not self.is_async:
+        if handler.is_async is not self.is_async:
             return None
         handler.context = context
         return None if context.is_ready else handler
@@ -267,15 +270,6 @@ class MirrorHandler(DjangoHandler):
         if self._has_default and self._config is not None and statuses.is_content(response.status_code):
             request: Any = self.context.request
             self._config.allowed.append(full_path(request.scope))
-
-
-def _is_ready(request: HttpRequest) -> bool:
-    """Whether the request has been here, and nothing is asked before its view. Of a copy the handler has to know."""
-    context: RequestContext | None = getattr(request, "wsdeny", None)
-    if context is None or not context.is_ready:
-        return False
-    handler = context.mirror
-    return handler is None or (handler.context is context and context.request is request)
 
 
 def _is_asked_before_views(request: HttpRequest) -> bool:
