@@ -44,7 +44,7 @@ _DETAILS: dict[str, Text] = {
 
 def is_denial(status: object) -> bool:
     """Whether `status` can deny a request: 300-599. On HTTP/2 a 200 would accept a handshake (RFC 8441)."""
-    return isinstance(status, int) and not isinstance(status, bool) and 300 <= status <= 599
+    return isinstance(status, int) and 300 <= status <= 599
 
 
 def is_content(status: int) -> bool:

@@ -391,7 +391,8 @@ def make_denial(
         if strict or isinstance(denial, Deny):
             _check_status(response)
         _add_challenge(context, response)
-        encode_headers(response)  # Raises for what cannot be sent.
+        if not strict:  # else that of a socket, which is encoded once response hooks have seen it
+            encode_headers(response)  # Raises for what cannot be sent.
     except Exception as another:  # some answer must be sent, and it must let nothing through
         if given is not None:
             given.close()

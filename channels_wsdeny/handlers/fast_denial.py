@@ -85,10 +85,12 @@ async def deny_anonymous(match: EndpointMatch, scope: Scope, receive: Receive, s
     Returns whether it was answered.
     """
     site = _site()
+    registries = match.hooks + match.guards.hooks
+    if site.has_hooks or (registries and ordered_hooks(registries, "websocket")):
+        return False
     headers = by_name(scope.get("headers", ()))
     if (
         headers is None
-        or site.has_hooks
         or not _is_without_credentials(headers, site)
         or "user" in scope
         or scope.get("session") is not None
@@ -135,9 +137,6 @@ def _is_without_credentials(headers: dict[bytes, bytes], site: _Site) -> bool:
 def _denial(match: EndpointMatch, site: _Site) -> tuple[Policy | None, Deny | None]:
     given = match.options.middleware
     if site.has_middleware if given is None else given:
-        return None, None
-    registries = match.hooks + match.guards.hooks
-    if registries and ordered_hooks(registries, "websocket"):
         return None, None
     if isinstance(match.error, Resolver404):
         return None, _NOT_FOUND

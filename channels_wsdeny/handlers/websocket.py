@@ -42,6 +42,7 @@ from ..http.messages import (
     is_connect,
 )
 from ..http.request import HandshakeRequest, authentication_of, with_plain_path
+from ..http.responses import is_rendered
 from ..http.servers import is_granian
 from ..log import dotted_name, log_denial, log_failure, logger
 from ..policies.runner import ClientLeft, policy_checks
@@ -586,14 +587,22 @@ class WebSocketHandler(AppHandler):
             return messages
         if answer is self.accepting and self._runner is None and not request.has_unsaved_session:
             return _Accept(answer, [])
+        seconds = self._seconds_left if self._may_wait(answer) else None
         try:
-            return await self._decide(self._finish(answer), self._seconds_left)
+            return await self._decide(self._finish(answer), seconds)
         except asyncio.CancelledError:  # by the application, which may try again
             self.context.state.is_interrupted = True
             if self.state is State.ANSWERING:
                 self.state = State.CONNECTING
             self._wake()
             raise
+
+    def _may_wait(self, answer: HttpResponse | Denial | _Raised) -> bool:
+        """Whether response hooks, a session or a body may have to be waited for; most responses need no timer."""
+        request: Any = self.context.request
+        has_hooks = self._runner is not None and self._runner.has_response_hooks
+        is_whole = isinstance(answer, HttpResponse) and is_rendered(answer)
+        return has_hooks or not is_whole or request.has_unsaved_session
 
     async def _finish(self, answer: HttpResponse | Denial | _Raised) -> HttpResponseBase:
         response = await self._as_response(answer)
@@ -608,10 +617,14 @@ class WebSocketHandler(AppHandler):
             return answer
         return await respond(self.context, answer)
 
-    async def _decide(self, making: Awaitable[HttpResponseBase], seconds: float) -> _Decision:
-        """What goes out for the response that hooks make within `seconds`: an accept with its headers, or a denial."""
+    async def _decide(self, making: Awaitable[HttpResponseBase], seconds: float | None) -> _Decision:
+        """What goes out for the response that hooks make: an accept with its headers, or a denial.
+
+        They have so many `seconds`; None where nothing has to be waited for.
+        """
+        limit = None if seconds is None else Limit(seconds, partial(self._give_up, "A hook"))
         try:
-            async with Limit(seconds, partial(self._give_up, "A hook")) as self._limit:
+            async with limit or contextlib.nullcontext() as self._limit:
                 response = await making
                 if not self.outermost.is_unanswered:  # It was given up.
                     return response
@@ -621,7 +634,7 @@ class WebSocketHandler(AppHandler):
                     decision = _Accept(response, accept_headers(response))
                 elif self.around is None:
                     decision = await finalize_response(self.context, response)
-            if self._limit.expired():  # pragma: no cover - A hook swallows its end.
+            if limit is not None and limit.expired():  # pragma: no cover - A hook swallows its end.
                 raise TimeoutError(f"A hook ran past POLICY_TIMEOUT ({conf.POLICY_TIMEOUT} s).")
         except Exception as error:  # some answer must be sent, and it must let nothing through
             if not self.outermost.is_unanswered:
@@ -630,7 +643,8 @@ class WebSocketHandler(AppHandler):
                 return finalize_error(self.context, error)
             return make_denial(self.context, error, strict=True)  # pragma: no cover - at the accept of an inner layer
         finally:
-            self._limit = None
+            # It knows the task. One that is cancelled here keeps this frame, and so would keep itself alive.
+            self._limit = limit = None
         return decision
 
     async def _emit(self, decision: _Decision) -> None:

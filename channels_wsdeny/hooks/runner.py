@@ -67,8 +67,8 @@ def make_runner(
     """The runner of the outermost of `layers` that has hooks which have not run for this request; None without.
 
     `outer` is the runner of an enclosing handler, whose exception hooks are asked as well. Each of `layers` is
-    the registries of one layer. `last` runs after the response hooks of the outermost layer. With `is_new_route`
-    route hooks run again.
+    the registries of one layer. `last` runs after the response hooks of the outermost layer, if it has some. With
+    `is_new_route` route hooks run again.
 
     Raises `HookError` for hooks that are not over elsewhere: they were interrupted, or a caller does not wait for them.
     """
@@ -88,7 +88,7 @@ def make_runner(
             runner = HookRunner(responder, hooks, outer)
             if first is None:
                 first = runner
-                if last is not None and not hooks.around:  # else it would not be the last
+                if last is not None and hooks.response and not hooks.around:  # else it would not be the last
                     runner._response.append(last)
             else:
                 runner.outer.inner = runner  # type: ignore[union-attr] # it is the layer around
@@ -163,7 +163,9 @@ class HookRunner:
     @property
     def innermost(self) -> HookRunner:
         """The runner of the innermost layer."""
-        *_, runner = self.layers
+        runner = self
+        while runner.inner is not None:
+            runner = runner.inner
         return runner
 
     def checks(self) -> tuple[list[Check], list[Check]]:
@@ -178,7 +180,7 @@ class HookRunner:
     def forget(self) -> None:
         """Have hooks run again for an application that tries again: this layer, or one inside it, has denied."""
         state = self._responder.context.state
-        for runner in (*self.layers, *self.layers_around):
+        for runner in self.innermost.layers_around:
             state.hooks_begun -= runner._hooks.unordered
             state.hooks_run -= runner._hooks.unordered
 

@@ -93,6 +93,8 @@ class PolicyCheck:
 
 def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
     """The checks for `policies`, each once; those before one that may set the user again, about that user."""
+    if len(policies) == 1 and not policies[0].sets_user:
+        return [PolicyCheck(policies[0], None)]
     unique = [*{id(policy): policy for policy in policies}.values()]
     last = max((number for number, policy in enumerate(unique, 1) if policy.sets_user), default=0)
     checks: list[Check] = []
