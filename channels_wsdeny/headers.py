@@ -29,8 +29,8 @@ def by_name(headers: RawHeaders) -> dict[bytes, bytes] | None:
 
 def values_of(headers: RawHeaders, name: bytes) -> list[bytes]:
     """The values of all `headers` of this lower-case name, in their order."""
-    once = dict(headers)  # Far quicker than a loop, and hardly a client repeats a header.
-    if len(once) != len(headers):
+    once = by_name(headers)  # Far quicker than a loop, and hardly a client repeats a header.
+    if once is None:
         return [value for key, value in headers if key == name]
     return [once[name]] if name in once else []
 

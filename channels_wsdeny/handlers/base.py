@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -326,9 +327,7 @@ async def authorize(
 
 def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial | None:
     """As `authorize`, for synchronous requests, where nothing can end a policy that hangs."""
-    if context.trace is None:
-        return run_checks_sync(Checks(checks), context.request)
-    with context.trace.watching_queries():
+    with nullcontext() if context.trace is None else context.trace.watching_queries():
         return run_checks_sync(Checks(checks), context.request)
 
 
@@ -391,8 +390,7 @@ def make_denial(
         if strict or isinstance(denial, Deny):
             _check_status(response)
         _add_challenge(context, response)
-        if not strict:  # else that of a socket, which is encoded once response hooks have seen it
-            encode_headers(response)  # Raises for what cannot be sent.
+        encode_headers(response)  # Raises for what cannot be sent.
     except Exception as another:  # some answer must be sent, and it must let nothing through
         if given is not None:
             given.close()

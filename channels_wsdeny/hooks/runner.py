@@ -117,7 +117,7 @@ class HookRunner:
     inner: HookRunner | None = None
     #: Whether the caller is synchronous, and nothing in here has to wait.
     _is_sync = False
-    #: Whether request hooks have begun, and whether around hooks have answered.
+    #: Whether what is inside the around hooks has begun, and whether those have answered.
     _has_entered = False
     _is_over = False
 
