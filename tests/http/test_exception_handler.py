@@ -14,7 +14,7 @@ from channels.security.websocket import OriginValidator
 from django.core import exceptions
 from django.core.cache import cache
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
-from django.http import Http404, HttpResponse
+from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
 from django.test import RequestFactory
 from django.urls import path
@@ -145,13 +145,6 @@ def test_exceptions_of_other_frameworks_keep_what_they_say(error, status, code, 
         assert type(denial.detail) in {str, type(REQUIRED)}
         response = make_denial(RequestContext(RequestFactory().get("/")), error)
         assert json.loads(response.content).get("errors") == errors
-
-
-def test_a_response_that_cannot_be_sent_is_closed_and_a_500_in_its_place():
-    closed, response = [], HttpResponse(status=403, headers={"X Name": "is no token"})
-    response._resource_closers.append(lambda: closed.append(True))
-    answer = make_denial(RequestContext(RequestFactory().get("/")), response)
-    assert (answer.status_code, answer.has_header("X Name"), closed) == (500, False, [True])
 
 
 WHERE = [drf.Throttled(5), Odd({"a": REQUIRED}), jwt.InvalidToken(), ninja.HttpError(409, "Taken."), Ratelimited()]
