@@ -26,6 +26,7 @@ from ..http.responses import add_denial_headers, is_rendered, read_content, rend
 from ..log import log_denial, log_failure, log_report
 from ..policies.permissions import default_policy
 from ..policies.runner import (
+    Check,
     Checks,
     LoadUser,
     ReportCheck,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from ..authentication.base import Authenticators
     from ..policies import Policy
     from ..policies.base import Denial
-    from ..policies.runner import Check, Watcher
+    from ..policies.runner import Watcher
     from ..routing.guards import StackOptions
     from ..routing.resolver import EndpointMatch
     from ..types import Message, Scope
@@ -485,11 +486,8 @@ async def save_session(context: RequestContext, response: HttpResponseBase) -> N
         await run_in_threadpool(lambda: check.run(context.request, response))
 
 
-class SaveSession:
+class SaveSession(Check):
     """Save the session of a request made from a scope. As the last of the response hooks, it shares their thread."""
-
-    def needs_loop(self) -> bool:
-        return False
 
     def blocks(self, request: Any) -> bool:
         has_unsaved_session: bool = request.has_unsaved_session
@@ -499,9 +497,6 @@ class SaveSession:
         if response.status_code < 500 and request.has_unsaved_session:
             sessions.save_session(request, response)
             response.wsdeny_session = True  # It is not saved again for this response.
-
-    async def arun(self, request: Any, response: Any) -> None:
-        raise NotImplementedError
 
 
 async def end_request(context: RequestContext) -> None:

@@ -31,6 +31,7 @@ from ..exceptions import Deny, HookError
 from ..hooks import Hooks
 from ..http.context import get_context
 from ..http.exception_handler import NoRoute, denial_of
+from ..policies.runner import Check
 from .base import make_denial, respond
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _no_response(request: HttpRequest) -> HttpResponseBase:
     raise HookError("A middleware of MiddlewareMixin called get_response() from one of its steps.")
 
 
-class _UserSetter:
+class _UserSetter(Check):
     """A check before the policies of an open socket, whose user is loaded anew: what sets the user does so again."""
 
     def __init__(self, function: Callable[[HttpRequest], Any], *, is_async: bool = False) -> None:

@@ -28,7 +28,7 @@ from ..http.context import RequestContext, get_context
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
 from ..policies.base import And, Combination, Policy
-from ..policies.runner import Checks, policy_checks, run_checks
+from ..policies.runner import Check, Checks, policy_checks, run_checks
 
 if TYPE_CHECKING:
     import contextvars
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from ..policies.base import Denial
-    from ..policies.runner import Check
 
 #: The code of the denial of a socket whose session, or user, is not there any more.
 SESSION_ENDED = "session_ended"
@@ -191,14 +190,11 @@ def _reload(user: Any) -> Any:
     return found if found is not None and getattr(found, "is_active", True) else anonymous_user()
 
 
-class IsSameUser:
+class IsSameUser(Check):
     """Load the user, and deny if it is not the one that was allowed. One that was anonymous stays so."""
 
     def __init__(self, grant: Grant, users: dict[Any, Any]) -> None:
         self._grant, self._users = grant, users
-
-    def needs_loop(self) -> bool:
-        return False
 
     def blocks(self, request: HttpRequest) -> bool:
         return self._grant.identity is not None
@@ -231,9 +227,6 @@ class IsSameUser:
         return authentication is None or not (
             request.subprotocol_tokens or authentication.may_find_credentials(request.scope)
         )
-
-    async def arun(self, request: HttpRequest) -> Denial | None:
-        raise NotImplementedError
 
 
 # Asking

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, overload
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -54,6 +54,12 @@ class Hook:
     #: The exceptions that a hook of the kind ``exception`` takes.
     types: tuple[type[Exception], ...]
     is_async: bool
+    #: What calls the function where it may block: the function itself, if nothing is to be done around it.
+    run: Callable[..., Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        run = self._run_coroutine if self.is_async else self.function
+        object.__setattr__(self, "run", self._run_for_route if self.kind == "route" else run)
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
@@ -77,31 +83,29 @@ class Hook:
     def blocks(self, request: HttpRequest) -> bool:
         return self.blocking
 
-    def run(self, *arguments: Any) -> Denial | None:
-        """Call the function where it may block. Raises `HookError` for an answer that is no denial."""
-        function = async_to_sync(self.function) if self.is_async else self.function
-        context = vars(arguments[0]).get("wsdeny")  # None if middleware of the site has deleted it
-        if context is None or context.state.trace is None:  # as of most requests: then a hook costs little
-            answer = function(*arguments)
-            return None if answer is None and self.kind != "route" else self._denial(answer, arguments)
-        with noting(arguments[0], "hook", self) as note:
-            answer = self._denial(function(*arguments), arguments)
-            note(answer)
-        return answer
+    def waits(self, request: HttpRequest) -> bool:
+        return self.is_async or self.blocking
 
-    async def arun(self, *arguments: Any) -> Denial | None:
+    async def arun(self, *arguments: Any) -> Any:
         """As `run`, of a coroutine function, on the event loop."""
-        with noting(arguments[0], "hook", self) as note:
-            answer = self._denial(await self.function(*arguments), arguments)
-            note(answer)
+        answer = await self.function(*arguments)
+        if self.kind == "route":
+            _keep_route(arguments[0])
         return answer
 
-    def _denial(self, answer: object, arguments: tuple[Any, ...]) -> Denial | None:
-        if self.kind == "route" and isinstance(arguments[0], ScopeRequest):
-            arguments[0].keep_route()
+    def denial(self, answer: object, arguments: tuple[Any, ...]) -> Denial | None:
+        """The denial that `answer` is; None to go on. Raises `HookError` for an answer that is neither."""
         if answer is None or (self.kind == "response" and answer is arguments[1]):  # changed in place
             return None
         return self.checked(answer, arguments[0])
+
+    def _run_coroutine(self, *arguments: Any) -> Any:
+        return async_to_sync(self.function)(*arguments)
+
+    def _run_for_route(self, request: Any) -> Any:
+        answer = self._run_coroutine(request) if self.is_async else self.function(request)
+        _keep_route(request)
+        return answer
 
     def checked(self, answer: object, request: Any) -> Denial:
         """`answer`, if a hook may give it to `request`. Raises `HookError` otherwise."""
@@ -120,6 +124,40 @@ class Hook:
         """The position of the first type that this hook takes in the MRO of `error`; None if it takes none of them."""
         mro = type(error).__mro__
         return min((mro.index(taken) for taken in self.types if taken in mro), default=None)
+
+
+class NotedHook(Hook):
+    """A hook whose answer, time and queries are noted in the trace of the request."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, hook: Hook) -> NotedHook:
+        """`hook`, noted."""
+        return cls(**{each.name: getattr(hook, each.name) for each in fields(hook) if each.init})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "run", partial(self._run_noted, self.run))
+
+    def _run_noted(self, run: Callable[..., Any], *arguments: Any) -> Denial | None:
+        with noting(arguments[0], "hook", self) as note:
+            denial = self.denial(run(*arguments), arguments)
+            note(denial)
+        return denial
+
+    async def arun(self, *arguments: Any) -> Denial | None:
+        """As `run`, of a coroutine function, on the event loop."""
+        with noting(arguments[0], "hook", self) as note:
+            denial = self.denial(await super().arun(*arguments), arguments)
+            note(denial)
+        return denial
+
+
+def _keep_route(request: Any) -> None:
+    """Take over what a route hook has changed: Channels has its own copy."""
+    if isinstance(request, ScopeRequest):
+        request.keep_route()
 
 
 class HookDecorator:
@@ -303,6 +341,11 @@ class OrderedHooks(NamedTuple):
         """The ordered hooks without those in `hooks`."""
         kinds = {kind: tuple(hook for hook in getattr(self, kind) if hook not in hooks) for kind in _ARGUMENTS}
         return OrderedHooks(**kinds, unordered=self.unordered - hooks)
+
+    def noted(self) -> OrderedHooks:
+        """The same hooks, for a request whose trace is recorded; an around hook is noted where it is called."""
+        kinds = {kind: tuple(map(NotedHook.of, getattr(self, kind))) for kind in _ARGUMENTS if kind != "around"}
+        return OrderedHooks(**kinds, around=self.around, unordered=self.unordered)
 
 
 NO_HOOKS = OrderedHooks()

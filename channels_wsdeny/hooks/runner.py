@@ -85,6 +85,8 @@ def make_runner(
             if not state.hooks_begun.isdisjoint(hooks.unordered):
                 raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
         if hooks.unordered:
+            if state.trace is not None:
+                hooks = hooks.noted()
             runner = HookRunner(responder, hooks, outer)
             if first is None:
                 first = runner

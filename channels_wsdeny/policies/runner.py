@@ -25,7 +25,7 @@ from ..http.request import (
 from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user, same_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..types import HttpRequest
 
@@ -36,17 +36,30 @@ class Check(Protocol):
     Response hooks and exception hooks are called with the response or the exception, too.
     """
 
+    __slots__ = ()
+
     def needs_loop(self) -> bool | None:
         """Whether it can only run on the event loop. None if it can run there or in a thread."""
+        return False
 
     def blocks(self, request: HttpRequest) -> bool:
         """Whether it may block for this request."""
 
-    def run(self, *arguments: Any) -> Denial | None:
-        """Run it where it may block."""
+    def waits(self, request: HttpRequest) -> bool:
+        """Whether it needs a thread or the event loop for this request."""
+        return self.needs_loop() is not False or self.blocks(request)
 
-    async def arun(self, *arguments: Any) -> Denial | None:
-        """Run it on the event loop."""
+    def run(self, *arguments: Any) -> Any:
+        """Run it where it may block; returns its answer."""
+
+    async def arun(self, *arguments: Any) -> Any:
+        """As `run`, on the event loop."""
+        return self.run(*arguments)
+
+    def denial(self, answer: Any, arguments: tuple[Any, ...]) -> Denial | None:
+        """The denial that `answer` is, which it has given to these arguments; None to go on."""
+        denial: Denial | None = answer
+        return denial
 
 
 class Checks(deque[Check]):
@@ -55,7 +68,7 @@ class Checks(deque[Check]):
     is_stopped = False
 
 
-class PolicyCheck:
+class PolicyCheck(Check):
     """A policy, asked about the request unless it has allowed this subject: hooks before it may have changed that."""
 
     __slots__ = ("_previous", "policy", "user")
@@ -105,7 +118,7 @@ def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
     return checks
 
 
-class ReportCheck:
+class ReportCheck(Check):
     """A policy that is asked, and not enforced: its denial is for the log alone.
 
     It is asked about a copy of the request, so that neither a user that it sets nor its object reaches the endpoint.
@@ -163,20 +176,14 @@ class ReportCheck:
 _SET_BY_POLICIES = frozenset({"auth", "auser", "user", "wsdeny", "_wsdeny_user_is_set"})
 
 
-class LoadUser:
+class LoadUser(Check):
     """Load the user, before an application runs that may look at it on the event loop."""
-
-    def needs_loop(self) -> bool:
-        return False
 
     def blocks(self, request: HttpRequest) -> bool:
         return known_user(request) is None
 
     def run(self, request: HttpRequest) -> None:
         load_user(request)
-
-    async def arun(self, request: HttpRequest) -> None:
-        raise NotImplementedError
 
 
 class Watcher(Protocol):
@@ -198,23 +205,21 @@ class ClientLeft(asyncio.CancelledError):
 _CANCELLED = "Something that a policy or hook awaited was cancelled."
 
 
-async def run_checks(checks: Checks, request: HttpRequest, *more: Any, watcher: Watcher | None = None) -> Denial | None:
-    """Run `checks`, which are called with `request` and `more`; returns the first denial.
+async def run_checks(checks: Checks, *arguments: Any, watcher: Watcher | None = None) -> Denial | None:
+    """Run `checks`, which are called with `arguments`, the request first; returns the first denial.
 
     Raises what a check raises, and `ClientLeft` once `watcher` says that the client has left.
     """
     try:
         while checks:
             check = checks[0]
-            needs_loop = check.needs_loop()
-            if needs_loop is not False:
+            if check.needs_loop() is not False:
                 checks.popleft()
-                denial = await check.arun(request, *more)
-            elif check.blocks(request):
-                denial = await run_in_thread(request, lambda: _run_until_loop(checks, watcher, request, *more))
+                denial = check.denial(await check.arun(*arguments), arguments)
+            elif check.blocks(arguments[0]):
+                denial = await run_in_thread(arguments[0], lambda: _run_until_loop(checks, watcher, arguments))
             else:
-                checks.popleft()
-                denial = check.run(request, *more)
+                denial = run_ready_checks(checks, *arguments)
             if watcher is not None and watcher.has_left:
                 raise ClientLeft
             if denial is not None:
@@ -227,35 +232,43 @@ async def run_checks(checks: Checks, request: HttpRequest, *more: Any, watcher: 
     return None
 
 
-def run_ready_checks(checks: Checks, request: HttpRequest) -> Denial | None:
+def run_ready_checks(checks: Checks, *arguments: Any) -> Denial | None:
     """Run the first of `checks`, as long as they need neither a thread nor the event loop."""
     try:
-        while checks and checks[0].needs_loop() is False and not checks[0].blocks(request):
-            denial = checks.popleft().run(request)
-            if denial is not None:
-                return denial
+        return _run_while(checks, arguments, lambda check: not check.waits(arguments[0]))
     except asyncio.CancelledError as error:  # Nothing was awaited: it is an error like any other.
         raise RuntimeError(_CANCELLED) from error
-    return None
 
 
-def run_checks_sync(checks: Checks, request: HttpRequest, *more: Any) -> Denial | None:
+def run_checks_sync(checks: Checks, *arguments: Any) -> Denial | None:
     """As `run_checks`, in a synchronous caller; a cancellation is that of the request, for all that is known there."""
-    while checks:
-        denial = checks.popleft().run(request, *more)
-        if denial is not None:
-            return denial
-    return None
+    return _run_while(checks, arguments)
 
 
-def _run_until_loop(checks: Checks, watcher: Watcher | None, request: HttpRequest, *more: Any) -> Denial | None:
+def _run_until_loop(checks: Checks, watcher: Watcher | None, arguments: tuple[Any, ...]) -> Denial | None:
     """Run the checks up to the next one that needs the event loop; called in a thread."""
-    trace = get_context(request).trace
+
+    def is_here(check: Check) -> bool:
+        is_over = checks.is_stopped or (watcher is not None and watcher.has_left)
+        return not is_over and check.needs_loop() is not True
+
+    trace = get_context(arguments[0]).trace
     with nullcontext() if trace is None else trace.watching_queries():
-        while checks and checks[0].needs_loop() is not True:
-            if checks.is_stopped or (watcher is not None and watcher.has_left):
-                break
-            denial = checks.popleft().run(request, *more)
+        return _run_while(checks, arguments, is_here)
+
+
+def _run_while(
+    checks: Checks, arguments: tuple[Any, ...], is_here: Callable[[Check], bool] | None = None
+) -> Denial | None:
+    """Run `checks` up to the first one that denies, or does not run `is_here`; returns the denial."""
+    while checks:
+        check = checks[0]
+        if is_here is not None and not is_here(check):
+            break
+        checks.popleft()
+        answer = check.run(*arguments)
+        if answer is not None:
+            denial = check.denial(answer, arguments)
             if denial is not None:
                 return denial
     return None
