@@ -15,7 +15,7 @@ from . import status as statuses
 from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.view import DjangoHandler, authenticate_view, config_of, guards_of_view, guards_within, keep_private
+from .handlers.view import DjangoHandler, authenticate_view, config_of, guards_of_view, guards_within
 from .hooks.registry import ordered_hooks, site_hooks
 from .http.context import get_context
 from .http.request import full_path, is_authentication_due
@@ -75,7 +75,7 @@ class MirrorMiddleware:
                 context.is_ready = True
             return self.get_response(request)
         handler = MirrorHandler(context, self, config, has_default=has_default)
-        return handler.run() if self.is_async else handler.run_sync()
+        return handler.run() if self.is_async else run_coroutine(handler.run())
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -137,29 +137,22 @@ class MirrorHandler(DjangoHandler):
     def __init__(
         self, context: RequestContext, middleware: MirrorMiddleware, config: StackConfig | None, *, has_default: bool
     ) -> None:
-        self.middleware, self._get_response, self._config = middleware, middleware.get_response, config
+        self.middleware, self._config = middleware, config
         #: Whether nothing has to be asked about what inner middleware or a decorator answers.
-        self._is_asked = not has_default
-        self._has_default = has_default
+        self._has_default, self._is_asked = has_default, not has_default
         try:
             hooks = _hooks(config)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
-        super().__init__(context, hooks, is_async=middleware.is_async)
+        # Middleware around the mirror may have asked for the response before.
+        super().__init__(context, hooks, is_async=middleware.is_async, is_new_route=context.mirror is not None)
         context.mirror, context.is_ready = self, False
         context.state.calls += 1
         self._call = context.state.calls
 
-    def _is_new_route(self) -> bool:
-        """As of a view; middleware around the mirror has asked for the response before."""
-        return self.context.mirror is not None
-
-    async def run(self) -> HttpResponseBase:
-        """As of a view."""
-        try:
-            return keep_private(self.context.request, await super().run())
-        finally:
-            self.is_active = False
+    def end(self) -> None:
+        """The request is not here any more."""
+        self.is_active = False
 
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
@@ -169,19 +162,27 @@ class MirrorHandler(DjangoHandler):
             return await self.deny(denial)
         if not self.context.is_ready:
             self.go_on()
-        answering: Any = self._get_response(self.context.request)
+        answering: Any = self.middleware.get_response(self.context.request)
         response: HttpResponseBase = await answering if self.is_async else answering
-        checks = self._checks_after(response)
-        denial = await self.authorize(checks) if checks else self._refusal_behind(response)
-        if denial is not None:
-            answer = await self.deny(denial)
-            if response.streaming:  # It may hold files open.
-                await self.in_thread(lambda: discard(response, answer))
-            return answer
-        self._tell_stack(response)
+        if self._has_default or response.status_code >= 400:
+            denied = await self._ask_after(response)
+            if denied is not None:
+                return denied
         if is_rendered(response):
             return response
         return await self.in_thread(lambda: render(self.context.request, response))
+
+    async def _ask_after(self, response: HttpResponseBase) -> HttpResponseBase | None:
+        """The denial in place of `response`, which was made without asking all there is to ask; None without one."""
+        checks = self._checks_after(response)
+        denial = await self.authorize(checks) if checks else self._refusal_behind(response)
+        if denial is None:
+            self._tell_stack(response)
+            return None
+        answer = await self.deny(denial)
+        if response.streaming:  # It may hold files open.
+            await self.in_thread(lambda: discard(response, answer))
+        return answer
 
     async def ask_before(
         self, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -328,7 +328,8 @@ async def authorize(
 
 def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial | None:
     """As `authorize`, for synchronous requests, where nothing can end a policy that hangs."""
-    with nullcontext() if context.trace is None else context.trace.watching_queries():
+    trace = context.state.trace
+    with nullcontext() if trace is None else trace.watching_queries():
         return run_checks_sync(Checks(checks), context.request)
 
 

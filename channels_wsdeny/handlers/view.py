@@ -25,7 +25,7 @@ from django.views import View
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site, found_user
 from ..concurrency import run_coroutine, run_in_django_thread
-from ..hooks.runner import HookRunner, enclosing_runner, make_runner
+from ..hooks.runner import HookRunner, enclosing_runner, layer_runner
 from ..http.context import StackConfig, get_context, get_stack_config
 from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
@@ -88,7 +88,7 @@ def guard_view(view: Callable[..., Any], guards: Guards) -> Callable[..., Any]:
 
         @functools.wraps(named)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            return ViewHandler(request, view, guards, args, kwargs, is_async=False).run_sync()
+            return run_coroutine(ViewHandler(request, view, guards, args, kwargs, is_async=False).run())
 
     # A subclass with a check of its own may deny some.
     if guards.policies and all(type(policy).check is AllowAny.check for policy in guards.policies):
@@ -167,18 +167,17 @@ class DjangoHandler:
     #: The runner of its hooks; None without any.
     runner: HookRunner | None = None
 
-    def __init__(self, context: RequestContext, registries: tuple[Hooks, ...] = (), *, is_async: bool = False) -> None:
-        self.context, self.is_async = context, is_async
-        self.outer = enclosing_runner(context)
-        is_new_route = self._is_new_route()
+    def __init__(
+        self,
+        context: RequestContext,
+        registries: tuple[Hooks, ...] = (),
+        *,
+        is_async: bool = False,
+        is_new_route: bool = False,
+    ) -> None:
+        self.context, self.is_async, self.outer = context, is_async, enclosing_runner(context)
         if registries:
-            self.runner = make_runner(self, (registries,), "http", self.outer, is_new_route=is_new_route)
-
-    def _is_new_route(self) -> bool:
-        """Whether route hooks have run for another route: middleware may ask for the response again."""
-        match, state = self.context.request.resolver_match, self.context.state
-        before, state.route = state.route, match
-        return before is not None and before is not match
+            self.runner = layer_runner(self, registries, "http", self.outer, is_new_route=is_new_route)
 
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response, after these hooks have run."""
@@ -186,18 +185,21 @@ class DjangoHandler:
 
     async def run(self) -> HttpResponseBase:
         """The response as the hooks leave it. Raises what is left to Django."""
-        if self.runner is not None and self.is_async:
-            return await self.runner.run(self.get_response)
-        if self.runner is not None:
-            return await self.runner.run_sync(self.get_response)
         try:
-            return await self.get_response([], [])
-        except Exception as error:  # fail closed: a policy that fails denies
-            return await self.answer(error)
+            if self.runner is not None:
+                run = self.runner.run if self.is_async else self.runner.run_sync
+                response = await run(self.get_response)
+            else:
+                try:
+                    response = await self.get_response([], [])
+                except Exception as error:  # fail closed: a policy that fails denies
+                    response = await self.answer(error)
+            return keep_private(self.context.request, response)
+        finally:
+            self.end()
 
-    def run_sync(self) -> HttpResponseBase:
-        """As `run`, for a synchronous request."""
-        return run_coroutine(self.run())
+    def end(self) -> None:
+        """The response is there, or there will be none."""
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """What `function`, which may block, returns: it runs in the thread that Django has for the request."""
@@ -288,7 +290,11 @@ class ViewHandler(DjangoHandler):
                 f"{type(request).__name__}. An ASGI app must take (scope, receive, send) by these names, and "
                 "a method needs django.utils.decorators.method_decorator."
             )
-        super().__init__(get_context(request), guards.hooks, is_async=is_async)
+        context, match = get_context(request), request.resolver_match
+        before, context.state.route = context.state.route, match
+        # Route hooks have run for another route: middleware may ask for the response again.
+        is_new_route = before is not None and before is not match
+        super().__init__(context, guards.hooks, is_async=is_async, is_new_route=is_new_route)
         authenticate_view(request, config_of(request))
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
@@ -300,17 +306,19 @@ class ViewHandler(DjangoHandler):
 
     async def run(self) -> HttpResponseBase:
         """As of any layer. An exception of the view that is answered does not commit the view's transaction."""
-        request = self.context.request
         try:
             response = await super().run()
             if self.raised is not None:
-                _roll_back(request)
-            return keep_private(request, response)
+                _roll_back(self.context.request)
+            return response
         finally:
             self.raised = None
-            self.context.state.calls += 1
-            if self._outer_obj is not None:  # A guarded view that has called this one has its own object again.
-                self.context.obj = self._outer_obj
+
+    def end(self) -> None:
+        """A guarded view that has called this one has its own object again."""
+        self.context.state.calls += 1
+        if self._outer_obj is not None:
+            self.context.obj = self._outer_obj
 
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The view's response, or a denial."""

@@ -56,8 +56,11 @@ class Hook:
     is_async: bool
     #: What calls the function where it may block: the function itself, if nothing is to be done around it.
     run: Callable[..., Any] = field(init=False)
+    #: Whether it needs a thread or the event loop.
+    may_wait: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "may_wait", self.is_async or self.blocking)
         run = self._run_coroutine if self.is_async else self.function
         object.__setattr__(self, "run", self._run_for_route if self.kind == "route" else run)
 
@@ -82,9 +85,6 @@ class Hook:
 
     def blocks(self, request: HttpRequest) -> bool:
         return self.blocking
-
-    def waits(self, request: HttpRequest) -> bool:
-        return self.is_async or self.blocking
 
     async def arun(self, *arguments: Any) -> Any:
         """As `run`, of a coroutine function, on the event loop."""

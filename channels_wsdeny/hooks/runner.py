@@ -21,7 +21,7 @@ from ..http.context import noting
 from ..http.exception_handler import normalize
 from ..http.request import run_in_thread
 from ..http.responses import add_denial_headers, discard
-from ..policies.runner import Checks, ClientLeft, run_checks, run_checks_sync
+from ..policies.runner import Checks, ClientLeft, run_checks, run_checks_sync, run_ready_checks
 from .registry import NO_HOOKS, OrderedHooks, ordered_hooks
 
 if TYPE_CHECKING:
@@ -72,31 +72,41 @@ def make_runner(
 
     Raises `HookError` for hooks that are not over elsewhere: they were interrupted, or a caller does not wait for them.
     """
-    state = responder.context.state
     first: HookRunner | None = None
-    for registries in layers:
-        if not registries:
+    for registries in filter(None, layers):
+        runner = layer_runner(responder, registries, protocol, outer, is_new_route=is_new_route)
+        if runner is None:
             continue
-        hooks = ordered_hooks(registries, protocol)
-        if state.hooks_begun or state.hooks_run:
-            around = () if outer is None else outer.layers_around
-            over = state.hooks_run.union(*(runner._hooks.unordered for runner in around))
-            hooks = hooks.without(over.difference(hooks.route) if is_new_route else over)
-            if not state.hooks_begun.isdisjoint(hooks.unordered):
-                raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
-        if hooks.unordered:
-            if state.trace is not None:
-                hooks = hooks.noted()
-            runner = HookRunner(responder, hooks, outer)
-            if first is None:
-                first = runner
-                if last is not None and hooks.response and not hooks.around:  # else it would not be the last
-                    runner._response.append(last)
-            else:
-                runner.outer.inner = runner  # type: ignore[union-attr] # it is the layer around
-            state.hooks_begun |= hooks.unordered
-            outer = runner
+        if first is None:
+            first = runner
+            if last is not None and runner._response and not runner._hooks.around:  # else it would not be the last
+                runner._response.append(last)
+        else:
+            runner.outer.inner = runner  # type: ignore[union-attr] # it is the layer around
+        outer = runner
     return first
+
+
+def layer_runner(
+    responder: Responder,
+    registries: tuple[Hooks, ...],
+    protocol: RequestProtocol,
+    outer: HookRunner | None,
+    *,
+    is_new_route: bool = False,
+) -> HookRunner | None:
+    """As `make_runner`, for one layer."""
+    hooks, state = ordered_hooks(registries, protocol), responder.context.state
+    if state.hooks_begun or state.hooks_run:
+        around = () if outer is None else outer.layers_around
+        over = state.hooks_run.union(*(runner._hooks.unordered for runner in around))
+        hooks = hooks.without(over.difference(hooks.route) if is_new_route else over)
+        if not state.hooks_begun.isdisjoint(hooks.unordered):
+            raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
+    if not hooks.unordered:
+        return None
+    state.hooks_begun |= hooks.unordered
+    return HookRunner(responder, hooks if state.trace is None else hooks.noted(), outer)
 
 
 #: The runner of the innermost layer that the code which runs now is in.
@@ -126,8 +136,7 @@ class HookRunner:
     def __init__(self, responder: Responder, hooks: OrderedHooks = NO_HOOKS, outer: HookRunner | None = None) -> None:
         self._responder, self._hooks, self.outer = responder, hooks, outer
         #: Response hooks and exception hooks that have not run yet.
-        self._response = Checks(hooks.response)
-        self._exception = [*hooks.exception]
+        self._response, self._exception = Checks(hooks.response), hooks.exception
 
     @property
     def context(self) -> RequestContext:
@@ -215,10 +224,8 @@ class HookRunner:
 
     async def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
         """As `run`, for a synchronous caller: `get_response` runs in its thread, and nothing here has to wait."""
-        if not self.has_around:
-            runner: HookRunner | None = self
-            while runner is not None:
-                runner._is_sync, runner = True, runner.inner
+        if not self._hooks.around:
+            self._is_sync = True
             return await self.run(get_response)
 
         async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
@@ -277,11 +284,10 @@ class HookRunner:
         """
         error = normalize(error)
         for runner in self.layers_around:
-            remaining = runner._exception
-            for hook in sorted(remaining, key=lambda hook: hook.distance(error) or 0):
+            for hook in sorted(runner._exception, key=lambda hook: hook.distance(error) or 0):
                 if hook.distance(error) is None:
                     continue
-                remaining.remove(hook)
+                runner._exception = tuple(each for each in runner._exception if each is not hook)
                 try:
                     answer = await self._run_checks(Checks([hook]), error)
                 except Exception as another:  # that is what has to be answered now
@@ -402,7 +408,8 @@ class HookRunner:
         request = self._responder.context.request
         if self._is_sync:
             return run_checks_sync(checks, request, argument)
-        return await run_checks(checks, request, argument)
+        denial = run_ready_checks(checks, request, argument)
+        return await run_checks(checks, request, argument) if denial is None and checks else denial
 
 
 class CallNext:

@@ -38,16 +38,17 @@ class Check(Protocol):
 
     __slots__ = ()
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it needs a thread or the event loop for some requests."""
+        return True
+
     def needs_loop(self) -> bool | None:
         """Whether it can only run on the event loop. None if it can run there or in a thread."""
         return False
 
     def blocks(self, request: HttpRequest) -> bool:
         """Whether it may block for this request."""
-
-    def waits(self, request: HttpRequest) -> bool:
-        """Whether it needs a thread or the event loop for this request."""
-        return self.needs_loop() is not False or self.blocks(request)
 
     def run(self, *arguments: Any) -> Any:
         """Run it where it may block; returns its answer."""
@@ -235,40 +236,43 @@ async def run_checks(checks: Checks, *arguments: Any, watcher: Watcher | None = 
 def run_ready_checks(checks: Checks, *arguments: Any) -> Denial | None:
     """Run the first of `checks`, as long as they need neither a thread nor the event loop."""
     try:
-        return _run_while(checks, arguments, lambda check: not check.waits(arguments[0]))
+        while checks:
+            check = checks[0]
+            if check.may_wait and (check.needs_loop() is not False or check.blocks(arguments[0])):
+                break
+            denial = _run_next(checks, arguments)
+            if denial is not None:
+                return denial
     except asyncio.CancelledError as error:  # Nothing was awaited: it is an error like any other.
         raise RuntimeError(_CANCELLED) from error
+    return None
 
 
 def run_checks_sync(checks: Checks, *arguments: Any) -> Denial | None:
     """As `run_checks`, in a synchronous caller; a cancellation is that of the request, for all that is known there."""
-    return _run_while(checks, arguments)
+    while checks:  # as `_run_next`, for hooks that are as quick as a call
+        check = checks.popleft()
+        answer = check.run(*arguments)
+        if answer is not None and (denial := check.denial(answer, arguments)) is not None:
+            return denial
+    return None
 
 
 def _run_until_loop(checks: Checks, watcher: Watcher | None, arguments: tuple[Any, ...]) -> Denial | None:
     """Run the checks up to the next one that needs the event loop; called in a thread."""
-
-    def is_here(check: Check) -> bool:
-        is_over = checks.is_stopped or (watcher is not None and watcher.has_left)
-        return not is_over and check.needs_loop() is not True
-
     trace = get_context(arguments[0]).trace
     with nullcontext() if trace is None else trace.watching_queries():
-        return _run_while(checks, arguments, is_here)
-
-
-def _run_while(
-    checks: Checks, arguments: tuple[Any, ...], is_here: Callable[[Check], bool] | None = None
-) -> Denial | None:
-    """Run `checks` up to the first one that denies, or does not run `is_here`; returns the denial."""
-    while checks:
-        check = checks[0]
-        if is_here is not None and not is_here(check):
-            break
-        checks.popleft()
-        answer = check.run(*arguments)
-        if answer is not None:
-            denial = check.denial(answer, arguments)
+        while checks and checks[0].needs_loop() is not True:
+            if checks.is_stopped or (watcher is not None and watcher.has_left):
+                break
+            denial = _run_next(checks, arguments)
             if denial is not None:
                 return denial
     return None
+
+
+def _run_next(checks: Checks, arguments: tuple[Any, ...]) -> Denial | None:
+    """Run the first of `checks`; returns its denial, if it denies."""
+    check = checks.popleft()
+    answer = check.run(*arguments)
+    return None if answer is None else check.denial(answer, arguments)
