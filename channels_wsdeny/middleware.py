@@ -15,7 +15,7 @@ from . import status as statuses
 from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.view import DjangoHandler, authenticate_view, config_of, guards_of_view, guards_within
+from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import ordered_hooks, site_hooks
 from .http.context import get_context
 from .http.request import full_path, is_authentication_due
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from .hooks import Hooks
-    from .http.context import RequestContext, StackConfig
+    from .http.context import RequestContext
     from .policies import Policy
     from .policies.base import Denial
     from .policies.runner import Check
@@ -65,8 +65,7 @@ class MirrorMiddleware:
                     "ended. It may do so once more afterwards."
                 )
             return self.get_response(request)  # The mirror is listed twice.
-        config = config_of(request)
-        authentication = authenticate_view(request, config)
+        config, authentication = context.config, authenticate_view(context)
         has_hooks = conf.HOOKS or context.route_hooks or (config is not None and config.hooks)
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
         may_deny = not authentication.is_session_only and is_authentication_due(request)
@@ -74,7 +73,7 @@ class MirrorMiddleware:
             if around is None:  # else that has taken over the route hooks of a layer around, which run for each route
                 context.is_ready = True
             return self.get_response(request)
-        handler = MirrorHandler(context, self, config, has_default=has_default)
+        handler = MirrorHandler(context, self, has_default=has_default)
         return handler.run() if self.is_async else run_coroutine(handler.run())
 
     def process_view(
@@ -103,7 +102,7 @@ class MirrorMiddleware:
         context = get_context(request)
         handler: MirrorHandler | None = context.mirror
         if handler is None:
-            if not context.is_ready and _is_asked_before_views(request):
+            if not context.is_ready and _is_asked_before_views(context):
                 raise HookError(
                     "Middleware inside MirrorMiddleware called get_response() with a request of its own, so neither "
                     "route hooks nor the default policy are asked about that. Give it the request, or a copy: "
@@ -134,14 +133,12 @@ class MirrorHandler(DjangoHandler):
     _policies: tuple[Policy, ...] = ()
     _error: ImproperlyConfigured | None = None
 
-    def __init__(
-        self, context: RequestContext, middleware: MirrorMiddleware, config: StackConfig | None, *, has_default: bool
-    ) -> None:
-        self.middleware, self._config = middleware, config
+    def __init__(self, context: RequestContext, middleware: MirrorMiddleware, *, has_default: bool) -> None:
+        self.middleware = middleware
         #: Whether nothing has to be asked about what inner middleware or a decorator answers.
         self._has_default, self._is_asked = has_default, not has_default
         try:
-            hooks = _hooks(config)
+            hooks = _hooks(context)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
         # Middleware around the mirror may have asked for the response before.
@@ -226,12 +223,12 @@ class MirrorHandler(DjangoHandler):
     def _begin(self, route_hooks: list[Check]) -> None:
         if self._error is not None:
             raise self._error
-        waiting = self.context.route_hooks  # of a layer around Django's handler, which did not know the route
-        if waiting or route_hooks:
-            self._route_hooks = [*waiting, *route_hooks]
-            waiting.clear()
+        context = self.context
+        if route_hooks or context.route_hooks:  # of a layer around Django's handler, which did not know the route
+            self._route_hooks = [*context.route_hooks, *route_hooks]
+            context.route_hooks = ()
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
-        self.context.is_ready = not (self._route_hooks or self._has_default or may_end_early)
+        context.is_ready = not (self._route_hooks or self._has_default or may_end_early)
 
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
         """The policies that were not asked, since inner middleware or a decorator answered for the view."""
@@ -260,7 +257,8 @@ class MirrorHandler(DjangoHandler):
         has_own = (guards is not None and guards.policies) or guards_within(view)
         if has_own or getattr(view, "login_required", True) is False:  # by Django's `login_not_required`
             return ()
-        given = self.context.pending_default if self._config is None else self._config.default_policy
+        config = self.context.config
+        given = self.context.pending_default if config is None else config.default_policy
         return (default_policy() if given is None else given,)
 
     def _tell_stack(self, response: HttpResponseBase) -> None:
@@ -268,22 +266,21 @@ class MirrorHandler(DjangoHandler):
 
         A wrapper may answer in the place of what is no content, such as a 404 or a 503.
         """
-        if self._has_default and self._config is not None and statuses.is_content(response.status_code):
+        config = self.context.config
+        if self._has_default and config is not None and statuses.is_content(response.status_code):
             request: Any = self.context.request
-            self._config.allowed.append(full_path(request.scope))
+            config.allowed.append(full_path(request.scope))
 
 
-def _is_asked_before_views(request: HttpRequest) -> bool:
+def _is_asked_before_views(context: RequestContext) -> bool:
     """Whether route hooks, or the default policy, may deny a view."""
     if conf.MIRROR_DEFAULT_POLICY:
         return True
-    config = config_of(request)
-    has_hooks = conf.HOOKS or (config is not None and config.hooks)
-    return bool(has_hooks and ordered_hooks(_hooks(config), "http").route)
+    return bool(ordered_hooks(_hooks(context), "http").route)
 
 
-def _hooks(config: StackConfig | None) -> tuple[Hooks, ...]:
-    return site_hooks() if config is None else (*site_hooks(), *config.hooks)
+def _hooks(context: RequestContext) -> tuple[Hooks, ...]:
+    return site_hooks() if context.config is None else (*site_hooks(), *context.config.hooks)
 
 
 def answer_exception(request: HttpRequest, error: Exception, view: Any = None) -> HttpResponseBase | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -265,12 +264,12 @@ def checks_before(
     policies: tuple[Policy, ...],
 ) -> list[Check]:
     """What runs before the endpoint. Route hooks wait in the context until it is known."""
-    waiting = context.route_hooks
-    waiting += route_hooks
+    waiting = (*context.route_hooks, *route_hooks)
     checks = [*setters_due(context.request), *request_hooks]
     if waiting and not match.is_late and context.request.resolver_match is not None:
         checks += waiting
-        waiting.clear()
+        waiting = ()
+    context.route_hooks = waiting
     checks += policy_checks(policies)
     if match.error is None and not match.is_django:
         checks.append(LoadUser())
@@ -329,7 +328,9 @@ async def authorize(
 def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial | None:
     """As `authorize`, for synchronous requests, where nothing can end a policy that hangs."""
     trace = context.state.trace
-    with nullcontext() if trace is None else trace.watching_queries():
+    if trace is None:
+        return run_checks_sync(Checks(checks), context.request)
+    with trace.watching_queries():
         return run_checks_sync(Checks(checks), context.request)
 
 

@@ -26,7 +26,7 @@ from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site, found_user
 from ..concurrency import run_coroutine, run_in_django_thread
 from ..hooks.runner import HookRunner, enclosing_runner, layer_runner
-from ..http.context import StackConfig, get_context, get_stack_config
+from ..http.context import get_context
 from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
 from ..log import log_denial, log_failure
@@ -121,20 +121,14 @@ def guards_within(view: Any) -> tuple[Policy, ...]:
     return tuple(policies)
 
 
-def config_of(request: HttpRequest) -> StackConfig | None:
-    """What a stack around Django's handler leaves to its views; None without one."""
-    given = get_stack_config(request)
-    return given if isinstance(given, StackConfig) else None
-
-
-def authenticate_view(request: HttpRequest, config: StackConfig | None) -> Authenticators:
+def authenticate_view(context: RequestContext) -> Authenticators:
     """Make the user of a view's request the one that the authentication classes of its stack or site find.
 
     Returns the classes.
     """
-    given = None if config is None else config.authentication
-    authentication = given or authentication_of_site()
-    authenticate_by(request, authentication)
+    config = context.config
+    authentication = authentication_of_site() if config is None else config.authentication or authentication_of_site()
+    authenticate_by(context.request, authentication)
     return authentication
 
 
@@ -295,7 +289,7 @@ class ViewHandler(DjangoHandler):
         # Route hooks have run for another route: middleware may ask for the response again.
         is_new_route = before is not None and before is not match
         super().__init__(context, guards.hooks, is_async=is_async, is_new_route=is_new_route)
-        authenticate_view(request, config_of(request))
+        authenticate_view(context)
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
         #: The arguments of the route before any hook runs, which may change them.

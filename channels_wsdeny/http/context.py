@@ -134,18 +134,20 @@ class RequestContext:
     obj: Any = None
     #: The policy that was asked last, for the log.
     policy: Policy | None = None
+    #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.
+    route_hooks: tuple[Any, ...] = ()
+    #: What a stack around Django's handler leaves to its views; None without one.
+    config: StackConfig | None = None
 
     def __init__(
         self, request: HttpRequest, state: RequestState | None = None, outer: RequestContext | None = None
     ) -> None:
         self.request: TypedRequest = request  # type: ignore[assignment] # `get_context` or a handler gives it the rest
-        #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.
-        self.route_hooks: list[Any] = []
         if outer is None:
             self.state = RequestState() if state is None else state
         else:
             self.state = outer.state if state is None else state
-            self.route_hooks += outer.route_hooks
+            self.route_hooks = outer.route_hooks
             self.pending_default, self.origins, self.guarded = outer.pending_default, outer.origins, outer.guarded
 
     def for_copy(self, request: HttpRequest) -> RequestContext:
@@ -154,6 +156,7 @@ class RequestContext:
         context.handler, context.mirror, context.route_hooks = self.handler, self.mirror, self.route_hooks
         context.is_ready = self.is_ready
         context.pending_default, context.origins = self.pending_default, self.origins
+        context.config = self.config
         return context
 
     @property
@@ -353,18 +356,16 @@ def get_context(request: HttpRequest) -> RequestContext:
     if context is not None:  # of the request that this one is a copy of
         context = context.for_copy(request)
     else:
-        config = get_stack_config(request)
-        outer = config.outer if isinstance(config, StackConfig) else config
+        scope: Scope | None = getattr(request, "scope", None)
+        outer: Any = None if scope is None else scope.get("wsdeny")
+        config = None
+        if isinstance(outer, StackConfig):
+            config, outer = outer, outer.outer
         context = RequestContext(request, outer=outer)
+        context.config = config
         marked.ctx = SimpleNamespace() if outer is None else outer.request.ctx
     marked.wsdeny = context
     return context
-
-
-def get_stack_config(request: HttpRequest) -> RequestContext | StackConfig | None:
-    """What a stack has put into the scope of a Django request; None without one."""
-    scope: Scope | None = getattr(request, "scope", None)
-    return None if scope is None else scope.get("wsdeny")
 
 
 def expression_of(policy: Policy | None) -> str | None:

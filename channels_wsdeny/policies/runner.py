@@ -25,7 +25,7 @@ from ..http.request import (
 from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user, same_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ..types import HttpRequest
 
