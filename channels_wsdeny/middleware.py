@@ -70,8 +70,7 @@ class MirrorMiddleware:
         has_default = bool(conf.MIRROR_DEFAULT_POLICY)
         may_deny = not authentication.is_session_only and is_authentication_due(request)
         if not (has_hooks or has_default or may_deny):
-            if around is None:  # else that has taken over the route hooks of a layer around, which run for each route
-                context.is_ready = True
+            context.is_ready = True
             return self.get_response(request)
         handler = MirrorHandler(context, self, has_default=has_default)
         return handler.run() if self.is_async else run_coroutine(handler.run())
@@ -224,9 +223,9 @@ class MirrorHandler(DjangoHandler):
         if self._error is not None:
             raise self._error
         context = self.context
-        if route_hooks or context.route_hooks:  # of a layer around Django's handler, which did not know the route
+        if route_hooks or context.route_hooks:
+            # A layer around Django's handler did not know the route. They stay, for middleware that asks again.
             self._route_hooks = [*context.route_hooks, *route_hooks]
-            context.route_hooks = ()
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
         context.is_ready = not (self._route_hooks or self._has_default or may_end_early)
 

@@ -503,12 +503,26 @@ class InAFunction(Stack):
         return app
 
 
-def test_route_hooks_of_a_layer_around_django_run_again_where_middleware_asks_again(settings, ran):
+def repeating_with_a_copy(get_response):
+    def middleware(request):
+        get_response(request)
+        return get_response(copy.copy(request))
+
+    return middleware
+
+
+@pytest.mark.parametrize("with_hooks_of_the_site", [False, True])
+@pytest.mark.parametrize("again", [f"{Repeat.__module__}.Repeat", f"{__name__}.repeating_with_a_copy"])
+def test_route_hooks_of_a_layer_around_django_run_again_where_middleware_asks_again(
+    again, with_hooks_of_the_site, settings, ran
+):
     def hook(request):
         ran.append("route")
         return Deny(409)
 
-    site = Site(settings, InAFunction()).serve(hello, outside=[*OUTSIDE, f"{Repeat.__module__}.Repeat"])
+    site = Site(settings, InAFunction())
+    given = {"HOOKS": [made("request", lambda request: None)]} if with_hooks_of_the_site else {}
+    site.serve(hello, outside=[*OUTSIDE, again], **given)
     Site.stack = {"hooks": made("route", hook), "default_policy": AllowAny()}
     assert (site.ask().status, ran) == (409, ["route", "route"])
 
