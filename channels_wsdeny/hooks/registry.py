@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, overload
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -86,12 +86,21 @@ class Hook:
     def blocks(self, request: HttpRequest) -> bool:
         return self.blocking
 
-    async def arun(self, *arguments: Any) -> Any:
-        """As `run`, of a coroutine function, on the event loop."""
-        answer = await self.function(*arguments)
-        if self.kind == "route":
-            _keep_route(arguments[0])
-        return answer
+    def run_noted(self, *arguments: Any) -> Denial | None:
+        with noting(arguments[0], "hook", self) as note:
+            denial = self.denial(self.run(*arguments), arguments)
+            note(denial)
+        return denial
+
+    async def arun(self, *arguments: Any) -> Denial | None:
+        """As `run_noted`, of a coroutine function, on the event loop."""
+        with noting(arguments[0], "hook", self) as note:
+            answer = await self.function(*arguments)
+            if self.kind == "route":
+                _keep_route(arguments[0])
+            denial = self.denial(answer, arguments)
+            note(denial)
+        return denial
 
     def denial(self, answer: object, arguments: tuple[Any, ...]) -> Denial | None:
         """The denial that `answer` is; None to go on. Raises `HookError` for an answer that is neither."""
@@ -124,34 +133,6 @@ class Hook:
         """The position of the first type that this hook takes in the MRO of `error`; None if it takes none of them."""
         mro = type(error).__mro__
         return min((mro.index(taken) for taken in self.types if taken in mro), default=None)
-
-
-class NotedHook(Hook):
-    """A hook whose answer, time and queries are noted in the trace of the request."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, hook: Hook) -> NotedHook:
-        """`hook`, noted."""
-        return cls(**{each.name: getattr(hook, each.name) for each in fields(hook) if each.init})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "run", partial(self._run_noted, self.run))
-
-    def _run_noted(self, run: Callable[..., Any], *arguments: Any) -> Denial | None:
-        with noting(arguments[0], "hook", self) as note:
-            denial = self.denial(run(*arguments), arguments)
-            note(denial)
-        return denial
-
-    async def arun(self, *arguments: Any) -> Denial | None:
-        """As `run`, of a coroutine function, on the event loop."""
-        with noting(arguments[0], "hook", self) as note:
-            denial = self.denial(await super().arun(*arguments), arguments)
-            note(denial)
-        return denial
 
 
 def _keep_route(request: Any) -> None:
@@ -341,11 +322,6 @@ class OrderedHooks(NamedTuple):
         """The ordered hooks without those in `hooks`."""
         kinds = {kind: tuple(hook for hook in getattr(self, kind) if hook not in hooks) for kind in _ARGUMENTS}
         return OrderedHooks(**kinds, unordered=self.unordered - hooks)
-
-    def noted(self) -> OrderedHooks:
-        """The same hooks, for a request whose trace is recorded; an around hook is noted where it is called."""
-        kinds = {kind: tuple(map(NotedHook.of, getattr(self, kind))) for kind in _ARGUMENTS if kind != "around"}
-        return OrderedHooks(**kinds, around=self.around, unordered=self.unordered)
 
 
 NO_HOOKS = OrderedHooks()

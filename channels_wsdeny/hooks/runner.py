@@ -106,7 +106,7 @@ def layer_runner(
     if not hooks.unordered:
         return None
     state.hooks_begun |= hooks.unordered
-    return HookRunner(responder, hooks if state.trace is None else hooks.noted(), outer)
+    return HookRunner(responder, hooks, outer)
 
 
 #: The runner of the innermost layer that the code which runs now is in.

@@ -378,6 +378,12 @@ def expression_of(policy: Policy | None) -> str | None:
         return f"<{type(policy).__name__}, whose repr fails>"
 
 
+def is_traced(request: HttpRequest) -> bool:
+    """Whether `request` has a trace. None of one that middleware has taken the context from is known."""
+    context: RequestContext | None = vars(request).get("wsdeny")
+    return context is not None and context.state.trace is not None
+
+
 _NOT_RECORDED: AbstractContextManager[Callable[[object], None]] = nullcontext(lambda answer: None)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..concurrency import is_being_cancelled
-from ..http.context import get_context, noting
+from ..http.context import get_context, is_traced, noting
 from ..http.request import (
     ScopeRequest,
     copy_request,
@@ -52,6 +52,10 @@ class Check(Protocol):
 
     def run(self, *arguments: Any) -> Any:
         """Run it where it may block; returns its answer."""
+
+    def run_noted(self, *arguments: Any) -> Any:
+        """As `run`, for a request whose trace is recorded."""
+        return self.run(*arguments)
 
     async def arun(self, *arguments: Any) -> Any:
         """As `run`, on the event loop."""
@@ -235,12 +239,13 @@ async def run_checks(checks: Checks, *arguments: Any, watcher: Watcher | None = 
 
 def run_ready_checks(checks: Checks, *arguments: Any) -> Denial | None:
     """Run the first of `checks`, as long as they need neither a thread nor the event loop."""
+    is_noted = is_traced(arguments[0])
     try:
         while checks:
             check = checks[0]
             if check.may_wait and (check.needs_loop() is not False or check.blocks(arguments[0])):
                 break
-            denial = _run_next(checks, arguments)
+            denial = _run_next(checks, arguments, is_noted)
             if denial is not None:
                 return denial
     except asyncio.CancelledError as error:  # Nothing was awaited: it is an error like any other.
@@ -250,9 +255,10 @@ def run_ready_checks(checks: Checks, *arguments: Any) -> Denial | None:
 
 def run_checks_sync(checks: Checks, *arguments: Any) -> Denial | None:
     """As `run_checks`, in a synchronous caller; a cancellation is that of the request, for all that is known there."""
+    is_noted = is_traced(arguments[0])
     while checks:  # as `_run_next`, for hooks that are as quick as a call
         check = checks.popleft()
-        answer = check.run(*arguments)
+        answer = check.run_noted(*arguments) if is_noted else check.run(*arguments)
         if answer is not None and (denial := check.denial(answer, arguments)) is not None:
             return denial
     return None
@@ -260,19 +266,19 @@ def run_checks_sync(checks: Checks, *arguments: Any) -> Denial | None:
 
 def _run_until_loop(checks: Checks, watcher: Watcher | None, arguments: tuple[Any, ...]) -> Denial | None:
     """Run the checks up to the next one that needs the event loop; called in a thread."""
-    trace = get_context(arguments[0]).trace
+    trace, is_noted = get_context(arguments[0]).trace, is_traced(arguments[0])
     with nullcontext() if trace is None else trace.watching_queries():
         while checks and checks[0].needs_loop() is not True:
             if checks.is_stopped or (watcher is not None and watcher.has_left):
                 break
-            denial = _run_next(checks, arguments)
+            denial = _run_next(checks, arguments, is_noted)
             if denial is not None:
                 return denial
     return None
 
 
-def _run_next(checks: Checks, arguments: tuple[Any, ...]) -> Denial | None:
+def _run_next(checks: Checks, arguments: tuple[Any, ...], is_noted: bool) -> Denial | None:
     """Run the first of `checks`; returns its denial, if it denies."""
     check = checks.popleft()
-    answer = check.run(*arguments)
+    answer = check.run_noted(*arguments) if is_noted else check.run(*arguments)
     return None if answer is None else check.denial(answer, arguments)
