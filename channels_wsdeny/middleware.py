@@ -17,6 +17,7 @@ from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import ordered_hooks, site_hooks
+from .hooks.runner import is_within_route_hooks
 from .http.context import get_context
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
@@ -111,6 +112,11 @@ class MirrorMiddleware:
         # Where the mirror is listed twice, with an adaptation by Django in between, the outer one asks by itself.
         if handler.is_async is not self.is_async:
             return None
+        if handler.is_asking:
+            raise HookError(
+                "Middleware inside MirrorMiddleware called get_response() a second time while route hooks or the "
+                "default policy were asked about the first. It may do so afterwards."
+            )
         handler.context = context
         return None if context.is_ready else handler
 
@@ -126,6 +132,9 @@ class MirrorHandler(DjangoHandler):
 
     #: Whether the request is here now: a second mirror inside has nothing to do.
     is_active = True
+    #: Whether something is being asked about a view: that is done for one view at a time.
+    is_asking = False
+    runs_waiting_hooks = True
     _route_hooks: Sequence[Check] = ()
     #: The route that they have run for: middleware inside may ask for the response again.
     _route: Any = None
@@ -140,8 +149,7 @@ class MirrorHandler(DjangoHandler):
             hooks = _hooks(context)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
-        # Middleware around the mirror may have asked for the response before.
-        super().__init__(context, hooks, is_async=middleware.is_async, is_new_route=context.mirror is not None)
+        super().__init__(context, hooks, is_async=middleware.is_async)
         context.mirror, context.is_ready = self, False
         context.state.calls += 1
         self._call = context.state.calls
@@ -184,10 +192,13 @@ class MirrorHandler(DjangoHandler):
         self, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
         """Run the route hooks and ask the default policy; a response answers in the place of the view."""
+        self.is_asking = True
         try:
             denial = await self.authorize(self._checks_before(view))
         except Exception as error:  # fail closed
             return _seen_by_django(await self.answer(error))
+        finally:
+            self.is_asking = False
         if denial is not None:
             return _seen_by_django(await self.deny(denial))
         self._enter(args, kwargs)
@@ -275,7 +286,8 @@ def _is_asked_before_views(context: RequestContext) -> bool:
     """Whether route hooks, or the default policy, may deny a view."""
     if conf.MIRROR_DEFAULT_POLICY:
         return True
-    return bool(ordered_hooks(_hooks(context), "http").route)
+    # A request without a scope does not tell what the stacks around have left to the mirror.
+    return bool(context.route_hooks or ordered_hooks(_hooks(context), "http").route or is_within_route_hooks())
 
 
 def _hooks(context: RequestContext) -> tuple[Hooks, ...]:

@@ -270,6 +270,8 @@ def checks_before(
         checks += waiting
         waiting = ()
     context.route_hooks = waiting
+    # They are left to what is inside, where each application has another route.
+    context.state.hooks_begun = context.state.hooks_begun.difference(waiting)
     checks += policy_checks(policies)
     if match.error is None and not match.is_django:
         checks.append(LoadUser())
@@ -525,6 +527,7 @@ class AppHandler:
 
     #: Whether a status that cannot deny is an error, as for sockets.
     is_strict = False
+    runs_waiting_hooks = True
 
     context: RequestContext
 

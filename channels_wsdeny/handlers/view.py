@@ -215,8 +215,9 @@ class DjangoHandler:
 
     async def deny(self, denial: Denial) -> HttpResponseBase:
         """The response that a check denies with; for a caller that tries again the hooks run again."""
-        if self.runner is not None:
-            self.runner.forget()
+        runner = self.runner or self.outer  # Route hooks of a layer around may have waited for this one.
+        if runner is not None:
+            runner.forget()
         if self.respond_blocks(denial):
             return await self.in_thread(lambda: self.respond(denial))
         return self.respond(denial)
@@ -228,6 +229,11 @@ class DjangoHandler:
             runner.go_on()
 
     # What the runner of the hooks calls
+
+    @property
+    def runs_waiting_hooks(self) -> bool:
+        """Whether there is a mirror, which runs the route hooks of layers around."""
+        return self.context.mirror is not None
 
     def respond(self, denial: Denial | Exception) -> HttpResponseBase:
         """The response of a denial or an error, logged; for a browser the site's page, if there is one."""

@@ -45,6 +45,10 @@ class Responder(Protocol):
 
     context: RequestContext
 
+    @property
+    def runs_waiting_hooks(self) -> bool:
+        """Whether it runs the route hooks of layers around that wait for the route, or something has done so."""
+
     def respond(self, denial: Denial) -> HttpResponseBase:
         """The response that a denial is sent as; may block if `respond_blocks` returns True."""
 
@@ -97,10 +101,15 @@ def layer_runner(
 ) -> HookRunner | None:
     """As `make_runner`, for one layer."""
     hooks, state = ordered_hooks(registries, protocol), responder.context.state
-    if state.hooks_begun or state.hooks_run:
+    if state.hooks_begun or state.hooks_run or outer is not None:
         around = () if outer is None else outer.layers_around
         over = state.hooks_run.union(*(runner._hooks.unordered for runner in around))
-        hooks = hooks.without(over.difference(hooks.route) if is_new_route else over)
+        if is_new_route:
+            over = over.difference(hooks.route)
+        waiting = responder.context.route_hooks
+        if waiting:
+            over = over.union(waiting) if responder.runs_waiting_hooks else over.difference(waiting)
+        hooks = hooks.without(over)
         if not state.hooks_begun.isdisjoint(hooks.unordered):
             raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
     if not hooks.unordered:
@@ -111,6 +120,12 @@ def layer_runner(
 
 #: The runner of the innermost layer that the code which runs now is in.
 _current: ContextVar[HookRunner | None] = ContextVar("wsdeny_runner", default=None)
+
+
+def is_within_route_hooks() -> bool:
+    """Whether a layer around the code that runs now has route hooks, of whatever request."""
+    runner = _current.get()
+    return runner is not None and any(each._hooks.route for each in runner.layers_around)
 
 
 def enclosing_runner(context: RequestContext) -> HookRunner | None:
@@ -132,6 +147,8 @@ class HookRunner:
     #: Whether what is inside the around hooks has begun, and whether those have answered.
     _has_entered = False
     _is_over = False
+    #: Whether response hooks are kept back: until they have run, no hook of the layer has.
+    _is_held = False
 
     def __init__(self, responder: Responder, hooks: OrderedHooks = NO_HOOKS, outer: HookRunner | None = None) -> None:
         self._responder, self._hooks, self.outer = responder, hooks, outer
@@ -219,7 +236,8 @@ class HookRunner:
         state = self._responder.context.state
         over = state.hooks_begun & self._hooks.unordered
         state.hooks_begun -= over
-        state.hooks_run |= over
+        if not self._is_held:
+            state.hooks_run |= over.difference(self._hooks.route)  # which run for each route
         return response
 
     async def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
@@ -269,10 +287,11 @@ class HookRunner:
 
     def hold_response_hooks(self) -> Callable[[HttpResponseBase | Exception], HttpResponseBase]:
         """Keep the response hooks of this layer back; returns what runs them, as `finish`, in a synchronous caller."""
-        hooks, self._response = self._response, Checks()
+        hooks, self._response, self._is_held = self._response, Checks(), True
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
             self._response, self._is_sync = hooks, True
+            self.context.state.hooks_run |= self._hooks.unordered
             return run_coroutine(self._leave(answer))
 
         return finish
