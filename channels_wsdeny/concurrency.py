@@ -409,8 +409,9 @@ def _contained(function: Callable[[], T]) -> Callable[[], T]:
     def run() -> T:
         try:
             return function()
-        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
-            # A future cannot carry a StopIteration, and the others would end the server.
+        except (StopIteration, GeneratorExit, SystemExit, KeyboardInterrupt) as error:
+            # A future cannot carry a StopIteration, a GeneratorExit would close the coroutines that wait for it, and
+            # the others would end the server.
             raise RuntimeError(f"{function!r} raised {type(error).__name__}.") from error
 
     return run

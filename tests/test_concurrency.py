@@ -44,7 +44,7 @@ async def test_results_and_exceptions_come_back_from_another_thread(run):
         assert caught.traceback[-1].name == "raise_note"
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration, GeneratorExit])
 async def test_what_a_future_cannot_carry_or_would_end_the_server_is_a_runtime_error(error):
     with pytest.raises(RuntimeError, match=error.__name__):
         await run_in_threadpool(raising(error))

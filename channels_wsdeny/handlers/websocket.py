@@ -590,7 +590,7 @@ class WebSocketHandler(AppHandler):
         seconds = self._seconds_left if self._may_wait(answer) else None
         try:
             return await self._decide(self._finish(answer), seconds)
-        except asyncio.CancelledError:  # by the application, which may try again
+        except BaseException:  # cancelled by the application, which may try again, or ended by a hook's own
             self.context.state.is_interrupted = True
             if self.state is State.ANSWERING:
                 self.state = State.CONNECTING

@@ -1,6 +1,7 @@
 """Wrappers, mixins and hooks by which an application was let in without its policies' permission."""
 
 import asyncio
+import contextlib
 import functools
 from typing import ClassVar
 
@@ -20,9 +21,10 @@ from tests.support.case_site import Hello
 from tests.support.clients import Handshake, fetch, knock, websocket_scope
 from tests.support.mirror import made as made_hooks
 from tests.support.mirror import plain
-from tests.support.policies import AsyncCheck, Check, alice, boss, request_of
+from tests.support.policies import AsyncCheck, Check, alice, boss, raising, request_of
 from tests.support.policies import accept as listening
 from tests.support.scripted import Script
+from tests.support.scripted import accept as accept_message
 from tests.support.sockets import consumer as made
 from tests.support.sockets import decorated
 from tests.support.wrappers import Function, Middleware
@@ -411,3 +413,21 @@ async def test_hooks_that_have_run_for_another_http_request_run_for_this_one(kin
     replaying = Middleware(DenyMiddlewareStack(app, hooks=hooks), wsdeny=held[0])
     again = replaying if place == "outside" else DenyMiddlewareStack(replaying)
     assert (await fetch(again, "/")).status == 403
+
+
+class Abort(BaseException):
+    """No `Exception`, as what ends tests and greenlets."""
+
+
+@pytest.mark.parametrize("raised", [Abort, GeneratorExit])
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+async def test_an_application_that_answers_again_after_response_hooks_raised_is_denied(inside, blocking, raised, hooks):
+    async def app(scope, receive, send):
+        for _ in range(2):
+            with contextlib.suppress(BaseException):
+                await send(accept_message())
+
+    hooks.register(raising(raised), "response", blocking=blocking)
+    site = DenyMiddlewareStack(with_hooks(hooks)(app) if inside else app, hooks=None if inside else hooks)
+    assert (await knock(site, "/", user=boss)).status == 500

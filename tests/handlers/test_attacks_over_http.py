@@ -10,10 +10,10 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.asgi import get_asgi_application
 from django.http import HttpResponse, QueryDict
-from django.urls import path
+from django.urls import path, re_path
 from django.utils.functional import SimpleLazyObject
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, permission_required, public, require, with_hooks
 from channels_wsdeny.handlers import http
 from channels_wsdeny.policies import AllowAny, HasPermission, IsStaff
@@ -300,6 +300,26 @@ async def test_a_public_application_that_passes_on_another_path_opens_nothing_th
     application = DenyMiddlewareStack(ProtocolTypeRouter({"http": routes}), default_policy=default)
     answer = await fetch(application, "/", headers=HOST)
     assert (answer.status, b"secret" in answer.body) == (401, False)
+
+
+@pytest.mark.parametrize("place", ["stack", "endpoint"])
+async def test_route_hooks_run_for_each_path_that_an_application_asks_an_inner_stack_for(place):
+    def hook(request):
+        return Deny(409) if request.path == "/secret/" else None
+
+    async def drop(message):
+        pass
+
+    hooks, app = made("route", hook), answering(b"content")
+    app = public(app if place == "stack" else with_hooks(hooks)(app))
+    inner = DenyMiddlewareStack(URLRouter([re_path("", app)]), hooks=hooks if place == "stack" else None)
+
+    @public
+    async def looks(scope, receive, send):
+        await inner({**scope, "path": "/open/"}, receive, drop)
+        await inner(scope, receive, send)
+
+    assert (await fetch(DenyMiddlewareStack(looks), "/secret/", headers=HOST)).status == 409
 
 
 async def listens(scope, receive, send):
