@@ -640,6 +640,12 @@ def test_route_hooks_of_an_inner_stack_run_for_each_copy_that_middleware_has_mad
     assert (site.ask("/secret/").status, ran) == (409, [])
 
 
+def test_route_hooks_run_where_middleware_between_two_mirrors_has_deleted_the_context(settings, ran):
+    site = Site(settings, Nested()).serve(noting_view(ran), mirror=[MIRROR, f"{__name__}.Cleans", MIRROR])
+    Site.stack = {"hooks": made("route", lambda request: Deny(409))}
+    assert (site.ask().status, ran) == (409, [])
+
+
 def test_a_route_hook_that_has_denied_is_met_again_by_a_function_that_calls_an_inner_stack_again(settings, ran):
     nested = Nested()
     nested.paths, nested.in_a_function = ("/", "/"), True

@@ -102,15 +102,16 @@ def layer_runner(
     """As `make_runner`, for one layer."""
     hooks, state = ordered_hooks(registries, protocol), responder.context.state
     if state.hooks_begun or state.hooks_run or outer is not None:
-        around = () if outer is None else outer.layers_around
-        over = state.hooks_run.union(*(runner._hooks.unordered for runner in around))
+        layers_around = () if outer is None else outer.layers_around
+        around: frozenset[Hook] = frozenset().union(*(runner._hooks.unordered for runner in layers_around))
+        over = state.hooks_run | around
         if is_new_route:
             over = over.difference(hooks.route)
         waiting = responder.context.route_hooks
         if waiting:
             over = over.union(waiting) if responder.runs_waiting_hooks else over.difference(waiting)
         hooks = hooks.without(over)
-        if not state.hooks_begun.isdisjoint(hooks.unordered):
+        if not state.hooks_begun.difference(around).isdisjoint(hooks.unordered):
             raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
     if not hooks.unordered:
         return None
