@@ -33,7 +33,7 @@ from channels_wsdeny.decorators import login_required, public, require, with_hoo
 from channels_wsdeny.middleware import MirrorMiddleware
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from tests.support.clients import fetch
-from tests.support.mirror import HOST, made
+from tests.support.mirror import HOST, REQUEST, made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.site import OUTSIDE, SITE_CACHE, VIEWS, Site, hello, hello_async, noting, page, tell
 from tests.support.threads import until
@@ -530,93 +530,7 @@ def test_route_hooks_of_a_layer_around_django_run_again_where_middleware_asks_ag
 
 def giving_new(get_response):
     """Gives one of the same scope, without what is noted on the first."""
-
-    def middleware(request):
-        return get_response(ASGIRequest(request.scope, io.BytesIO()))
-
-    return middleware
-
-
-@pytest.mark.parametrize("inside", [f"{__name__}.Cleans", f"{__name__}.giving_new"])
-def test_route_hooks_that_wait_in_a_layer_around_django_let_no_request_in_that_was_not_at_the_mirror(
-    inside, settings, ran
-):
-    site = Site(settings, InAFunction()).serve(noting_view(ran), inside=[inside])
-    Site.stack = {"hooks": made("route", lambda request: Deny(409))}
-    assert (site.ask().status, ran) == (500, [])
-
-
-def giving_plain(get_response):
-    def middleware(request):
-        plain = HttpRequest()
-        plain.path = plain.path_info = request.path_info
-        plain.method, plain.META = request.method, request.META
-        return get_response(plain)
-
-    return middleware
-
-
-def test_route_hooks_of_a_stack_let_no_request_in_that_has_no_scope(settings, ran):
-    site = Site(settings, Stack()).serve(
-        noting_view(ran), hooks=made("route", lambda request: Deny(409)), inside=[f"{__name__}.giving_plain"]
-    )
-    assert (site.ask().status, ran) == (500, [])
-
-
-def noting_view(ran):
-    def view(request, **kwargs):
-        ran.append("view")
-        return HttpResponse("secret")
-
-    return view
-
-
-@pytest.mark.parametrize("debug", [False, True])
-def test_a_route_hook_of_the_site_runs_once_for_each_call_where_django_is_in_a_function(debug, settings, ran):
-    settings.DEBUG = debug
-    hooks = made("route", lambda request: ran.append("route"))
-    site = Site(settings, InAFunction()).serve(hello, outside=[*OUTSIDE, f"{Repeat.__module__}.Repeat"], HOOKS=[hooks])
-    assert (site.ask().status, ran) == (200, ["route", "route"])
-
-
-class Nested(Stack):
-    """A stack around a function around another stack, which that asks for some paths, the last one of the request."""
-
-    paths: tuple[str, ...] = ("/",)
-    in_a_function = False
-
-    def site(self):
-        handler = get_asgi_application()
-
-        async def django(scope, receive, send):
-            await handler(scope, receive, send)
-
-        inner = DenyMiddlewareStack(django if self.in_a_function else handler, **self.options)
-
-        async def app(scope, receive, send):
-            async def drop(message):
-                pass
-
-            async def begin():
-                return {"type": "http.request", "body": b"", "more_body": False}
-
-            for path_ in self.paths[:-1]:
-                await inner({**scope, "path": path_}, waiting(begin), drop)
-            await inner(scope, receive, send)
-
-        return DenyMiddlewareStack(app)
-
-
-def waiting(first):
-    called = []
-
-    async def receive():
-        if called:
-            await asyncio.Event().wait()
-        called.append(1)
-        return await first()
-
-    return receive
+    return lambda request: get_response(ASGIRequest(request.scope, io.BytesIO()))
 
 
 def another_route_first(get_response):
@@ -629,41 +543,74 @@ def another_route_first(get_response):
     return middleware
 
 
-def test_route_hooks_of_an_inner_stack_run_for_each_copy_that_middleware_has_made_before_the_mirror(settings, ran):
+def noting_view(ran):
+    def view(request, **kwargs):
+        ran.append("view")
+        return HttpResponse("secret")
+
+    return view
+
+
+class Nested(Stack):
+    """A stack around a function around another stack, which that asks for some paths, and then for the request's."""
+
+    def __init__(self, *paths, in_a_function=False):
+        self._paths, self._in_a_function = paths, in_a_function
+
+    def site(self):
+        handler = get_asgi_application()
+
+        async def django(scope, receive, send):
+            await handler(scope, receive, send)
+
+        async def drop(message):
+            pass
+
+        async def app(scope, receive, send):
+            for path_ in self._paths:
+                events = [REQUEST]
+
+                async def wait(events=events):
+                    return events.pop() if events else await asyncio.Event().wait()
+
+                await inner({**scope, "path": path_}, wait, drop)
+            await inner(scope, receive, send)
+
+        inner = DenyMiddlewareStack(django if self._in_a_function else handler, **self.options)
+        return DenyMiddlewareStack(app)
+
+
+@pytest.mark.parametrize(
+    ("transport", "middleware", "status"),
+    [
+        (InAFunction(), {"inside": ["Cleans"]}, 500),
+        (InAFunction(), {"inside": ["giving_new"]}, 500),
+        (Stack(), {"inside": ["giving_another"]}, 500),
+        (Nested(), {"outside": ["another_route_first"]}, 409),
+        (Nested(), {"mirror": [MIRROR, "Cleans", MIRROR]}, 409),
+        (Nested("/secret/", in_a_function=True), {}, 409),
+        (Nested("/open/"), {}, 409),
+        (Nested("/open/", in_a_function=True), {}, 409),
+    ],
+)
+def test_no_view_runs_without_the_route_hooks_of_a_stack(transport, middleware, status, settings, ran):
     def hook(request):
-        return Deny(409) if request.resolver_match.route == "secret/" else None
+        return None if request.resolver_match.route == "open/" else Deny(409)
 
-    site = Site(settings, Nested()).serve(
-        path("open/", hello), path("secret/", noting_view(ran)), outside=[f"{__name__}.another_route_first"]
-    )
+    named = {
+        place: [f"{__name__}.{each}" if "." not in each else each for each in middleware[place]] for place in middleware
+    }
+    site = Site(settings, transport).serve(path("open/", hello), path("secret/", noting_view(ran)), **named)
     Site.stack = {"hooks": made("route", hook)}
-    assert (site.ask("/secret/").status, ran) == (409, [])
+    assert (site.ask("/secret/").status, ran) == (status, [])
 
 
-def test_route_hooks_run_where_middleware_between_two_mirrors_has_deleted_the_context(settings, ran):
-    site = Site(settings, Nested()).serve(noting_view(ran), mirror=[MIRROR, f"{__name__}.Cleans", MIRROR])
-    Site.stack = {"hooks": made("route", lambda request: Deny(409))}
-    assert (site.ask().status, ran) == (409, [])
-
-
-def test_a_route_hook_that_has_denied_is_met_again_by_a_function_that_calls_an_inner_stack_again(settings, ran):
-    nested = Nested()
-    nested.paths, nested.in_a_function = ("/", "/"), True
-    site = Site(settings, nested).serve(noting_view(ran))
-    Site.stack = {"hooks": made("route", lambda request: Deny(409))}
-    assert (site.ask().status, ran) == (409, [])
-
-
-@pytest.mark.parametrize("in_a_function", [False, True])
-def test_route_hooks_of_an_inner_stack_run_for_each_path_that_a_function_asks_it_for(in_a_function, settings, ran):
-    def hook(request):
-        return Deny(409) if request.resolver_match.route == "secret/" else None
-
-    nested = Nested()
-    nested.paths, nested.in_a_function = ("/open/", "/secret/"), in_a_function
-    site = Site(settings, nested).serve(path("open/", hello), path("secret/", noting_view(ran)))
-    Site.stack = {"hooks": made("route", hook)}
-    assert (site.ask("/secret/").status, ran) == (409, [])
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_route_hook_of_the_site_runs_once_for_each_call_where_django_is_in_a_function(debug, settings, ran):
+    settings.DEBUG = debug
+    hooks = made("route", lambda request: ran.append("route"))
+    site = Site(settings, InAFunction()).serve(hello, outside=[*OUTSIDE, f"{Repeat.__module__}.Repeat"], HOOKS=[hooks])
+    assert (site.ask().status, ran) == (200, ["route", "route"])
 
 
 def test_response_hooks_that_wait_for_a_template_run_for_a_second_call_of_the_view(site):
@@ -683,36 +630,33 @@ def test_without_the_mirror_a_decorated_view_has_the_route_hooks_that_wait_in_a_
     assert (site.ask().status, ran) == (409, [])
 
 
-class Batch:
-    """Asks for two pages at a time."""
-
-    sync_capable, async_capable = False, True
-
-    def __init__(self, get_response):
-        self.get_response = get_response
-        markcoroutinefunction(self)
-
-    async def __call__(self, request):
-        copies = [copy.copy(request), copy.copy(request)]
-        for copied, name in zip(copies, ("public", "secret"), strict=True):
+def asking_for_two_pages_at_a_time(get_response):
+    async def middleware(request):
+        copies = {name: copy.copy(request) for name in ("public", "secret")}
+        for name, copied in copies.items():
             copied.path = copied.path_info = f"/{name}/"
-        answers = await asyncio.gather(*map(self.get_response, copies))
+        answers = await asyncio.gather(*map(get_response, copies.values()))
         return HttpResponse(" ".join(str(answer.status_code) for answer in answers))
+
+    return markcoroutinefunction(middleware)
+
+
+asking_for_two_pages_at_a_time.async_capable, asking_for_two_pages_at_a_time.sync_capable = True, False
 
 
 def test_what_was_asked_about_one_view_does_not_hold_for_another_that_middleware_asks_for_meanwhile(settings, ran):
     async def hook(request):
         is_secret = request.resolver_match.kwargs["name"] == "secret"
-        await asyncio.sleep(0.02 if is_secret else 0.01)
+        for _ in range(40 if is_secret else 20):
+            await asyncio.sleep(0)
         return Deny(409) if is_secret else None
 
     async def view(request, name):
         ran.append(name)
         return HttpResponse(name)
 
-    site = Site(settings, Asgi()).serve(
-        path("<name>/", view), hooks=made("route", hook), outside=[], inside=[f"{__name__}.Batch"]
-    )
+    inside = [f"{__name__}.asking_for_two_pages_at_a_time"]
+    site = Site(settings, Asgi()).serve(path("<name>/", view), hooks=made("route", hook), outside=[], inside=inside)
     assert (site.ask("/any/").body, ran) == (b"200 500", ["public"])
 
 
