@@ -238,8 +238,12 @@ class HookRunner:
         over = state.hooks_begun & self._hooks.unordered
         state.hooks_begun -= over
         if not self._is_held:
-            state.hooks_run |= over.difference(self._hooks.route)  # which run for each route
+            self._note_run(over)
         return response
+
+    def _note_run(self, hooks: frozenset[Hook]) -> None:
+        """Note that these have run for this request; route hooks run for each route."""
+        self._responder.context.state.hooks_run |= hooks.difference(self._hooks.route)
 
     async def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
         """As `run`, for a synchronous caller: `get_response` runs in its thread, and nothing here has to wait."""
@@ -292,7 +296,7 @@ class HookRunner:
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
             self._response, self._is_sync = hooks, True
-            self.context.state.hooks_run |= self._hooks.unordered
+            self._note_run(self._hooks.unordered)
             return run_coroutine(self._leave(answer))
 
         return finish
