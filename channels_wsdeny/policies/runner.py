@@ -59,7 +59,7 @@ class Check(Protocol):
 
     async def arun(self, *arguments: Any) -> Any:
         """As `run`, on the event loop."""
-        return self.run(*arguments)
+        return self.run(*arguments)  # pragma: no cover - those that never need the loop run elsewhere
 
     def denial(self, answer: Any, arguments: tuple[Any, ...]) -> Denial | None:
         """The denial that `answer` is, which it has given to these arguments; None to go on."""
