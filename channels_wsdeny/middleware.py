@@ -238,7 +238,7 @@ class MirrorHandler(DjangoHandler):
             raise self._error
         context = self.context
         if route_hooks or context.route_hooks:
-            # A layer around Django's handler did not know the route. They stay, for middleware that asks again.
+            # Those of a layer around Django's handler, which did not know the route, stay for a second call.
             self._route_hooks = [*context.route_hooks, *route_hooks]
         may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
         context.is_ready = not (self._route_hooks or self._has_default or may_end_early)

@@ -270,8 +270,8 @@ def checks_before(
         checks += waiting
         waiting = ()
     context.route_hooks = waiting
-    # They are left to what is inside, where each application has another route.
-    context.state.hooks_begun = context.state.hooks_begun.difference(waiting)
+    if waiting:  # They have not begun: they are left to what is inside, where each application has another route.
+        context.state.hooks_begun = context.state.hooks_begun.difference(waiting)
     checks += policy_checks(policies)
     if match.error is None and not match.is_django:
         checks.append(LoadUser())

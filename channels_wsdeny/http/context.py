@@ -379,7 +379,7 @@ def expression_of(policy: Policy | None) -> str | None:
 
 
 def is_traced(request: HttpRequest) -> bool:
-    """Whether `request` has a trace. None of one that middleware has taken the context from is known."""
+    """Whether the trace of `request` is recorded; False if middleware has taken its context away."""
     context: RequestContext | None = vars(request).get("wsdeny")
     return context is not None and context.state.trace is not None
 

@@ -6,6 +6,7 @@ A check returns None (go on) or a denial. Adjacent checks that may block share o
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,9 +48,11 @@ class Check(Protocol):
         """Whether it can only run on the event loop. None if it can run there or in a thread."""
         return False
 
+    @abstractmethod
     def blocks(self, request: HttpRequest) -> bool:
         """Whether it may block for this request."""
 
+    @abstractmethod
     def run(self, *arguments: Any) -> Any:
         """Run it where it may block; returns its answer."""
 
@@ -266,12 +269,12 @@ def run_checks_sync(checks: Checks, *arguments: Any) -> Denial | None:
 
 def _run_until_loop(checks: Checks, watcher: Watcher | None, arguments: tuple[Any, ...]) -> Denial | None:
     """Run the checks up to the next one that needs the event loop; called in a thread."""
-    trace, is_noted = get_context(arguments[0]).trace, is_traced(arguments[0])
+    trace = get_context(arguments[0]).trace
     with nullcontext() if trace is None else trace.watching_queries():
         while checks and checks[0].needs_loop() is not True:
             if checks.is_stopped or (watcher is not None and watcher.has_left):
                 break
-            denial = _run_next(checks, arguments, is_noted)
+            denial = _run_next(checks, arguments, trace is not None)
             if denial is not None:
                 return denial
     return None
