@@ -17,7 +17,7 @@ from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
 from .hooks.registry import ordered_hooks, site_hooks
-from .hooks.runner import enclosing_runner, is_within_route_hooks
+from .hooks.runner import is_within_route_hooks
 from .http.context import get_context
 from .http.request import full_path, is_authentication_due
 from .http.responses import discard, is_rendered, render
@@ -149,13 +149,15 @@ class MirrorHandler(DjangoHandler):
             hooks = _hooks(context)
         except ImproperlyConfigured as error:
             hooks, self._error = (), error
-        # A mirror around this one, from which middleware has taken the context, does not know of the view.
-        outer = enclosing_runner(context)
-        is_new_route = outer is not None and outer.context.mirror is not None
-        super().__init__(context, hooks, is_async=middleware.is_async, is_new_route=is_new_route)
+        super().__init__(context, hooks, is_async=middleware.is_async)
         context.mirror, context.is_ready = self, False
         context.state.calls += 1
         self._call = context.state.calls
+
+    @property
+    def is_new_route(self) -> bool:
+        """Whether a mirror is around, from which middleware has taken the context: it does not know the view."""
+        return self.outer is not None and self.outer.context.mirror is not None
 
     def end(self) -> None:
         """The request is not here any more."""

@@ -527,6 +527,7 @@ class AppHandler:
 
     #: Whether a status that cannot deny is an error, as for sockets.
     is_strict = False
+    is_new_route = False
     runs_waiting_hooks = True
 
     context: RequestContext

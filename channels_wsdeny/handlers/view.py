@@ -127,7 +127,7 @@ def authenticate_view(context: RequestContext) -> Authenticators:
     Returns the classes.
     """
     config = context.config
-    authentication = authentication_of_site() if config is None else config.authentication or authentication_of_site()
+    authentication = (None if config is None else config.authentication) or authentication_of_site()
     authenticate_by(context.request, authentication)
     return authentication
 
@@ -161,17 +161,10 @@ class DjangoHandler:
     #: The runner of its hooks; None without any.
     runner: HookRunner | None = None
 
-    def __init__(
-        self,
-        context: RequestContext,
-        registries: tuple[Hooks, ...] = (),
-        *,
-        is_async: bool = False,
-        is_new_route: bool = False,
-    ) -> None:
+    def __init__(self, context: RequestContext, registries: tuple[Hooks, ...] = (), *, is_async: bool = False) -> None:
         self.context, self.is_async, self.outer = context, is_async, enclosing_runner(context)
         if registries:
-            self.runner = layer_runner(self, registries, "http", self.outer, is_new_route=is_new_route)
+            self.runner = layer_runner(self, registries, "http", self.outer)
 
     async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
         """The response, after these hooks have run."""
@@ -229,6 +222,11 @@ class DjangoHandler:
             runner.go_on()
 
     # What the runner of the hooks calls
+
+    @property
+    def is_new_route(self) -> bool:
+        """Whether route hooks run again, since those of this request have run for another route."""
+        raise NotImplementedError
 
     @property
     def runs_waiting_hooks(self) -> bool:
@@ -291,10 +289,8 @@ class ViewHandler(DjangoHandler):
                 "a method needs django.utils.decorators.method_decorator."
             )
         context, match = get_context(request), request.resolver_match
-        before, context.state.route = context.state.route, match
-        # Route hooks have run for another route: middleware may ask for the response again.
-        is_new_route = before is not None and before is not match
-        super().__init__(context, guards.hooks, is_async=is_async, is_new_route=is_new_route)
+        self._route_before, context.state.route = context.state.route, match
+        super().__init__(context, guards.hooks, is_async=is_async)
         authenticate_view(context)
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
@@ -313,6 +309,11 @@ class ViewHandler(DjangoHandler):
             return response
         finally:
             self.raised = None
+
+    @property
+    def is_new_route(self) -> bool:
+        """Whether route hooks have run for another route: middleware may ask for the response again."""
+        return self._route_before is not None and self._route_before is not self.context.request.resolver_match
 
     def end(self) -> None:
         """A guarded view that has called this one has its own object again."""

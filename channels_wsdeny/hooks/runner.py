@@ -46,6 +46,10 @@ class Responder(Protocol):
     context: RequestContext
 
     @property
+    def is_new_route(self) -> bool:
+        """Whether the request may be for another route than that for which its route hooks have run: they run again."""
+
+    @property
     def runs_waiting_hooks(self) -> bool:
         """Whether it runs the route hooks of layers around that wait for the route, or something has done so."""
 
@@ -65,20 +69,17 @@ def make_runner(
     protocol: RequestProtocol,
     outer: HookRunner | None = None,
     last: Check | None = None,
-    *,
-    is_new_route: bool = False,
 ) -> HookRunner | None:
     """The runner of the outermost of `layers` that has hooks which have not run for this request; None without.
 
     `outer` is the runner of an enclosing handler, whose exception hooks are asked as well. Each of `layers` is
-    the registries of one layer. `last` runs after the response hooks of the outermost layer, if it has some. With
-    `is_new_route` route hooks run again.
+    the registries of one layer. `last` runs after the response hooks of the outermost layer, if it has some.
 
     Raises `HookError` for hooks that are not over elsewhere: they were interrupted, or a caller does not wait for them.
     """
     first: HookRunner | None = None
     for registries in filter(None, layers):
-        runner = layer_runner(responder, registries, protocol, outer, is_new_route=is_new_route)
+        runner = layer_runner(responder, registries, protocol, outer)
         if runner is None:
             continue
         if first is None:
@@ -92,12 +93,7 @@ def make_runner(
 
 
 def layer_runner(
-    responder: Responder,
-    registries: tuple[Hooks, ...],
-    protocol: RequestProtocol,
-    outer: HookRunner | None,
-    *,
-    is_new_route: bool = False,
+    responder: Responder, registries: tuple[Hooks, ...], protocol: RequestProtocol, outer: HookRunner | None
 ) -> HookRunner | None:
     """As `make_runner`, for one layer."""
     hooks, state = ordered_hooks(registries, protocol), responder.context.state
@@ -105,7 +101,7 @@ def layer_runner(
         layers_around = () if outer is None else outer.layers_around
         around: frozenset[Hook] = frozenset().union(*(runner._hooks.unordered for runner in layers_around))
         over = state.hooks_run | around
-        if is_new_route:
+        if responder.is_new_route:
             over = over.difference(hooks.route)
         waiting = responder.context.route_hooks
         if waiting:

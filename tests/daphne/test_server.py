@@ -1,6 +1,5 @@
 """The server as its own process: what arrives of handshakes on the wire; and HTTP and TLS, which are Daphne's."""
 
-import datetime
 import json
 import socket
 import ssl
@@ -10,12 +9,10 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
+from tests.support.certificates import make_certificate
 from tests.support.clients import GUARD
 from tests.support.connections import HANDSHAKE, TEXT
 from tests.support.daphne.client import ACCEPT, CLOSE, Client, ask, is_bare, unique
@@ -289,16 +286,8 @@ def test_scheme_and_client_are_those_of_a_trusted_proxy_alone(server, proxied, f
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1)).sign(
-        key, hashes.SHA256()
-    )
-    encoding, pem = serialization.Encoding.PEM, directory / "server.pem"
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pem.write_bytes(private + certificate.public_bytes(encoding))
-    endpoint = f"ssl:{{port}}:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+    certificate, key = make_certificate(directory, "localhost")
+    endpoint = f"ssl:{{port}}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
     with daphne(directory, endpoint=endpoint) as server:
         yield server
 

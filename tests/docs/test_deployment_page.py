@@ -14,6 +14,7 @@ import pytest
 from channels_wsdeny.management.commands.wsdeny import Command
 from tests.docs.pages import DOCS, blocks, titled
 from tests.docs.sites import Site
+from tests.support.certificates import make_certificate
 from tests.support.clients import GUARD
 from tests.support.connections import PLAIN, TEXT, Connection, EndedError, Http2Connection
 from tests.support.processes import answers_of
@@ -128,13 +129,7 @@ def server(request, mysite, cookies):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """The files of a certificate for example.com, and of its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl: `apt-get install openssl`")
-    files = [tmp_path_factory.mktemp("ssl") / name for name in ("example.crt", "example.key")]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=example.com"]
-    command += ["-addext", "subjectAltName=DNS:example.com", "-out", files[0], "-keyout", files[1]]
-    subprocess.run(command, check=True, capture_output=True, timeout=GUARD)
-    return files
+    return make_certificate(tmp_path_factory.mktemp("ssl"), "example.com")
 
 
 def nginx(directory, port, server, certificate, block=PAGE["nginx"]):
