@@ -9,7 +9,7 @@ from ..conf import conf
 from ..exceptions import Deny, HandshakeDenied
 from ..log import log_failure
 from ..policies.base import raisable
-from .recheck import SESSION_ENDED, Grant, ask_again, counts_once, grants_of
+from .recheck import SESSION_ENDED, Grant, ask_again, counts_once, grants_of, lasting_expressions
 
 if TYPE_CHECKING:
     import contextvars
@@ -88,6 +88,8 @@ class OpenSocket:
     def accepted(self) -> None:
         """The handshake was accepted."""
         self.grants = grants_of(self.context)
+        if self.context.trace is not None and self.context.trace.is_dry_run:
+            self.context.trace.lasting = lasting_expressions(self.grants)
         self.context.forget_decisions()
         if registry is not None:
             registry.accepted(self)

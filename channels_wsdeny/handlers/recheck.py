@@ -24,10 +24,11 @@ from ..conf import conf
 from ..db import is_unreachable
 from ..exceptions import Deny
 from ..http import session as sessions
-from ..http.context import RequestContext, get_context
+from ..http.context import RequestContext, expression_of, get_context
 from ..http.exception_handler import denial_of
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
 from ..policies.base import And, Combination, Policy
+from ..policies.permissions import AllowAny, AllowedOrigin
 from ..policies.runner import Check, Checks, policy_checks, run_checks
 
 if TYPE_CHECKING:
@@ -96,6 +97,13 @@ def grants_of(context: RequestContext) -> tuple[Grant, ...]:
     for policy, subject, _ in context.state.passed:
         asked.setdefault(id(subject.request), (subject.request, []))[1].append(policy)
     return tuple(Grant(request, tuple(policies)) for request, policies in asked.values())
+
+
+def lasting_expressions(grants: tuple[Grant, ...]) -> tuple[str, ...]:
+    """The policies of `grants` that have to go on allowing the socket, as they are written."""
+    policies = [policy for grant in grants for policy in durable(grant.policies)]
+    found = [expression_of(policy) for policy in policies if type(policy) not in {AllowAny, AllowedOrigin}]
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def user_id(user: Any) -> str | None:

@@ -59,7 +59,7 @@ class Trace:
     With `is_dry_run` nothing is logged or signalled; `explain` sees to it that no endpoint runs and nothing is saved.
     """
 
-    __slots__ = ("_open", "endpoint", "is_dry_run", "noted", "query_count", "route")
+    __slots__ = ("_open", "endpoint", "is_dry_run", "lasting", "noted", "query_count", "route")
 
     def __init__(self, *, is_dry_run: bool = False) -> None:
         self.is_dry_run = is_dry_run
@@ -67,6 +67,8 @@ class Trace:
         self.route: str | None = None
         self.endpoint: str | None = None
         self.noted: list[Noted] = []
+        #: In a dry run, the policies that an accepted socket would be asked again about, as they are written.
+        self.lasting: tuple[str, ...] = ()
         self.query_count = 0
         #: Those of `noted` that have not ended.
         self._open: list[Noted] = []

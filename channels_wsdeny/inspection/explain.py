@@ -68,8 +68,6 @@ _COOKIE_VALUE = re.compile(r"=[^;]*")
 #: Seconds for a dry run beyond ``POLICY_TIMEOUT``, and for what is cancelled after that to end.
 _PATIENCE = 10.0
 _PARTING = 1.0
-#: Policies that are not asked again while a socket is open.
-_ONCE = ("AllowAny(", "AllowedOrigin(", "MaxConnections(", "Throttle(")
 #: Tasks that did not end. They are kept: asyncio complains of one that is destroyed while it waits.
 _given_up: list[asyncio.Task[Any]] = []
 
@@ -128,8 +126,7 @@ class Explanation:
         found = [f"the credentials of {name}" for name in credentials if name != "SessionAuthentication"]
         if not found and auth.SESSION_KEY in self.session:
             found.append("the session")
-        policies = [noted.name for noted in allowed if noted.kind == "policy" and noted.depth == 0]
-        return [*found, *(name for name in policies if not name.startswith(_ONCE))]
+        return [*found, *self.trace.lasting]
 
     def _is_accepted(self) -> bool:
         return self.protocol == "websocket" and self.status == 101

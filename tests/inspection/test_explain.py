@@ -41,7 +41,7 @@ from channels_wsdeny.decorators import public, require, with_hooks
 from channels_wsdeny.inspection import explain as explain_module
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.log import dotted_name
-from channels_wsdeny.policies import DenyAll, IsAuthenticated, IsStaff, Throttle
+from channels_wsdeny.policies import DenyAll, InGroup, IsAuthenticated, IsStaff, MaxConnections, Throttle
 from tests.support import case_site
 from tests.support.cases import CASES
 from tests.support.clients import GUARD, knock
@@ -448,6 +448,17 @@ def test_what_the_life_of_a_socket_depends_on_is_told(ask, users):
     assert found.endswith(f"{told}the credentials of BearerAuthentication, IsAuthenticated().")
     for app in (public(plain), plain):
         assert "as long as" not in ask(DenyMiddlewareStack(app)).text
+
+
+def test_an_around_hook_a_throttle_or_a_dry_policy_hides_no_policy_that_a_socket_depends_on(ask, users):
+    async def through(request, call_next):
+        return await call_next(request)
+
+    asked = require(Throttle("1/s") & IsAuthenticated() & MaxConnections(2) & (IsStaff() | Throttle("9/s")))
+    policies = with_hooks(made("around", through))(asked(require(~InGroup("a"))(AsyncWebsocketConsumer.as_asgi())))
+    app = DenyMiddlewareStack(require(InGroup("b"), enforce=False)(policies))
+    told = ask(app, user="staff")
+    assert told.text.endswith("\nIt is open as long as these last: the session, IsAuthenticated(), ~InGroup('a').")
 
 
 def test_a_consumer_that_nothing_guards_is_told_to_be_open(ask, users):
