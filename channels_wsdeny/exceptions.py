@@ -55,7 +55,7 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
         if not statuses.is_denial(status):
             raise ValueError(
                 f"Deny: the status of a denial is 300-599, found {status!r}. To let the request pass, return True "
-                "from the policy instead."
+                "from the policy, or accept in the consumer."
             )
         if not isinstance(detail, (str, Promise)):
             raise TypeError(

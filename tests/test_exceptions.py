@@ -39,7 +39,8 @@ WRONG = {
         for status in (600, 0, -403, True, None, "403", 403.0)
     },
     **{
-        repr(status): ({"status": status}, ValueError, "return True from the policy") for status in (100, 101, 200, 299)
+        repr(status): ({"status": status}, ValueError, "return True from the policy, or accept in the consumer")
+        for status in (100, 101, 200, 299)
     },
     **{repr(code): ({"code": code}, TypeError, "the code is a string") for code in (5, b"no_room", ["no_room"])},
     "detail": ({"detail": {"errors": []}}, TypeError, r"found a dict\. Give data as members"),

@@ -490,14 +490,14 @@ class WebSocketHandler(AppHandler):
             if self._first is not None and not self._first.done():
                 self._first.set_exception(ClientLeft())
         else:
-            await self._answer(_Raised(answer or self._no_answer("ended without an answer to")))
+            await self._answer(_Raised(answer or self._no_answer("ended without an answer to the handshake")))
 
     def _has_overstayed(self) -> bool:
         """Whether the application was cancelled, as it did not end after a close from outside."""
         return self._connection.close_code is not None and self._connection.has_ended_app
 
     def _no_answer(self, what: str) -> Exception:
-        return ImproperlyConfigured(f"{dotted_name(self._endpoint)} {what} the handshake. It must accept or close.")
+        return ImproperlyConfigured(f"{dotted_name(self._endpoint)} {what}. It must accept or close.")
 
     # What is answered beside the code that runs
 
@@ -521,7 +521,7 @@ class WebSocketHandler(AppHandler):
         if self._connection.has_left:  # pragma: no cover - It leaves at this very moment.
             self._connection.end_app_in(0)
         elif self.state is State.CONNECTING and self._silence is not None:
-            error = self._no_answer(f"did not answer within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
+            error = self._no_answer(f"did not answer the handshake within {conf.ACCEPT_TIMEOUT} s (ACCEPT_TIMEOUT)")
             answering = self._answer(_Raised(error))
             self._beside += (asyncio.get_running_loop().create_task(answering, context=self._silence[1]),)
 

@@ -189,7 +189,7 @@ def impatient(settings):
 SILENT = {
     "ends": (ends, f"{__name__}.ends", "accept or close"),
     "asks and ends": (asks, f"{__name__}.asks", "accept or close"),
-    "waits": (Script(), "Script", "ACCEPT_TIMEOUT"),
+    "waits": (Script(), "Script did not answer the handshake within 0.02 s (ACCEPT_TIMEOUT).", "ACCEPT_TIMEOUT"),
     "consumer waits": (consumer(lambda self: None).as_asgi(), ".Consumer did", "ACCEPT_TIMEOUT"),
     "swallows its cancellation": (stubborn, "stubborn", "ACCEPT_TIMEOUT"),
     "swallows it within middleware": (Middleware(Wrapper(stubborn)), "Middleware", "ACCEPT_TIMEOUT"),
