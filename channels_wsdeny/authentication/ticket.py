@@ -94,16 +94,20 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
     `path` is that of the WebSocket's address, or the whole address. `cache` is the alias of the cache that keeps it,
     which all processes of the site have to share.
 
-    Raises `Deny`: a 401 for an anonymous user, a 503 if the cache cannot be reached, or does not keep it.
+    Raises `Deny`: a 401 for an anonymous user, a 400 for a path that no handshake has, a 503 if the cache cannot be
+    reached, or does not keep it.
     """
     user: Any = request.user
     if not user.is_authenticated:
         raise Deny(401)
+    where = unquote(urlsplit(path).path)
+    if not where.startswith("/"):
+        raise Deny(400, "The path of a ticket begins with a slash.")
     number = secrets.token_urlsafe(16)
     session = getattr(request, "session", None)
     is_of_session = session is not None and session.get(auth.SESSION_KEY) == _stored_key(user)
     key = session.session_key if session is not None and is_of_session else None
-    ticket = Ticket(str(user.pk), unquote(urlsplit(path).path), key, _hash_of(user))
+    ticket = Ticket(str(user.pk), where, key, _hash_of(user))
     try:
         is_kept = get_cache(cache).add(_KEY + number, tuple(ticket), TICKET_AGE)
     except Exception as error:
