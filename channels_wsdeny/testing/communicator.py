@@ -193,6 +193,11 @@ class ClientSocket(WebsocketCommunicator):
         """The code of the close, by the application or by the test; None while the socket is open."""
         return self.response.close_code
 
+    @property
+    def close_reason(self) -> str:
+        """The reason of that close; empty without one, and while the socket is open."""
+        return self.response.close_reason
+
     async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """See `WebsocketCommunicator.send_to`."""
         self._require_open()

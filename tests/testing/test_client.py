@@ -118,7 +118,7 @@ async def test_a_socket_sends_and_receives_text_bytes_and_json():
 async def test_the_end_of_the_block_closes_the_socket_unless_the_test_has(code):
     application = Script(accept())
     async with WebsocketClient(application).connect("/ws/") as socket:
-        assert socket.close_code is None
+        assert (socket.close_code, socket.close_reason) == (None, "")
         if code is not None:
             await socket.close(code)
     assert application.received == [{"type": "websocket.disconnect", "code": code or 1000}]
@@ -150,7 +150,7 @@ async def test_a_close_that_was_not_received_is_known_after_the_block():
     application = Script(accept(), text("a"), close(code=4001, reason="why"))
     async with WebsocketClient(application).connect("/ws/") as socket:
         pass
-    assert (socket.close_code, socket.response.close_reason) == (4001, "why")
+    assert (socket.close_code, socket.close_reason) == (4001, "why")
 
 
 async def fail_at_the_end(scope, receive, send):
