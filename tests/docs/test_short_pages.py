@@ -8,15 +8,18 @@ import re
 import shlex
 import sys
 import threading
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from asgiref.sync import async_to_sync
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
+from django.test import Client
 from django.urls import path, reverse
+from rest_framework.authentication import BaseAuthentication
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.authentication import issue_ticket
@@ -323,7 +326,7 @@ def page(users):
         "router": login_required(Consumer).as_asgi(),
     }
     found = []
-    for number, block in enumerate(blocks("authentication.md")[:6]):
+    for number, block in enumerate(blocks("authentication.md")[:7]):
         exec(compile(block, f"authentication.md, snippet {number}", "exec"), names)
         found.append(names.get("CHANNELS_WSDENY"))
     return SimpleNamespace(**names, settings=found)
@@ -349,6 +352,25 @@ async def test_tokens_of_pages_and_tickets(page, settings, monkeypatch):
     (pattern,) = page.urlpatterns
     assert pattern.resolve("ticket/")
     assert (await knock(DenyMiddlewareStack(page.router), "/?ticket=x")).problem["code"] == "invalid_credentials"
+
+
+def test_a_page_with_a_token_gets_a_ticket_without_a_csrf_token(page, settings, users, monkeypatch):
+    class Tokens(BaseAuthentication):
+        def authenticate(self, request):
+            return (users["alice"], None) if request.headers.get("X-Token") else None
+
+        def authenticate_header(self, request):
+            return "Token"
+
+    monkeypatch.setattr(page.TicketView, "authentication_classes", [Tokens])
+    settings.ROOT_URLCONF = ModuleType("urls")
+    settings.ROOT_URLCONF.urlpatterns = [path("ticket/", page.TicketView.as_view())]
+    settings.CHANNELS_WSDENY = page.settings[5]
+    client = Client(enforce_csrf_checks=True)
+    assert client.post("/ticket/", {"path": "/"}).status_code == 401
+    assert client.post("/ticket/", headers={"X-Token": "1"}).json()["code"] == "bad_request"
+    ticket = client.post("/ticket/", {"path": "/"}, headers={"X-Token": "1"}).json()["ticket"]
+    assert async_to_sync(knock)(DenyMiddlewareStack(page.router), f"/?ticket={ticket}").status == 101
 
 
 async def test_a_ticket_is_used_up_though_the_browser_sends_the_cookie_of_the_session_as_well(
