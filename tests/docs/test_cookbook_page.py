@@ -152,6 +152,9 @@ async def test_every_403_of_a_socket_has_the_body_of_the_site(headers_of):
         assert answer.status == status
         is_own = json.loads(answer.body) == {"error": "forbidden", "help": "https://example.com/help"}
         assert is_own == (status == 403)
+    foreign = [*headers_of("alice"), (b"host", b"testserver"), (b"origin", b"https://evil.example")]
+    answer = await knock(served(closing, "", hooks=hooks), "/", headers=foreign)
+    assert (answer.status, answer.problem["code"]) == (403, "origin_not_allowed")
 
 
 async def test_a_person_is_redirected_to_log_in_and_a_handshake_is_not():
