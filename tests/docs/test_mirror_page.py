@@ -6,7 +6,9 @@ import logging
 import re
 
 import pytest
+from asgiref.sync import async_to_sync
 from channels.generic.http import AsyncHttpConsumer
+from django.contrib import admin
 from django.contrib.auth.views import LoginView
 from django.core.cache import cache
 from django.http import HttpResponse
@@ -18,11 +20,12 @@ from django.views.decorators.cache import cache_page
 
 from channels_wsdeny import DenyMiddlewareStack, routes
 from channels_wsdeny.decorators import require
-from channels_wsdeny.policies import IsStaff
+from channels_wsdeny.policies import DenyAll, IsStaff
 from tests.docs.pages import DOCS, blocks, run
 from tests.support.clients import fetch, knock
 from tests.support.policies import Check
 from tests.support.site import templates
+from tests.support.sockets import consumer
 
 page = run("mirror.md")
 staff_only = require(IsStaff())
@@ -47,6 +50,8 @@ urlpatterns = [
     path("guarded-class/", cache_page(60)(staff_only(type("Page", (Page,), {})).as_view())),
     path("guarded-dispatch/", cache_page(60)(method_decorator(staff_only, name="dispatch")(Page).as_view())),
     path("calls/<name>/", lambda request, name: named(request, name="y")),
+    path("admin/", admin.site.urls),
+    path("unnamed/", Page.as_view()),
     path("log-in/", LoginView.as_view(template_name="registration/login.html")),
 ]
 handler404 = "channels_wsdeny.views.page_not_found"
@@ -92,6 +97,18 @@ async def test_a_view_or_consumer_of_http_without_a_policy_is_locked_when_asked_
     assert (await fetch(DenyMiddlewareStack(AsyncHttpConsumer.as_asgi()), "/")).status == 401
     statuses = {url: Client().get(url).status_code for url in ("/join/lobby/", "/about/", "/log-in/")}
     assert statuses == {"/join/lobby/": 401, "/about/": 200, "/log-in/": 200}
+
+
+@pytest.mark.parametrize(("policy", "statuses"), [(page.only_admin, (302, 403, 200)), (DenyAll(), (403, 403, 403))])
+def test_a_default_policy_may_be_for_the_admin_alone(policy, statuses, settings, users):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True, "DEFAULT_POLICY": policy}
+    for user, status in zip((None, "alice", "staff"), statuses, strict=True):
+        client = Client(headers=BROWSER)
+        if user is not None:
+            client.force_login(users[user])
+        assert client.get("/admin/").status_code == status
+        assert client.get("/unnamed/").status_code == 403
+        assert async_to_sync(knock)(DenyMiddlewareStack(consumer().as_asgi()), "/").status == 403
 
 
 @pytest.mark.usefixtures("locked")
