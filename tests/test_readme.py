@@ -11,9 +11,11 @@ import pytest
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.test import Client
 from django.urls import path
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.authentication import BearerAuthentication, SubprotocolToken
 from channels_wsdeny.concurrency import run_in_threadpool
 from channels_wsdeny.conf import KEYS
 from channels_wsdeny.live.expiry import credentials_expiry
@@ -144,6 +146,16 @@ async def test_a_program_is_let_in_by_its_token(application, namespace, users):
             with pytest.raises(InvalidStatus) as denied:
                 await namespace["first_message"](token, url)
             assert denied.value.response.status_code == status
+
+
+async def test_a_page_of_a_browser_may_send_the_same_token_as_a_subprotocol(application, users):
+    tokens = sys.modules["chat.tokens"]
+    token = tokens.token_for(users["alice"])
+    of_pages = SubprotocolToken("bearer", BearerAuthentication(tokens.user_of))
+    async with uvicorn_with(DenyMiddlewareStack(application.inner, authentication=[of_pages])) as port:
+        url = f"ws://127.0.0.1:{port}/ws/rooms/lobby/"
+        async with connect(url, subprotocols=["bearer", token], proxy=None) as client:  # It refuses what browsers do.
+            assert (client.subprotocol, json.loads(await client.recv())) == ("bearer", {"room": "lobby"})
 
 
 async def test_a_token_ends_with_its_hour_and_so_does_its_socket(application, users, monkeypatch):
