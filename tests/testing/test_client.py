@@ -7,8 +7,11 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.test import Client
 
+from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny.decorators import public
 from channels_wsdeny.testing import Closed, Denied, WebsocketClient, assert_accepted, assert_denied
 from tests.support.scripted import Script, accept, body, close, echo, start, text
+from tests.support.sockets import consumer
 
 
 @pytest.fixture
@@ -171,6 +174,23 @@ async def test_what_the_application_raises_is_raised_by_the_block_and_does_not_h
         async with WebsocketClient(fail_at_the_end).connect("/ws/"):
             1 / 0  # noqa: B018
     assert asyncio.all_tasks() == before
+
+
+async def test_what_a_consumer_raises_before_its_accept_is_a_500_and_what_it_raises_later_is_raised():
+    async def fail(self, text_data=None, bytes_data=None):
+        raise LookupError("broken")
+
+    before, after = (consumer(**{name: fail}) for name in ("connect", "receive"))
+    denied = await WebsocketClient(DenyMiddlewareStack(public(before).as_asgi())).handshake("/ws/")
+    assert_denied(denied, 500, code="server_error")
+    with pytest.raises(LookupError, match="broken"):
+        await _say_hello(WebsocketClient(DenyMiddlewareStack(public(after).as_asgi())))
+
+
+async def _say_hello(client):
+    async with client.connect("/ws/") as socket:
+        await socket.send_text("hello")
+        await socket.receive_text()
 
 
 @pytest.mark.parametrize("messages", [(), (start(403),), (start(403), body(b"a", more=True))])
