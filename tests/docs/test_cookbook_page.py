@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -142,6 +142,28 @@ def test_permissions_of_guardian_open_a_room_and_close_it_for_a_user_and_for_a_g
         *[[4403, "permission_denied"]] * 2,
         [4401, "not_authenticated"],
     ]
+
+
+async def test_an_application_of_another_framework_is_guarded_and_finds_the_user(headers_of, monkeypatch):
+    async def api(scope, receive, send):
+        found.append((scope["path"], scope["user"].username))
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+
+    found = []
+    monkeypatch.setitem(sys.modules, "api.main", SimpleNamespace(api=api))
+    monkeypatch.setitem(sys.modules, "chat.routing", SimpleNamespace(websocket_urlpatterns=[]))
+    application = recipe("beside Django").application
+    for user, page, accept in [(None, 401, 401), ("alice", 204, 101)]:
+        assert (await fetch(application, "/api/items", headers=headers_of(user))).status == page
+        assert (await knock(application, "/ws/api/items", headers=headers_of(user))).status == accept
+    assert found == [("/api/items", "alice"), ("/ws/api/items", "alice")]
+    assert (await fetch(application, "/login/")).status == 200
 
 
 async def test_every_403_of_a_socket_has_the_body_of_the_site(headers_of):
