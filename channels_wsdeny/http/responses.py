@@ -132,7 +132,8 @@ def _problem(context: RequestContext, deny: Deny) -> HttpResponse:
     retry = _retry_after(deny)
     if media_type == HTML:
         body: str = format_html(
-            "<!doctype html>\n<title>{0} {1}</title>\n<h1>{1}</h1>\n<p>{2}</p>\n<pre>{3}</pre>\n",
+            "<!doctype html>\n<title>{0} {1}</title>\n<h1>{1}</h1>\n<p>{2}</p>\n"
+            + ("<pre>{3}</pre>\n" if debug else ""),
             *(deny.status, title, detail, debug),
         )
     elif media_type == PLAIN:
