@@ -1,14 +1,18 @@
 """Every snippet and table of docs/live.md says what is so."""
 
+import asyncio
 import json
 
 import pytest
+from channels.generic.http import AsyncHttpConsumer
 from channels.layers import get_channel_layer
 from django.contrib.auth.models import Group
 
 from channels_wsdeny.conf import conf
+from channels_wsdeny.decorators import login_required
 from channels_wsdeny.live.channel_layer import get_layer
 from tests.docs.pages import run
+from tests.support.clients import fetch
 from tests.support.opened import Opened
 from tests.support.threads import until
 
@@ -51,6 +55,25 @@ async def test_the_consumer_of_the_page_asks_again_joins_and_closes(users, heade
     await alice.end()
     assert texts(alice) == [{"user": "alice"}, {"paid": True}, {"joined": "moderators"}]
     assert alice.server.sent[-1] == {"type": "websocket.close", "code": 4409, "reason": "That was too much."}
+
+
+async def test_a_response_that_streams_goes_on_after_a_log_out(sessions, headers_of, change):
+    async def handle(self, body):
+        await self.send_headers()
+        await self.send_body(b"before ", more_body=True)
+        has_begun.set()
+        await has_ended.wait()
+        with pytest.raises(TypeError, match="are for sockets"):
+            await self.scope["wsdeny"].recheck()
+        await self.send_body(b"after")
+
+    has_begun, has_ended = asyncio.Event(), asyncio.Event()
+    stream = login_required(type("Stream", (AsyncHttpConsumer,), {"handle": handle})).as_asgi()
+    fetching = asyncio.create_task(fetch(stream, "/", headers=headers_of("alice")))
+    await has_begun.wait()
+    await change(sessions["alice"].flush)
+    has_ended.set()
+    assert ((await fetching).status, (await fetching).body) == (200, b"before after")
 
 
 async def test_a_member_who_leaves_the_group_leaves_the_group_of_the_layer_and_stays(users, headers_of, change):
