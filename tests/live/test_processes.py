@@ -92,7 +92,7 @@ def test_the_commands_list_sockets_and_close_them(site):
     assert len(listed) == 4
     assert len({socket["process"] for socket in listed}) == 2
     told = site.manage("wsdeny", "revoke", "--user", "anna", "--path", "/ws/members/", "--reason", "spam")
-    assert told == "The sockets that match are being closed.\n"
+    assert told == "The sockets that match, if any, are being closed: `wsdeny sockets` lists those that are open.\n"
     assert {close_of(socket) for socket in affected} == {(4403, "spam")}
     assert all(map(is_open, others))
     *table, _, summary = site.manage("wsdeny", "sockets").splitlines()

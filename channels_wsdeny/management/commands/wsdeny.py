@@ -137,7 +137,7 @@ class Command(BaseCommand):
         if options["path"] is not None and not options["path"].startswith("/"):
             raise CommandError(f"The path must begin with a slash, found {options['path']!r}.")
         revoke(**about, reason=options["reason"])
-        self._print("The sockets that match are being closed.")
+        self._print("The sockets that match, if any, are being closed: `wsdeny sockets` lists those that are open.")
 
     def _drain(self, options: dict[str, Any]) -> None:  # pragma: no cover - about processes of servers
         drain(options["seconds"], everywhere=options["everywhere"])
