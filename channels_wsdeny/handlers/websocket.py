@@ -687,9 +687,10 @@ class WebSocketHandler(AppHandler):
         finally:
             if token is not None:
                 _decided.reset(token)
+            if self.around is None:  # Also where it was cancelled: the client may have got it.
+                self.socket.accepted()
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
-            self.socket.accepted()
 
     def _kept_denial(self, deny: Deny) -> tuple[Message, Message] | None:
         """The messages of a denial that were kept; None if something else may change the answer."""

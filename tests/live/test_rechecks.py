@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ from tests.support.clients import GUARD, cookie_header, knock
 from tests.support.opened import Opened, update, user
 from tests.support.policies import AsyncCheck, Check, Switch, User, raising
 from tests.support.scripted import accept
-from tests.support.sockets import Server, disconnect
+from tests.support.sockets import Server, Unread, disconnect
 from tests.support.threads import outlast, until
 from tests.support.transports import AsyncOnly, SyncOnly, Tenancy
 from tests.support.wrappers import With
@@ -751,6 +752,29 @@ async def test_what_happens_between_the_policies_and_the_accept_is_not_lost(is_r
         await change(lambda: user().groups.clear())
     accept.set()
     assert await alice.close() == ((4403, "spam") if is_revoked else (4403, "permission_denied"))
+
+
+async def test_a_socket_whose_consumer_gives_up_its_accept_once_the_server_has_it_is_closed_all_the_same(
+    world, headers_of
+):
+    """As on granian, whose client has the accept before `send` returns."""
+    given_up = asyncio.Event()
+
+    @require(IsAuthenticated())
+    class Impatient(AsyncWebsocketConsumer):
+        async def connect(self):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await self.accept()
+            given_up.set()
+
+    server = Unread(1)
+    socket = server.begin(Impatient.as_asgi(), headers=headers_of("alice"))
+    await given_up.wait()
+    await arevoke(user=world["alice"], reason="spam")
+    async with asyncio.timeout(GUARD):
+        await socket
+    assert [message.get("reason") for message in server.sent] == [None, "spam"]
 
 
 async def test_nothing_is_kept_of_handshakes_and_events_that_are_over(world, headers_of, change):
