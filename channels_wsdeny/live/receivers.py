@@ -1,7 +1,7 @@
 """Notices log-outs and changed permissions: by signals of Django's models, and by the session engine.
 
-A log-out is noticed by the ``delete()`` and ``cycle_key()`` of the engine, for a session may end without
-`user_logged_out`.
+A log-out is noticed by the ``delete()`` and ``cycle_key()`` of the engine, and the ``delete()`` of its rows, for a
+session may end without `user_logged_out`.
 
 Changes in a transaction are told once it is committed.
 """
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
+from contextvars import ContextVar
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
 from django.contrib import auth
+from django.core.exceptions import FieldDoesNotExist
 from django.core.signals import setting_changed
 from django.db import router, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
@@ -57,17 +60,42 @@ def connect() -> None:
             watch_credentials(model)  # pragma: no cover - such apps are installed in processes of their own
     if not apps.is_installed("django.contrib.auth"):  # pragma: no cover - a site without it is a process of its own
         return
-    # Imported here: models need loaded apps.
-    from django.contrib.auth.models import Group  # noqa: PLC0415
-
     user_model: Any = auth.get_user_model()
     for model in apps.get_models(include_auto_created=True):
         watch_model(model)
+    watch_relations(user_model)
+
+
+def watch_relations(user_model: Any) -> None:
+    """Watch the groups and permissions of users, and the permissions of groups."""
     for name in ("groups", "user_permissions"):
-        field = getattr(user_model, name, None)
-        if field is not None and hasattr(field, "through"):
-            _connect(m2m_changed, _users_changed, field.through, user_model, name)
-    _connect(m2m_changed, _group_permissions_changed, Group.permissions.through)
+        if (field := _relation(user_model, name)) is not None:
+            _connect(m2m_changed, _users_changed, _through(field), user_model, name, not field.concrete)
+            if not _through(field)._meta.auto_created:
+                _watch_memberships(_through(field), user_model)
+    if (field := _relation(_group_model(user_model), "permissions")) is not None:
+        _connect(m2m_changed, _group_permissions_changed, _through(field), not field.concrete)
+
+
+def _relation(model: Any, name: str) -> Any:
+    """The many-to-many relation of this name, whichever of the two models has declared it; None without one."""
+    with suppress(FieldDoesNotExist):
+        field = model._meta.get_field(name)
+        return field if field.many_to_many else None
+    return None
+
+
+def _through(field: Any) -> Any:
+    """The model of the rows of a many-to-many relation."""
+    return (field.remote_field if field.concrete else field).through
+
+
+def _group_model(user_model: Any) -> Any:
+    """The model of the groups of users, which may be one of the site's own."""
+    from django.contrib.auth.models import Group  # noqa: PLC0415 - models need loaded apps
+
+    field = _relation(user_model, "groups")
+    return Group if field is None else field.related_model._meta.concrete_model
 
 
 def watch_model(model: type[Model]) -> None:
@@ -75,7 +103,7 @@ def watch_model(model: type[Model]) -> None:
 
     Those of a model that the one of users is derived from count, too: it has columns of users, such as ``is_active``.
     """
-    from django.contrib.auth.models import Group, Permission  # noqa: PLC0415
+    from django.contrib.auth.models import Permission  # noqa: PLC0415
 
     user_model, concrete = auth.get_user_model(), model._meta.concrete_model or model
     if issubclass(model, user_model) or _has_key_of(user_model, model):
@@ -83,7 +111,7 @@ def watch_model(model: type[Model]) -> None:
         _connect(post_delete, _user_changed, model)
     elif issubclass(user_model, concrete):  # with keys of its own
         _connect(post_save, _permission_changed, model)
-    elif issubclass(model, Group):
+    elif issubclass(model, _group_model(user_model)):
         _connect(post_save, _group_saved, model)
         _connect(pre_delete, _group_deleted, model)
     elif issubclass(model, Permission):
@@ -126,8 +154,11 @@ def tell(event: Event, using: str | None = None) -> None:
         return
     if using is None or running_loop() is not None:
         publish(event)
-    else:
+        return
+    try:
         transaction.on_commit(functools.partial(publish, event), using=using, robust=True)
+    except transaction.TransactionManagementError:  # Without autocommit nothing tells of the commit.
+        publish(event)
 
 
 def _tell_users(keys: Any, using: str) -> None:
@@ -190,6 +221,7 @@ def _is_guardians_anonymous(key: Any, using: str) -> bool:  # pragma: no cover -
 def _users_changed(
     user_model: Any,
     name: str,
+    is_reverse: bool,
     sender: Any,
     instance: Any,
     action: str,
@@ -198,8 +230,11 @@ def _users_changed(
     using: str,
     **kw: Any,
 ) -> None:
-    """Groups or permissions of users have changed, from their side or (`reverse`) from that of a group."""
-    if not reverse:
+    """Groups or permissions of users have changed, from their side or from that of a group.
+
+    `reverse` tells from which, and means the other one if the relation `is_reverse`, declared by the model of groups.
+    """
+    if reverse == is_reverse:
         if action in {"post_add", "post_remove", "post_clear"}:
             _tell_users(_keys_of(instance), using)
     elif action == "pre_clear":  # Afterwards it is not known any more who it was.
@@ -209,12 +244,32 @@ def _users_changed(
         _tell_users(pk_set, using)
 
 
+def _watch_memberships(through: Any, user_model: Any) -> None:
+    """Watch the rows of a model of the site's own between users and their groups or permissions.
+
+    `m2m_changed` does not tell of those that are saved and deleted by themselves, as inlines of the admin do.
+    """
+    fields = [field for field in through._meta.get_fields() if field.many_to_one]
+    users = tuple(field.attname for field in fields if issubclass(user_model, field.related_model))
+    for signal in (post_save, post_delete):
+        _connect(signal, _membership_changed, through, users)
+
+
+def _membership_changed(
+    users: tuple[str, ...], sender: Any, instance: Any, using: str, created: bool | None = None, **kwargs: Any
+) -> None:
+    if created is False:  # It may have been that of another user.
+        tell({"kind": "all"}, using)
+    else:
+        _tell_users([key for key in (getattr(instance, name) for name in users) if key is not None], using)
+
+
 def _group_permissions_changed(
-    sender: Any, instance: Any, action: str, reverse: bool, pk_set: Any, using: str, **kwargs: Any
+    is_reverse: bool, sender: Any, instance: Any, action: str, reverse: bool, pk_set: Any, using: str, **kwargs: Any
 ) -> None:
     if action not in {"post_add", "post_remove", "post_clear"}:
         return
-    if not reverse:
+    if reverse == is_reverse:
         tell({"kind": "group", "group": str(instance.pk)}, using)
     elif action == "post_clear":
         tell({"kind": "all"}, using)
@@ -230,7 +285,7 @@ def _group_saved(sender: Any, instance: Any, using: str, created: bool, **kwargs
 
 def _group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     user_model: Any = auth.get_user_model()
-    if hasattr(user_model, "groups"):
+    if _relation(user_model, "groups") is not None:
         users = user_model._base_manager.using(using).filter(groups=instance)
         _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)
 
@@ -267,22 +322,22 @@ def watch_engine(engine: Any) -> None:
     @functools.wraps(delete)
     def watched_delete(self: Any, session_key: str | None = None) -> None:
         key = self.session_key if session_key is None else session_key
-        with _Telling(self) as telling:
+        with _Telling(self, key) as telling:
             delete(self, session_key)
         telling.ended(key)
 
     @functools.wraps(adelete)
     async def watched_adelete(self: Any, session_key: str | None = None) -> None:
         key = self.session_key if session_key is None else session_key
-        with _Telling(self) as telling:
+        with _Telling(self, key) as telling:
             await adelete(self, session_key)
-        telling.ended(key)
+        await sync_to_async(telling.ended)(key)  # It may be in a transaction, which is that of a thread.
 
     @functools.wraps(cycle)
     def watched_cycle_key(self: Any) -> None:
         key = self.session_key
         self._wsdeny_is_cycled = True
-        with _Telling(self) as telling:
+        with _Telling(self, key) as telling:
             cycle(self)
         telling.moved(key, self.session_key)
 
@@ -290,27 +345,48 @@ def watch_engine(engine: Any) -> None:
     async def watched_acycle_key(self: Any) -> None:
         key = self.session_key
         self._wsdeny_is_cycled = True
-        with _Telling(self) as telling:
+        with _Telling(self, key) as telling:
             await acycle(self)
-        telling.moved(key, self.session_key)
+        await sync_to_async(telling.moved)(key, self.session_key)
 
     @functools.wraps(save)
     def watched_save(self: Any, must_create: bool = False) -> None:
-        key, telling = self.session_key, _Telling(self)  # Not entered: an engine may delete as it saves.
+        key, telling = self.session_key, _Telling(self, None)  # Not entered: an engine may delete as it saves.
         save(self, must_create)
         telling.saved(key, self.session_key)
 
     @functools.wraps(asave)
     async def watched_asave(self: Any, must_create: bool = False) -> None:
-        key, telling = self.session_key, _Telling(self)
+        key, telling = self.session_key, _Telling(self, None)
         await asave(self, must_create)
-        telling.saved(key, self.session_key)
+        if "_wsdeny_is_cycled" in vars(self):
+            await sync_to_async(telling.saved)(key, self.session_key)
 
     engine.delete, engine.adelete = watched_delete, watched_adelete
     engine.cycle_key, engine.acycle_key = watched_cycle_key, watched_acycle_key
     engine.save, engine.asave = watched_save, watched_asave
     if hasattr(engine, "_get_session_from_db"):
         _name_by_stored_key(engine)
+    if hasattr(engine, "get_model_class"):
+        _watch_rows(engine.get_model_class())
+
+
+def _watch_rows(model: Any) -> None:
+    """Have the ``delete`` of a session's row tell, by which a site may end the other sessions of a user."""
+    if "_wsdeny_is_watched" in vars(model):
+        return
+    model._wsdeny_is_watched = True
+    delete = model.delete
+
+    @functools.wraps(delete)
+    def watched_delete(self: Any, *args: Any, **kwargs: Any) -> Any:
+        key, using = self.session_key, kwargs.get("using") or next(iter(args), None)
+        deleted = delete(self, *args, **kwargs)
+        if key not in _ending.get():
+            tell({"kind": "session", "sessions": [hash_key(key)]}, using or router.db_for_write(type(self)))
+        return deleted
+
+    model.delete = watched_delete
 
 
 def _name_by_stored_key(engine: Any) -> None:
@@ -336,19 +412,25 @@ def _name_by_stored_key(engine: Any) -> None:
     engine._get_session_from_db, engine._aget_session_from_db = named_find, named_afind
 
 
+#: The keys of the sessions whose engine ends or renews them just now: the end of their rows is told by that.
+_ending: ContextVar[frozenset[str | None]] = ContextVar("wsdeny_ending", default=frozenset())
+
+
 class _Telling:
     """A change of one session store, told once although one method of an engine calls another."""
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    def __init__(self, store: Any, key: str | None) -> None:
+        self._store, self._key = store, key
         self._is_outermost = "_wsdeny_telling" not in vars(store)
 
     def __enter__(self) -> _Telling:
         if self._is_outermost:
             self._store._wsdeny_telling = True
+        self._token = _ending.set(_ending.get() | {self._key})
         return self
 
     def __exit__(self, *args: Any) -> None:
+        _ending.reset(self._token)
         if self._is_outermost:
             del self._store._wsdeny_telling
 

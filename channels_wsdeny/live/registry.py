@@ -394,6 +394,7 @@ class Registry:
         if event["kind"] == "moved":
             for socket in found:
                 self._move(socket, event)
+                socket.scheduler.call({"kind": "users"}, [socket])  # The end of the new key may have come before.
             return
         if event["kind"] == "session":  # Where it is that of a stream alone, the stream is asked again.
             others = {socket for socket in found if not {*event["sessions"]}.intersection(socket.sessions)}

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
 from django.db import OperationalError, connection, transaction
-from django.db.models import AutoField, Manager, Model
+from django.db.models import CASCADE, AutoField, ForeignKey, Manager, ManyToManyField, Model
 from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.db.utils import ConnectionDoesNotExist
 from django.http import Http404, HttpResponse
@@ -167,6 +167,53 @@ def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(m
     groups = User.groups.through
     m2m_changed.send(groups, instance=employee, action="post_add", reverse=False, pk_set={1}, using="default")
     assert told == [{"5", "7"}] * 3
+
+
+@isolate_apps("django.contrib.auth")
+def test_groups_of_a_model_of_the_sites_own_and_the_rows_between_them_and_users_are_watched(monkeypatch):
+    team, person, told = model(Model, permissions=ManyToManyField(Permission, related_name="+")), model(Model), []
+    keys = {name: ForeignKey(person, CASCADE, null=True, related_name="+") for name in ("user", "inviter")}
+    row = model(Model, team=ForeignKey(team, CASCADE), **keys)
+    ManyToManyField(team, through=row, through_fields=("user", "team")).contribute_to_class(person, "groups")
+    monkeypatch.setattr(receivers.auth, "get_user_model", lambda: person)
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event))
+    receivers.watch_relations(person)
+    receivers.watch_model(team)
+    receivers.watch_model(Group)  # which is not that of groups here
+    member, given = row(user_id=5, team_id=6), {"using": "default"}
+    post_save.send(row, instance=member, created=True, **given)
+    post_save.send(row, instance=member, created=False, **given)
+    post_delete.send(row, instance=member, **given)
+    post_save.send(team, instance=team(pk=6), created=False, **given)
+    changed = {"action": "post_remove", "reverse": False, "pk_set": {1}, **given}
+    m2m_changed.send(team.permissions.through, instance=team(pk=6), **changed)
+    of_user, of_team = {"kind": "users", "users": ["5"]}, {"kind": "group", "group": "6"}
+    assert told == [of_user, {"kind": "all"}, of_user, of_team, of_team]
+
+
+@isolate_apps("django.contrib.auth")
+def test_groups_that_have_declared_who_their_users_are_are_watched(monkeypatch):
+    person, told = model(Model), []
+    team = model(Model, members=ManyToManyField(person, related_name="groups"))
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event["users"]))
+    receivers.watch_relations(person)
+    changed = {"action": "post_remove", "pk_set": {5}, "using": "default"}
+    m2m_changed.send(team.members.through, instance=team(pk=6), reverse=False, **changed)
+    m2m_changed.send(team.members.through, instance=person(pk=7), reverse=True, **changed)
+    assert told == [["5"], ["7"]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_without_autocommit_is_told_at_once(users, monkeypatch):
+    told = []
+    monkeypatch.setattr(receivers, "publish", told.append)
+    transaction.set_autocommit(False)
+    try:
+        users["alice"].save()
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    assert told == [{"kind": "users", "users": [str(users["alice"].pk)]}]
 
 
 def test_receivers_are_connected_once_however_often_apps_are_loaded(users, monkeypatch):

@@ -7,6 +7,7 @@ from importlib import import_module
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
 from channels.auth import AuthMiddlewareStack
 from channels.auth import logout as channels_logout
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -14,13 +15,13 @@ from channels.sessions import SessionMiddlewareStack
 from django.contrib.auth import alogout, login, logout, update_session_auth_hash
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
-from django.db import OperationalError
+from django.db import OperationalError, transaction
 from django.test import RequestFactory
 from django.utils import timezone
 
 from channels_wsdeny import DenyMiddlewareStack
 from channels_wsdeny.decorators import login_required, public
-from channels_wsdeny.live import arevoke, expiry, scheduler
+from channels_wsdeny.live import arevoke, expiry, receivers, scheduler
 from channels_wsdeny.live.receivers import watch_engine
 from channels_wsdeny.live.registry import hash_key, mask, registry, unmask
 from tests.support.clients import cookie_header
@@ -117,6 +118,35 @@ async def test_a_session_that_the_database_finds_by_its_key_in_capitals_ends_too
     assert await opened.close() == (4401, "session_ended")
 
 
+@pytest.mark.parametrize("engine", ["db", "cached_db"], indirect=True)
+async def test_a_session_whose_row_is_deleted_by_itself_ends_too(engine, request_of, change):
+    request, other = await change(request_of), await change(request_of)
+    opened, elsewhere = [await Opened(members, headers=headers(each)).accepted() for each in (request, other)]
+    await change(lambda: Session.objects.get(pk=request.session.session_key).delete())
+    assert await opened.close() == (4401, "session_ended")
+    await elsewhere.stays()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        (logout, "session"),
+        (async_to_sync(alogout), "session"),
+        (lambda request: async_to_sync(request.session.acycle_key)(), "moved"),
+        (lambda request: Session.objects.get(pk=request.session.session_key).delete("default"), "session"),
+    ],
+)
+def test_the_end_of_a_session_in_a_transaction_is_told_once_as_that_is_committed(end, kind, request_of, monkeypatch):
+    told = []
+    monkeypatch.setattr(receivers, "publish", lambda event: told.append(event["kind"]))
+    request = request_of()
+    with transaction.atomic():
+        end(again(request))
+        assert told == []
+    assert told == [kind]
+
+
 async def test_asynchronous_code_ends_sessions_too(engine, request_of, change):
     request = await change(request_of)
     opened = await Opened(members, headers=headers(request)).accepted()
@@ -167,6 +197,28 @@ async def test_a_session_that_gets_a_new_key_keeps_its_sockets(request_of, chang
     await change(lambda: request.session.cycle_key())
     await arevoke(session_key=request.session.session_key, reason="spam")
     assert await opened.close() == (4403, "spam")
+
+
+async def test_asynchronous_code_gives_sessions_new_keys_too(request_of, change, settings):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    request = await change(request_of)
+    opened = await Opened(members, headers=headers(request)).accepted()
+    await request.session.acycle_key()
+    await request.session.aset("number", "another")
+    await request.session.asave()
+    await arevoke(session_key=request.session.session_key, reason="spam")
+    assert await opened.close() == (4403, "spam")
+
+
+async def test_a_new_key_whose_session_has_ended_before_it_is_told_of_keeps_no_socket_open(request_of, change):
+    """Two processes tell of the one and of the other."""
+    request = await change(request_of)
+    opened = await Opened(members, headers=headers(request)).accepted()
+    old, new = request.session.session_key, "n" * 32
+    await change(lambda: Session.objects.all().delete())
+    registry.handle({"kind": "session", "sessions": [hash_key(new)]})
+    registry.handle({"kind": "moved", "sessions": [hash_key(old)], "masked": mask(new, old)})
+    assert await opened.close() == (4401, "session_ended")
 
 
 @pytest.mark.parametrize("new", ["a" * 32, "ü:" * 1000])
