@@ -26,7 +26,7 @@ from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.context import RequestContext, expression_of, get_context
 from ..http.exception_handler import denial_of
-from ..http.request import HandshakeRequest, anonymous_user, authentication_of, known_user
+from ..http.request import HandshakeRequest, anonymous_user, authentication_of, full_path, known_user
 from ..policies.base import And, Combination, Policy
 from ..policies.permissions import AllowAny, AllowedOrigin
 from ..policies.runner import Check, Checks, policy_checks, run_checks
@@ -214,7 +214,7 @@ class IsSameUser(Check):
             if user is None or user.is_authenticated:
                 request.user = anonymous_user()  # Its session may have a user by now, or a hook had taken that away.
             return None
-        key = (grant.session_key, request.header(b"host")) if self._is_told_by_session() else None
+        key = (grant.session_key, _address(request)) if self._is_told_by_session() else None
         if key in self._users:
             request.user = self._users[key]
         else:
@@ -224,7 +224,7 @@ class IsSameUser(Check):
         return None if _identity(request.user) == grant.identity else Deny(401, code=SESSION_ENDED)
 
     def _is_told_by_session(self) -> bool:
-        """Whether nothing but the session tells the user, so that the sockets of the session can share it.
+        """Whether nothing but the session tells the user, so that its sockets of one address can share it.
 
         Each socket has its own token, which may be gone, and middleware may set a user by the path or a header.
         """
@@ -237,6 +237,11 @@ class IsSameUser(Check):
         )
 
 
+def _address(request: Any) -> tuple[bytes | None, str, bytes]:
+    """What a site may tell tenants by, in which one user has other permissions."""
+    return request.header(b"host"), full_path(request.scope), request.scope.get("query_string", b"")
+
+
 # Asking
 
 
@@ -246,8 +251,8 @@ async def ask_again(
     """Ask the policies of `grants` again: the first denial, or None.
 
     They are asked in a copy of `context`, the contextvars that they were first asked in. Users are kept in `users`, so
-    that the sockets of one session share one user, and its permissions: the scheduler gives it, and has threads of its
-    own. Policies that count only `once` are left out.
+    that the sockets of one session and address share one user, and its permissions: the scheduler gives it, and has
+    threads of its own. Policies that count only `once` are left out.
 
     Raises what says that a database or other service cannot be reached, also as the cause of a `Deny`; and
     `TimeoutError` for a policy that runs past ``POLICY_TIMEOUT``, also if it swallows its cancellation: other sockets

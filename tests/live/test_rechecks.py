@@ -867,7 +867,7 @@ def test_a_user_of_another_model_has_no_key():
     assert recheck.user_id(other) is None
 
 
-async def test_the_sockets_of_one_session_share_one_fresh_user(world, headers_of, change, monkeypatch):
+async def test_the_sockets_of_one_session_and_address_share_one_fresh_user(world, headers_of, change, monkeypatch):
     users, load_user = [], session.load_user
     policy = Switch()
     monkeypatch.setattr(session, "load_user", lambda of: users.append(of) or load_user(of))
@@ -877,6 +877,33 @@ async def test_the_sockets_of_one_session_share_one_fresh_user(world, headers_of
     await until(lambda: policy.asked == 10)
     assert len(users) == 6
     for each in opened:
+        await each.stays()
+
+
+@pytest.mark.parametrize("query_string", [b"", b"red"])
+async def test_a_user_does_not_keep_in_one_tenant_what_it_may_do_in_another(
+    query_string, world, headers_of, change, hooks
+):
+    """The tenants of a site may have paths of one host, and backends keep permissions in the user."""
+    tenant, members = ContextVar("tenant"), {"/blue/", "/red/"}
+
+    @hooks.on_request
+    def choose(request):
+        tenant.set("/red/" if request.GET else request.path)
+
+    def is_member(user):
+        return vars(user).setdefault("_is_member", tenant.get() in members)
+
+    async def opened(path, query_string=b""):
+        return await Opened(site, path, headers=headers_of("alice"), query_string=query_string).accepted()
+
+    site = DenyMiddlewareStack(consumer(UserPassesTest(is_member)), hooks=hooks)
+    blue = [await opened("/blue/") for _ in range(8)]
+    red = await (opened("/blue/", query_string) if query_string else opened("/red/"))
+    members.remove("/red/")
+    await change(update(first_name="Alice"))
+    assert await red.close() == (4403, "permission_denied")
+    for each in blue:
         await each.stays()
 
 
