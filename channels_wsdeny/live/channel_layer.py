@@ -112,6 +112,7 @@ class Sender:
             self._send_blocking()
         else:
             spawn(self._flush_logged)
+            self._flush_later(_GATHERING)  # The loop may end first, as that of an asynchronous view under WSGI does.
 
     def _send_blocking(self) -> None:
         """Send what waits, in a process without an event loop; what follows at once is gathered for one message."""
@@ -136,6 +137,9 @@ class Sender:
             _log_unsent(error)
             if current_subscription() is None:  # There are none.
                 self._flush_later(conf.HEARTBEAT)
+        except asyncio.CancelledError:  # The loop ends.
+            self._flush_later(_GATHERING)
+            raise
 
     def _flush_later(self, seconds: float) -> None:
         """Send what waits then; if nothing does, tell how much was sent: this process sends no heartbeats."""

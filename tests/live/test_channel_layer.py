@@ -246,6 +246,24 @@ async def test_a_process_with_an_event_loop_and_no_sockets_sends_later_what_it_c
     assert events_sent(layer)[0] == [{"kind": "all"}]
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_what_a_loop_that_ends_at_once_has_not_sent_is_sent_all_the_same(is_begun, layer, settings, monkeypatch):
+    """Under WSGI, each asynchronous view has a loop of its own."""
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 3600}
+    monkeypatch.setattr(channel_layer, "_GATHERING", 0.1)
+    layer.mode = "hangs" if is_begun else None
+
+    async def view():
+        channel_layer.publish({"kind": "all"})
+        if is_begun:
+            await asyncio.sleep(0.02)
+
+    asyncio.run(view())
+    layer.mode = None
+    wait_until(lambda: events_sent(layer))
+    assert events_sent(layer) == [[{"kind": "all"}]]
+
+
 _COMMAND = """
 import asyncio, sys, types
 
