@@ -30,6 +30,8 @@ from .registry import hash_key, mask, name_of_row, registry
 from .scheduler import running_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.db.models import Model
 
     from .registry import Event
@@ -331,7 +333,7 @@ def watch_engine(engine: Any) -> None:
         key = self.session_key if session_key is None else session_key
         with _Telling(self, key) as telling:
             await adelete(self, session_key)
-        await sync_to_async(telling.ended)(key)  # It may be in a transaction, which is that of a thread.
+        await _in_its_thread(self, telling.ended, key)
 
     @functools.wraps(cycle)
     def watched_cycle_key(self: Any) -> None:
@@ -347,7 +349,7 @@ def watch_engine(engine: Any) -> None:
         self._wsdeny_is_cycled = True
         with _Telling(self, key) as telling:
             await acycle(self)
-        await sync_to_async(telling.moved)(key, self.session_key)
+        await _in_its_thread(self, telling.moved, key, self.session_key)
 
     @functools.wraps(save)
     def watched_save(self: Any, must_create: bool = False) -> None:
@@ -360,7 +362,7 @@ def watch_engine(engine: Any) -> None:
         key, telling = self.session_key, _Telling(self, None)
         await asave(self, must_create)
         if "_wsdeny_is_cycled" in vars(self):
-            await sync_to_async(telling.saved)(key, self.session_key)
+            await _in_its_thread(self, telling.saved, key, self.session_key)
 
     engine.delete, engine.adelete = watched_delete, watched_adelete
     engine.cycle_key, engine.acycle_key = watched_cycle_key, watched_acycle_key
@@ -369,6 +371,14 @@ def watch_engine(engine: Any) -> None:
         _name_by_stored_key(engine)
     if hasattr(engine, "get_model_class"):
         _watch_rows(engine.get_model_class())
+
+
+async def _in_its_thread(store: Any, tell_of: Callable[..., None], *keys: str | None) -> None:
+    """Tell of a session in the thread of its database, where that may be in a transaction."""
+    if _database_of(store) is None:
+        tell_of(*keys)
+    else:
+        await sync_to_async(tell_of)(*keys)
 
 
 def _watch_rows(model: Any) -> None:
