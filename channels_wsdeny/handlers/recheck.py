@@ -48,7 +48,17 @@ _GRACE = 1.0
 class Grant:
     """What let a socket in at one layer: the policies, and the request that they allowed."""
 
-    __slots__ = ("first_id", "identity", "obj", "policies", "request", "session_key", "session_user_id", "user_id")
+    __slots__ = (
+        "first_id",
+        "identity",
+        "obj",
+        "policies",
+        "request",
+        "session_key",
+        "session_user_id",
+        "token_session_key",
+        "user_id",
+    )
 
     def __init__(self, request: HandshakeRequest, policies: tuple[Policy, ...]) -> None:
         self.request, self.policies = request, policies
@@ -56,6 +66,9 @@ class Grant:
         user = unwrapped(vars(request).get("user"))
         #: The key of the session: of that which was renewed since, if it was.
         self.session_key = _session_key(request, session)
+        credentials = unwrapped(vars(request).get("auth"))
+        #: That of a session which is the credentials, as for the tokens of django-allauth.
+        self.token_session_key = credentials.session_key if isinstance(credentials, SessionBase) else None
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
         self.identity = self.user_id or _identity(user)
@@ -68,6 +81,11 @@ class Grant:
             self.first_id = user_id(found_user(request)) or self.session_user_id or user_id(request.scope.get("user"))
         #: What the ``obj`` resolver of the last policy returned when it was asked last.
         self.obj: Any = None
+
+    @property
+    def session_keys(self) -> tuple[str, ...]:
+        """The keys of the sessions that the socket depends on."""
+        return tuple(key for key in (self.session_key, self.token_session_key) if key)
 
 
 def _session_key(request: HandshakeRequest, session: Any) -> str | None:

@@ -33,14 +33,14 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
     """
     is_complete = True
     try:
-        has_sessions = any(grant.session_key for socket in sockets for grant in socket.opened.grants)
+        has_sessions = any(_keys_of(socket) for socket in sockets)
         known = await run_for_open_sockets(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
     except Exception as error:  # The sockets stay.
         log_failure(sockets[0].opened.context, error, 503)
         known, is_complete = {}, not is_unreachable(error)
     found: dict[Socket, float] = {}
     for socket in sockets:
-        times = [known[grant.session_key] for grant in socket.opened.grants if grant.session_key in known]
+        times = [known[key] for key in _keys_of(socket) if key in known]
         credentials = _credentials_expiry_of(socket)
         times += [] if credentials is None else [credentials]
         if times:
@@ -48,11 +48,16 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
     return found, is_complete
 
 
+def _keys_of(socket: Socket) -> set[str]:
+    """The keys of the sessions that a socket depends on."""
+    return {key for grant in socket.opened.grants for key in grant.session_keys}
+
+
 def _by_key(sockets: Iterable[Socket], look: Callable[[set[str]], dict[str, T]]) -> dict[str, T]:
     """What `look` finds for the keys of the sessions of `sockets`, on connections as those of their handshakes."""
     found: dict[str, T] = {}
     for state, members in by_state(sockets, lambda socket: state_of(socket.opened.app_context)):
-        keys = {grant.session_key for socket in members for grant in socket.opened.grants if grant.session_key}
+        keys = {key for socket in members for key in _keys_of(socket)}
         if keys:
             with carrying(state):
                 found |= look(keys)
@@ -76,7 +81,7 @@ def _session_expiries(keys: set[str]) -> dict[str, float]:
 async def gone(sockets: Iterable[Socket]) -> list[Socket]:
     """Those of `sockets` whose session is not there any more. Raises what says that its storage cannot be reached."""
     known = await run_for_open_sockets(lambda: _by_key(sockets, _are_gone))
-    return [socket for socket in sockets if any(known.get(grant.session_key or "") for grant in socket.opened.grants)]
+    return [socket for socket in sockets if any(known.get(key) for key in _keys_of(socket))]
 
 
 def _are_gone(keys: set[str]) -> dict[str, bool]:

@@ -116,7 +116,7 @@ class Socket:
 
     def find_sessions(self) -> None:
         """Note the sessions that its grants and streams name now."""
-        self.sessions = tuple({hash_key(grant.session_key) for grant in self.opened.grants if grant.session_key})
+        self.sessions = tuple({hash_key(key) for grant in self.opened.grants for key in grant.session_keys})
         if self.opened.parts or self.part_sessions:
             self.part_sessions = tuple({*map(hash_key, self.part_keys())} - {*self.sessions})
 

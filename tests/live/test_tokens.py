@@ -1,11 +1,14 @@
 """Sockets whose user came from another authentication class than the session."""
 
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.test.utils import isolate_apps
+from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.authentication import SessionAuthentication as OfSession
@@ -90,6 +93,21 @@ async def test_what_cannot_be_the_key_of_a_session_is_not_looked_up_with_those_o
     (socket,) = registry.sockets()
     assert socket.sessions == ()
     await alice.stays()
+
+
+@pytest.mark.parametrize("reason", ["session_ended", "session_expired"])
+async def test_a_session_that_is_the_token_ends_its_sockets_with_it(reason, users, sessions, change, monkeypatch):
+    """As that of django-allauth's XSessionTokenAuthentication is."""
+    monkeypatch.setattr(scheduler, "_LOOKING", 0.0)
+    found = users["alice"], sessions["alice"]
+    row = Session.objects.filter(pk=sessions["alice"].session_key)
+    if reason == "session_expired":
+        await change(lambda: row.update(expire_date=timezone.now() + timedelta(seconds=0.5)))
+    application = DenyMiddlewareStack(members, authentication=[BearerAuthentication(lambda token: found)])
+    socket = await Opened(application, **in_header("x")).accepted()
+    if reason == "session_ended":
+        await change(lambda: row.get().delete())
+    assert await socket.close() == (4401, reason)
 
 
 class Device:
