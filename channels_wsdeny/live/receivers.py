@@ -310,7 +310,7 @@ def watch_engine(engine: Any) -> None:
     """Have the ``delete`` and ``cycle_key`` of a session engine tell, however they are called.
 
     So does ``save`` after a ``cycle_key``, for signed cookies get another key by each change: the new password hash of
-    `update_session_auth_hash`, for one.
+    `update_session_auth_hash`, for one. And after a ``clear``, which leaves a session without its user.
 
     Signals of the model would not do: three of the five engines have none, and a receiver makes ``clearsessions`` 27
     times slower.
@@ -319,7 +319,7 @@ def watch_engine(engine: Any) -> None:
         return
     engine._wsdeny_is_watched = True
     delete, adelete, cycle, acycle = engine.delete, engine.adelete, engine.cycle_key, engine.acycle_key
-    save, asave = engine.save, engine.asave
+    save, asave, clear = engine.save, engine.asave, engine.clear
 
     @functools.wraps(delete)
     def watched_delete(self: Any, session_key: str | None = None) -> None:
@@ -351,6 +351,12 @@ def watch_engine(engine: Any) -> None:
             await acycle(self)
         await _in_its_thread(self, telling.moved, key, self.session_key)
 
+    @functools.wraps(clear)
+    def watched_clear(self: Any) -> None:
+        if self.session_key is not None:
+            self._wsdeny_is_cleared = True
+        clear(self)
+
     @functools.wraps(save)
     def watched_save(self: Any, must_create: bool = False) -> None:
         key, telling = self.session_key, _Telling(self, None)  # Not entered: an engine may delete as it saves.
@@ -361,12 +367,12 @@ def watch_engine(engine: Any) -> None:
     async def watched_asave(self: Any, must_create: bool = False) -> None:
         key, telling = self.session_key, _Telling(self, None)
         await asave(self, must_create)
-        if "_wsdeny_is_cycled" in vars(self):
+        if _has_changed(self):
             await _in_its_thread(self, telling.saved, key, self.session_key)
 
     engine.delete, engine.adelete = watched_delete, watched_adelete
     engine.cycle_key, engine.acycle_key = watched_cycle_key, watched_acycle_key
-    engine.save, engine.asave = watched_save, watched_asave
+    engine.save, engine.asave, engine.clear = watched_save, watched_asave, watched_clear
     if hasattr(engine, "_get_session_from_db"):
         _name_by_stored_key(engine)
     if hasattr(engine, "get_model_class"):
@@ -446,19 +452,28 @@ class _Telling:
 
     def ended(self, key: str | None) -> None:
         """The session `key` is not there any more."""
-        if self._is_outermost and key:
-            tell({"kind": "session", "sessions": [hash_key(key)]}, _database_of(self._store))
+        if self._is_outermost:
+            vars(self._store).pop("_wsdeny_is_cleared", None)  # by `flush()`
+            if key:
+                tell({"kind": "session", "sessions": [hash_key(key)]}, _database_of(self._store))
 
     def moved(self, old: str | None, new: str | None) -> None:
-        """The session `old` is now `new`."""
-        if self._is_outermost and old and new and old != new:
+        """The session `old` is now `new`; if it was emptied, it has ended."""
+        if self._is_outermost and vars(self._store).pop("_wsdeny_is_cleared", False):
+            self.ended(old)
+        elif self._is_outermost and old and new and old != new:
             event = {"kind": "moved", "sessions": [hash_key(old)], "masked": mask(new, old)}
             tell(event, _database_of(self._store))
 
     def saved(self, old: str | None, new: str | None) -> None:
         """The session was saved, as `new`."""
-        if "_wsdeny_is_cycled" in vars(self._store):
+        if _has_changed(self._store):
             self.moved(old, new)
+
+
+def _has_changed(store: Any) -> bool:
+    """Whether a session was emptied, or got another key."""
+    return not vars(store).keys().isdisjoint({"_wsdeny_is_cleared", "_wsdeny_is_cycled"})
 
 
 def _database_of(store: Any) -> str | None:

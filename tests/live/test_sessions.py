@@ -78,7 +78,21 @@ def _cycle_and_delete(request):
     request.session.flush()
 
 
+def _clear(request):
+    request.session.clear()
+    request.session["language"] = "de"
+    request.session.save()
+
+
+def _clear_and_log_in(request):
+    request.session.clear()
+    login(request, request.user, "django.contrib.auth.backends.ModelBackend")
+    request.session.save()
+
+
 ENDS = {
+    "clear": _clear,
+    "clear and log in": _clear_and_log_in,
     "logout": logout,
     "flush": lambda request: request.session.flush(),
     "delete": lambda request: request.session.delete(),
@@ -197,6 +211,16 @@ async def test_a_session_that_gets_a_new_key_keeps_its_sockets(request_of, chang
     await change(lambda: request.session.cycle_key())
     await arevoke(session_key=request.session.session_key, reason="spam")
     assert await opened.close() == (4403, "spam")
+
+
+def test_a_log_in_as_another_user_tells_of_the_end_of_the_former_session_alone(users, request_of, monkeypatch):
+    told = []
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append((event["kind"], event["sessions"])))
+    request = again(request_of())
+    former = hash_key(request.session.session_key)
+    login(request, users["bob"], "django.contrib.auth.backends.ModelBackend")
+    request.session.save()
+    assert told == [("session", [former])]
 
 
 async def test_asynchronous_code_gives_sessions_new_keys_too(request_of, change, settings):
