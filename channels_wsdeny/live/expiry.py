@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
 
 from ..concurrency import run_for_open_sockets
 from ..db import by_state, carrying, is_unreachable, state_of
@@ -107,7 +108,9 @@ def _credentials_expiry_of(socket: Socket) -> float | None:
 
 def credentials_expiry(credentials: Any) -> float | None:
     """When `credentials` (``request.auth``) expire: their ``["exp"]``, ``.expiry`` or ``.expires``; None without."""
-    if credentials is None:
+    if credentials is None or isinstance(
+        credentials, SessionBase
+    ):  # A session would be loaded here, on the event loop.
         return None
     with suppress(Exception):  # It may be anything.
         return float(credentials["exp"])

@@ -13,6 +13,7 @@ from channels.auth import logout as channels_logout
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.sessions import SessionMiddlewareStack
 from django.contrib.auth import alogout, login, logout, update_session_auth_hash
+from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.db import OperationalError, transaction
@@ -342,7 +343,12 @@ async def test_credentials_that_expire_close_their_socket(make, request_of, chan
     assert await opened.close() == (4401, "credentials_expired")
 
 
-@pytest.mark.parametrize("credentials", [None, {}, {"exp": None}, "token", Token(expiry=None), object()])
+class Loaded(SessionBase):
+    def load(self):
+        return {"exp": 1.0}
+
+
+@pytest.mark.parametrize("credentials", [None, {}, {"exp": None}, "token", Token(expiry=None), object(), Loaded("x")])
 def test_credentials_without_an_expiry_never_expire(credentials):
     assert expiry.credentials_expiry(credentials) is None
 
