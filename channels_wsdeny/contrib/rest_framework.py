@@ -26,16 +26,13 @@ from ..http.origins import check_origin
 from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
 from ..log import warn_once
-from ..policies.base import Answer, Policy, PolicyDenial, raisable
+from ..policies.base import Answer, Policy, PolicyDenial, give_back, raisable, user_of
 from ..policies.permissions import check_resolver, keep_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ..types import HttpRequest
-
-#: What REST framework sets on Django's request, and Django's `login()` beside it.
-_SET = ("user", "auth", "auser", "_wsdeny_user_is_set")
 
 #: The attributes of an API view that name classes, and the arguments of `RestFramework` for them.
 _ARGUMENTS = {
@@ -203,7 +200,7 @@ class _Question:
         self._policy, self._request, self._context = policy, request, get_context(request)
         if policy.needs_user:
             request.user  # noqa: B018 - one that is made only now would be loaded again later
-        self._before = {name: vars(request)[name] for name in _SET if name in vars(request)}
+        self._before = user_of(request)
         match = request.resolver_match
         self._args, self._kwargs = ((), {}) if match is None else (match.args, match.kwargs)
         self._view = view = policy.view_class(**policy._initkwargs)
@@ -299,10 +296,7 @@ class _Question:
 
     def _restore(self) -> None:
         """Give the request the user that it had."""
-        own = vars(self._request)
-        for name in _SET:
-            own.pop(name, None)
-        own.update(self._before)
+        give_back(self._request, self._before)
 
 
 def _set_user(request: Any, user: Any, auth: Any) -> None:

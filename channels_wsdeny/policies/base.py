@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 from .. import status as statuses
 from ..exceptions import Deny, PolicyError, refuse_arguments
 from ..http.context import expression_of, get_context, noting
-from ..http.request import is_authentication_due, known_user, load_user, loaded_user, run_in_thread
+from ..http.request import ScopeRequest, is_authentication_due, known_user, load_user, loaded_user, run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -327,6 +327,26 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
     return denial
 
 
+def _ask_operand(policy: Policy, request: HttpRequest) -> Denial | None:
+    """As `ask`, where another policy may yet allow the request: not as the user whom one has set that denies.
+
+    Where `Not` denies, what is in it has allowed that user.
+    """
+    user = user_of(request)
+    denial = ask(policy, request)
+    if denial is not None and not isinstance(policy, Not):
+        give_back(request, user)
+    return denial
+
+
+async def _aask_operand(policy: Policy, request: HttpRequest) -> Denial | None:
+    user = user_of(request)
+    denial = await aask(policy, request)
+    if denial is not None and not isinstance(policy, Not):
+        give_back(request, user)
+    return denial
+
+
 def same_user(policy: Policy, request: HttpRequest, before: object) -> object:
     """The user of `request` now that `policy` was asked; `before` is whom the policies before it were asked about.
 
@@ -339,6 +359,26 @@ def same_user(policy: Policy, request: HttpRequest, before: object) -> object:
             "its class sets_user = True: then they are asked about that user, too."
         )
     return user
+
+
+#: What a policy that sets the user sets on the request, REST framework and Django's `login()` beside it.
+_SET_WITH_USER = ("user", "auth", "auser", "_wsdeny_user_is_set")
+
+
+def user_of(request: HttpRequest) -> dict[str, Any]:
+    """All that says who the user of `request` is, for `give_back`. It loads nothing."""
+    own = vars(request)
+    if isinstance(request, ScopeRequest):
+        request.user  # noqa: B018 - one that is made only later would count as set
+    return {name: own[name] for name in _SET_WITH_USER if name in own}
+
+
+def give_back(request: HttpRequest, user: dict[str, Any]) -> None:
+    """Give `request` the user that it had, as `user_of` has returned."""
+    own = vars(request)
+    for name in _SET_WITH_USER:
+        own.pop(name, None)
+    own.update(user)
 
 
 def asking_blocks(policy: Policy, request: HttpRequest) -> bool:
@@ -457,7 +497,7 @@ class Or(Combination):
     def check(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
         for policy in self.policies:
-            denial = ask(policy, request)
+            denial = _ask_operand(policy, request)
             if denial is None:
                 return True
             denials.append(denial)
@@ -466,7 +506,7 @@ class Or(Combination):
     async def acheck(self, request: HttpRequest) -> Answer:
         denials: list[Denial] = []
         for policy in self.policies:
-            denial = await aask(policy, request)
+            denial = await _aask_operand(policy, request)
             if denial is None:
                 return True
             denials.append(denial)
@@ -493,10 +533,10 @@ class Not(Combination):
         super().__init__(policy)
 
     def check(self, request: HttpRequest) -> Answer:
-        return ask(self.policies[0], request) is not None
+        return _ask_operand(self.policies[0], request) is not None
 
     async def acheck(self, request: HttpRequest) -> Answer:
-        return await aask(self.policies[0], request) is not None
+        return await _aask_operand(self.policies[0], request) is not None
 
     def needs_loop(self) -> bool | None:
         return self.policies[0].needs_loop()

@@ -163,6 +163,39 @@ async def test_a_policy_that_sets_the_user_says_so_and_those_before_it_are_asked
     assert (await sync_to_async(view)(request_of(alice))).status_code == answer.status
 
 
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+@pytest.mark.parametrize("sets_user", [False, True])
+@pytest.mark.parametrize(
+    ("combine", "status"),
+    [
+        (lambda key: key | IsStaff(), 401),
+        (lambda key: key & AllowAny() | IsStaff(), 401),
+        (lambda key: ~key & IsStaff(), 401),
+        (lambda key: key | AllowAny(), 101),
+        (lambda key: ~key, 101),
+    ],
+    ids=["or", "within or", "not", "or anyone", "not alone"],
+)
+async def test_nobody_gets_in_as_the_user_whom_a_policy_has_set_that_denies(combine, status, sets_user, kind):
+    def use_expired_key(request):
+        request.user = boss
+        return False
+
+    policy = combine(type("ByKey", (kind,), {"sets_user": sets_user})(use_expired_key))
+    names = []
+
+    async def name(self):
+        names.append(self.scope["user"].username)
+        await self.accept()
+
+    answer = await knock(DenyMiddlewareStack(require(policy)(made(name)).as_asgi()), "/")
+    assert (answer.status, names) == (status, [""] if status == 101 else [])
+    view = require(policy)(lambda request: HttpResponse(f"for {request.user.username}"))
+    response = await sync_to_async(view)(request_of())
+    assert response.status_code == (200 if status == 101 else status)
+    assert status != 101 or response.content == b"for "
+
+
 # Applications that are not known
 
 
