@@ -29,6 +29,7 @@ from .routing.guards import (
     bound_functions,
     guards_of,
     is_asgi_app,
+    is_taken_apart,
     transparent,
     uncalled,
 )
@@ -156,6 +157,12 @@ def guard(endpoint: E, guards: Guards) -> E:
         raise TypeError(
             f"{guards} cannot guard an instance of {name}, which all connections would share. Decorate the class, and "
             f"write {name}.as_asgi() in the route."
+        )
+    elif is_taken_apart(endpoint):
+        name = type(endpoint).__name__
+        raise TypeError(
+            f"{guards} cannot guard the {name} of an application, which calls what is in it, past what is around it. "
+            "Decorate the application before it is mounted, or the one around."
         )
     elif name := uncalled(endpoint):
         raise TypeError(f"{guards} cannot guard {name} itself. Decorate the class, or what {name}() returns.")

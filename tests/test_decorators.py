@@ -343,6 +343,16 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
     assert view.view_initkwargs == {"http_method_names": ["get"]}
 
 
+async def called(self, scope, receive, send):
+    raise AssertionError("The application around takes it apart.")
+
+
+#: As those of Starlette and FastAPI.
+BaseRoute = type("BaseRoute", (), {"__module__": "starlette.routing", "__call__": called})
+Mount = type("Mount", (BaseRoute,), {})
+APIRouter = type("APIRouter", (), {"__module__": "fastapi.routing", "__call__": called})
+
+
 @pytest.mark.parametrize(
     ("decorate", "message"),
     [
@@ -386,6 +396,8 @@ def test_the_view_of_a_decorated_class_keeps_its_attributes():
         (lambda: login_required(View.as_view), r"what View.as_view\(\) returns"),
         (lambda: require(IsAuthenticated() and IsStaff()), "&"),
         (lambda: made("Page", View, get=login_required(Page.get)), "method_decorator"),
+        (lambda: login_required(Mount()), "cannot guard the Mount of an application.*Decorate the application before"),
+        (lambda: login_required(APIRouter()), "cannot guard the APIRouter of an application"),
         (lambda: login_required(odd), r"takes \(s, r, send\).*by these names"),
         (lambda: async_to_sync(login_required(view_or_app))({"type": "websocket"}, None, None), "by these names"),
     ],

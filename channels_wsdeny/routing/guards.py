@@ -96,6 +96,15 @@ def asgi_names(endpoint: Any) -> list[str]:
     return names if len(names) == 3 and names[0] != "request" and is_named else []
 
 
+#: Parts of applications of Starlette and FastAPI, such as a `Mount`: they can be called as an application can.
+_PARTS = {"fastapi.routing.APIRouter", "starlette.routing.BaseRoute"}
+
+
+def is_taken_apart(endpoint: Any) -> bool:
+    """Whether an application that `endpoint` is put into calls what is in it by other ways than calling it."""
+    return any(f"{base.__module__}.{base.__qualname__}" in _PARTS for base in type(endpoint).__mro__)
+
+
 def add_guards(cls: type, guards: Guards) -> None:
     """Put `guards` before those of `cls` itself: the outermost decorator is asked first."""
     setattr(cls, _ATTRIBUTE, guards.around(vars(cls).get(_ATTRIBUTE, NO_GUARDS)))
