@@ -25,6 +25,7 @@ from ..http.exception_handler import forget_frames, means_denial, translate
 from ..http.origins import check_origin
 from ..http.request import HandshakeRequest, ScopeRequest, anonymous_user, authentication_of, run_in_thread
 from ..http.responses import is_rendered, language_of
+from ..inspection.protections import asked_around
 from ..log import warn_once
 from ..policies.base import Answer, Policy, PolicyDenial, give_back, raisable, user_of
 from ..policies.permissions import check_resolver, keep_object
@@ -61,8 +62,8 @@ class RestFramework(Policy):
     accepts none of them, and never by the browsable API. The log warns of a permission class that allows safe
     methods, for a handshake is a GET.
 
-    Raises `TypeError` for what is no API view or no class, and for coroutine functions, which REST framework would not
-    await.
+    Raises `TypeError` for what is no API view or no class, for a view that something around ``initial()`` guards, and
+    for coroutine functions, which REST framework would not await.
     """
 
     #: Whether the handshake was asked about: its throttles have counted, and its origin was checked.
@@ -81,6 +82,12 @@ class RestFramework(Policy):
         cls = APIView if view is None else getattr(view, "cls", view)
         if not (isinstance(cls, type) and issubclass(cls, APIView)):
             raise TypeError(f"RestFramework() takes an API view, found {view!r}.")
+        if unasked := [] if view is None else asked_around(view):
+            raise TypeError(
+                f"RestFramework({cls.__name__}) would ask initial() of the view, and not {' or '.join(unasked)}, which "
+                "is asked before that. Write RestFramework(permissions=[...]) with its permission classes, and combine "
+                "that by &."
+            )
         check_resolver("RestFramework", obj)
         chosen = zip(_ARGUMENTS, (authentication, permissions, throttles), strict=True)
         given = {name: _classes(_ARGUMENTS[name], each) for name, each in chosen if each is not None}

@@ -24,7 +24,7 @@ from ..http.context import expression_of
 from ..policies.base import And, Not, Or, Policy
 from ..policies.permissions import AllowAny, DenyAll, default_policy
 from ..policies.throttling import MaxConnections, Throttle
-from ..routing.guards import ASGIMiddleware, Guards, is_bound
+from ..routing.guards import ASGIMiddleware, Guards, guards_of, is_bound
 from ..routing.resolver import is_known, leads_to_django
 
 if TYPE_CHECKING:
@@ -145,6 +145,19 @@ def guards_on(view: Callable[..., Any]) -> Guards:
     """The guards on `view` and on what its decorators wrap, each once, from the outermost."""
     found = [guards_of_view(layer) or Guards() for layer, _ in _called(view)]
     return reduce(Guards.around, found, Guards()).once()
+
+
+def asked_around(view: Any) -> list[str]:
+    """What is asked before REST framework's ``initial()``: `view` is an API view, as its class or as a function."""
+    found, layers = list[Protection](), _called(view)
+    if isinstance(view, type):
+        found = [_of_policy(policy, "decorator") for policy in guards_of(view).policies]
+        layers = _called_by_dispatch(view, {}, True)
+    found += [asked for layer, is_certain in layers for asked in _asked_by(layer, is_certain, False)]
+    is_own = ("public", "rest_framework")
+    return [
+        *dict.fromkeys(each.expression for each in found if each.effect not in is_own and each.source not in is_own)
+    ]
 
 
 def remarks_on(view: Callable[..., Any]) -> dict[str, str]:

@@ -8,12 +8,15 @@ from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError, connection
 from django.http import Http404, HttpResponse, JsonResponse
 from django.test import RequestFactory
 from django.urls import path
+from django.utils.decorators import method_decorator
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.translation import gettext_lazy
 from rest_framework import authentication, exceptions, permissions, throttling, viewsets
@@ -23,7 +26,7 @@ from rest_framework.views import APIView
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, log
 from channels_wsdeny.contrib.rest_framework import RestFramework
-from channels_wsdeny.decorators import require
+from channels_wsdeny.decorators import public, require
 from channels_wsdeny.handlers.recheck import durable
 from channels_wsdeny.inspection.endpoints import AsgiEndpoint
 from channels_wsdeny.inspection.explain import explain
@@ -286,6 +289,27 @@ WRONG = {
 def test_what_could_not_be_asked_is_an_error(arguments):
     with pytest.raises(TypeError):
         RestFramework(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("guard", "asked"),
+    [
+        (lambda page: require(IsStaff())(page), r"IsStaff\(\)"),
+        (lambda page: require(IsStaff())(page).as_view(), r"IsStaff\(\)"),
+        (lambda page: require(IsStaff())(page.as_view()), r"IsStaff\(\)"),
+        (lambda page: type("Page", (LoginRequiredMixin, page), {}), "LoginRequiredMixin"),
+        (lambda page: type("Page", (LoginRequiredMixin, page), {}).as_view(), "LoginRequiredMixin"),
+        (lambda page: method_decorator(login_required, name="dispatch")(page), "user_passes_test"),
+        (lambda page: login_required(page.as_view()), "user_passes_test"),
+    ],
+)
+def test_a_view_that_something_outside_of_initial_guards_is_an_error_that_names_it(guard, asked):
+    with pytest.raises(TypeError, match=rf"RestFramework\(Page\) .* not {asked}, .*RestFramework\(permissions="):
+        RestFramework(guard(type("Page", (Page,), {})))
+
+
+def test_a_view_that_is_public_outside_of_initial_may_be_given():
+    assert repr(RestFramework(public(type("Page", (Page,), {})))) == "RestFramework(Page)"
 
 
 async def test_a_permission_that_is_a_coroutine_denies_although_the_view_hides_it():
