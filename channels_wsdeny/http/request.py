@@ -68,8 +68,9 @@ class ScopeRequest(ASGIRequest):
         self._unread_stream = stream
         #: ``url_route`` of Channels, which is kept in step with `resolver_match`.
         self.url_route: Any = None
-        if scope.get("session") is not None:
-            self.session = scope["session"]
+        session = session_in(scope)
+        if session is not None:
+            self.session = session
         if "user" in scope:
             # A token middleware sets None for "no user"; the user of the cookie is not loaded then.
             user: Any = anonymous_user() if scope["user"] is None else scope["user"]
@@ -142,7 +143,7 @@ class ScopeRequest(ASGIRequest):
     @property
     def may_have_session_user(self) -> bool:
         """Whether the session may have a user, as far as can be told without loading it."""
-        has_session = self.scope.get("session") is not None or self.has_session_cookie
+        has_session = session_in(self.scope) is not None or self.has_session_cookie
         return has_session and _anonymous_class() is not NoUser
 
     async def auser(self) -> User:  # type: ignore[override]
@@ -181,8 +182,8 @@ class ScopeRequest(ASGIRequest):
 
         With `adopting`, the request takes over a route that `scope` has and it has not.
         """
-        own = vars(self)
-        if scope.get("session") is not None and scope["session"] is not own.get("session"):
+        own, session = vars(self), session_in(scope)
+        if session is not None and session is not own.get("session"):
             return False
         if "user" in scope and scope["user"] is not own.get("user") and not self._are_both_none(scope):
             return False
@@ -210,8 +211,8 @@ class ScopeRequest(ASGIRequest):
 
     def sibling(self, scope: Scope) -> Self:
         """The request of `scope`, which a wrapper made from the scope of this one; `ctx` is shared."""
-        own = vars(self)
-        another_session = scope.get("session") is not None and scope["session"] is not own.get("session")
+        own, session = vars(self), session_in(scope)
+        another_session = session is not None and session is not own.get("session")
         if another_session and scope.get("user") is own.get("user"):
             scope = {name: value for name, value in scope.items() if name != "user"}  # The session has its own.
         make: Callable[[Scope], Self] = type(self)
@@ -370,6 +371,12 @@ def is_allowed_host(host: bytes, allowed: tuple[str, ...], *, is_debug: bool = F
         allowed = (".localhost", "127.0.0.1", "[::1]")  # as Django's `get_host`
     domain, _ = split_domain_port(host.decode("latin1"))
     return bool(domain) and validate_host(domain, allowed)
+
+
+def session_in(scope: Mapping[str, Any]) -> Any:
+    """Django's session that a wrapper has put into `scope`; None for a dict, which is that of another framework."""
+    session = scope.get("session")
+    return None if issubclass(type(session), dict) else session
 
 
 def copy_scope(scope: Scope) -> dict[str, Any]:

@@ -479,6 +479,24 @@ def test_a_user_or_session_that_a_wrapper_puts_into_the_scope_is_used(is_around,
 
 
 @one_engine
+@pytest.mark.parametrize("is_around", [True, False])
+def test_the_session_of_another_framework_is_none_of_djangos(is_around, tools, settings):
+    found, other = [], {auth.SESSION_KEY: str(tools.users["bob"].pk)}  # as Starlette's `SessionMiddleware` puts there
+
+    def place(app):
+        return (
+            With(DenyMiddlewareStack(app), session=other)
+            if is_around
+            else DenyMiddlewareStack(With(app, session=other))
+        )
+
+    private = place(require(IsAuthenticated())(looking(found)))
+    assert [tools.ask(private, cookie).status for cookie in (tools.log_in("alice"), "unknown", None)] == [101, 401, 401]
+    assert found == [("alice", True, [settings.SESSION_COOKIE_NAME], True)]
+    assert tools.client_of(tools.ask(place(connecting(accepts)))).get("/values/").json() == {"color": "red"}
+
+
+@one_engine
 def test_a_lazy_user_in_the_scope_is_loaded_where_it_may_block_if_it_is_needed(tools):
     loaded, found = [], []
 
