@@ -132,6 +132,8 @@ class RequestContext:
     #: The consumer that was admitted (its class, until it is made): what it enters is a stream.
     consumer: Any = None
     obj: Any = None
+    #: What says who the user is, while policies are asked again about a user whom others after them have set.
+    kept_user: dict[str, Any] | None = None
     #: The policy that was asked last, for the log.
     policy: Policy | None = None
     #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.

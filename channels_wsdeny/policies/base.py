@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABCMeta, update_abstractmethods
+from contextlib import contextmanager
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
@@ -306,6 +307,8 @@ def ask(policy: Policy, request: HttpRequest) -> Denial | None:
         note(True if denial is None else denial)
     if denial is not None:
         context.obj = obj  # One that was found on the way to a denial was not allowed.
+    elif context.kept_user is not None:
+        give_back(request, context.kept_user)
     return denial
 
 
@@ -324,6 +327,8 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
         note(True if denial is None else denial)
     if denial is not None:
         context.obj = obj
+    elif context.kept_user is not None:
+        give_back(request, context.kept_user)
     return denial
 
 
@@ -379,6 +384,17 @@ def give_back(request: HttpRequest, user: dict[str, Any]) -> None:
     for name in _SET_WITH_USER:
         own.pop(name, None)
     own.update(user)
+
+
+@contextmanager
+def keeping_user(request: HttpRequest) -> Iterator[None]:
+    """Have policies asked about the user that `request` has now, whomever those among them set that set the user."""
+    context = get_context(request)
+    context.kept_user = user_of(request)
+    try:
+        yield
+    finally:
+        context.kept_user = None
 
 
 def asking_blocks(policy: Policy, request: HttpRequest) -> bool:

@@ -23,7 +23,7 @@ from ..http.request import (
     loaded_user,
     run_in_thread,
 )
-from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user, same_user
+from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user, keeping_user, same_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,10 +79,12 @@ class Checks(deque[Check]):
 class PolicyCheck(Check):
     """A policy, asked about the request unless it has allowed this subject: hooks before it may have changed that."""
 
-    __slots__ = ("_previous", "policy", "user")
+    __slots__ = ("_is_again", "_previous", "policy", "user")
 
-    def __init__(self, policy: Policy, previous: PolicyCheck | None) -> None:
+    def __init__(self, policy: Policy, previous: PolicyCheck | None, *, is_again: bool = False) -> None:
         self.policy, self._previous = policy, previous
+        #: Whether it is asked about a user whom a policy after it has set.
+        self._is_again = is_again
         #: Whom it has allowed.
         self.user: object = None
 
@@ -93,10 +95,16 @@ class PolicyCheck(Check):
         return not get_context(request).has_passed(self.policy) and asking_blocks(self.policy, request)
 
     def run(self, request: HttpRequest) -> Denial | None:
-        return self._allowed(request, ask(self.policy, request) if self._is_due(request) else None)
+        if not self._is_due(request):
+            return self._allowed(request, None)
+        with keeping_user(request) if self._is_again else nullcontext():
+            return self._allowed(request, ask(self.policy, request))
 
     async def arun(self, request: HttpRequest) -> Denial | None:
-        return self._allowed(request, await aask(self.policy, request) if self._is_due(request) else None)
+        if not self._is_due(request):
+            return self._allowed(request, None)
+        with keeping_user(request) if self._is_again else nullcontext():
+            return self._allowed(request, await aask(self.policy, request))
 
     def _is_due(self, request: HttpRequest) -> bool:
         context = get_context(request)
@@ -120,8 +128,8 @@ def policy_checks(policies: tuple[Policy, ...]) -> list[Check]:
     last = max((number for number, policy in enumerate(unique, 1) if policy.sets_user), default=0)
     checks: list[Check] = []
     check = None
-    for policy in (*unique, *filter(depends_on_user, unique[:last])):
-        check = PolicyCheck(policy, check)
+    for number, policy in enumerate((*unique, *filter(depends_on_user, unique[:last]))):
+        check = PolicyCheck(policy, check, is_again=number >= len(unique))
         checks.append(check)
     return checks
 

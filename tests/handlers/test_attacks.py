@@ -163,6 +163,38 @@ async def test_a_policy_that_sets_the_user_says_so_and_those_before_it_are_asked
     assert (await sync_to_async(view)(request_of(alice))).status_code == answer.status
 
 
+@pytest.mark.parametrize(("last", "status"), [(alice, 403), (boss, 101)], ids=["another", "the same"])
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda *policies: policies,
+        lambda first, staff, second: [first & staff, second],
+        lambda first, staff, second: [first & staff & second],
+        lambda first, staff, second: [first & (staff & second) | DenyAll()],
+    ],
+    ids=["stacked", "and", "all", "or"],
+)
+async def test_what_is_between_two_policies_that_set_the_user_is_asked_about_the_last_one(combine, kind, last, status):
+    def setting(user):
+        return type("ByKey", (kind,), {"sets_user": True})(lambda request: setattr(request, "user", user) is None)
+
+    policies = combine(setting(boss), IsStaff(), setting(last))
+    names = []
+
+    async def name(self):
+        names.append(self.scope["user"].username)
+        await self.accept()
+
+    cls = functools.reduce(lambda made, policy: require(policy)(made), reversed(policies), made(name))
+    answer = await knock(DenyMiddlewareStack(cls.as_asgi()), "/")
+    assert (answer.status, names) == (status, ["boss"] if status == 101 else [])
+    view = functools.reduce(
+        lambda made, policy: require(policy)(made), reversed(policies), lambda request: HttpResponse()
+    )
+    assert (await sync_to_async(view)(request_of())).status_code == (200 if status == 101 else status)
+
+
 @pytest.mark.parametrize("kind", [Check, AsyncCheck])
 @pytest.mark.parametrize("sets_user", [False, True])
 @pytest.mark.parametrize(
