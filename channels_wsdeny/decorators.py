@@ -152,6 +152,11 @@ def guard(endpoint: E, guards: Guards) -> E:
             f"{guards} cannot guard the method {endpoint.__qualname__}. Decorate the class of the consumer or view; "
             "for one method of a view use django.utils.decorators.method_decorator."
         )
+    elif isinstance(endpoint, types.FunctionType) and "_ninja_operation" in vars(endpoint):
+        raise TypeError(
+            f"{guards} would guard nothing: Ninja calls {endpoint.__qualname__} as it was before. Put this decorator "
+            "below that of the operation, such as @api.get()."
+        )
     elif isinstance(endpoint, AsyncConsumer):
         name = type(endpoint).__name__
         raise TypeError(

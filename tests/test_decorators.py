@@ -12,6 +12,7 @@ from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from ninja import NinjaAPI
 from rest_framework.permissions import IsAdminUser
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
@@ -347,6 +348,10 @@ async def called(self, scope, receive, send):
     raise AssertionError("The application around takes it apart.")
 
 
+def operation(request):
+    """An operation of Ninja's."""
+
+
 #: As those of Starlette and FastAPI.
 BaseRoute = type("BaseRoute", (), {"__module__": "starlette.routing", "__call__": called})
 Mount = type("Mount", (BaseRoute,), {})
@@ -397,6 +402,7 @@ APIRouter = type("APIRouter", (), {"__module__": "fastapi.routing", "__call__": 
         (lambda: require(IsAuthenticated() and IsStaff()), "&"),
         (lambda: made("Page", View, get=login_required(Page.get)), "method_decorator"),
         (lambda: login_required(Mount()), "cannot guard the Mount of an application.*Decorate the application before"),
+        (lambda: login_required(NinjaAPI().get("/")(operation)), "guard nothing: .* below that of the operation"),
         (lambda: login_required(APIRouter()), "cannot guard the APIRouter of an application"),
         (lambda: login_required(odd), r"takes \(s, r, send\).*by these names"),
         (lambda: async_to_sync(login_required(view_or_app))({"type": "websocket"}, None, None), "by these names"),

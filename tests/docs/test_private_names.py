@@ -464,6 +464,14 @@ def test_the_handlers_are_called_by_the_classes_that_the_resolver_compares():
     assert all("__call__" in vars(cls) for cls in (ASGIHandler, URLRouter, ProtocolTypeRouter))
 
 
+def test_ninja_marks_the_function_of_an_operation():
+    ninja = pytest.importorskip("ninja")
+
+    def operation(request): ...
+
+    assert "_ninja_operation" in vars(ninja.NinjaAPI().get("/")(operation))
+
+
 def test_uvicorn_says_when_it_has_started():
     uvicorn = pytest.importorskip("uvicorn")
     server = uvicorn.Server(uvicorn.Config(app))
