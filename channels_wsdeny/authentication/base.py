@@ -310,7 +310,7 @@ class _Lazy:
             raise
         if user.is_authenticated:  # else a challenge may be asked of what the classes have written into them
             own.pop("_wsdeny_asked_with", None)
-        own["_wsdeny_found_user"] = user
+        own["_wsdeny_found_user"], own["_wsdeny_found_auth"] = user, request.auth
         return user
 
 

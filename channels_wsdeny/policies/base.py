@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http.response import HttpResponseBase
+from django.utils.functional import LazyObject
 
 from .. import status as statuses
 from ..exceptions import Deny, PolicyError, refuse_arguments
@@ -384,6 +385,10 @@ def give_back(request: HttpRequest, user: dict[str, Any]) -> None:
     for name in _SET_WITH_USER:
         own.pop(name, None)
     own.update(user)
+    if user.get("auth") is None and known_user(request) is not None:
+        found: Any = own["user"]
+        if own.get("_wsdeny_found_user") is (found._wrapped if isinstance(found, LazyObject) else found):
+            own["auth"] = own.get("_wsdeny_found_auth")  # It was authenticated meanwhile.
 
 
 @contextmanager

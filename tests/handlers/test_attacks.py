@@ -15,6 +15,7 @@ from django.http import HttpResponse
 from django.urls import path, re_path
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
+from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from tests.support.case_site import Hello
@@ -226,6 +227,43 @@ async def test_nobody_gets_in_as_the_user_whom_a_policy_has_set_that_denies(comb
     response = await sync_to_async(view)(request_of())
     assert response.status_code == (200 if status == 101 else status)
     assert status != 101 or response.content == b"for "
+
+
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda key: IsStaff() | IsAuthenticated(),
+        lambda key: AllowAny() & IsStaff() | IsAuthenticated(),
+        lambda key: ~IsStaff(),
+        lambda key: key | IsAuthenticated(),
+        lambda key: IsAuthenticated() & key | IsAuthenticated(),
+        lambda key: ~key,
+    ],
+    ids=["or", "within or", "not", "a user is set", "a user is set within or", "a user is set within not"],
+)
+async def test_what_has_told_the_user_stays_where_an_operand_denies(combine, kind, settings):
+    def use_expired_key(request):
+        request.user, request.auth = boss, "key"
+        return False
+
+    policy = combine(type("ByKey", (kind,), {"sets_user": True})(use_expired_key))
+    settings.CHANNELS_WSDENY = {"AUTHENTICATION": [BearerAuthentication(lambda token: (alice, token))]}
+    told = []
+
+    async def tell(self):
+        told.append((self.scope["user"].username, self.scope["wsdeny"].request.auth))
+        await self.accept()
+
+    @require(policy)
+    def view(request):
+        told.append((request.user.username, request.auth))
+        return HttpResponse()
+
+    app = DenyMiddlewareStack(require(policy)(made(tell)).as_asgi())
+    await knock(app, "/", headers=[(b"authorization", b"Bearer token")])
+    await sync_to_async(view)(request_of(headers={"Authorization": "Bearer token"}))
+    assert told == [("alice", "token")] * 2
 
 
 # Applications that are not known
