@@ -152,9 +152,10 @@ class Handshake:
         if chosen is None:
             return None
         if chosen not in self._offered:
+            # What the client has offered stays out of the message: it may be a token.
             raise ValueError(
-                f"websocket.accept has the subprotocol {chosen!r}, but the client offered "
-                f"{list(self._offered)}: choose from the scope's 'subprotocols', or None."
+                f"websocket.accept has the subprotocol {chosen!r}, which the client has not offered: choose from the "
+                "scope's 'subprotocols', or None."
             )
         return self._offered[chosen]
 

@@ -67,7 +67,7 @@ STARTED, UNFINISHED = "websocket.http.response.start", "came after websocket.htt
 @pytest.mark.parametrize(
     ("messages", "error"),
     [
-        *(([{**ACCEPT, "subprotocol": name}], r"accept has the subprotocol .* \['a'\]") for name in ("c", "", b"a", 1)),
+        *(([{**ACCEPT, "subprotocol": name}], "the subprotocol .* not offered") for name in ("c", "", b"a", 1)),
         *(([start(status)], f"{STARTED} has the status") for status in (101, 199, 600, -1, True, None, "403", 403.5)),
         *(([start(401), body(content)], "response.body has a body of") for content in ("text", None, 5)),
         ([body(b"early")], "response.body came before"),
@@ -78,6 +78,12 @@ STARTED, UNFINISHED = "websocket.http.response.start", "came after websocket.htt
 def test_a_message_out_of_turn_or_malformed_is_an_error(messages, error):
     with pytest.raises((TypeError, ValueError), match=error):
         answer(*messages, offered=["a"])
+
+
+def test_the_error_of_a_subprotocol_that_was_not_offered_holds_no_token():
+    with pytest.raises(ValueError, match="has the subprotocol 'chat'") as caught:
+        answer({**ACCEPT, "subprotocol": "chat"}, offered=["bearer", "s3cret"])
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_close_of_an_open_socket_has_a_code_and_at_most_123_bytes_of_reason():
