@@ -38,6 +38,8 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _CONNECTION = _FRAMING | {b"connection", b"keep-alive"}
 #: Headers of a 101 that the server sets itself (RFC 6455 section 4.2.2).
 _HANDSHAKE = frozenset({b"connection", b"upgrade"})
+#: Bytes that a client may send while its handshake is not answered. It must wait (RFC 6455 section 4.1).
+_MOST_EARLY = 64 * 1024
 
 
 @dataclass
@@ -280,6 +282,15 @@ class WebSocketProtocol(DaphneWebSocketProtocol):
         self.sendData(self.response.encode(self.factory.server_class.server_name))
 
     # From Twisted and Autobahn
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends, and drop one that sends much before its answer.
+
+        Autobahn would keep all of it, and copy it for each part that comes.
+        """
+        super().dataReceived(data)
+        if self.pending and len(self.data) > _MOST_EARLY:
+            self.dropConnection(abort=True)
 
     def onConnect(self, request: Any) -> Any:
         """Start the application on a valid `request`."""

@@ -124,6 +124,16 @@ def test_frames_that_came_before_the_accept_are_delivered(server):
         server.wait_for(f"{path} heard {{'type': 'websocket.receive', 'text': 'hi'}}")
 
 
+def test_a_client_that_sends_much_before_its_answer_is_dropped(server):
+    path = unique()
+    with Client(server) as connection:
+        connection.ask(path, ["hear", "hear"])
+        server.wait_for(f"{path} {HEARD}")
+        with pytest.raises(ConnectionError):
+            connection.socket.sendall(bytes(1 << 25))
+        server.wait_for(f"{path} {DISCONNECT}")
+
+
 def test_an_end_without_an_answer_is_a_bare_500_or_503_that_waits_for_no_poll(tmp_path):
     with daphne(tmp_path, module="tests.support.daphne.unpolled") as server:
         for steps, status in (
