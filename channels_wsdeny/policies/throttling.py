@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from ..http.context import RequestContext
+    from ..types import Scope
 
 #: What is counted for: the user (an anonymous one by address), the client's address, or what a function returns.
 Key: TypeAlias = Literal["user", "ip"] | Callable[["HttpRequest"], "str | int | UUID"]
@@ -161,6 +162,8 @@ class _Limit(Policy):
         try:
             address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
         except ValueError:
+            if _has_lost_client(request):
+                raise Deny(400) from None  # Nobody reads it; it is no error of the site.
             raise ImproperlyConfigured(
                 f"{self!r}: the request has no IP address as its REMOTE_ADDR, as behind a Unix socket. Have the server "
                 "take the address from your proxy, or give a function of the request as key."
@@ -178,6 +181,13 @@ class _Limit(Policy):
         arguments += [] if self.cache == "default" else [f"cache={self.cache!r}"]
         arguments += [] if self.on_outage == "deny" else [f"on_outage={self.on_outage!r}"]
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def _has_lost_client(request: Any) -> bool:
+    """Whether the client was gone before the server looked for its address: uvicorn leaves that out then."""
+    scope: Scope = getattr(request, "scope", {})
+    server = scope.get("server")
+    return not scope.get("client") and bool(server and server[1])  # A Unix socket has no port.
 
 
 def _scope_of(request: Any, context: RequestContext) -> list[str]:

@@ -321,8 +321,8 @@ async def test_consumers_without_a_stack_or_with_one_at_each_route_have_counts_o
         (lambda request: None, {}, "returned a NoneType"),
         (lambda request: object(), {}, "returned a object"),
         (lambda request: True, {}, "returned a bool"),
-        ("ip", {"client": None}, "REMOTE_ADDR"),
-        ("user", {"client": None}, "REMOTE_ADDR"),
+        ("ip", {"client": None, "server": ["/run/site.sock", None]}, "REMOTE_ADDR"),
+        ("user", {"client": None, "server": None}, "REMOTE_ADDR"),
         ("ip", {"client": ["192.0.2.1:50000", 0]}, "REMOTE_ADDR"),
         ("user", {"user": SimpleNamespace(is_authenticated=True, pk=None)}, "no primary key"),
     ],
@@ -331,6 +331,12 @@ async def test_a_key_that_is_none_denies_and_says_so(key, scope, problem, caplog
     for policy in (Throttle("9/day", key), MaxConnections(9, key)):
         assert (await knock(guarded(policy, accept), "/", **{"user": anonymous, **scope})).status == 500
     assert [problem in str(error) for error in errors(caplog)] == [True, True]
+
+
+async def test_a_client_that_was_gone_before_the_server_knew_its_address_is_no_error_of_the_site(caplog):
+    for policy in (Throttle("9/day", "ip"), MaxConnections(9)):
+        assert (await knock(guarded(policy, accept), "/", user=anonymous, client=None)).status == 400
+    assert errors(caplog) == []
 
 
 def test_no_key_of_the_cache_has_what_a_client_has_sent(settings):
