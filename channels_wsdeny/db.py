@@ -293,6 +293,13 @@ def get_cache(alias: str) -> BaseCache:
     return _caches.made[alias]
 
 
+def drop_caches() -> None:
+    """Let go of the caches that were made in this context, with their connections: an open socket keeps the context."""
+    for alias in caches:
+        with suppress(AttributeError):  # Most were not made here.
+            del caches[alias]
+
+
 def _forget_caches() -> None:  # pragma: no cover - in a forked child
     """Have a forked child make its own: it must not write to the connections of its parent."""
     _caches.made = {}

@@ -24,6 +24,7 @@ from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import tokens_of_question
 from ..conf import conf
+from ..db import drop_caches
 from ..exceptions import Deny, HandshakeDenied
 from ..headers import check_headers
 from ..hooks.registry import site_hooks
@@ -382,6 +383,8 @@ class HttpHandler(AppHandler):
         if match.error is not None:
             raise match.error
         await report(context, match.guards.reported, partial(authorize, context))
+        if not match.is_django:  # Django closes those of its own requests.
+            drop_caches()
         scope = copy_scope(self.scope) if match.is_django else scope_for_application(context, self.scope)
         context.mark_passed(policies, are_guards=match.are_guards)
         passed = len(context.state.passed)

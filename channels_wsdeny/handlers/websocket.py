@@ -27,7 +27,7 @@ from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import take_tokens
 from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
-from ..db import forget_state
+from ..db import drop_caches, forget_state
 from ..exceptions import Deny, HandshakeDenied, HookError
 from ..headers import by_name, check_headers
 from ..hooks.registry import site_hooks
@@ -438,6 +438,7 @@ class WebSocketHandler(AppHandler):
         context.mark_passed(policies, are_guards=match.are_guards)
         context.consumer = match.consumer
         self._endpoint = match.endpoint or match.app
+        drop_caches()
         self.socket.app_context = contextvars.copy_context()
         self._opens = bool(policies) and not self._late
         return scope
@@ -688,6 +689,7 @@ class WebSocketHandler(AppHandler):
             if token is not None:
                 _decided.reset(token)
             if self.around is None:  # Also where it was cancelled: the client may have got it.
+                drop_caches()  # of response hooks
                 self.socket.accepted()
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)

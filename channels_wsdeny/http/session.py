@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
+from django.contrib.sessions.backends.cached_db import SessionStore as CachedStore
+from django.core.cache import caches
 from django.utils.functional import LazyObject
 
-from ..db import is_unreachable, take_turn
+from ..db import get_cache, is_unreachable, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,7 @@ def _store_class(engine: type[SessionBase]) -> type[SessionBase]:
     and would let in who must not be logged in, or replace the session.
     """
     watch = _watched_cache if issubclass(engine, CacheStore) else nullcontext
+    has_cache = issubclass(engine, (CacheStore, CachedStore)) and not hasattr(engine, "_cache")
 
     def load(self: SessionBase) -> Any:
         with _without_clean_up(self), watch(self):
@@ -53,8 +56,25 @@ def _store_class(engine: type[SessionBase]) -> type[SessionBase]:
             return await engine.aload(self)
 
     # The name goes into the salt that sessions are signed with.
-    names = {"__qualname__": engine.__qualname__, "__module__": engine.__module__}
-    return type(engine.__name__, (engine,), {"load": load, "aload": aload, **names})
+    own: dict[str, Any] = {"__qualname__": engine.__qualname__, "__module__": engine.__module__}
+    if has_cache:
+        own["_cache"] = _ThreadCache()
+    return type(engine.__name__, (engine,), {"load": load, "aload": aload, **own})
+
+
+class _ThreadCache:
+    """The ``_cache`` of a session: in place of that of the context, that of the thread which asks, see `get_cache`.
+
+    A session is kept as long as its socket is open, and with a cache of its own it would keep a connection.
+    """
+
+    def __get__(self, session: Any, owner: type) -> Any:
+        given = vars(session).get("_cache")
+        return get_cache(settings.SESSION_CACHE_ALIAS) if given is None else given
+
+    def __set__(self, session: Any, cache: Any) -> None:
+        alias = settings.SESSION_CACHE_ALIAS
+        vars(session)["_cache"] = None if cache is get_cache(alias) or cache is caches[alias] else cache
 
 
 @contextmanager

@@ -6,11 +6,15 @@ import weakref
 
 import pytest
 from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
 from channels.generic.websocket import WebsocketConsumer
+from django.core.cache import cache
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.policies import AllowAny
-from tests.support.clients import GUARD, websocket_scope
+from tests.support.caches import Connecting
+from tests.support.clients import GUARD, cookie_header, end_of, http_scope, output_of, websocket_scope
+from tests.support.opened import Opened
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.scripted import accept, body, start
 from tests.support.site import go_on
@@ -53,6 +57,7 @@ def deny(self):
 
 
 CLOSING = consumer(close).as_asgi()
+ACCEPTING = consumer(lambda self: self.accept()).as_asgi()
 SLOW = AsyncCheck(lambda request: asyncio.sleep(GUARD))
 
 
@@ -139,3 +144,58 @@ async def test_a_hook_may_use_the_thread_of_a_synchronous_consumer_that_denies(s
     await application(websocket_scope("/"), server.receive, server.send)
     assert server.answer.status == status
     assert (b"x-thread", b"7") in server.sent[0]["headers"]
+
+
+@pytest.fixture(params=["cache", "cached_db"])
+def uses_caches(settings, request):
+    """Options of a stack whose hooks and policy use a cache, and the session in one."""
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{request.param}"
+    settings.CACHES = {"default": {"BACKEND": "tests.support.caches.Connecting"}}
+
+    def look(request, response=None):
+        cache.get("a")
+        request.session.get("a")
+
+    async def look_on_loop(request):
+        await cache.aget("a")
+        return True
+
+    Connecting.connected.clear()
+    return {"policy": AsyncCheck(look_on_loop), "request": look, "response": look}
+
+
+def connected_caches():
+    gc.collect()
+    return len(Connecting.connected)
+
+
+COOKIE = cookie_header(sessionid="a" * 32)
+
+
+@pytest.mark.parametrize("around", [{}, {"around": go_on}])
+async def test_open_sockets_keep_no_cache_connected_of_their_own(uses_caches, around):
+    application = stack(ACCEPTING, **uses_caches, **around)
+    sockets = [await Opened(application, headers=COOKIE).accepted() for _ in range(8)]
+    assert 0 < connected_caches() < 4  # Those of threads that are used again and again.
+    for socket in sockets:
+        await socket.leave()
+
+
+async def test_responses_that_stream_keep_no_cache_connected_of_their_own(settings, uses_caches):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    is_over = asyncio.Event()
+
+    async def streams(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await is_over.wait()
+        await send({"type": "http.response.body"})
+
+    application = stack(streams, **{name: uses_caches[name] for name in ("policy", "request")})
+    responses = [ApplicationCommunicator(application, http_scope("/", headers=COOKIE)) for _ in range(8)]
+    for response in responses:
+        await response.send_input({"type": "http.request"})
+        assert (await output_of(response))["status"] == 200
+    assert 0 < connected_caches() < 4
+    is_over.set()
+    for response in responses:
+        await end_of(response)

@@ -2,6 +2,7 @@
 
 import secrets
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from django.core.cache.backends.locmem import LocMemCache
 
@@ -36,6 +37,16 @@ class Counting(LocMemCache):
 
     def get_many(self, keys: Any, *args: Any, **kwargs: Any) -> Any:
         return self._noted("get_many", keys, *args, **kwargs)
+
+
+class Connecting(LocMemCache):
+    """Connects when it is first used, and is connected as long as anything holds it."""
+
+    connected: ClassVar[WeakSet[LocMemCache]] = WeakSet()
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        Connecting.connected.add(self)
+        return super().get(*args, **kwargs)
 
 
 class Silent(LocMemCache):
