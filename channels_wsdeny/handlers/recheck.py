@@ -95,9 +95,8 @@ def _session_key(request: HandshakeRequest, session: Any) -> str | None:
     # Channels' own session may be one that nothing has loaded.
     is_known = isinstance(session, SessionBase)
     key = session.session_key if is_known else request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    # One that was not loaded may have any text of the client's. The keys of many sockets go into one query, which fails
-    # for a NUL on PostgreSQL.
-    return key if key is not None and key.isascii() and key.isprintable() else None
+    # The keys of many sockets go into one query, which must not fail for one of them.
+    return key if key is not None and sessions.is_possible_key(key) else None
 
 
 class Part(NamedTuple):

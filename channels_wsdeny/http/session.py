@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 
 def open_session(session_key: str | None) -> SessionBase:
     """The session store of the site's ``SESSION_ENGINE`` for this key; nothing is loaded yet."""
+    if session_key is not None and not is_possible_key(session_key):
+        session_key = None
     return _store_class(import_module(settings.SESSION_ENGINE).SessionStore)(session_key)
+
+
+def is_possible_key(key: str) -> bool:
+    """Whether a session may have this key, which may be any text of the client's: PostgreSQL takes no NUL."""
+    return key.isascii() and key.isprintable()
 
 
 @functools.cache

@@ -461,6 +461,13 @@ def test_within_channels_own_stack_nothing_is_loaded_again(tools, django_assert_
 
 
 @one_engine
+@pytest.mark.parametrize("cookie", ['"\\000aaaaaaaaaa"', '"\\012aaaaaaaaaa"', "\xff" * 10])
+def test_a_cookie_that_can_be_no_session_key_is_none_for_any_engine(tools, cookie, django_assert_num_queries):
+    with django_assert_num_queries(0):  # PostgreSQL refuses a NUL.
+        assert tools.ask(guarded(IsAuthenticated(), accept_all), cookie).status == 401
+
+
+@one_engine
 @pytest.mark.parametrize("is_around", [True, False])
 def test_a_user_or_session_that_a_wrapper_puts_into_the_scope_is_used(is_around, tools, django_assert_num_queries):
     def place(app, **values):
