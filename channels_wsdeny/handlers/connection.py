@@ -20,7 +20,7 @@ from ..http.messages import (
     send_nothing,
     send_while_connected,
 )
-from ..http.servers import is_granian, is_multiplexed
+from ..http.servers import has_refused, is_granian, is_multiplexed
 from ..log import escape, logger
 
 if TYPE_CHECKING:
@@ -193,10 +193,17 @@ class Connection:
     # Answers
 
     async def accept(self, message: Message, headers: RawHeaders) -> None:
-        """Send the application's accept, with these headers beside its own."""
+        """Send the application's accept, with these headers beside its own.
+
+        Where the server has refused the handshake meanwhile, the application gets its disconnect.
+        """
         if self.subprotocol is not None and message.get("subprotocol") is None:
             message = {**message, "subprotocol": self.subprotocol}
         await self.send(accept_message(message, headers, self.send))
+        if has_refused(self.send):
+            self.close_code = 1006
+            self.end_app_in(CLOSED_GRACE)
+            self.send, self.receive = _drop, self._receive_disconnect
 
     async def deny(self, denial: EncodedDenial | tuple[Message, Message], context: RequestContext) -> None:
         """Send a denial, and the signal, which no kept one has; a server's error for a client that left is ignored."""

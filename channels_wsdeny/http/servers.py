@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..log import warn_once
 
@@ -40,6 +40,15 @@ def is_closing(scope: Scope, send: Send) -> bool:
     A proxy would send the next request there. HTTP/2 has no such header (RFC 9113 section 8.2.2).
     """
     return not is_multiplexed(scope) and type(getattr(send, "__self__", None)).__module__ in _CLOSING
+
+
+def has_refused(send: Send) -> bool:
+    """Whether the server has refused a handshake by itself, of which it never tells the application.
+
+    hypercorn answers a client that sends something before its answer with a 400, and drops all that comes after.
+    """
+    stream: Any = getattr(send, "__self__", None)
+    return type(stream).__module__ == "hypercorn.protocol.ws_stream" and bool(stream.closed)
 
 
 def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHeaders:
