@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from importlib import import_module
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
@@ -108,9 +109,7 @@ def _credentials_expiry_of(socket: Socket) -> float | None:
 
 def credentials_expiry(credentials: Any) -> float | None:
     """When `credentials` (``request.auth``) expire: their ``["exp"]``, ``.expiry`` or ``.expires``; None without."""
-    if credentials is None or isinstance(
-        credentials, SessionBase
-    ):  # A session would be loaded here, on the event loop.
+    if isinstance(credentials, (SessionBase, NoneType)):  # A session would be loaded here, on the event loop.
         return None
     with suppress(Exception):  # It may be anything.
         return float(credentials["exp"])
