@@ -200,7 +200,7 @@ class GuardedApp(ASGIMiddleware):
         markcoroutinefunction(self)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # not set yet, as in copy.copy()
+        if name in {"inner", "__deepcopy__"}:  # not set yet, as in copy.copy(); a copy of the application has no guards
             raise AttributeError(name)
         return getattr(self.inner, name)
 

@@ -1,5 +1,6 @@
 """The decorators hold, with the stack and without it, on everything that they go on and on all subclasses."""
 
+import copy
 import functools
 import inspect
 
@@ -127,6 +128,19 @@ def test_a_decorated_application_keeps_its_name_and_attributes():
     assert "IsAuthenticated()" in repr(guarded)
     with pytest.raises(AttributeError):
         guarded.nothing  # noqa: B018 - reading it is what raises
+
+
+class Copied:
+    async def __call__(self, scope, receive, send):
+        await accept(scope, receive, send)
+
+    def __deepcopy__(self, memo):
+        return Copied()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+async def test_a_copy_of_a_decorated_application_is_guarded(copied):
+    assert (await knock(copied(login_required(Copied())), "/")).status == 401
 
 
 async def own_call(self, scope, receive, send):
