@@ -176,6 +176,7 @@ async def test_what_the_application_raises_is_raised_by_the_block_and_does_not_h
     assert asyncio.all_tasks() == before
 
 
+@pytest.mark.django_db  # Channels looks after the connections of a consumer that has ended.
 async def test_what_a_consumer_raises_before_its_accept_is_a_500_and_what_it_raises_later_is_raised():
     async def fail(self, text_data=None, bytes_data=None):
         raise LookupError("broken")
