@@ -650,7 +650,9 @@ class WebSocketHandler(AppHandler):
 
     async def _emit(self, decision: _Decision) -> None:
         """Send an accept or a denial, perhaps a kept one: the handshake is answered, once and for all."""
-        self._runner = None
+        if self._runner is not None:
+            drop_caches()  # of response hooks
+            self._runner = None
         if not self.is_unanswered:  # It was given up.
             return
         self.state = State.ANSWERING
@@ -689,7 +691,6 @@ class WebSocketHandler(AppHandler):
             if token is not None:
                 _decided.reset(token)
             if self.around is None:  # Also where it was cancelled: the client may have got it.
-                drop_caches()  # of response hooks
                 self.socket.accepted()
         if self.around is None:
             self._connection.send_signal(signals.handshake_accepted, self.context, response)
