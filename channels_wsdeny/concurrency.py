@@ -39,8 +39,10 @@ T = TypeVar("T")
 #: The part of ``POLICY_TIMEOUT`` that a function may wait for a thread before newer ones are served first.
 _PATIENCE = 0.25
 
-#: Threads for what runs after an answer; they start as they are needed, and each has a database connection.
+#: Threads for what runs after an answer; they start as they are needed, and each has a database connection. Receivers
+#: of signals have their own: those that hang must not keep what is to be released at the end of a connection.
 _BACKGROUND_THREADS = 4
+_RECEIVER_THREADS = 4
 #: Threads for what is asked again about open sockets: as many as there are sockets at once. A flood of handshakes must
 #: not keep sockets open.
 _OPEN_SOCKET_THREADS = 8
@@ -207,7 +209,7 @@ class ThreadPool(Executor):
 
 @functools.cache
 def _pool_for(purpose: str, size: int) -> ThreadPool:
-    """The pool of this process for "handshakes", for what follows them, "background", or for "open sockets"."""
+    """The pool of this process for "handshakes", for "receivers" of signals, "background" work, or "open sockets"."""
     return ThreadPool(size)
 
 
@@ -237,9 +239,9 @@ def _free_thread() -> Executor:
     return held if held is not None and held.is_waiting else get_pool()
 
 
-async def run_in_background(function: Callable[[], T]) -> T:
-    """As `run_in_threadpool`, in other threads: for what follows an answer, and may hang."""
-    return await _run_in(_pool_for("background", _BACKGROUND_THREADS), function)
+async def run_for_receivers(function: Callable[[], T]) -> T:
+    """As `run_in_threadpool`, in the threads for receivers of signals."""
+    return await _run_in(_pool_for("receivers", _RECEIVER_THREADS), function)
 
 
 async def run_for_open_sockets(function: Callable[[], T]) -> T:
@@ -253,7 +255,7 @@ def use_threads_of_open_sockets() -> None:
 
 
 def submit_in_background(function: Callable[[], T]) -> Future[T]:
-    """Run `function` in one of those threads, without an event loop that waits for it; as `ThreadPool.submit`."""
+    """Run what follows an answer in a thread, without an event loop that waits for it; as `ThreadPool.submit`."""
     return _pool_for("background", _BACKGROUND_THREADS).submit(function)
 
 

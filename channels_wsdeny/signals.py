@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.dispatch import Signal
 
-from .concurrency import run_in_background
+from .concurrency import run_for_receivers
 from .conf import conf
 from .log import dotted_name, escape, request_path
 
@@ -88,7 +88,7 @@ def send_signal(
         "duration": time.monotonic() - context.state.started,
         **({"response": response} if response is not None else more),
     }
-    calls: list[Any] = [functools.partial(run_in_background, functools.partial(each, **named)) for each in blocking]
+    calls: list[Any] = [functools.partial(run_for_receivers, functools.partial(each, **named)) for each in blocking]
     calls += [functools.partial(each, **named) for each in asynchronous]
     about = f"{signal} of {escape(request_path(context.request))}"
     # A context of its own: in that of a synchronous consumer, asgiref would run synchronous code in the thread that

@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone, translation
 
 from channels_wsdeny import concurrency
-from channels_wsdeny.concurrency import ThreadPool, get_pool, run_coroutine, run_in_background, run_in_threadpool
+from channels_wsdeny.concurrency import ThreadPool, get_pool, run_coroutine, run_for_receivers, run_in_threadpool
 from channels_wsdeny.policies import AllowAny
 from tests.support.clients import GUARD, knock
 from tests.support.policies import AsyncCheck, Check, accept, raising
@@ -35,7 +35,7 @@ def raise_note():
     raise Note("raised")
 
 
-@pytest.mark.parametrize("run", [run_in_threadpool, run_in_background])
+@pytest.mark.parametrize("run", [run_in_threadpool, run_for_receivers])
 async def test_results_and_exceptions_come_back_from_another_thread(run):
     assert await run(threading.get_ident) != threading.get_ident()
     for _ in range(3):

@@ -30,7 +30,7 @@ from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, accept, raising, raising_app
 from tests.support.receivers import connected
 from tests.support.sockets import CONNECT, Server, Unread, consumer, disconnect, open_to_all
-from tests.support.threads import until
+from tests.support.threads import Gate, until
 from tests.support.wrappers import Wrapper
 
 pytestmark = pytest.mark.django_db
@@ -376,3 +376,20 @@ def test_a_loop_that_ends_leaves_no_receiver_behind(hanging, caplog, monkeypatch
     gc.collect()
     assert hanging.ended == ["cancelled"]
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_receivers_that_hang_do_not_keep_what_is_released_at_the_end_of_a_connection():
+    gate, released = Gate(), []
+
+    def take(request):
+        request.wsdeny.on_end(lambda: released.append(request))
+        return False
+
+    site = DenyMiddlewareStack(require(Check(take))(accept))
+    with connected(lambda **kwargs: gate()):
+        for _ in range(2):  # The receivers of the first ones have all of their threads.
+            await asyncio.gather(*(knock(site, "/") for _ in range(4)))
+        found = len(released)
+        gate.open()
+        await until(lambda: gate.left == 8)
+    assert found == 8
