@@ -48,7 +48,7 @@ def has_refused(send: Send) -> bool:
     hypercorn answers a client that sends something before its answer with a 400, and drops all that comes after.
     """
     stream: Any = getattr(send, "__self__", None)
-    return type(stream).__module__ == "hypercorn.protocol.ws_stream" and bool(stream.closed)
+    return type(stream).__module__ == "hypercorn.protocol.ws_stream" and getattr(stream, "closed", False) is True
 
 
 def denial_headers_for(scope: Scope, send: Send, headers: RawHeaders) -> RawHeaders:

@@ -223,6 +223,12 @@ def test_the_cache_engine_swallows_what_its_cache_raises():
     assert (session.load(), session.session_key) == ({}, None)
 
 
+@pytest.mark.parametrize("name", ["cache", "cached_db"])
+def test_an_engine_with_a_cache_keeps_it_in_one_attribute(name):
+    session = import_module(f"django.contrib.sessions.backends.{name}").SessionStore("a" * 32)
+    assert vars(session)["_cache"] is caches["default"]
+
+
 def test_a_host_is_split_and_validated_by_two_functions(settings):
     settings.ALLOWED_HOSTS = [".example.com"]
     for host, is_allowed in {"a.example.com:8000": True, "evil.test": False, "a.example.com/": False}.items():
