@@ -67,8 +67,9 @@ class Grant:
         #: The key of the session: of that which was renewed since, if it was.
         self.session_key = _session_key(request, session)
         credentials = unwrapped(vars(request).get("auth"))
-        #: That of a session which is the credentials, as for the tokens of django-allauth.
-        self.token_session_key = credentials.session_key if isinstance(credentials, SessionBase) else None
+        token_key = credentials.session_key if isinstance(credentials, SessionBase) else None
+        #: That of another session which is the credentials, as for the tokens of django-allauth.
+        self.token_session_key = None if token_key == self.session_key else token_key
         #: The primary key of the user, as a string; None for an anonymous one.
         self.user_id = user_id(user)
         self.identity = self.user_id or _identity(user)

@@ -16,6 +16,7 @@ from rest_framework.permissions import IsAuthenticated
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.authentication import (
+    Authentication,
     BearerAuthentication,
     SessionAuthentication,
     SubprotocolToken,
@@ -24,8 +25,8 @@ from channels_wsdeny.authentication import (
 )
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import login_required, require
-from channels_wsdeny.live import receivers, scheduler
-from channels_wsdeny.live.registry import registry
+from channels_wsdeny.live import expiry, receivers, scheduler
+from channels_wsdeny.live.registry import hash_key, registry
 from testproject.chat.models import Token
 from tests.support.authentication import ByHeader
 from tests.support.opened import Opened, update
@@ -108,6 +109,25 @@ async def test_a_session_that_is_the_token_ends_its_sockets_with_it(reason, user
     if reason == "session_ended":
         await change(lambda: row.get().delete())
     assert await socket.close() == (4401, reason)
+
+
+class OfRequest(Authentication):
+    """The user of the session, which is also what is found with it."""
+
+    def authenticate(self, request):
+        return request.user, request.session
+
+
+async def test_a_session_that_is_both_that_of_the_cookie_and_the_credentials_may_get_a_new_key(
+    sessions, headers_of, change, monkeypatch
+):
+    application = DenyMiddlewareStack(members, authentication=[OfRequest()])
+    socket = await Opened(application, headers=headers_of("alice")).accepted()
+    await change(sessions["alice"].cycle_key)
+    (opened,) = registry.sockets()
+    assert opened.sessions == (hash_key(sessions["alice"].session_key),)
+    assert await expiry.gone([opened]) == []
+    await socket.stays()
 
 
 class Device:
