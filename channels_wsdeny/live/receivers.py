@@ -8,8 +8,9 @@ Changes in a transaction are told once it is committed.
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from .registry import hash_key, mask, name_of_row, registry
 from .scheduler import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from django.db.models import Model
 
@@ -332,7 +333,8 @@ def watch_engine(engine: Any) -> None:
     async def watched_adelete(self: Any, session_key: str | None = None) -> None:
         key = self.session_key if session_key is None else session_key
         with _Telling(self, key) as telling:
-            await adelete(self, session_key)
+            async with _told_if_cancelled(self, telling.ended, key):
+                await adelete(self, session_key)
         await _in_its_thread(self, telling.ended, key)
 
     @functools.wraps(cycle)
@@ -348,7 +350,8 @@ def watch_engine(engine: Any) -> None:
         key = self.session_key
         self._wsdeny_is_cycled = True
         with _Telling(self, key) as telling:
-            await acycle(self)
+            async with _told_if_cancelled(self, telling.ended, key):  # Its client never gets the new key.
+                await acycle(self)
         await _in_its_thread(self, telling.moved, key, self.session_key)
 
     @functools.wraps(clear)
@@ -366,7 +369,8 @@ def watch_engine(engine: Any) -> None:
     @functools.wraps(asave)
     async def watched_asave(self: Any, must_create: bool = False) -> None:
         key, telling = self.session_key, _Telling(self, None)
-        await asave(self, must_create)
+        async with _told_if_cancelled(self, telling.saved, key, key):
+            await asave(self, must_create)
         if _has_changed(self):
             await _in_its_thread(self, telling.saved, key, self.session_key)
 
@@ -383,8 +387,22 @@ async def _in_its_thread(store: Any, tell_of: Callable[..., None], *keys: str | 
     """Tell of a session in the thread of its database, where that may be in a transaction."""
     if _database_of(store) is None:
         tell_of(*keys)
-    else:
+        return
+    try:
         await sync_to_async(tell_of)(*keys)
+    except asyncio.CancelledError:  # It may never run there.
+        tell_of(*keys)
+        raise
+
+
+@asynccontextmanager
+async def _told_if_cancelled(store: Any, tell_of: Callable[..., None], *keys: str | None) -> AsyncIterator[None]:
+    """Tell of a change that is cancelled, as by a client that has left: what has begun in a thread goes on there."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        await _in_its_thread(store, tell_of, *keys)
+        raise
 
 
 def _watch_rows(model: Any) -> None:

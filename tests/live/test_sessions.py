@@ -172,6 +172,41 @@ async def test_asynchronous_code_ends_sessions_too(engine, request_of, change):
     assert await opened.close() == (4401, "session_ended")
 
 
+async def _aclear(session):
+    await session.aset("number", "another")
+    session.clear()
+    await session.asave()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("engine", ["db", "cached_db"], indirect=True)
+@pytest.mark.parametrize("is_begun", [True, False], ids=["in its query", "before it is told"])
+@pytest.mark.parametrize("end", [lambda session: session.aflush(), lambda session: session.acycle_key(), _aclear])
+async def test_a_session_whose_end_is_cancelled_has_ended_all_the_same(
+    engine, end, is_begun, request_of, change, monkeypatch
+):
+    """As Django cancels the view of a client that has left: its query goes on in a thread."""
+    request = await change(request_of)
+    opened = await Opened(members, headers=headers(request)).accepted()
+    ending = asyncio.create_task(end(again(request).session))
+    name, method = ("save" if end is _aclear else "delete"), getattr(Session, "save" if end is _aclear else "delete")
+    loop = asyncio.get_running_loop()
+
+    def cancelled(self, *args, **kwargs):
+        if is_begun:
+            loop.call_soon_threadsafe(ending.cancel)
+            time.sleep(0.1)
+        return method(self, *args, **kwargs)
+
+    monkeypatch.setattr(Session, name, cancelled)
+    if not is_begun:
+        tell = receivers.sync_to_async
+        monkeypatch.setattr(receivers, "sync_to_async", lambda tell_of: ending.cancel() and tell(tell_of))
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert await opened.close() == (4401, "session_ended")
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_a_consumer_that_logs_its_user_out_by_channels_closes_the_sockets_of_the_session(
     engine, request_of, change
