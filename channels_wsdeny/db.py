@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 #: Seconds between two looks of an idle thread at its connections, at least.
 _LEAST_WAIT = 1.0
+#: Seconds after which the unused caches of a thread are made anew: a server or firewall may have closed the connection.
+_MOST_IDLE = 30.0
 
 _in_memory: dict[str, weakref.ref[Any]] = {}
 #: Connections that a test lends to the threads, by their alias.
@@ -268,10 +270,11 @@ def _share() -> list[Any]:
 
 
 class _Caches(threading.local):
-    """The caches of this thread by their alias, and the ``CACHES`` that they were made from."""
+    """The caches of this thread by their alias, the ``CACHES`` that they were made from, and when one was asked for."""
 
     def __init__(self) -> None:
         self.settings: object = None
+        self.asked = float("-inf")
         self.made: dict[str, BaseCache] = {}
 
 
@@ -279,12 +282,14 @@ _caches = _Caches()
 
 
 def get_cache(alias: str) -> BaseCache:
-    """The cache `alias` of ``CACHES``, made once for each thread.
+    """The cache `alias` of ``CACHES``, made once for each thread, and anew where none was asked for in a while.
 
     Django's own ``caches`` has one for each context, and a handshake runs in a context of its own: it would connect
     anew, and keep that connection for as long as its socket is open. Raises `InvalidCacheBackendError`.
     """
-    if _caches.settings is not caches.settings:  # In tests they change.
+    now = time.monotonic()
+    is_idle, _caches.asked = now - _caches.asked > _MOST_IDLE, now
+    if is_idle or _caches.settings is not caches.settings:  # In tests they change.
         for cache in _caches.made.values():
             cache.close()
         _caches.settings, _caches.made = caches.settings, {}

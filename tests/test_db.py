@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import IntegrityError, connection, connections, transaction
 
-from channels_wsdeny import DenyMiddlewareStack
+from channels_wsdeny import DenyMiddlewareStack, db
 from channels_wsdeny.concurrency import run_in_threadpool as hop
 from channels_wsdeny.db import get_cache
 from channels_wsdeny.decorators import require
@@ -410,6 +410,16 @@ def test_a_session_of_a_cache_that_cannot_be_reached_is_unavailable_and_not_repl
         monkeypatch.setattr(Flaky, "has_failed", False)
         answer = async_to_sync(knock)(site(policy, app), "/", headers=cookie_header(sessionid="a" * 32))
         assert (answer.status, answer.header("set-cookie")) == (503, None)
+
+
+def test_a_cache_that_nothing_has_asked_for_in_a_while_is_made_anew(monkeypatch):
+    """A server or firewall may have closed its connection meanwhile, of which the next handshake would fail."""
+    first, closed = get_cache("default"), []
+    monkeypatch.setattr(first, "close", lambda: closed.append(first))
+    assert get_cache("default") is first
+    monkeypatch.setattr(db, "_MOST_IDLE", 0.0)
+    assert get_cache("default") is not first
+    assert closed == [first]
 
 
 async def test_handshakes_share_the_caches_of_the_threads_that_they_run_in(settings):
