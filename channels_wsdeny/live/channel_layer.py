@@ -102,6 +102,7 @@ class Sender:
     def send(self, event: Event) -> None:
         """Send an event soon. From any thread; an error is logged, and the event is sent later."""
         with self._lock:
+            is_first = not self._waiting
             self._waiting.append(event)
         subscription = current_subscription()
         if subscription is not None:
@@ -112,7 +113,8 @@ class Sender:
             self._send_blocking()
         else:
             spawn(self._flush_logged)
-            self._flush_later(_GATHERING)  # The loop may end first, as that of an asynchronous view under WSGI does.
+            if is_first:  # The loop may end before, as that of an asynchronous view under WSGI does.
+                self._flush_later(_GATHERING)
 
     def _send_blocking(self) -> None:
         """Send what waits, in a process without an event loop; what follows at once is gathered for one message."""

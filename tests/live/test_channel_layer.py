@@ -246,6 +246,16 @@ async def test_a_process_with_an_event_loop_and_no_sockets_sends_later_what_it_c
     assert events_sent(layer)[0] == [{"kind": "all"}]
 
 
+async def test_many_events_of_a_process_with_an_event_loop_and_no_sockets_have_one_timer(layer, monkeypatch):
+    """Each is a thread."""
+    begun = []
+    monkeypatch.setattr(channel_layer.sender, "_flush_later", begun.append)
+    for _ in range(3):
+        channel_layer.publish({"kind": "all"})
+    await until(lambda: events_sent(layer))
+    assert (events_sent(layer), len(begun)) == ([[{"kind": "all"}] * 3], 1)
+
+
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_what_a_loop_that_ends_at_once_has_not_sent_is_sent_all_the_same(is_begun, layer, settings, monkeypatch):
     """Under WSGI, each asynchronous view has a loop of its own."""
