@@ -27,7 +27,7 @@ from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import take_tokens
 from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
-from ..db import drop_caches, forget_state
+from ..db import drop_caches, forget_state, note_caches
 from ..exceptions import Deny, HandshakeDenied, HookError
 from ..headers import by_name, check_headers
 from ..hooks.registry import site_hooks
@@ -339,6 +339,7 @@ class WebSocketHandler(AppHandler):
         if not is_connect(await self._connection.receive()):
             return
         forget_state()
+        note_caches()
         request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
         context.handler = self

@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from channels.generic.websocket import WebsocketConsumer
-from django.core.cache import cache
+from django.core.cache import cache, caches
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.policies import AllowAny
@@ -177,6 +177,17 @@ async def test_open_sockets_keep_no_cache_connected_of_their_own(uses_caches, ar
     application = stack(ACCEPTING, **uses_caches, **around)
     sockets = [await Opened(application, headers=COOKIE).accepted() for _ in range(8)]
     assert 0 < connected_caches() < 4  # Those of threads that are used again and again.
+    for socket in sockets:
+        await socket.leave()
+
+
+async def test_open_sockets_share_the_cache_that_was_there_before_them(uses_caches):
+    """A server may have made it as it imported the site."""
+    cache.get("a")
+    shared, used = caches["default"], []
+    application = stack(consumer(lambda self: used.append(caches["default"]) or self.accept()).as_asgi(), **uses_caches)
+    sockets = [await Opened(application, headers=COOKIE).accepted() for _ in range(2)]
+    assert used == [shared] * 2
     for socket in sockets:
         await socket.leave()
 
