@@ -298,25 +298,24 @@ def get_cache(alias: str) -> BaseCache:
     return _caches.made[alias]
 
 
-#: The caches that were there as the handshake began, by their alias: a server may have made them as it imported the
-#: site, for all handshakes.
-_inherited: ContextVar[Mapping[str, BaseCache]] = ContextVar("wsdeny_inherited", default=MappingProxyType({}))
+def drop_caches(before: Context | None) -> None:
+    """Let go of the caches that were made in this context, with their connections: an open socket keeps the context.
 
-
-def note_caches() -> None:
-    """Note the caches that a handshake shares with others, before it makes its own."""
-    found = caches.all(initialized_only=True)
-    if found or _inherited.get():
-        _inherited.set({alias: cache for alias in caches if (cache := caches[alias]) in found} if found else {})
-
-
-def drop_caches() -> None:
-    """Let go of the caches that were made in this context, with their connections: an open socket keeps the context."""
+    Those that there were in `before`, a copy of it, are shared: a server may have made them as it imported the site.
+    """
+    has_dropped = False
     for alias in caches:
         with suppress(AttributeError):  # Most were not made here.
             del caches[alias]
-    for alias, cache in _inherited.get().items():
-        caches[alias] = cache
+            has_dropped = True
+    if has_dropped and before is not None:
+        for alias, cache in before.run(_caches_here).items():
+            caches[alias] = cache
+
+
+def _caches_here() -> dict[str, BaseCache]:
+    made = caches.all(initialized_only=True)
+    return {alias: caches[alias] for alias in caches if made and caches[alias] in made}
 
 
 def _forget_caches() -> None:  # pragma: no cover - in a forked child

@@ -8,7 +8,7 @@ Django's own handler is left to `MirrorMiddleware`.
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -309,6 +309,7 @@ class HttpHandler(AppHandler):
         try:
             request.begin()
             if self._outer is None:
+                self.context.state.began_in = copy_context()
                 authentication = match.options.authentication or authentication_of_site()
                 if is_socket:
                     request.check_host()
@@ -384,7 +385,7 @@ class HttpHandler(AppHandler):
             raise match.error
         await report(context, match.guards.reported, partial(authorize, context))
         if not match.is_django:  # Django closes those of its own requests.
-            drop_caches()
+            drop_caches(context.state.began_in)
         scope = copy_scope(self.scope) if match.is_django else scope_for_application(context, self.scope)
         context.mark_passed(policies, are_guards=match.are_guards)
         passed = len(context.state.passed)

@@ -27,7 +27,7 @@ from ..authentication.base import authenticate_by, authentication_of_site
 from ..authentication.bearer import take_tokens
 from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
-from ..db import drop_caches, forget_state, note_caches
+from ..db import drop_caches, forget_state
 from ..exceptions import Deny, HandshakeDenied, HookError
 from ..headers import by_name, check_headers
 from ..hooks.registry import site_hooks
@@ -339,9 +339,9 @@ class WebSocketHandler(AppHandler):
         if not is_connect(await self._connection.receive()):
             return
         forget_state()
-        note_caches()
         request: Any = HandshakeRequest(self._connection.scope)
         self.context = context = RequestContext(request)
+        context.state.began_in = contextvars.copy_context()
         context.handler = self
         request.wsdeny = self.socket.context = context
         token = _handshake.set(self)
@@ -439,7 +439,7 @@ class WebSocketHandler(AppHandler):
         context.mark_passed(policies, are_guards=match.are_guards)
         context.consumer = match.consumer
         self._endpoint = match.endpoint or match.app
-        drop_caches()
+        drop_caches(context.state.began_in)
         self.socket.app_context = contextvars.copy_context()
         self._opens = bool(policies) and not self._late
         return scope
@@ -652,7 +652,7 @@ class WebSocketHandler(AppHandler):
     async def _emit(self, decision: _Decision) -> None:
         """Send an accept or a denial, perhaps a kept one: the handshake is answered, once and for all."""
         if self._runner is not None:
-            drop_caches()  # of response hooks
+            drop_caches(self.context.state.began_in)  # of response hooks
             self._runner = None
         if not self.is_unanswered:  # It was given up.
             return

@@ -18,6 +18,7 @@ from .request import ScopeRequest, full_path, known_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
 
     from django.http import HttpRequest
 
@@ -69,6 +70,8 @@ class RequestState:
 
     #: Seconds that hooks and policies have taken.
     seconds = 0.0
+    #: The contextvars as the request began; None where that is not known, and for an open socket.
+    began_in: Context | None = None
     #: The class of the consumer that a handshake is for, as far as it is known.
     consumer_class: type | None = None
     #: What throttles and limits have counted, and the request of a view that it was for: it counts once for each.
@@ -293,7 +296,7 @@ class RequestContext:
     def forget_decisions(self) -> None:
         """Let go of what was decided: an open socket, which may live for days, asks anew about all that it enters."""
         self.state.passed = self.state.objects = self.state.reported = ()
-        self.guarded = None
+        self.guarded = self.state.began_in = None
         for name in ("_wsdeny_asked_with", "_wsdeny_with_tokens"):
             vars(self.request).pop(name, None)
 
