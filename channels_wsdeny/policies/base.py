@@ -334,13 +334,10 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
 
 
 def _ask_operand(policy: Policy, request: HttpRequest) -> Denial | None:
-    """As `ask`, where another policy may yet allow the request: not as the user whom one has set that denies.
-
-    Where `Not` denies, what is in it has allowed that user.
-    """
+    """As `ask`, where another policy may yet allow the request: not as the user whom one has set that denies."""
     user = user_of(request)
     denial = ask(policy, request)
-    if denial is not None and not isinstance(policy, Not):
+    if denial is not None:
         give_back(request, user)
     return denial
 
@@ -348,7 +345,7 @@ def _ask_operand(policy: Policy, request: HttpRequest) -> Denial | None:
 async def _aask_operand(policy: Policy, request: HttpRequest) -> Denial | None:
     user = user_of(request)
     denial = await aask(policy, request)
-    if denial is not None and not isinstance(policy, Not):
+    if denial is not None:
         give_back(request, user)
     return denial
 
@@ -545,7 +542,10 @@ class Or(Combination):
 
 
 class Not(Combination):
-    """Allows what the policy denies, and denies what it allows with a 403. Exceptions still deny."""
+    """Allows what the policy denies, and denies what it allows with a 403. Exceptions still deny.
+
+    Of ``~~ByKey()`` the user stays, as of ``ByKey()``: where ``~ByKey()`` denies, ``ByKey()`` has allowed that user.
+    """
 
     operator = "~"
     blocks = Combination.blocks
@@ -554,10 +554,12 @@ class Not(Combination):
         super().__init__(policy)
 
     def check(self, request: HttpRequest) -> Answer:
-        return _ask_operand(self.policies[0], request) is not None
+        policy = self.policies[0]
+        return (ask if isinstance(policy, Not) else _ask_operand)(policy, request) is not None
 
     async def acheck(self, request: HttpRequest) -> Answer:
-        return await _aask_operand(self.policies[0], request) is not None
+        policy = self.policies[0]
+        return await (aask if isinstance(policy, Not) else _aask_operand)(policy, request) is not None
 
     def needs_loop(self) -> bool | None:
         return self.policies[0].needs_loop()

@@ -215,6 +215,11 @@ async def test_nobody_gets_in_as_the_user_whom_a_policy_has_set_that_denies(comb
         return False
 
     policy = combine(type("ByKey", (kind,), {"sets_user": sets_user})(use_expired_key))
+    await nobody_is_named(policy, status)
+
+
+async def nobody_is_named(policy, status):
+    """An anonymous client gets `status` from a socket and a view behind `policy`; let in, it stays anonymous."""
     names = []
 
     async def name(self):
@@ -227,6 +232,21 @@ async def test_nobody_gets_in_as_the_user_whom_a_policy_has_set_that_denies(comb
     response = await sync_to_async(view)(request_of())
     assert response.status_code == (200 if status == 101 else status)
     assert status != 101 or response.content == b"for "
+
+
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+@pytest.mark.parametrize(
+    ("combine", "status"),
+    [
+        (lambda key: ~key | IsStaff(), 401),
+        (lambda key: ~key | AllowAny(), 101),
+        (lambda key: ~~~key | IsStaff(), 401),
+    ],
+    ids=["or", "or anyone", "three"],
+)
+async def test_nobody_gets_in_as_the_user_whom_a_policy_has_set_that_is_turned_round(combine, status, kind):
+    """As of a policy that knows the keys which are locked."""
+    await nobody_is_named(combine(by_key(kind, sets_user=True)), status)
 
 
 @pytest.mark.parametrize("kind", [Check, AsyncCheck])
