@@ -14,6 +14,7 @@ from django.db import connections
 from rest_framework.permissions import AllowAny, DjangoModelPermissions
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSetMixin
 
 from ..authentication.base import Authenticators, session_user
 from ..concurrency import call_sync
@@ -62,7 +63,7 @@ class RestFramework(Policy):
     accepts none of them, and never by the browsable API. The log warns of a permission class that allows safe
     methods, for a handshake is a GET.
 
-    Raises `TypeError` for what is no API view or no class, for a view that something around ``initial()`` guards, and
+    Raises `TypeError` for what is no API view or no class, for a view that something beside ``initial()`` guards, and
     for coroutine functions, which REST framework would not await.
     """
 
@@ -82,11 +83,11 @@ class RestFramework(Policy):
         cls = APIView if view is None else getattr(view, "cls", view)
         if not (isinstance(cls, type) and issubclass(cls, APIView)):
             raise TypeError(f"RestFramework() takes an API view, found {view!r}.")
-        if unasked := [] if view is None else asked_around(view):
+        if unasked := [] if view is None else asked_around(_made(view)):
             raise TypeError(
-                f"RestFramework({cls.__name__}) would ask initial() of the view, and not {' or '.join(unasked)}, which "
-                "is asked before that. Write RestFramework(permissions=[...]) with its permission classes, and combine "
-                "that by &."
+                f"RestFramework({cls.__name__}) would ask initial() of the view, and not {' or '.join(unasked)}. "
+                "Combine that, or a policy in its place, with the permission classes of the view: IsAuthenticated() & "
+                "RestFramework(permissions=[...]), for example."
             )
         check_resolver("RestFramework", obj)
         chosen = zip(_ARGUMENTS, (authentication, permissions, throttles), strict=True)
@@ -318,6 +319,14 @@ def _set_user(request: Any, user: Any, auth: Any) -> None:
         request.auser = auser
     request.user, request.auth = user, auth
     vars(request)["_wsdeny_user_is_set"] = True
+
+
+def _made(view: Any) -> Any:
+    """What ``as_view()`` makes of a class, which may put something around it."""
+    if not isinstance(view, type):
+        return view
+    made: Any = view
+    return made.as_view({"get": "initial"}) if issubclass(view, ViewSetMixin) else made.as_view()
 
 
 # The classes that are given

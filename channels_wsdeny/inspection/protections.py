@@ -24,7 +24,7 @@ from ..http.context import expression_of
 from ..policies.base import And, Not, Or, Policy
 from ..policies.permissions import AllowAny, DenyAll, default_policy
 from ..policies.throttling import MaxConnections, Throttle
-from ..routing.guards import ASGIMiddleware, Guards, guards_of, is_bound
+from ..routing.guards import ASGIMiddleware, Guards, is_bound
 from ..routing.resolver import is_known, leads_to_django
 
 if TYPE_CHECKING:
@@ -148,16 +148,15 @@ def guards_on(view: Callable[..., Any]) -> Guards:
 
 
 def asked_around(view: Any) -> list[str]:
-    """What is asked before REST framework's ``initial()``: `view` is an API view, as its class or as a function."""
-    found, layers = list[Protection](), _called(view)
-    if isinstance(view, type):
-        found = [_of_policy(policy, "decorator") for policy in guards_of(view).policies]
-        layers = _called_by_dispatch(view, {}, True)
-    found += [asked for layer, is_certain in layers for asked in _asked_by(layer, is_certain, False)]
-    is_own = ("public", "rest_framework")
-    return [
-        *dict.fromkeys(each.expression for each in found if each.effect not in is_own and each.source not in is_own)
-    ]
+    """What `view`, which ``as_view()`` or ``@api_view`` made, asks beside REST framework's ``initial()``.
+
+    That may stand above or below ``@api_view``. What is around a method of a class is not seen, but for ``dispatch()``.
+    """
+    methods = [vars(view.cls).get(name) for name in view.cls.http_method_names]  # ``@api_view`` makes them all the same
+    layers = [*_called(view), *_called(next(filter(None, methods), None))]
+    found = [asked for layer, is_certain in layers for asked in _asked_by(layer, is_certain, False)]
+    asked = dict.fromkeys(each.expression for each in found if each.source != "rest_framework")
+    return [expression for expression in asked if expression != repr(AllowAny())]
 
 
 def remarks_on(view: Callable[..., Any]) -> dict[str, str]:

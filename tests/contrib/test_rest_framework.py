@@ -31,7 +31,7 @@ from channels_wsdeny.handlers.recheck import durable
 from channels_wsdeny.inspection.endpoints import AsgiEndpoint
 from channels_wsdeny.inspection.explain import explain
 from channels_wsdeny.inspection.protections import protections_of_endpoint
-from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated, IsStaff
+from channels_wsdeny.policies import AllowAny, DenyAll, HasPermission, IsAuthenticated, IsStaff, Throttle
 from tests.support.clients import fetch, knock
 from tests.support.policies import USERS, ByName, Check, User, alice, anonymous, ask, boss, raising
 from tests.support.site import hello, hello_async
@@ -291,6 +291,22 @@ def test_what_could_not_be_asked_is_an_error(arguments):
         RestFramework(**arguments)
 
 
+class Within:
+    """Puts a decorator around the view that it makes."""
+
+    @classmethod
+    def as_view(cls, *args, **initkwargs):
+        return login_required(super().as_view(*args, **initkwargs))
+
+
+def named(name):
+    def view(request):
+        raise NotImplementedError
+
+    view.__name__ = name
+    return view
+
+
 @pytest.mark.parametrize(
     ("guard", "asked"),
     [
@@ -301,10 +317,14 @@ def test_what_could_not_be_asked_is_an_error(arguments):
         (lambda page: type("Page", (LoginRequiredMixin, page), {}).as_view(), "LoginRequiredMixin"),
         (lambda page: method_decorator(login_required, name="dispatch")(page), "user_passes_test"),
         (lambda page: login_required(page.as_view()), "user_passes_test"),
+        (lambda page: require(Throttle("9/min"))(page), r"Throttle\('9/min', key='user'\)"),
+        (lambda page: type("Page", (Within, page), {}), "user_passes_test"),
+        (lambda page: type("Page", (Within, viewsets.ViewSet), {"list": page.get}), "user_passes_test"),
+        (lambda page: api_view(["POST"])(login_required(named("Page"))), "user_passes_test"),
     ],
 )
 def test_a_view_that_something_outside_of_initial_guards_is_an_error_that_names_it(guard, asked):
-    with pytest.raises(TypeError, match=rf"RestFramework\(Page\) .* not {asked}, .*RestFramework\(permissions="):
+    with pytest.raises(TypeError, match=rf"RestFramework\(Page\) .* not {asked}\. .*RestFramework\(permissions="):
         RestFramework(guard(type("Page", (Page,), {})))
 
 
