@@ -31,6 +31,7 @@ from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
 from ..log import log_denial, log_failure
 from ..policies import AllowAny
+from ..policies.base import give_back, user_of
 from ..policies.runner import LoadUser, policy_checks
 from .base import (
     authorize,
@@ -292,6 +293,8 @@ class ViewHandler(DjangoHandler):
         self._route_before, context.state.route = context.state.route, match
         super().__init__(context, guards.hooks, is_async=is_async)
         authenticate_view(context)
+        #: What says who the user is, until the request is allowed.
+        self._user_before: dict[str, Any] | None = user_of(context.request)
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
         #: The arguments of the route before any hook runs, which may change them.
@@ -316,8 +319,10 @@ class ViewHandler(DjangoHandler):
         return self._route_before is not None and self._route_before is not self.context.request.resolver_match
 
     def end(self) -> None:
-        """A guarded view that has called this one has its own object again."""
+        """A guarded view that has called this one has its own object again; after a denial the user is who it was."""
         self.context.state.calls += 1
+        if self._user_before is not None:
+            give_back(self.context.request, self._user_before)
         if self._outer_obj is not None:
             self.context.obj = self._outer_obj
 
@@ -360,6 +365,7 @@ class ViewHandler(DjangoHandler):
         """The request is allowed: take over what a hook or policy has changed."""
         self.context.mark_passed(self._policies)
         self.go_on()
+        self._user_before = None
         (args_before, before), (args, after) = self._given, self._arguments_of_route()
         if self.runner is not None:
             self.context.state.route = self.context.request.resolver_match

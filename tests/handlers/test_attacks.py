@@ -11,6 +11,7 @@ from channels.consumer import AsyncConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.urls import path, re_path
 
@@ -284,6 +285,26 @@ async def test_what_has_told_the_user_stays_where_an_operand_denies(combine, kin
     await knock(app, "/", headers=[(b"authorization", b"Bearer token")])
     await sync_to_async(view)(request_of(headers={"Authorization": "Bearer token"}))
     assert told == [("alice", "token")] * 2
+
+
+@pytest.mark.parametrize("answer", [False, PermissionDenied()])
+@pytest.mark.parametrize("kind", [Check, AsyncCheck])
+async def test_a_view_that_is_tried_after_a_denial_is_not_asked_about_a_user_whom_that_has_set(kind, answer):
+    def use_expired_key(request):
+        request.user = boss
+        if answer is not False:
+            raise answer
+        return answer
+
+    first = require(kind(use_expired_key))(lambda request: HttpResponse())
+    second = login_required(lambda request: HttpResponse(f"for {request.user.username}"))
+
+    def view(request):
+        response = first(request)
+        return second(request) if response.status_code == 403 else response
+
+    assert (await sync_to_async(view)(request_of())).status_code == 401
+    assert (await sync_to_async(view)(request_of(alice))).content == b"for alice"
 
 
 # Applications that are not known
