@@ -334,7 +334,7 @@ async def aask(policy: Policy, request: HttpRequest) -> Denial | None:
 
 
 def _ask_operand(policy: Policy, request: HttpRequest) -> Denial | None:
-    """As `ask`, where another policy may yet allow the request: not as the user whom one has set that denies."""
+    """As `ask`. A user whom the policy has set does not stay if it denies: another one may yet allow the request."""
     user = user_of(request)
     denial = ask(policy, request)
     if denial is not None:
@@ -390,7 +390,7 @@ def give_back(request: HttpRequest, user: dict[str, Any]) -> None:
 
 @contextmanager
 def keeping_user(request: HttpRequest) -> Iterator[None]:
-    """Have policies asked about the user that `request` has now, whomever those among them set that set the user."""
+    """Have policies asked about the user that `request` has now: one whom a policy sets is given back after it."""
     context = get_context(request)
     context.kept_user = user_of(request)
     try:
