@@ -124,7 +124,10 @@ def test_an_http2_client_that_leaves_without_taking_the_body_of_its_denial_or_th
 @pytest.mark.parametrize("server", ["hypercorn", "hypercorn-h2"], indirect=True)
 def test_a_client_that_the_server_refuses_since_it_sends_before_its_answer_keeps_no_socket(server):
     with server.connect() as connection:
-        connection.request("/ws/allow-any/?early")
-        connection.say(TEXT, b"early")
+        connection.request("/hold/early/allow/")
+        server.wait_for("holding early")
+        connection.say(TEXT, b"hello")
         assert connection.answer().status == 400  # hypercorn's own
+    server.ask("/release/early/")
+    server.wait_for("released early")
     server.wait_until_gone("early")
