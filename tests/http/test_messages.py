@@ -442,6 +442,26 @@ async def test_granian_is_known_behind_a_middleware_that_wraps_its_send(monkeypa
     assert (await knock(denying(with_cookies), "/")).header("set-cookie") == "one=1; Path=/"
 
 
+@pytest.mark.parametrize("has_refused", [True, False])
+async def test_an_accept_that_hypercorn_drops_since_it_has_refused_the_handshake_is_followed_by_a_disconnect(
+    has_refused,
+):
+    server, heard = Hypercorn(), []
+    server.closed = has_refused
+    if not has_refused:
+        server.events.put_nowait(disconnect(1001))
+
+    async def listens(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "dropped"})
+        heard.append(await receive())
+
+    await server.run(open_to_all(listens))
+    assert heard == [disconnect(1006 if has_refused else 1001)]
+    assert server.kinds == ["websocket.accept", *([] if has_refused else ["websocket.send"])]
+
+
 async def test_a_missing_extension_is_warned_of_once_with_the_remedy(caplog):
     for _ in range(3):
         await knock(guarded(DenyAll(), Script()), "/", extensions={})
