@@ -22,6 +22,7 @@ from django.contrib import auth
 from django.core.exceptions import FieldDoesNotExist
 from django.core.signals import setting_changed
 from django.db import router, transaction
+from django.db.models import ManyToManyRel
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..conf import conf
@@ -73,11 +74,11 @@ def watch_relations(user_model: Any) -> None:
     """Watch the groups and permissions of users, and the permissions of groups."""
     for name in ("groups", "user_permissions"):
         if (field := _relation(user_model, name)) is not None:
-            _connect(m2m_changed, _users_changed, _through(field), user_model, name, not field.concrete)
+            _connect(m2m_changed, _users_changed, _through(field), user_model, name, _is_reverse(field))
             if not _through(field)._meta.auto_created:
                 _watch_memberships(_through(field), user_model)
     if (field := _relation(_group_model(user_model), "permissions")) is not None:
-        _connect(m2m_changed, _group_permissions_changed, _through(field), not field.concrete)
+        _connect(m2m_changed, _group_permissions_changed, _through(field), _is_reverse(field))
 
 
 def _relation(model: Any, name: str) -> Any:
@@ -88,9 +89,14 @@ def _relation(model: Any, name: str) -> Any:
     return None
 
 
+def _is_reverse(field: Any) -> bool:
+    """Whether the other model has declared the many-to-many relation."""
+    return isinstance(field, ManyToManyRel)
+
+
 def _through(field: Any) -> Any:
     """The model of the rows of a many-to-many relation."""
-    return (field.remote_field if field.concrete else field).through
+    return (field if _is_reverse(field) else field.remote_field).through
 
 
 def _group_model(user_model: Any) -> Any:
