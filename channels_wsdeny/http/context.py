@@ -355,10 +355,10 @@ class StackConfig(NamedTuple):
 def get_context(request: HttpRequest) -> RequestContext:
     """The context of a request, begun if there is none yet. Behind a stack it shares what has run there."""
     context: RequestContext | None = getattr(request, "wsdeny", None)
+    if context is not None and context.request is request:
+        return context
     marked: Any = request
-    if context is not None:
-        if context.request is request:
-            return context
+    if context is not None:  # of the request that this one is a copy of
         context = context.for_copy(request)
     else:
         scope: Scope | None = getattr(request, "scope", None)
@@ -366,9 +366,8 @@ def get_context(request: HttpRequest) -> RequestContext:
         config = None
         if isinstance(outer, StackConfig):
             config, outer = outer, outer.outer
-        context = RequestContext(request, None, outer)
-        if config is not None:
-            context.config = config
+        context = RequestContext(request, outer=outer)
+        context.config = config
         marked.ctx = SimpleNamespace() if outer is None else outer.request.ctx
     marked.wsdeny = context
     return context

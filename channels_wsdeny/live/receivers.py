@@ -258,7 +258,7 @@ def _watch_memberships(through: Any, user_model: Any) -> None:
 
     `m2m_changed` does not tell of those that are saved and deleted by themselves, as inlines of the admin do.
     """
-    fields = [field for field in through._meta.get_fields() if field.many_to_one]
+    fields = [field for field in through._meta.fields if field.many_to_one]  # no generic one
     users = tuple(field.attname for field in fields if issubclass(user_model, field.related_model))
     for signal in (post_save, post_delete):
         _connect(signal, _membership_changed, through, users)

@@ -13,6 +13,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.fields import GenericForeignKey
 from django.db import OperationalError, connection, transaction
 from django.db.models import CASCADE, AutoField, ForeignKey, Manager, ManyToManyField, Model
 from django.db.models.signals import m2m_changed, post_delete, post_save
@@ -173,7 +174,7 @@ def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(m
 def test_groups_of_a_model_of_the_sites_own_and_the_rows_between_them_and_users_are_watched(monkeypatch):
     team, person, told = model(Model, permissions=ManyToManyField(Permission, related_name="+")), model(Model), []
     keys = {name: ForeignKey(person, CASCADE, null=True, related_name="+") for name in ("user", "inviter")}
-    row = model(Model, team=ForeignKey(team, CASCADE), **keys)
+    row = model(Model, team=ForeignKey(team, CASCADE), about=GenericForeignKey("kind", "number"), **keys)
     ManyToManyField(team, through=row, through_fields=("user", "team")).contribute_to_class(person, "groups")
     monkeypatch.setattr(receivers.auth, "get_user_model", lambda: person)
     monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event))
