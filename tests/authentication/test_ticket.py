@@ -82,8 +82,10 @@ async def test_what_was_not_issued_is_refused(given, request_of_alice):
 
 @pytest.mark.parametrize(("age", "found"), [(29, "alice"), (31, 401)])
 async def test_a_ticket_is_good_for_thirty_seconds(age, found, request_of_alice, monkeypatch):
+    issued = time.time()
+    monkeypatch.setattr(signing, "time", SimpleNamespace(time=lambda: issued))
     given = await issue(request_of_alice, "/ws/room/")
-    monkeypatch.setattr(signing, "time", SimpleNamespace(time=lambda: time.time() + age))
+    monkeypatch.setattr(signing, "time", SimpleNamespace(time=lambda: issued + age))
     assert await use(given) == found
 
 
