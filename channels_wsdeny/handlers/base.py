@@ -31,7 +31,6 @@ from ..policies.runner import (
     ReportCheck,
     policy_checks,
     run_checks,
-    run_checks_sync,
     run_ready_checks,
 )
 from ..routing.guards import NO_OPTIONS
@@ -291,16 +290,21 @@ async def authorize(
     checks: Iterable[Check],
     watcher: Watcher | None = None,
     give_up: Callable[[], None] | None = None,
+    *,
+    may_block: bool = False,
 ) -> Denial | None:
     """Run `checks` within what is left of ``POLICY_TIMEOUT``; returns the first denial.
 
-    While they wait, `watcher` looks out for the client, see `run_checks`. For `give_up` see `Limit`.
+    While they wait, `watcher` looks out for the client, see `run_checks`. For `give_up` see `Limit`. In a synchronous
+    caller they `may_block`, and nothing can end a policy that hangs.
 
     Raises what a check raises, `TimeoutError` past the time (a 503), and `ClientLeft`, see `run_checks`.
     """
-    state, request = context.state, context.request
-    remaining = Checks(checks)
-    denial = run_ready_checks(remaining, request)
+    state, remaining = context.state, Checks(checks)
+    if may_block and state.trace is not None:
+        with state.trace.watching_queries():
+            return run_ready_checks(remaining, context, may_block=True)
+    denial = run_ready_checks(remaining, context, may_block=may_block)
     if denial is not None or not remaining:
         return denial  # Most requests have nothing to wait for, and need no timer.
     began = time.monotonic()
@@ -309,7 +313,7 @@ async def authorize(
         watcher.watch()
     try:
         async with Limit(max(0.0, seconds), give_up) as limit:
-            denial = await run_checks(remaining, request, watcher=watcher)
+            denial = await run_checks(remaining, context, watcher=watcher)
         if limit.expired():  # The check has swallowed its cancellation.
             raise TimeoutError
     except Exception as error:  # A check may turn its cancellation into an error of its own.
@@ -325,15 +329,6 @@ async def authorize(
         state.seconds += time.monotonic() - began
         del limit  # It knows the task. One that is cancelled here keeps this frame, and so would keep itself alive.
     return denial
-
-
-def authorize_sync(context: RequestContext, checks: Iterable[Check]) -> Denial | None:
-    """As `authorize`, for synchronous requests, where nothing can end a policy that hangs."""
-    trace = context.state.trace
-    if trace is None:
-        return run_checks_sync(Checks(checks), context.request)
-    with trace.watching_queries():
-        return run_checks_sync(Checks(checks), context.request)
 
 
 async def report(

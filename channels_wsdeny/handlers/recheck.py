@@ -310,7 +310,7 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
             checks.append(IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.
         try:
             async with asyncio.timeout(conf.POLICY_TIMEOUT):
-                denial = await run_checks(Checks(checks), request)
+                denial = await run_checks(Checks(checks), context)
         except Exception as error:  # As at the handshake, an error denies; `denial_of` tells which denial.
             if _is_outage(error):
                 raise

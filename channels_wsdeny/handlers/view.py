@@ -35,7 +35,6 @@ from ..policies.base import give_back, user_of
 from ..policies.runner import LoadUser, policy_checks
 from .base import (
     authorize,
-    authorize_sync,
     code_of,
     denial_blocks,
     late_error,
@@ -44,7 +43,7 @@ from .base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ..authentication.base import Authenticators
     from ..exceptions import Deny
@@ -198,11 +197,9 @@ class DjangoHandler:
         runner = HookRunner(self, outer=self.outer) if self.runner is None else self.runner
         return await runner.answer(error) if self.is_async else runner.answer_sync(error)
 
-    async def authorize(self, checks: list[Check]) -> Denial | None:
+    def authorize(self, checks: list[Check]) -> Coroutine[Any, Any, Denial | None]:
         """As `base.authorize`. A check that swallows its cancellation keeps the client waiting; that is logged."""
-        if self.is_async:
-            return await authorize(self.context, checks, give_up=self._report_late)
-        return authorize_sync(self.context, checks)
+        return authorize(self.context, checks, give_up=self._report_late, may_block=not self.is_async)
 
     def _report_late(self) -> None:
         log_failure(self.context, late_error(self.context.expression or "A hook", "the client waits until it ends"))

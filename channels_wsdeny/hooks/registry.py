@@ -352,12 +352,16 @@ def site_hooks() -> tuple[Hooks, ...]:
     if not given:
         return ()
     try:
-        return tuple(map(hooks_at, given))
+        return _registries_at(tuple(given))
     except Exception as error:
         raise ImproperlyConfigured("CHANNELS_WSDENY['HOOKS'] cannot be used.") from error
 
 
 @lru_cache(maxsize=256)
+def _registries_at(paths: tuple[str | Hooks, ...]) -> tuple[Hooks, ...]:
+    return tuple(map(hooks_at, paths))
+
+
 def hooks_at(path: str | Hooks) -> Hooks:
     """The registry at a dotted path. Raises what importing does, and `TypeError` for anything else there."""
     found = import_string(path) if isinstance(path, str) else path

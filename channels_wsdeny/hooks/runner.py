@@ -21,7 +21,7 @@ from ..http.context import noting
 from ..http.exception_handler import normalize
 from ..http.request import run_in_thread
 from ..http.responses import add_denial_headers, discard
-from ..policies.runner import Checks, ClientLeft, run_checks, run_checks_sync, run_ready_checks
+from ..policies.runner import Checks, ClientLeft, run_checks, run_ready_checks
 from .registry import NO_HOOKS, OrderedHooks, ordered_hooks
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def layer_runner(
             raise HookError("Hooks of this request are not over: they were interrupted, or run at the same time.")
     if not hooks.unordered:
         return None
-    state.hooks_begun |= hooks.unordered
+    state.hooks_begun = state.hooks_begun | hooks.unordered if state.hooks_begun else hooks.unordered
     return HookRunner(responder, hooks, outer)
 
 
@@ -217,41 +217,49 @@ class HookRunner:
                 "The around hooks have answered already; the endpoint does not begin any more."
             )
 
-    async def run(
+    def run(
         self, get_response: GetResponse, request_hooks: Iterable[Check] = (), route_hooks: Iterable[Check] = ()
-    ) -> HttpResponseBase:
-        """The response to the request, with what the hooks have made of it.
+    ) -> Coroutine[Any, Any, HttpResponseBase]:
+        """A coroutine for the response to the request, with what the hooks have made of it.
 
-        `request_hooks` and `route_hooks` are those of outer layers, still to run. Raises what the responder
+        `request_hooks` and `route_hooks` are those of outer layers, still to run. It raises what the responder
         leaves to Django.
         """
+        run = self._run_around if self._hooks.around else self._run_inside
+        return run(get_response, request_hooks, route_hooks)
+
+    def run_sync(self, get_response: GetResponse) -> Coroutine[Any, Any, HttpResponseBase]:
+        """As `run`, for a synchronous caller: `get_response` runs in its thread, and the coroutine has not to wait."""
         if self._hooks.around:
-            inside = functools.partial(self._run_inside, get_response, (), route_hooks)
-            response = await self._run_around(request_hooks, inside)
-        else:
-            response = await self._run_inside(get_response, request_hooks, route_hooks)
-        state = self._responder.context.state
-        over = state.hooks_begun & self._hooks.unordered
-        state.hooks_begun -= over
-        if not self._is_held:
-            self._note_run(over)
-        return response
+            return self._run_on_loop(get_response)
+        self._is_sync = True
+        return self._run_inside(get_response, (), ())
 
-    def _note_run(self, hooks: frozenset[Hook]) -> None:
-        """Note that these have run for this request; route hooks run for each route."""
-        self._responder.context.state.hooks_run |= hooks.difference(self._hooks.route)
-
-    async def run_sync(self, get_response: GetResponse) -> HttpResponseBase:
-        """As `run`, for a synchronous caller: `get_response` runs in its thread, and nothing here has to wait."""
-        if not self._hooks.around:
-            self._is_sync = True
-            return await self.run(get_response)
+    async def _run_on_loop(self, get_response: GetResponse) -> HttpResponseBase:
+        """As `run`, in an event loop of its own, as around hooks need."""
 
         async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
             return await run_in_django_thread(lambda: run_coroutine(get_response(*hooks)))
 
-        response: HttpResponseBase = async_to_sync(self.run)(call_in_thread)  # Around hooks need an event loop.
+        response: HttpResponseBase = async_to_sync(self._run_around)(call_in_thread, (), ())
         return response
+
+    def _note_over(self) -> None:
+        """Note that the hooks have run, but for those that run for another answer, since one has denied."""
+        state, hooks = self._responder.context.state, self._hooks.unordered
+        if state.hooks_begun is hooks:  # as for most requests, in the only layer with hooks
+            state.hooks_begun = frozenset()
+        else:
+            hooks = state.hooks_begun & hooks
+            state.hooks_begun -= hooks
+        if not self._is_held:
+            self._note_run(hooks)
+
+    def _note_run(self, hooks: frozenset[Hook]) -> None:
+        """Note that these have run for this request; route hooks run for each route."""
+        state, route_hooks = self._responder.context.state, self._hooks.route
+        run = hooks.difference(route_hooks) if route_hooks else hooks
+        state.hooks_run = state.hooks_run | run if state.hooks_run else run
 
     async def finish(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
         """What the exception hooks, then the response hooks of this layer and those inside make of an answer."""
@@ -342,12 +350,19 @@ class HookRunner:
         return runner
 
     async def _run_around(
-        self, before: Iterable[Check], inside: Callable[[], Awaitable[HttpResponseBase]]
+        self, get_response: GetResponse, request_hooks: Iterable[Check], route_hooks: Iterable[Check]
     ) -> HttpResponseBase:
-        """Run the around hooks, and `inside` in them; request hooks of outer layers come before."""
-        denial = await run_checks(Checks(before), self._responder.context.request)
+        """Run the request hooks of outer layers, then the around hooks, and all else in those."""
+        denial = await run_checks(Checks(request_hooks), self._responder.context)
         if denial is not None:
-            return await self._respond(denial)
+            response = await self._respond(denial)
+        else:
+            response = await self._enclose(functools.partial(self._run_inside, get_response, (), route_hooks))
+        self._note_over()
+        return response
+
+    async def _enclose(self, inside: Callable[[], Awaitable[HttpResponseBase]]) -> HttpResponseBase:
+        """Run the around hooks, and `inside` in them."""
         response: HttpResponseBase
         try:
             response = await self._call(0, inside)
@@ -398,7 +413,10 @@ class HookRunner:
             answer = error
         finally:
             _current.set(around)
-        return await self._leave(answer)
+        response = await self._leave(answer)
+        if not self._hooks.around:
+            self._note_over()
+        return response
 
     async def _respond(self, denial: Denial) -> HttpResponseBase:
         self.forget()
@@ -425,11 +443,9 @@ class HookRunner:
         return await run_in_thread(self._responder.context.request, function)
 
     async def _run_checks(self, checks: Checks, argument: HttpResponseBase | Exception) -> Denial | None:
-        request = self._responder.context.request
-        if self._is_sync:
-            return run_checks_sync(checks, request, argument)
-        denial = run_ready_checks(checks, request, argument)
-        return await run_checks(checks, request, argument) if denial is None and checks else denial
+        context = self._responder.context
+        denial = run_ready_checks(checks, context, argument, may_block=self._is_sync)
+        return await run_checks(checks, context, argument) if denial is None and checks else denial
 
 
 class CallNext:

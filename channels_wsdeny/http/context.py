@@ -383,12 +383,6 @@ def expression_of(policy: Policy | None) -> str | None:
         return f"<{type(policy).__name__}, whose repr fails>"
 
 
-def is_traced(request: HttpRequest) -> bool:
-    """Whether the trace of `request` is recorded; False if middleware has taken its context away."""
-    context: RequestContext | None = vars(request).get("wsdeny")
-    return context is not None and context.state.trace is not None
-
-
 _NOT_RECORDED: AbstractContextManager[Callable[[object], None]] = nullcontext(lambda answer: None)
 
 

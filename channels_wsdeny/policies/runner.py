@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..concurrency import is_being_cancelled
-from ..http.context import get_context, is_traced, noting
+from ..http.context import get_context, noting
 from ..http.request import (
     ScopeRequest,
     copy_request,
@@ -28,6 +28,7 @@ from .base import Denial, Policy, aask, ask, asking_blocks, depends_on_user, kee
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..http.context import RequestContext
     from ..types import HttpRequest
 
 
@@ -221,21 +222,24 @@ class ClientLeft(asyncio.CancelledError):
 _CANCELLED = "Something that a policy or hook awaited was cancelled."
 
 
-async def run_checks(checks: Checks, *arguments: Any, watcher: Watcher | None = None) -> Denial | None:
-    """Run `checks`, which are called with `arguments`, the request first; returns the first denial.
+async def run_checks(
+    checks: Checks, context: RequestContext, *arguments: Any, watcher: Watcher | None = None
+) -> Denial | None:
+    """Run `checks`, which are called with the request of `context` and `arguments`; returns the first denial.
 
     Raises what a check raises, and `ClientLeft` once `watcher` says that the client has left.
     """
+    request, given = context.request, (context.request, *arguments)
     try:
         while checks:
             check = checks[0]
             if check.needs_loop() is not False:
                 checks.popleft()
-                denial = check.denial(await check.arun(*arguments), arguments)
-            elif check.blocks(arguments[0]):
-                denial = await run_in_thread(arguments[0], lambda: _run_until_loop(checks, watcher, arguments))
+                denial = check.denial(await check.arun(*given), given)
+            elif check.blocks(request):
+                denial = await run_in_thread(request, lambda: _run_until_loop(checks, context, given, watcher))
             else:
-                denial = run_ready_checks(checks, *arguments)
+                denial = run_ready_checks(checks, context, *arguments)
             if watcher is not None and watcher.has_left:
                 raise ClientLeft
             if denial is not None:
@@ -248,48 +252,41 @@ async def run_checks(checks: Checks, *arguments: Any, watcher: Watcher | None = 
     return None
 
 
-def run_ready_checks(checks: Checks, *arguments: Any) -> Denial | None:
-    """Run the first of `checks`, as long as they need neither a thread nor the event loop."""
-    is_noted = is_traced(arguments[0])
+def run_ready_checks(
+    checks: Checks, context: RequestContext, *arguments: Any, may_block: bool = False
+) -> Denial | None:
+    """As `run_checks`, for the first of `checks`, as long as they need neither a thread nor the event loop.
+
+    In a synchronous caller they `may_block`, and none is left.
+    """
+    given, is_noted = (context.request, *arguments), context.state.trace is not None
     try:
         while checks:
             check = checks[0]
-            if check.may_wait and (check.needs_loop() is not False or check.blocks(arguments[0])):
+            if check.may_wait and not may_block and (check.needs_loop() is not False or check.blocks(given[0])):
                 break
-            denial = _run_next(checks, arguments, is_noted)
-            if denial is not None:
+            checks.popleft()
+            answer = check.run_noted(*given) if is_noted else check.run(*given)
+            if answer is not None and (denial := check.denial(answer, given)) is not None:
                 return denial
-    except asyncio.CancelledError as error:  # Nothing was awaited: it is an error like any other.
-        raise RuntimeError(_CANCELLED) from error
+    except asyncio.CancelledError as error:
+        if may_block:  # It is that of the request, for all that is known there.
+            raise
+        raise RuntimeError(_CANCELLED) from error  # Nothing was awaited: it is an error like any other.
     return None
 
 
-def run_checks_sync(checks: Checks, *arguments: Any) -> Denial | None:
-    """As `run_checks`, in a synchronous caller; a cancellation is that of the request, for all that is known there."""
-    is_noted = is_traced(arguments[0])
-    while checks:  # as `_run_next`, for hooks that are as quick as a call
-        check = checks.popleft()
-        answer = check.run_noted(*arguments) if is_noted else check.run(*arguments)
-        if answer is not None and (denial := check.denial(answer, arguments)) is not None:
-            return denial
-    return None
-
-
-def _run_until_loop(checks: Checks, watcher: Watcher | None, arguments: tuple[Any, ...]) -> Denial | None:
+def _run_until_loop(
+    checks: Checks, context: RequestContext, given: tuple[Any, ...], watcher: Watcher | None
+) -> Denial | None:
     """Run the checks up to the next one that needs the event loop; called in a thread."""
-    trace = get_context(arguments[0]).trace
+    trace = context.state.trace
     with nullcontext() if trace is None else trace.watching_queries():
         while checks and checks[0].needs_loop() is not True:
             if checks.is_stopped or (watcher is not None and watcher.has_left):
                 break
-            denial = _run_next(checks, arguments, trace is not None)
-            if denial is not None:
+            check = checks.popleft()
+            answer = check.run(*given) if trace is None else check.run_noted(*given)
+            if answer is not None and (denial := check.denial(answer, given)) is not None:
                 return denial
     return None
-
-
-def _run_next(checks: Checks, arguments: tuple[Any, ...], is_noted: bool) -> Denial | None:
-    """Run the first of `checks`; returns its denial, if it denies."""
-    check = checks.popleft()
-    answer = check.run_noted(*arguments) if is_noted else check.run(*arguments)
-    return None if answer is None else check.denial(answer, arguments)
