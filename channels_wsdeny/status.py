@@ -73,4 +73,4 @@ def code_for(status: int) -> str:
 
 def detail_for(code: str, status: int) -> Text:
     """The translatable default text for this code, else for this status; empty if there is none."""
-    return _DETAILS.get(code) or _DETAILS.get(code_for(status), "")
+    return _DETAILS[code] if code in _DETAILS else _DETAILS.get(code_for(status), "")  # A lazy text is not looked at.

@@ -652,7 +652,8 @@ class WebSocketHandler(AppHandler):
     async def _emit(self, decision: _Decision) -> None:
         """Send an accept or a denial, perhaps a kept one: the handshake is answered, once and for all."""
         if self._runner is not None:
-            drop_caches(self.context.state.began_in)  # of response hooks
+            if isinstance(decision, _Accept) or self.around is not None:
+                drop_caches(self.context.state.began_in)  # Those of response hooks would live as long as the socket.
             self._runner = None
         if not self.is_unanswered:  # It was given up.
             return

@@ -127,7 +127,7 @@ def _problem(context: RequestContext, deny: Deny) -> HttpResponse:
     media_type = preferred_type(context.request)
     with language_of(context.request):
         title = statuses.phrase(deny.status)
-        detail = str(deny.detail or statuses.detail_for(deny.code, deny.status))
+        detail = str(deny.detail) or str(statuses.detail_for(deny.code, deny.status))
     debug = _debug(context, deny) if settings.DEBUG else ""
     retry = _retry_after(deny)
     if media_type == HTML:
