@@ -248,7 +248,7 @@ class HookRunner:
         """Note that the hooks have run, but for those that run for another answer, since one has denied."""
         state, hooks = self._responder.context.state, self._hooks.unordered
         if state.hooks_begun is hooks:  # as for most requests, in the only layer with hooks
-            state.hooks_begun = frozenset()
+            state.hooks_begun = NO_HOOKS.unordered
         else:
             hooks = state.hooks_begun & hooks
             state.hooks_begun -= hooks
