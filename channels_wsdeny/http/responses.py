@@ -146,9 +146,11 @@ def _problem(context: RequestContext, deny: Deny) -> HttpResponse:
             **deny.members,
             **({"debug": debug} if debug else {}),
         }
-        with language_of(context.request) if deny.members else nullcontext():
-            # As `JsonResponse` writes members, and what JavaScript cannot read is an error.
-            body = json.dumps(problem, cls=DjangoJSONEncoder, allow_nan=False)
+        if deny.members:  # As `JsonResponse` writes them, and what JavaScript cannot read is an error.
+            with language_of(context.request):
+                body = json.dumps(problem, cls=DjangoJSONEncoder, allow_nan=False)
+        else:
+            body = json.dumps(problem)
     if media_type != JSON:
         media_type += "; charset=utf-8"
     response = HttpResponse(body, status=deny.status, content_type=media_type)
