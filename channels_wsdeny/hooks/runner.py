@@ -229,7 +229,7 @@ class HookRunner:
         return run(get_response, request_hooks, route_hooks)
 
     def run_sync(self, get_response: GetResponse) -> Coroutine[Any, Any, HttpResponseBase]:
-        """As `run`, for a synchronous caller: `get_response` runs in its thread, and the coroutine has not to wait."""
+        """As `run`, for a synchronous caller: `get_response` runs in its thread, and nothing in the coroutine waits."""
         if self._hooks.around:
             return self._run_on_loop(get_response)
         self._is_sync = True
@@ -245,7 +245,7 @@ class HookRunner:
         return response
 
     def _note_over(self) -> None:
-        """Note that the hooks have run, but for those that run for another answer, since one has denied."""
+        """Note that the hooks are not running any more, and have run. Not those of a denial: it has forgotten them."""
         state, hooks = self._responder.context.state, self._hooks.unordered
         if state.hooks_begun is hooks:  # as for most requests, in the only layer with hooks
             state.hooks_begun = NO_HOOKS.unordered

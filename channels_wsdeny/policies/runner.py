@@ -255,9 +255,9 @@ async def run_checks(
 def run_ready_checks(
     checks: Checks, context: RequestContext, *arguments: Any, may_block: bool = False
 ) -> Denial | None:
-    """As `run_checks`, for the first of `checks`, as long as they need neither a thread nor the event loop.
+    """As `run_checks`, up to the first of `checks` that needs a thread or the event loop; that and the rest are left.
 
-    In a synchronous caller they `may_block`, and none is left.
+    A synchronous caller lets them block (`may_block`): it runs all of them here, and none is left.
     """
     given, is_noted = (context.request, *arguments), context.state.trace is not None
     try:
