@@ -25,7 +25,7 @@ from .policies.permissions import default_policy
 from .policies.runner import policy_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -101,8 +101,10 @@ class MirrorMiddleware:
         """
         context = get_context(request)
         handler: MirrorHandler | None = context.mirror
+        if context.is_ready and (handler is None or handler.context is context):
+            return None  # as for most requests
         if handler is None:
-            if not context.is_ready and _is_asked_before_views(context):
+            if _is_asked_before_views(context):
                 raise HookError(
                     "Middleware inside MirrorMiddleware called get_response() with a request of its own, so neither "
                     "route hooks nor the default policy are asked about that. Give it the request, or a copy: "
@@ -135,22 +137,19 @@ class MirrorHandler(DjangoHandler):
     #: Whether something is being asked about a view: that is done for one view at a time.
     is_asking = False
     runs_waiting_hooks = True
-    _route_hooks: Sequence[Check] = ()
     #: The route that they have run for: middleware inside may ask for the response again.
     _route: Any = None
     _policies: tuple[Policy, ...] = ()
-    _error: ImproperlyConfigured | None = None
+    #: Whether nothing more has to be asked about what inner middleware or a decorator answers.
+    _is_asked = False
 
     def __init__(self, context: RequestContext, middleware: MirrorMiddleware, *, has_default: bool) -> None:
-        self.middleware = middleware
-        #: Whether nothing has to be asked about what inner middleware or a decorator answers.
-        self._has_default, self._is_asked = has_default, not has_default
-        try:
-            hooks = _hooks(context)
-        except ImproperlyConfigured as error:
-            hooks, self._error = (), error
-        super().__init__(context, hooks, is_async=middleware.is_async)
-        context.mirror, context.is_ready = self, False
+        super().__init__(context, _hooks(context), is_async=middleware.is_async)
+        self.middleware, self._has_default = middleware, has_default
+        #: The route hooks of this layer, and those of a layer around Django's handler, which did not know the route.
+        self._route_hooks = context.route_hooks
+        may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
+        context.mirror, context.is_ready = self, not (has_default or self._route_hooks or may_end_early)
         context.state.calls += 1
         self._call = context.state.calls
 
@@ -163,15 +162,18 @@ class MirrorHandler(DjangoHandler):
         """The request is not here any more."""
         self.is_active = False
 
-    async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+    async def get_response(self, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""
-        self._begin(route_hooks)
+        context = self.context
+        if route_hooks:
+            self._route_hooks += route_hooks
+            context.is_ready = False
         denial = await self.authorize(request_hooks) if request_hooks else None
         if denial is not None:
             return await self.deny(denial)
-        if not self.context.is_ready:
+        if not context.is_ready:
             self.go_on()
-        answering: Any = self.middleware.get_response(self.context.request)
+        answering: Any = self.middleware.get_response(context.request)
         response: HttpResponseBase = await answering if self.is_async else answering
         if self._has_default or response.status_code >= 400:
             denied = await self._ask_after(response)
@@ -213,7 +215,7 @@ class MirrorHandler(DjangoHandler):
         """The route hooks, and the default policy for a view without a policy of its own."""
         self.view = view
         match = self.context.request.resolver_match
-        route_hooks = [] if match is self._route else self._route_hooks
+        route_hooks = () if match is self._route else self._route_hooks
         self._route = self.context.state.route = match
         self._policies = self._default_policies(view) if self._has_default else ()
         return [*route_hooks, *policy_checks(self._policies)]
@@ -233,22 +235,12 @@ class MirrorHandler(DjangoHandler):
         self._route = self.context.state.route = match
         self.context.mark_passed(self._policies)
         # Decorators around a guarded view may answer in its place, such as a cache.
-        self._is_asked = not self._has_default or bool(self._policies) or not guards_within(self.view)
-
-    def _begin(self, route_hooks: list[Check]) -> None:
-        if self._error is not None:
-            raise self._error
-        context = self.context
-        if route_hooks or context.route_hooks:
-            # Those of a layer around Django's handler, which did not know the route, stay for a second call.
-            self._route_hooks = [*context.route_hooks, *route_hooks]
-        may_end_early = self.outer is not None or (self.runner is not None and self.runner.has_around)
-        context.is_ready = not (self._route_hooks or self._has_default or may_end_early)
+        self._is_asked = bool(self._policies) or not guards_within(self.view)
 
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
         """The policies that were not asked, since inner middleware or a decorator answered for the view."""
         request: Any = self.context.request
-        if self._is_asked or not statuses.is_content(response.status_code):
+        if self._is_asked or not self._has_default or not statuses.is_content(response.status_code):
             return []
         if request.resolver_match is None:
             try:

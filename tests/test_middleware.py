@@ -95,7 +95,7 @@ SITUATIONS = {
     "around hook fails": (made("around", failing_around), hello, 500, "server_error"),
     "view denies": (None, raising(lambda: Deny(409)), 409, "conflict"),
     "template of a hook": (made("request", lambda request: page("early")), hello, 200, b"early"),
-    "hooks that cannot be used": (None, hello, 500, "server_error", {"HOOKS": ["nowhere.hooks"]}),
+    "hooks that cannot be used": (None, hello, 500, None, {"HOOKS": ["nowhere.hooks"]}),
     "hooks for sockets": (made("request", failing, protocols=("websocket",)), hello, 200, b"hello world"),
     "locked": (None, hello, 401, "not_authenticated", LOCKED_SITE),
     "locked, async view": (None, hello_async, 401, "not_authenticated", LOCKED_SITE),

@@ -258,8 +258,8 @@ def set_route(context: RequestContext, match: EndpointMatch) -> None:
 def checks_before(
     context: RequestContext,
     match: EndpointMatch,
-    request_hooks: list[Check],
-    route_hooks: list[Check],
+    request_hooks: tuple[Check, ...],
+    route_hooks: tuple[Check, ...],
     policies: tuple[Policy, ...],
 ) -> list[Check]:
     """What runs before the endpoint. Route hooks wait in the context until it is known."""
@@ -522,6 +522,7 @@ class AppHandler:
 
     #: Whether a status that cannot deny is an error, as for sockets.
     is_strict = False
+    is_async = True
     is_new_route = False
     runs_waiting_hooks = True
 

@@ -364,12 +364,12 @@ class HttpHandler(AppHandler):
         if self._runner is not None:
             return await self._runner.run(get_response)
         try:
-            return await get_response([], [])
+            return await get_response((), ())
         except Exception as error:  # fail closed
             return await HookRunner(self, outer=enclosing_runner(self.context)).answer(error)
 
     async def _get_response(
-        self, match: EndpointMatch, request_hooks: list[Check], route_hooks: list[Check]
+        self, match: EndpointMatch, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]
     ) -> HttpResponseBase:
         """The beginning of the application's response, or a denial. Raises what the application does."""
         context = self.context

@@ -43,7 +43,7 @@ from .base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from ..authentication.base import Authenticators
     from ..exceptions import Deny
@@ -166,7 +166,7 @@ class DjangoHandler:
         if registries:
             self.runner = layer_runner(self, registries, "http", self.outer)
 
-    async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+    async def get_response(self, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]) -> HttpResponseBase:
         """The response, after these hooks have run."""
         raise NotImplementedError
 
@@ -174,11 +174,10 @@ class DjangoHandler:
         """The response as the hooks leave it. Raises what is left to Django."""
         try:
             if self.runner is not None:
-                run = self.runner.run if self.is_async else self.runner.run_sync
-                response = await run(self.get_response)
+                response = await self.runner.run(self.get_response)
             else:
                 try:
-                    response = await self.get_response([], [])
+                    response = await self.get_response((), ())
                 except Exception as error:  # fail closed: a policy that fails denies
                     response = await self.answer(error)
             return keep_private(self.context.request, response)
@@ -197,7 +196,7 @@ class DjangoHandler:
         runner = HookRunner(self, outer=self.outer) if self.runner is None else self.runner
         return await runner.answer(error) if self.is_async else runner.answer_sync(error)
 
-    def authorize(self, checks: list[Check]) -> Coroutine[Any, Any, Denial | None]:
+    def authorize(self, checks: Iterable[Check]) -> Coroutine[Any, Any, Denial | None]:
         """As `base.authorize`. A check that swallows its cancellation keeps the client waiting; that is logged."""
         return authorize(self.context, checks, give_up=self._report_late, may_block=not self.is_async)
 
@@ -323,7 +322,7 @@ class ViewHandler(DjangoHandler):
         if self._outer_obj is not None:
             self.context.obj = self._outer_obj
 
-    async def get_response(self, request_hooks: list[Check], route_hooks: list[Check]) -> HttpResponseBase:
+    async def get_response(self, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]) -> HttpResponseBase:
         """The view's response, or a denial."""
         denial = await self.authorize(self._checks(request_hooks, route_hooks))
         if denial is not None:
@@ -348,7 +347,7 @@ class ViewHandler(DjangoHandler):
             raise error
         return super().fail(error)
 
-    def _checks(self, request_hooks: list[Check], route_hooks: list[Check]) -> list[Check]:
+    def _checks(self, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]) -> list[Check]:
         checks = [*request_hooks, *route_hooks, *policy_checks(self._policies)]
         if self._policies and is_authentication_due(self.context.request):
             checks.append(LoadUser())  # Wrong credentials deny before a public view, too.

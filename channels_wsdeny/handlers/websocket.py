@@ -397,7 +397,7 @@ class WebSocketHandler(AppHandler):
                 del match, runner  # An open socket keeps nothing of them.
                 await surrounded
                 return
-            found = await self.admit(match, *([], []) if runner is None else runner.checks())
+            found = await self.admit(match, *((), ()) if runner is None else runner.checks())
         except ClientLeft:
             return
         except Exception as error:
@@ -412,7 +412,9 @@ class WebSocketHandler(AppHandler):
         else:
             await self._answer(found)
 
-    async def admit(self, match: EndpointMatch, request_hooks: list[Check], route_hooks: list[Check]) -> Any:
+    async def admit(
+        self, match: EndpointMatch, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]
+    ) -> Any:
         """Run hooks and ask policies: the scope for the application, or what the request is denied with.
 
         Raises what hooks and policies raise.
@@ -766,8 +768,8 @@ class WebSocketHandler(AppHandler):
         match: EndpointMatch,
         tasks: list[asyncio.Task[None]],
         adopted: contextlib.ExitStack,
-        request_hooks: list[Check],
-        route_hooks: list[Check],
+        request_hooks: tuple[Check, ...],
+        route_hooks: tuple[Check, ...],
     ) -> HttpResponseBase | Exception:
         """What the innermost around hook awaits: the first answer of the application, unless a check denies."""
         found = await self.admit(match, request_hooks, route_hooks)

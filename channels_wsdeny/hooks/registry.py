@@ -310,6 +310,8 @@ class OrderedHooks(NamedTuple):
     around: tuple[Hook, ...] = ()
     #: The hooks of all kinds.
     unordered: frozenset[Hook] = frozenset()
+    #: Those that run once for a request: route hooks run for each route.
+    once: frozenset[Hook] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.unordered)
@@ -321,7 +323,7 @@ class OrderedHooks(NamedTuple):
     def without(self, hooks: frozenset[Hook]) -> OrderedHooks:
         """The ordered hooks without those in `hooks`."""
         kinds = {kind: tuple(hook for hook in getattr(self, kind) if hook not in hooks) for kind in _ARGUMENTS}
-        return OrderedHooks(**kinds, unordered=self.unordered - hooks)
+        return OrderedHooks(**kinds, unordered=self.unordered - hooks, once=self.once - hooks)
 
 
 NO_HOOKS = OrderedHooks()
@@ -333,7 +335,9 @@ def ordered_hooks(registries: tuple[Hooks, ...], protocol: Protocol) -> OrderedH
     declared = dict.fromkeys(hook for registry in registries for hook in registry if protocol in hook.protocols)
     ordered = sorted(declared, key=lambda hook: -hook.priority)  # stable: equal ones as declared
     kinds = {kind: tuple(hook for hook in ordered if hook.kind == kind) for kind in _ARGUMENTS}
-    return OrderedHooks(**{**kinds, "response": kinds["response"][::-1]}, unordered=frozenset(declared))
+    unordered = frozenset(declared)
+    kinds["response"] = kinds["response"][::-1]
+    return OrderedHooks(**kinds, unordered=unordered, once=unordered.difference(kinds["route"]))
 
 
 def as_registries(value: object, where: str) -> tuple[Hooks, ...]:

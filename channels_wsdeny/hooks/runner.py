@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 
     #: What answers inside the hooks, given the request hooks and route hooks that have to run before. It returns a
     #: response, or an exception in place of raising it.
-    GetResponse = Callable[[list[Check], list[Check]], Coroutine[Any, Any, HttpResponseBase | Exception]]
+    GetResponse = Callable[[tuple[Check, ...], tuple[Check, ...]], Coroutine[Any, Any, HttpResponseBase | Exception]]
 
 
 class Responder(Protocol):
     """The methods of a handler that its runner calls."""
 
     context: RequestContext
+    #: Whether it is on an event loop. Else nothing in its coroutines waits, and hooks may block.
+    is_async: bool
 
     @property
     def is_new_route(self) -> bool:
@@ -139,8 +141,6 @@ class HookRunner:
 
     #: The runner of the layer inside; None without hooks there.
     inner: HookRunner | None = None
-    #: Whether the caller is synchronous, and nothing in here has to wait.
-    _is_sync = False
     #: Whether what is inside the around hooks has begun, and whether those have answered.
     _has_entered = False
     _is_over = False
@@ -149,6 +149,8 @@ class HookRunner:
 
     def __init__(self, responder: Responder, hooks: OrderedHooks = NO_HOOKS, outer: HookRunner | None = None) -> None:
         self._responder, self._hooks, self.outer = responder, hooks, outer
+        #: Whether the caller is synchronous, and nothing in here has to wait.
+        self._is_sync = not responder.is_async
         #: Response hooks and exception hooks that have not run yet.
         self._response, self._exception = Checks(hooks.response), hooks.exception
 
@@ -193,10 +195,10 @@ class HookRunner:
             runner = runner.inner
         return runner
 
-    def checks(self) -> tuple[list[Check], list[Check]]:
+    def checks(self) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
         """The request hooks and the route hooks of this layer and those inside, the outermost first."""
-        request_hooks: list[Check] = []
-        route_hooks: list[Check] = []
+        request_hooks: tuple[Check, ...] = ()
+        route_hooks: tuple[Check, ...] = ()
         for runner in self.layers:
             request_hooks += runner._hooks.request
             route_hooks += runner._hooks.route
@@ -218,48 +220,39 @@ class HookRunner:
             )
 
     def run(
-        self, get_response: GetResponse, request_hooks: Iterable[Check] = (), route_hooks: Iterable[Check] = ()
+        self, get_response: GetResponse, request_hooks: tuple[Check, ...] = (), route_hooks: tuple[Check, ...] = ()
     ) -> Coroutine[Any, Any, HttpResponseBase]:
         """A coroutine for the response to the request, with what the hooks have made of it.
 
         `request_hooks` and `route_hooks` are those of outer layers, still to run. It raises what the responder
-        leaves to Django.
+        leaves to Django. In a synchronous caller `get_response` runs in its thread.
         """
-        run = self._run_around if self._hooks.around else self._run_inside
-        return run(get_response, request_hooks, route_hooks)
-
-    def run_sync(self, get_response: GetResponse) -> Coroutine[Any, Any, HttpResponseBase]:
-        """As `run`, for a synchronous caller: `get_response` runs in its thread, and nothing in the coroutine waits."""
-        if self._hooks.around:
+        if not self._hooks.around:
+            return self._run_inside(get_response, request_hooks, route_hooks)
+        if self._is_sync:
             return self._run_on_loop(get_response)
-        self._is_sync = True
-        return self._run_inside(get_response, (), ())
+        return self._run_around(get_response, request_hooks, route_hooks)
 
     async def _run_on_loop(self, get_response: GetResponse) -> HttpResponseBase:
         """As `run`, in an event loop of its own, as around hooks need."""
 
-        async def call_in_thread(*hooks: list[Check]) -> HttpResponseBase | Exception:
+        async def call_in_thread(*hooks: tuple[Check, ...]) -> HttpResponseBase | Exception:
             return await run_in_django_thread(lambda: run_coroutine(get_response(*hooks)))
 
+        self._is_sync = False
         response: HttpResponseBase = async_to_sync(self._run_around)(call_in_thread, (), ())
         return response
 
     def _note_over(self) -> None:
         """Note that the hooks are not running any more, and have run. Not those of a denial: it has forgotten them."""
-        state, hooks = self._responder.context.state, self._hooks.unordered
-        if state.hooks_begun is hooks:  # as for most requests, in the only layer with hooks
-            state.hooks_begun = NO_HOOKS.unordered
+        state, hooks = self._responder.context.state, self._hooks
+        if state.hooks_begun is hooks.unordered:  # as for most requests, in the only layer with hooks
+            state.hooks_begun, run = NO_HOOKS.unordered, hooks.once
         else:
-            hooks = state.hooks_begun & hooks
-            state.hooks_begun -= hooks
+            run = state.hooks_begun & hooks.once
+            state.hooks_begun -= hooks.unordered
         if not self._is_held:
-            self._note_run(hooks)
-
-    def _note_run(self, hooks: frozenset[Hook]) -> None:
-        """Note that these have run for this request; route hooks run for each route."""
-        state, route_hooks = self._responder.context.state, self._hooks.route
-        run = hooks.difference(route_hooks) if route_hooks else hooks
-        state.hooks_run = state.hooks_run | run if state.hooks_run else run
+            state.hooks_run |= run
 
     async def finish(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
         """What the exception hooks, then the response hooks of this layer and those inside make of an answer."""
@@ -269,15 +262,18 @@ class HookRunner:
 
     async def _leave(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
         """As `finish`, for this layer alone."""
+        context = self._responder.context
         response = await self.answer(answer) if isinstance(answer, Exception) else answer
-        answered_by = self._responder.context.state.answered_by
+        answered_by = context.state.answered_by
         if answered_by is not None and self._is_inside(answered_by):
             self._response.clear()
         if self._response.is_stopped:  # They were interrupted; what is left of them runs for another answer.
             self._response = Checks(self._response)
         while self._response:
             try:
-                replacement = await self._run_checks(self._response, response)
+                replacement = run_ready_checks(self._response, context, response, may_block=self._is_sync)
+                if replacement is None and self._response:
+                    replacement = await self._run_checks(self._response, response)
                 if replacement is not None:
                     self._response.clear()
                     response = await self._replace(response, replacement)
@@ -300,7 +296,7 @@ class HookRunner:
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
             self._response, self._is_sync = hooks, True
-            self._note_run(self._hooks.unordered)
+            self._responder.context.state.hooks_run |= self._hooks.once
             return run_coroutine(self._leave(answer))
 
         return finish
@@ -350,7 +346,7 @@ class HookRunner:
         return runner
 
     async def _run_around(
-        self, get_response: GetResponse, request_hooks: Iterable[Check], route_hooks: Iterable[Check]
+        self, get_response: GetResponse, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]
     ) -> HttpResponseBase:
         """Run the request hooks of outer layers, then the around hooks, and all else in those."""
         denial = await run_checks(Checks(request_hooks), self._responder.context)
@@ -400,15 +396,18 @@ class HookRunner:
         return await self._replace(response, hook.checked(answer, request))
 
     async def _run_inside(
-        self, get_response: GetResponse, request_hooks: Iterable[Check], route_hooks: Iterable[Check]
+        self, get_response: GetResponse, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]
     ) -> HttpResponseBase:
         self._has_entered = True
-        hooks = [*request_hooks, *self._hooks.request], [*route_hooks, *self._hooks.route]
+        request_hooks, route_hooks = request_hooks + self._hooks.request, route_hooks + self._hooks.route
         answer: HttpResponseBase | Exception
         around = _current.get()
         _current.set(self)
         try:
-            answer = await (get_response(*hooks) if self.inner is None else self.inner.run(get_response, *hooks))
+            if self.inner is None:
+                answer = await get_response(request_hooks, route_hooks)
+            else:
+                answer = await self.inner.run(get_response, request_hooks, route_hooks)
         except Exception as error:  # fail closed: it becomes a denial, or is left to Django
             answer = error
         finally:
@@ -444,8 +443,9 @@ class HookRunner:
 
     async def _run_checks(self, checks: Checks, argument: HttpResponseBase | Exception) -> Denial | None:
         context = self._responder.context
-        denial = run_ready_checks(checks, context, argument, may_block=self._is_sync)
-        return await run_checks(checks, context, argument) if denial is None and checks else denial
+        if self._is_sync:
+            return run_ready_checks(checks, context, argument, may_block=True)
+        return await run_checks(checks, context, argument)
 
 
 class CallNext:

@@ -262,10 +262,10 @@ def run_ready_checks(
     given, is_noted = (context.request, *arguments), context.state.trace is not None
     try:
         while checks:
-            check = checks[0]
+            check = checks.popleft()
             if check.may_wait and not may_block and (check.needs_loop() is not False or check.blocks(given[0])):
+                checks.appendleft(check)
                 break
-            checks.popleft()
             answer = check.run_noted(*given) if is_noted else check.run(*given)
             if answer is not None and (denial := check.denial(answer, given)) is not None:
                 return denial
