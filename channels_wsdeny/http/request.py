@@ -163,9 +163,12 @@ class ScopeRequest(ASGIRequest):
         session: SessionBase | None = vars(self).get("session")
         if session is None:
             return False
-        if session.modified:
+        try:
+            if session.modified:
+                return True
+            return settings.SESSION_SAVE_EVERY_REQUEST and session.accessed and not session.is_empty()
+        except Exception:  # of an engine of the site's own: saving it raises the same, where that is answered
             return True
-        return settings.SESSION_SAVE_EVERY_REQUEST and session.accessed and not session.is_empty()
 
     def scope_for_application(self) -> dict[str, Any]:
         """What an application finds in its scope, as under Channels' `AuthMiddlewareStack`."""

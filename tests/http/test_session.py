@@ -20,9 +20,10 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.decorators import require
+from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import cookie_header, knock
+from tests.support.mirror import made
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.policies import accept as accept_all
 from tests.support.sockets import consumer, guarded
@@ -402,6 +403,19 @@ def test_a_session_that_the_site_flushes_or_saves_every_time_is_treated_as_in_a_
         before = tools.stored()
         answer = tools.ask(guarded(Check(lambda request: request.user.is_anonymous)), cookie)
         assert (answer.status, answer.header("set-cookie"), tools.stored()) == (101, None, before)
+
+
+@one_engine
+def test_a_session_that_cannot_say_whether_it_has_to_be_saved_is_an_error(tools, settings, monkeypatch):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    cookie = tools.log_in()
+    engine = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
+    monkeypatch.setattr(engine, "is_empty", raising(lambda: OSError("secret")))
+    hooks = made("response", lambda request, response: None)
+    for site in (guarded(IsAuthenticated()), with_hooks(hooks)(guarded(IsAuthenticated()))):
+        answer = tools.ask(site, cookie)
+        assert (answer.status, answer.problem["code"]) == (500, "server_error")
+        assert b"secret" not in answer.body
 
 
 @one_engine
