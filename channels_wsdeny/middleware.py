@@ -119,7 +119,9 @@ class MirrorMiddleware:
                 "Middleware inside MirrorMiddleware called get_response() a second time while route hooks or the "
                 "default policy were asked about the first. It may do so afterwards."
             )
-        handler.context = context
+        if handler.context is not context:
+            authenticate_view(context)  # Of a copy, which finds the user of the request.
+            handler.context = context
         return None if context.is_ready else handler
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:

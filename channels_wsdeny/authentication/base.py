@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import LazyObject, SimpleLazyObject
 from django.utils.module_loading import import_string
 
 from ..concurrency import call_sync
@@ -67,32 +67,51 @@ class SessionAuthentication(Authentication):
 
 
 class _Reads(NamedTuple):
-    """Which part of a request a class takes the credentials from; one that is not known may look everywhere."""
+    """Which parts of a request a class takes the credentials from; one that is not known may look everywhere."""
 
     header: bytes = b""
+    #: The name of a parameter of the query string.
     query: bytes = b""
     subprotocol: str = ""
 
     def may_find(self, scope: Mapping[str, Any]) -> bool:
-        """Whether `scope` has that part."""
-        if self.header:
-            return bool(values_of(scope.get("headers", ()), self.header))
+        """Whether `scope` has one of them."""
+        if self.header and values_of(scope.get("headers", ()), self.header):
+            return True
         if self.query:
-            return self.query in scope.get("query_string", b"")
-        return self.subprotocol in (scope.get("subprotocols") or ())
+            query = scope.get("query_string", b"")
+            if self.query in query or b"%" in query:  # A name may be percent-encoded.
+                return True
+        return bool(self.subprotocol) and self.subprotocol in (scope.get("subprotocols") or ())
 
 
 _AUTHORIZATION = _Reads(header=b"authorization")
-#: Classes (not their subclasses) of which it is known that they read ``Authorization`` alone, of a scheme that no
-#: browser adds.
-_READ_AUTHORIZATION = {
-    "channels_wsdeny.authentication.bearer.BearerAuthentication",
-    "knox.auth.TokenAuthentication",
-    "oauth2_provider.contrib.rest_framework.authentication.OAuth2Authentication",
-    "rest_framework.authentication.TokenAuthentication",
+#: What classes (not their subclasses) are known to read: parts with credentials that no browser adds.
+_KNOWN_READS = {
+    "channels_wsdeny.authentication.bearer.BearerAuthentication": _AUTHORIZATION,
+    "channels_wsdeny.authentication.ticket.TicketAuthentication": _Reads(query=b"ticket"),
+    "knox.auth.TokenAuthentication": _AUTHORIZATION,
+    # RFC 6750 section 2.3
+    "oauth2_provider.contrib.rest_framework.authentication.OAuth2Authentication": _Reads(
+        header=b"authorization", query=b"access_token"
+    ),
+    "rest_framework.authentication.TokenAuthentication": _AUTHORIZATION,
+}
+#: Those of SimpleJWT, whose setting ``AUTH_HEADER_NAME`` says which header they read.
+_OF_SIMPLE_JWT = {
     "rest_framework_simplejwt.authentication.JWTAuthentication",
     "rest_framework_simplejwt.authentication.JWTStatelessUserAuthentication",
 }
+
+
+def _known_reads(name: str) -> _Reads | None:
+    """What the class of this dotted name reads; None if that is not known."""
+    if name not in _OF_SIMPLE_JWT:
+        return _KNOWN_READS.get(name)
+    from rest_framework_simplejwt.settings import api_settings  # noqa: PLC0415 - an optional dependency
+
+    header: str = api_settings.AUTH_HEADER_NAME
+    return _Reads(header=header.removeprefix("HTTP_").replace("_", "-").lower().encode())
 
 
 #: What an authentication class sets on its copy of the request alone.
@@ -109,9 +128,7 @@ class _Authenticator:
         self.is_session = cls is SessionAuthentication
         self._is_drf = "rest_framework.authentication.BaseAuthentication" in names
         self.is_ninja = "ninja.security.base.AuthBase" in names
-        self.reads: _Reads | None = _AUTHORIZATION if names[0] in _READ_AUTHORIZATION else None
-        if names[0] == "channels_wsdeny.authentication.ticket.TicketAuthentication":
-            self.reads = _Reads(query=b"ticket=")
+        self.reads = _known_reads(names[0])
         #: The subprotocol that goes before a token, for a `SubprotocolToken`.
         self.subprotocol: str | None = None
         if "channels_wsdeny.authentication.bearer.SubprotocolToken" in names:
@@ -215,11 +232,14 @@ class Authenticators:
             if found is None or (each.is_ninja and not found):
                 continue
             user, auth = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+            if user is None:  # a token without a user, such as that of a client (RFC 6749 section 4.4)
+                user = anonymous_user()
             if not hasattr(user, "is_authenticated"):
                 raise TypeError(
                     f"{type(each.instance).__name__} returned a {type(user).__name__} for the user. It returns a "
                     "user, (user, auth), or None if the request has no credentials for it."
                 )
+            vars(request)["_wsdeny_found_by"] = each.instance
             return user, auth
         return anonymous_user(), None
 
@@ -290,13 +310,13 @@ class _Lazy:
     """Authenticates a request when its user is first looked at, once."""
 
     def __init__(self, request: HttpRequest, authentication: Authenticators, given: Any) -> None:
-        self._request, self._authentication, self._given = request, authentication, given
+        self.request, self._authentication, self._given = request, authentication, given
         self._refusal: Exception | None = None
 
     def __call__(self) -> Any:
         if self._refusal is not None:
             raise self._refusal
-        request: Any = self._request
+        request: Any = self.request
         if isinstance(request, ScopeRequest) and self._given is not None and self._given.is_authenticated:
             return self._given  # which a wrapper has put into the scope
         own = vars(request)
@@ -314,6 +334,24 @@ class _Lazy:
         return user
 
 
+class _LazyOfCopy:
+    """The user of a copy of a view's request, which middleware has made: the one of the request, found once."""
+
+    #: What authentication leaves in a request besides its user.
+    _FOUND = ("auth", "_wsdeny_found_user", "_wsdeny_found_auth", "_wsdeny_found_by", "_wsdeny_refusal")
+
+    def __init__(self, request: HttpRequest, original: HttpRequest, user: Any) -> None:
+        self.request, self._original, self._user = request, original, user
+
+    def __call__(self) -> Any:
+        original = vars(self._original)
+        try:
+            self._user.is_authenticated  # noqa: B018 - a lazy object is loaded by looking at it
+        finally:
+            vars(self.request).update({name: original[name] for name in self._FOUND if name in original})
+        return self._user._wrapped
+
+
 def authenticate_by(request: HttpRequest, authentication: Authenticators) -> None:
     """Make `request.user` the user that `authentication` finds, loaded when it is first looked at.
 
@@ -321,6 +359,9 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
     """
     own = vars(request)
     if own.get("_wsdeny_authentication") is authentication:
+        lazy, user = own.get("_wsdeny_lazy", (None, None))
+        if lazy is not None and lazy.request is not request and own.get("user") is user:
+            _set_lazy(request, _LazyOfCopy(request, lazy.request, user))
         return
     own["_wsdeny_authentication"] = authentication
     if not isinstance(request, ScopeRequest):
@@ -339,14 +380,30 @@ def authenticate_by(request: HttpRequest, authentication: Authenticators) -> Non
             own["user"] = anonymous_user()
             return
     own["_wsdeny_session_user"] = given
-    own["user"] = SimpleLazyObject(_Lazy(request, authentication, given))
+    _set_lazy(request, _Lazy(request, authentication, given))
+
+
+def _set_lazy(request: HttpRequest, lazy: _Lazy | _LazyOfCopy) -> None:
+    """Make what `lazy` returns the user of `request`."""
+    own = vars(request)
+    own["user"] = SimpleLazyObject(lazy)
     if not isinstance(request, ScopeRequest):
+        own["_wsdeny_lazy"] = lazy, own["user"]
         own["auser"] = _loading(own["user"])
 
 
 def found_user(request: HttpRequest) -> Any:
     """The user that the authentication classes have found; None if they were not asked."""
     return vars(request).get("_wsdeny_found_user")
+
+
+def found_by(request: HttpRequest) -> Any:
+    """The authentication class that has found the user of `request`; None if nothing has, or that is another user."""
+    own = vars(request)
+    user = own.get("user")
+    while isinstance(user, LazyObject):
+        user = user._wrapped
+    return own.get("_wsdeny_found_by") if user is found_user(request) else None
 
 
 def session_user(request: HttpRequest) -> Any:

@@ -100,7 +100,10 @@ def issue_ticket(request: HttpRequest, path: str, *, cache: str = "default") -> 
     user: Any = request.user
     if not user.is_authenticated:
         raise Deny(401)
-    where = unquote(urlsplit(path).path)
+    try:
+        where = unquote(urlsplit(path).path)
+    except ValueError:  # such as an address with half an IPv6 address
+        where = ""
     if not where.startswith("/"):
         raise Deny(400, "The path of a ticket begins with a slash.")
     number = secrets.token_urlsafe(16)

@@ -16,7 +16,7 @@ from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSetMixin
 
-from ..authentication.base import Authenticators, session_user
+from ..authentication.base import Authenticators, found_by, session_user
 from ..concurrency import call_sync
 from ..conf import conf
 from ..db import is_unreachable
@@ -100,7 +100,7 @@ class RestFramework(Policy):
         self._repr = f"RestFramework({', '.join(_described(cls, given, obj))})"
         # A view set asks its action, which is known once it is made a view.
         actions = {"action_map": getattr(view, "actions", None) or {}}
-        self.view_class: Any = type(cls.__name__, (_AskedView, cls), {**given, **actions})
+        self.view_class: Any = type(cls.__name__, (_AskedView, cls), {**given, **actions, "given": frozenset(given)})
         _refuse_coroutines([self.view_class], "initial")
         asked = self.view_class(**self._initkwargs)
         _check_classes(asked)
@@ -161,6 +161,19 @@ class _AskedView(APIView):
 
     #: That of the policy.
     is_counted: bool
+    #: The attributes that are the policy's, in place of what the methods of the view make of its own.
+    given: frozenset[str]
+
+    def get_authenticators(self) -> list[Any]:
+        """Those of the policy; it always gives some."""
+        authenticators: list[Any] = APIView.get_authenticators(self)
+        return authenticators
+
+    def perform_authentication(self, request: Any) -> None:
+        super().perform_authentication(request)
+        found = found_by(request._request)
+        if found is not None and isinstance(request.successful_authenticator, _UserOfRequest):
+            request._authenticator = found  # Permission classes may look at its type.
 
     def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
         return super().perform_content_negotiation(request, force=True)
@@ -171,10 +184,14 @@ class _AskedView(APIView):
         return [each for each in renderers if not isinstance(each, BrowsableAPIRenderer)] or renderers
 
     def get_permissions(self) -> list[Any]:
-        return _refuse_coroutines(super().get_permissions(), "has_permission", "has_object_permission")
+        is_given = "permission_classes" in self.given
+        permissions = APIView.get_permissions(self) if is_given else super().get_permissions()
+        return _refuse_coroutines(permissions, "has_permission", "has_object_permission")
 
     def get_throttles(self) -> list[Any]:
-        return _refuse_coroutines(super().get_throttles(), "allow_request")
+        is_given = "throttle_classes" in self.given
+        throttles = APIView.get_throttles(self) if is_given else super().get_throttles()
+        return _refuse_coroutines(throttles, "allow_request")
 
     def check_throttles(self, request: Any) -> None:
         state = get_context(request._request).state
@@ -187,9 +204,10 @@ class _UserOfRequest:
     """An authentication class: the user that the request has already, and the site's challenge."""
 
     def authenticate(self, request: Any) -> tuple[Any, Any] | None:
-        """The user and ``auth`` of Django's request; None for an anonymous user."""
-        user = request._request.user
-        return (user, getattr(request._request, "auth", None)) if user.is_authenticated is True else None
+        """The user and ``auth`` of Django's request; None for an anonymous user without credentials."""
+        user, auth = request._request.user, getattr(request._request, "auth", None)
+        is_known = user.is_authenticated is True or auth is not None  # A token may have no user.
+        return (user, auth) if is_known else None
 
     def authenticate_header(self, request: Any) -> str:
         """The challenge of the authentication classes in use, or else the setting ``CHALLENGE``."""

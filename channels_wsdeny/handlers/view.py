@@ -127,7 +127,9 @@ def authenticate_view(context: RequestContext) -> Authenticators:
     Returns the classes.
     """
     config = context.config
-    authentication = (None if config is None else config.authentication) or authentication_of_site()
+    authentication = context.authentication if config is None else config.authentication
+    if authentication is None:
+        authentication = authentication_of_site()
     authenticate_by(context.request, authentication)
     return authentication
 

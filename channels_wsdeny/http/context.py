@@ -14,7 +14,7 @@ from django.utils.functional import LazyObject, empty
 from ..db import is_unreachable
 from ..log import log_failure
 from . import trace
-from .request import ScopeRequest, full_path, known_user
+from .request import ScopeRequest, authentication_of, full_path, known_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +143,8 @@ class RequestContext:
     route_hooks: tuple[Any, ...] = ()
     #: What a stack around Django's handler leaves to its views; None without one.
     config: StackConfig | None = None
+    #: The authentication classes of a stack around something that it cannot resolve, in which a view is; else None.
+    authentication: Authenticators | None = None
 
     def __init__(
         self, request: HttpRequest, state: RequestState | None = None, outer: RequestContext | None = None
@@ -161,7 +163,7 @@ class RequestContext:
         context.handler, context.mirror, context.route_hooks = self.handler, self.mirror, self.route_hooks
         context.is_ready = self.is_ready
         context.pending_default, context.origins = self.pending_default, self.origins
-        context.config = self.config
+        context.config, context.authentication = self.config, self.authentication
         return context
 
     @property
@@ -368,7 +370,11 @@ def get_context(request: HttpRequest) -> RequestContext:
             config, outer = outer, outer.outer
         context = RequestContext(request, outer=outer)
         context.config = config
-        marked.ctx = SimpleNamespace() if outer is None else outer.request.ctx
+        if outer is None:
+            marked.ctx = SimpleNamespace()
+        else:
+            marked.ctx = outer.request.ctx
+            context.authentication = authentication_of(outer.request)
     marked.wsdeny = context
     return context
 

@@ -163,7 +163,10 @@ def _parse(text: str) -> _Origin | None:
     scheme, host, port = found[1].lower(), found[2].lower(), found[3]
     if not host.isascii():
         try:
-            host = host.encode("idna").decode()
+            ascii_host = host.encode("idna").decode()
+            if ascii_host.encode().decode("idna") != host:
+                return None  # Python has IDNA 2003, browsers UTS 46: for "ß" and the like those are two hosts.
         except UnicodeError:
             return None
+        host = ascii_host
     return _Origin(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else int(port))

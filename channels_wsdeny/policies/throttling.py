@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction
+from django.conf import settings
+from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import ImproperlyConfigured
@@ -135,7 +137,7 @@ class _Limit(Policy):
     def _hash(self, request: HttpRequest, context: RequestContext) -> str:
         """The name of the count for `request`."""
         scope = _scope_of(request, context) if self.scope is None else self.scope
-        counted = [*self._identity, self.cache, scope, *self._subject(request)]
+        counted = [*self._identity, self.cache, scope, _name_of(self.key), *self._subject(request)]
         return hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:40]
 
     def _subject(self, request: HttpRequest) -> tuple[str, ...]:
@@ -155,7 +157,7 @@ class _Limit(Policy):
             raise PolicyError(
                 f"{self!r}: the key function returned a {type(value).__name__}. It returns a str, an int or a UUID."
             )
-        return "key", dotted_name(self.key), type(value).__name__, str(value)
+        return "key", type(value).__name__, str(value)
 
     def _address(self, request: HttpRequest) -> str:
         """``REMOTE_ADDR``; the network of an IPv6 address."""
@@ -190,15 +192,42 @@ def _has_lost_client(request: Any) -> bool:
     return not scope.get("client") and bool(server and server[1])  # A Unix socket has no port.
 
 
+def _name_of(key: Key) -> str:
+    """What tells a key from others, in all processes: the name of a function, and the code of one without a name."""
+    if isinstance(key, str):
+        return key
+    name, code = dotted_name(key), getattr(key, "__code__", None)
+    if code is None or "<" not in name:
+        return name
+    cells = [cell.cell_contents for cell in getattr(key, "__closure__", None) or ()]
+    values = [
+        repr(each) for each in (*cells, *(getattr(key, "__defaults__", None) or ())) if isinstance(each, (str, int))
+    ]
+    return json.dumps([name, code.co_code.hex(), code.co_names, [*code.co_positions()], values])
+
+
 def _scope_of(request: Any, context: RequestContext) -> list[str]:
-    """The route of `request`, as it is written, and the name of its endpoint."""
+    """The route of `request`, as it is written, without the language of `i18n_patterns`; the name of its endpoint."""
     match = request.resolver_match
     if match is None:
         return []
     endpoint: Any = match.func
     if match.route is None and context.state.consumer_class is not None:  # a router outside the stack has routed it
         endpoint = context.state.consumer_class
-    return [match.route or "", dotted_name(endpoint)]
+    route = match.route or ""
+    language, slash, rest = route.partition("/")
+    if slash and language in dict(settings.LANGUAGES) and _has_languages(request):
+        route = rest
+    return [route, dotted_name(endpoint)]
+
+
+def _has_languages(request: Any) -> bool:
+    """Whether routes of the site begin with a language; a request of a socket has no URLconf of Django's."""
+    if isinstance(request, ScopeRequest):
+        return False
+    urlconf = getattr(request, "urlconf", None) or settings.ROOT_URLCONF
+    has_languages: bool = is_language_prefix_patterns_used(urlconf)[0]
+    return has_languages
 
 
 class Throttle(_Limit):
@@ -284,7 +313,6 @@ class MaxConnections(_Limit):
     """
 
     code = "too_many_connections"
-    _identity = ("connections",)
     _arguments = _Limit._arguments | {"number"}
 
     def __init__(
@@ -300,6 +328,7 @@ class MaxConnections(_Limit):
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST:
             raise TypeError(f"MaxConnections() takes a whole number from 1 to {_MOST}, found {number!r}.")
         self.number = number
+        self._identity = "connections", number
 
     def check(self, request: HttpRequest) -> Answer:
         """Take a slot for the connection of `request`, which it keeps to its end; blocks."""
@@ -373,7 +402,9 @@ class _Slots:
                 slot = self._held.pop(value, None)
             if slot is not None:  # else it was lost, or is that of the process that this one was forked from
                 with carrying(slot.state):
-                    get_cache(slot.alias).delete(slot.name)
+                    cache = get_cache(slot.alias)
+                    if cache.get(slot.name) == value:  # else it was evicted, and another has it by now
+                        cache.delete(slot.name)
 
     def release_all(self) -> None:  # pragma: no cover - as a process ends
         """Free all slots, unless the cache hangs. Raises what a cache raises."""
@@ -384,7 +415,9 @@ class _Slots:
                 held, self._held = self._held, {}
             for alias, state, values in _groups(held):
                 with carrying(state):
-                    get_cache(alias).delete_many(values)
+                    cache = get_cache(alias)
+                    found = cache.get_many(values)
+                    cache.delete_many([name for name, value in values.items() if found.get(name) == value])
         finally:
             self._writing.release()
 

@@ -1,16 +1,20 @@
 """Authentication classes: which is asked, what counts, and what denies."""
 
 import asyncio
-from types import SimpleNamespace
+import copy
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.routing import ProtocolTypeRouter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
+from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
+from django.urls import path
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_exempt
@@ -19,7 +23,12 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from channels_wsdeny import Deny, DenyMiddlewareStack
-from channels_wsdeny.authentication import Authentication, BearerAuthentication, SessionAuthentication
+from channels_wsdeny.authentication import (
+    Authentication,
+    BearerAuthentication,
+    SessionAuthentication,
+    TicketAuthentication,
+)
 from channels_wsdeny.conf import MIRROR
 from channels_wsdeny.contrib.rest_framework import RestFramework
 from channels_wsdeny.decorators import login_required, permission_required, public, require
@@ -387,6 +396,53 @@ def test_wrong_credentials_are_a_401_wherever_behind_the_mirror_the_user_is_look
     site.serve(lambda request: HttpResponse(request.user.username), inside=inside, AUTHENTICATION=[named])
     refused = site.ask(x_name="wrong")
     assert (refused.status, refused.headers["www-authenticate"], named.asked) == (401, "Named", 1)
+
+
+def copying(get_response):
+    return lambda request: get_response(copy.copy(request))
+
+
+@pytest.mark.parametrize("view", [greet, login_required(greet)], ids=["plain", "guarded"])
+def test_a_copy_of_the_request_has_the_user_of_the_request_and_what_came_with_it(view, users, site):
+    named = Named(users)
+
+    def show(request):
+        response = view(request)
+        response["X-Auth"] = str(request.auth)
+        return response
+
+    site.serve(show, inside=["tests.authentication.test_base.copying"], AUTHENTICATION=[named])
+    answer = site.ask(x_name="alice")
+    assert (answer.body, answer.headers["x-auth"], named.asked) == (b"hello alice", "Named alice", 1)
+    assert answer.headers["cache-control"] == "private"
+
+
+async def test_the_classes_of_a_stack_count_for_views_behind_what_it_cannot_resolve(users, headers_of, settings):
+    settings.ROOT_URLCONF = ModuleType("urls")
+    settings.ROOT_URLCONF.urlpatterns = [path("", login_required(greet_async))]
+
+    def timed(app):
+        return lambda scope, receive, send: app(scope, receive, send)
+
+    http = timed(get_asgi_application())
+    app = DenyMiddlewareStack(ProtocolTypeRouter({"http": http}), authentication=[Named(users)])
+    assert (await fetch(app, "/", headers=[(b"x-name", b"alice")])).body == b"hello alice"
+    assert (await fetch(app, "/", headers=headers_of("alice"))).status == 401
+
+
+@pytest.mark.parametrize("name", ["ticket", "%74icket"])
+async def test_wrong_credentials_are_seen_however_their_parameter_is_written(name):
+    app = DenyMiddlewareStack(Open.as_asgi(), authentication=[TicketAuthentication()])
+    assert (await knock(app, "/", query_string=f"{name}=wrong".encode())).status == 401
+    assert (await knock(app, "/", query_string=b"other=1")).status == 101
+
+
+async def test_a_token_of_simplejwt_is_looked_for_in_the_header_that_its_setting_names(settings):
+    settings.SIMPLE_JWT = {"AUTH_HEADER_NAME": "HTTP_X_ACCESS_TOKEN"}
+    names = ["rest_framework_simplejwt.authentication.JWTAuthentication"]
+    app = DenyMiddlewareStack(Open.as_asgi(), authentication=names)
+    assert (await knock(app, "/", headers=[(b"x-access-token", b"Bearer wrong")])).status == 401
+    assert (await knock(app, "/", headers=[(b"authorization", b"Bearer wrong")])).status == 101
 
 
 def test_a_view_that_goes_on_with_wrong_credentials_has_answered(users, site):

@@ -162,7 +162,7 @@ def test_anonymous_users_get_none(users):
     assert found.value.status == 401
 
 
-@pytest.mark.parametrize("where", ["ws/room/", "", "?x=1", "wss://example.com"])
+@pytest.mark.parametrize("where", ["ws/room/", "", "?x=1", "wss://example.com", "wss://[example/"])
 def test_a_path_that_no_handshake_has_gets_none(users, where):
     with pytest.raises(Deny, match=r"400 bad_request: The path of a ticket begins with a slash\."):
         issue_ticket(of(users["alice"]), where)

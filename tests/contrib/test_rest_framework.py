@@ -507,6 +507,54 @@ async def test_without_classes_of_its_own_those_of_the_site_tell_the_user_and_th
         assert (answer.status, answer.header("www-authenticate")) == (401, 'Token realm="site"')
 
 
+async def test_the_classes_of_the_policy_take_the_place_of_what_methods_of_the_view_make():
+    class Once(throttling.BaseThrottle):
+        def allow_request(self, request, view):
+            return False
+
+    class Rooms(Page):
+        def get_authenticators(self):
+            return [Token()]
+
+        def get_permissions(self):
+            return [permissions.AllowAny()]
+
+        def get_throttles(self):
+            return []
+
+    given = [{}, {"permissions": [permissions.IsAdminUser]}, {"throttles": [Once]}]
+    policies = [RestFramework(Rooms, **arguments) for arguments in given]
+    assert [(await knock(guarded(policy).as_asgi(), "/", user=alice)).status for policy in policies] == [101, 403, 429]
+    for user in USERS.values():
+        answer = await knock(guarded(policies[0]).as_asgi(), "/", headers=token("boss"), user=user)
+        assert json.loads(answer.header("x-told"))[0] == user.username
+
+
+async def test_permission_classes_are_told_which_class_has_found_the_user():
+    class ByToken(permissions.BasePermission):
+        def has_permission(self, request, view):
+            return isinstance(request.successful_authenticator, Token) and request.auth is not None
+
+    app = DenyMiddlewareStack(guarded(RestFramework(permissions=[ByToken])).as_asgi(), authentication=[Token()])
+    assert (await knock(app, "/", headers=token("alice"))).status == 101
+    assert (await knock(app, "/", user=alice)).status == 403
+
+
+async def test_credentials_may_have_no_user():
+    """Such as a token of OAuth 2 that a client has got for itself (RFC 6749 section 4.4)."""
+
+    class OfClients(Token):
+        def authenticate(self, request):
+            return (None, "token") if request.headers.get("authorization") else None
+
+    allowed = RestFramework(permissions=[permissions.AllowAny])
+    for policy, status in ((allowed, 101), (IsAuthenticated(), 401)):
+        app = DenyMiddlewareStack(guarded(policy).as_asgi(), authentication=[OfClients()])
+        answer = await knock(app, "/", headers=token("client"))
+        assert answer.status == status
+        assert status != 101 or json.loads(answer.header("x-told")) == ["", "token", None]
+
+
 async def test_a_user_who_is_not_exactly_authenticated_is_anonymous():
     class Custom:
         def is_authenticated(self):  # Django's is an attribute

@@ -74,6 +74,8 @@ LISTED = [
     (["https://*.evil.example"], "https://notevil.example", 403),
     (["https://*evil.example"], "https://notevil.example", 403),
     (["https://m\u00fcnchen.example"], "https://xn--mnchen-3ya.example", 101),
+    (["https://stra\u00dfe.example"], "https://strasse.example", 403),  # which a browser has for another host
+    (["https://xn--strae-oqa.example"], "https://xn--strae-oqa.example", 101),
     (["capacitor://localhost"], "capacitor://localhost", 101),
     (["null"], "null", 101),
     (["https://elsewhere.example"], "http://testserver", 101),

@@ -1,6 +1,7 @@
 """Throttles and limits of connections: exact on real caches, whoever comes at the same time and however it ends."""
 
 import asyncio
+import contextlib
 import copy
 import json
 import math
@@ -13,11 +14,12 @@ import time
 import uuid
 from getpass import getuser
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from channels.generic.http import AsyncHttpConsumer
 from channels.routing import URLRouter
+from django.conf.urls.i18n import i18n_patterns
 from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError, connection
@@ -360,6 +362,51 @@ async def test_one_handshake_counts_once_whatever_asks_again():
     limit = MaxConnections(1, key="ip")
     app = DenyMiddlewareStack(require(limit & AllowAny())(With(require(limit)(accept), user=boss)))
     assert await statuses(app, 2, user=alice) == [101, 101]
+
+
+def by_kwarg(name):
+    return lambda request: request.resolver_match.kwargs[name]
+
+
+KEYS = [
+    (lambda request: request.resolver_match.kwargs["room"], lambda request: request.resolver_match.kwargs["name"]),
+    (by_kwarg("room"), by_kwarg("name")),
+    ("ip", "user"),
+]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("keys", KEYS, ids=["lambdas", "closures", "words"])
+async def test_limits_with_different_keys_count_apart(keys, first):
+    keys = keys[first:] + keys[:first]
+    policy = Throttle("1/day", key=keys[0]) & Throttle("1/day", key=keys[1])
+    app = DenyMiddlewareStack(URLRouter([path("<int:room>/<int:name>/", guarded(policy, accept))]))
+    one, other = {"user": anonymous, "client": ("1.2.3.4", 1)}, {"user": anonymous, "client": ("1.2.3.5", 1)}
+    found = [(await knock(app, where, **who)).status for where, who in (("/7/8/", one), ("/8/7/", other))]
+    assert found == [101, 101]
+    limits = MaxConnections(9, key=keys[0]) & MaxConnections(1, key=keys[0])
+    app = DenyMiddlewareStack(URLRouter([path("<int:room>/<int:name>/", guarded(limits, accept))]))
+    async with opened(app, path="/1/2/", **one):
+        assert (await knock(app, "/1/2/", **one)).status == 429
+
+
+def test_a_route_of_i18n_patterns_has_one_count_for_all_languages(client, settings):
+    page = require(Throttle("1/day", key="ip"))(lambda request: HttpResponse())
+    settings.ROOT_URLCONF = ModuleType("urls")
+    settings.ROOT_URLCONF.urlpatterns = i18n_patterns(path("code/", page))
+    settings.MIDDLEWARE = ["django.middleware.locale.LocaleMiddleware", *settings.MIDDLEWARE]
+    assert [client.get(f"/{language}/code/").status_code for language in ("en", "de", "fr")] == [200, 429, 429]
+
+
+async def test_the_end_of_a_socket_whose_slot_was_evicted_frees_no_other():
+    app = guarded(MaxConnections(1, key="ip"), accept)
+    async with contextlib.AsyncExitStack() as sockets:
+        first = await sockets.enter_async_context(contextlib.AsyncExitStack())
+        await first.enter_async_context(opened(app, user=anonymous))
+        await cache.aclear()
+        await sockets.enter_async_context(opened(app, user=anonymous))
+        await first.aclose()
+        assert (await knock(app, "/", user=anonymous)).status == 429
 
 
 def test_copies_of_a_views_request_count_apart_but_for_one_that_is_only_reported(rf):
