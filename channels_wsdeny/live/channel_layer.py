@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
+from ..concurrency import is_being_cancelled
 from ..conf import conf
 from ..log import logger, warn_once
 from .registry import registry
@@ -255,7 +256,7 @@ class Subscription:
         return not self.loop.is_closed() and not self.task.done()
 
     async def _run(self) -> None:
-        while True:
+        while not is_being_cancelled():  # redis-py may turn its cancellation into a TimeoutError, on Python 3.11.
             try:
                 self.channel = await self.layer.new_channel()
                 await self.layer.group_add(GROUP, self.channel)
@@ -315,7 +316,7 @@ class Subscription:
             registry.handle({"kind": "all"})
 
     async def _beat(self) -> None:
-        while True:
+        while not is_being_cancelled():
             await asyncio.sleep(conf.HEARTBEAT)
             if self.channel is None:  # pragma: no cover - The layer is away, by chance at this moment.
                 continue

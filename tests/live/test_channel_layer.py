@@ -10,6 +10,7 @@ import pytest
 from channels_wsdeny.decorators import require
 from channels_wsdeny.live import arevoke, asockets, channel_layer, revoke, sockets
 from channels_wsdeny.live.registry import registry
+from tests.support.clients import GUARD
 from tests.support.layers import FakeLayer
 from tests.support.opened import Opened
 from tests.support.policies import Switch
@@ -142,6 +143,26 @@ async def test_a_receiver_that_fails_subscribes_again(layer, socket):
     socket.policy.answer = False
     layer.queues[channel_layer.sender.subscription.channel].put_nowait(ConnectionError())
     assert await socket.close() == (4403, "permission_denied")
+
+
+async def test_a_layer_that_swallows_a_cancellation_does_not_keep_the_loop_from_ending(layer, settings, monkeypatch):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 3600}
+    receiving = asyncio.Event()
+
+    async def swallow(channel):
+        receiving.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+
+    monkeypatch.setattr(layer, "receive", swallow)
+    subscription = channel_layer.Subscription(layer)
+    await receiving.wait()
+    for task in (subscription.task, subscription._beating):
+        task.cancel()
+    done, _ = await asyncio.wait({subscription.task, subscription._beating}, timeout=GUARD)
+    assert len(done) == 2
 
 
 async def test_a_message_that_is_not_understood_is_logged_and_others_are_taken(layer, socket, caplog):
