@@ -110,10 +110,16 @@ class Part(NamedTuple):
 
 
 def grants_of(context: RequestContext) -> tuple[Grant, ...]:
-    """What has let in the socket of `context`: one grant for each request that policies have allowed."""
+    """What has let in the socket of `context`: one grant for each request that policies have allowed.
+
+    So has the one whose credentials have told the user of such a request, perhaps in a stack within another.
+    """
     asked: dict[int, tuple[Any, list[Policy]]] = {id(context.request): (context.request, [])}
     for policy, subject, _ in context.state.passed:
-        asked.setdefault(id(subject.request), (subject.request, []))[1].append(policy)
+        request: Any = subject.request
+        if request.told_by is not None:
+            asked.setdefault(id(request.told_by), (request.told_by, []))
+        asked.setdefault(id(request), (request, []))[1].append(policy)
     return tuple(Grant(request, tuple(policies)) for request, policies in asked.values())
 
 

@@ -62,6 +62,8 @@ class ScopeRequest(ASGIRequest):
     user_setters: tuple[Any, ...] = ()
     #: Those that have not been called for the user whom other authentication classes tell.
     setters_due: tuple[Any, ...] = ()
+    #: The request whose credentials have told the user, where a wrapper has made this one from its scope.
+    told_by: ScopeRequest | None = None
 
     def __init__(self, scope: Scope, stream: Any) -> None:
         self.scope = scope
@@ -223,8 +225,12 @@ class ScopeRequest(ASGIRequest):
         sibling.ctx = self.ctx
         if self.subprotocol_tokens:
             sibling.subprotocol_tokens = self.subprotocol_tokens
-        if self.user_setters and scope.get("user") is own.get("user"):
-            sibling.user_setters = self.user_setters
+        if scope.get("user") is own.get("user"):
+            if self.user_setters:
+                sibling.user_setters = self.user_setters
+            told_by = self if "_wsdeny_found_user" in own else self.told_by
+            if told_by is not None:
+                sibling.told_by = told_by
         if scope.get("url_route") is not None:
             sibling._route_by(scope)
         return sibling

@@ -5,9 +5,11 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.test.utils import isolate_apps
+from django.urls import re_path
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 from rest_framework.authentication import BaseAuthentication
@@ -71,6 +73,35 @@ async def test_a_token_that_is_gone_closes_its_sockets_and_no_others(given, appl
     await change(update(first_name="Alice"))
     assert (await one.close())[0] == 4401
     await two.stays()
+
+
+def in_tenant(app):
+    """A wrapper that is not known to the package, and adds to the scope."""
+
+    async def wrapped(scope, receive, send):
+        await app({**scope, "tenant": "blue"}, receive, send)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("is_ticket", [False, True])
+async def test_a_token_closes_its_sockets_through_a_wrapper_in_a_stack_within_another(
+    is_ticket, users, sessions, tokens, rf, change
+):
+    bearer = BearerAuthentication(lambda token: (users["alice"], None) if token in tokens else None)
+    inner = DenyMiddlewareStack(in_tenant(members), authentication=[TicketAuthentication(), bearer])
+    site = DenyMiddlewareStack(URLRouter([re_path("", inner)]))
+    request = rf.get("/")
+    request.user, request.session = users["alice"], sessions["alice"]
+    if is_ticket:
+        ticket = await change(lambda: issue_ticket(request, "/room/"))
+        opened = await Opened(site, f"/room/?ticket={ticket}").accepted()
+        await change(request.session.flush)
+    else:
+        opened = await Opened(site, **in_header("one")).accepted()
+        del tokens["one"]
+        await change(update(first_name="Alice"))
+    assert (await opened.close())[0] == 4401
 
 
 @isolate_apps("testproject.chat")
