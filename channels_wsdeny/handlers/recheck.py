@@ -200,7 +200,8 @@ def _set_user(request: Any, grant: Grant) -> None:
     """
     old = grant.request
     authentication, found, credentials = authentication_of(old), unwrapped(found_user(old)), old.auth
-    user = unwrapped(old.scope.get("user") if old.user_setters else vars(old).get("user"))
+    is_set_again = old.user_setters or _is_set_by_policies(grant)
+    user = unwrapped(old.scope.get("user") if is_set_again else vars(old).get("user"))
     name, is_known = user_id(user), getattr(user, "is_authenticated", False)
     is_found = not is_known or user is found or (name is not None and name == user_id(found))
     if authentication is not None and not authentication.is_session_only and is_found:
@@ -212,6 +213,11 @@ def _set_user(request: Any, grant: Grant) -> None:
     elif is_known and (name is None or name != grant.session_user_id):  # by a wrapper, hook or policy
         request.user = SimpleLazyObject(lambda: _reload(user))
     # Else it is that of the session, which the request has by itself.
+
+
+def _is_set_by_policies(grant: Grant) -> bool:
+    """Whether a policy of `grant` has set the user, and does so again as it is asked: by its own credentials."""
+    return "_wsdeny_user_is_set" in vars(grant.request) and any(each.sets_user for each in durable(grant.policies))
 
 
 def _reload(user: Any) -> Any:
@@ -309,8 +315,9 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
         policies = tuple(durable(grant.policies))
         setters, sets_user = grant.request.user_setters, any(policy.sets_user for policy in policies)
         checks: list[Check] = [*setters]
-        if not (sets_user and setters and grant.identity is not None):
-            checks.append(IsSameUser(grant, users))  # Else a policy has found another than the middleware does.
+        is_set_again = (sets_user and setters) or _is_set_by_policies(grant)
+        if not (is_set_again and grant.identity is not None):
+            checks.append(IsSameUser(grant, users))  # Else a policy has found another than there was before it.
         checks += policy_checks(policies)
         if sets_user:
             checks.append(IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.

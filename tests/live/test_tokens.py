@@ -5,6 +5,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
@@ -16,7 +17,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.authentication import SessionAuthentication as OfSession
 from rest_framework.permissions import IsAuthenticated
 
-from channels_wsdeny import Deny, DenyMiddlewareStack
+from channels_wsdeny import Deny, DenyMiddlewareStack, policies
 from channels_wsdeny.authentication import (
     Authentication,
     BearerAuthentication,
@@ -213,15 +214,20 @@ async def test_a_token_that_is_gone_is_not_replaced_by_a_session_of_its_user(
 
 
 @pytest.fixture
-def found_by_policy(tokens):
-    """A consumer whose policy finds the user of a token."""
+def finding(tokens):
+    """A policy that finds the user of a token."""
 
     class Found(BaseAuthentication):
         def authenticate(self, request):
             return (get_user_model().objects.get(username="alice"), None) if "one" in tokens else None
 
-    policy = RestFramework(authentication=[Found], permissions=[], throttles=[])
-    return require(policy)(consumer()).as_asgi()
+    return RestFramework(authentication=[Found], permissions=[], throttles=[])
+
+
+@pytest.fixture
+def found_by_policy(finding):
+    """A consumer with that policy."""
+    return require(finding)(consumer()).as_asgi()
 
 
 @pytest.mark.parametrize("has_session", [False, True])
@@ -230,6 +236,28 @@ async def test_a_token_that_a_policy_finds_no_more_closes_its_socket(
 ):
     headers = headers_of("alice") if has_session else []
     opened = await Opened(DenyMiddlewareStack(found_by_policy), headers=headers).accepted()
+    del tokens["one"]
+    await change(update(first_name="Alice"))
+    assert (await opened.close())[0] == 4401
+
+
+class Joining(AsyncWebsocketConsumer):
+    """Joins a group that is for users who are logged in."""
+
+    async def connect(self):
+        await self.accept()
+        await self.scope["wsdeny"].join("members", policies.IsAuthenticated())
+
+
+async def test_whom_a_policy_has_found_does_not_count_for_the_policies_before_it_as_they_are_asked_again(
+    finding, users, tokens, change
+):
+    endpoint = require(policies.IsAuthenticated() | finding)(type("Consumer", (Joining,), {})).as_asgi()
+    opened = await Opened(DenyMiddlewareStack(endpoint)).accepted()
+    (socket,) = registry.sockets()
+    assert await socket.opened.ask_again() is None
+    await socket.opened.ask_parts()
+    assert len(socket.opened.parts) == 1
     del tokens["one"]
     await change(update(first_name="Alice"))
     assert (await opened.close())[0] == 4401
