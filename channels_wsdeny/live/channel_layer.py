@@ -16,6 +16,7 @@ import functools
 import os
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,10 @@ _SENDING = 2.0
 _SUBSCRIBING = 1.0
 #: How often the event loop comes round at least in what is a time limit for the layer.
 _ROUNDS = 20
-#: Seconds in which a process without sockets sends one message: a command may change a thousand users.
+#: Messages that a process without sockets sends at once in so many seconds: one that is forked for a job, or ends by
+#: ``os._exit()``, runs no timer, and nothing as it ends.
+_MOST_AT_ONCE, _SPAN = 20, 1.0
+#: Seconds in which it sends one message from then on: a command may change a thousand users.
 _GATHERING = 0.2
 #: Seconds for a message that another has overtaken.
 _OVERTAKEN = 1.0
@@ -94,8 +98,8 @@ class Sender:
         self._waiting: list[Event] = []
         #: How many messages were sent, or tried to.
         self.count = 0
-        #: When the last message was sent by a process without an event loop, in seconds of `time.monotonic`.
-        self._sent = float("-inf")
+        #: When the last messages were sent by a process without an event loop, in seconds of `time.monotonic`.
+        self._sent: deque[float] = deque(maxlen=_MOST_AT_ONCE)
         self._timer: threading.Timer | None = None
         #: The subscription of this process: its loop is the one that sends.
         self.subscription: Subscription | None = None
@@ -111,19 +115,20 @@ class Sender:
                 subscription.loop.call_soon_threadsafe(spawn, self._flush_logged)
                 return
         if running_loop() is None:
-            self._send_blocking()
+            self._send_blocking(is_first=is_first)
         else:
             spawn(self._flush_logged)
             if is_first:  # The loop may end before, as that of an asynchronous view under WSGI does.
                 self._flush_later(_GATHERING)
 
-    def _send_blocking(self) -> None:
-        """Send what waits, in a process without an event loop; what follows at once is gathered for one message."""
+    def _send_blocking(self, *, is_first: bool) -> None:
+        """Send what waits, in a process without an event loop; of very many events, several in one message."""
         now = time.monotonic()
-        if now - self._sent < _GATHERING:
-            self._flush_later(_GATHERING)
+        if len(self._sent) == _MOST_AT_ONCE and now - self._sent[0] < _SPAN:
+            if is_first:  # Else a timer runs.
+                self._flush_later(_GATHERING)
             return
-        self._sent = now
+        self._sent.append(now)
         self._flush_blocking()
         self._flush_later(conf.HEARTBEAT)
 

@@ -240,12 +240,14 @@ async def test_the_channel_of_a_process_is_told_before_its_first_heartbeat(layer
     await socket.leave()
 
 
-def test_a_process_without_sockets_sends_at_once_and_gathers_what_follows(layer, monkeypatch):
+def test_a_process_without_sockets_sends_some_events_at_once_and_gathers_what_follows(layer, monkeypatch):
     monkeypatch.setattr(channel_layer, "_GATHERING", 0.1)
+    monkeypatch.setattr(channel_layer, "_SPAN", 3600.0)
     for number in range(100):
         channel_layer.publish({"kind": "users", "users": [str(number)]})
     wait_until(lambda: sum(map(len, events_sent(layer))) == 100)
-    assert len(events_sent(layer)) < 5
+    assert [len(events) for events in events_sent(layer)[:20]] == [1] * 20
+    assert len(events_sent(layer)) < 25
     assert [message["number"] for message in layer.sent] == list(range(len(layer.sent)))
 
 
@@ -301,7 +303,7 @@ import asyncio, sys, types
 class Layer:
     async def group_send(self, group, message):
         await asyncio.get_running_loop().getaddrinfo("localhost", 6379)  # as a client of Redis does
-        print(*(event["kind"] for event in message["events"]))
+        print(*(event["kind"] for event in message["events"]), flush=True)
 
 sys.modules["site_layer"] = types.SimpleNamespace(Layer=Layer)
 import django
@@ -309,15 +311,35 @@ from django.conf import settings
 settings.configure(INSTALLED_APPS=["channels_wsdeny"], CHANNEL_LAYERS={"default": {"BACKEND": "site_layer.Layer"}})
 django.setup()
 from channels_wsdeny.live import channel_layer
-for kind in ("first", "second", "third"):
-    channel_layer.publish({"kind": kind})
+"""
+
+_MANY = """
+channel_layer._SPAN = 3600.0
+for number in range(23):
+    channel_layer.publish({"kind": number})
+"""
+
+_JOB = """
+import os
+if os.fork() == 0:
+    for kind in ("first", "second", "third"):
+        channel_layer.publish({"kind": kind})
+    os._exit(0)
+os.wait()
 """
 
 
 @pytest.mark.servers
 def test_what_waits_is_sent_as_the_process_ends():
     """By then no thread can be started for it."""
-    assert run_python(_COMMAND) == ("first\nsecond third", "")
+    at_once = "\n".join(map(str, range(20)))
+    assert run_python(_COMMAND + _MANY) == (f"{at_once}\n20 21 22", "")
+
+
+@pytest.mark.servers
+def test_what_a_job_in_a_forked_process_changes_is_sent_though_nothing_runs_as_that_ends():
+    """As those of RQ, and of multiprocessing, do."""
+    assert run_python(_COMMAND + _JOB) == ("first\nsecond\nthird", "")
 
 
 def test_what_cannot_be_sent_as_the_process_ends_is_logged(layer, caplog):
