@@ -25,11 +25,11 @@ from ..db import is_unreachable
 from ..exceptions import Deny
 from ..http import session as sessions
 from ..http.context import RequestContext, expression_of, get_context
-from ..http.exception_handler import denial_of
+from ..http.exception_handler import denial_of, means_denial
 from ..http.request import HandshakeRequest, anonymous_user, authentication_of, full_path, known_user
 from ..policies.base import And, Combination, Policy
 from ..policies.permissions import AllowAny, AllowedOrigin
-from ..policies.runner import Check, Checks, policy_checks, run_checks
+from ..policies.runner import Check, Checks, PolicyCheck, policy_checks, run_checks
 
 if TYPE_CHECKING:
     import contextvars
@@ -284,9 +284,9 @@ async def ask_again(
     that the sockets of one session and address share one user, and its permissions: the scheduler gives it, and has
     threads of its own. Policies that count only `once` are left out.
 
-    Raises what says that a database or other service cannot be reached, also as the cause of a `Deny`; and
-    `TimeoutError` for a policy that runs past ``POLICY_TIMEOUT``, also if it swallows its cancellation: other sockets
-    are not to wait for it.
+    Raises what says that a database or other service cannot be reached, also as the cause of a `Deny`, unless another
+    policy denies; and `TimeoutError` for a policy that runs past ``POLICY_TIMEOUT``, also if it swallows its
+    cancellation: other sockets are not to wait for it.
     """
     context = context.copy()
     if users is not None:  # The scheduler asks, and not the application of a single socket.
@@ -306,6 +306,7 @@ async def ask_again(
 
 
 async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denial | None:
+    failed: Exception | None = None
     for grant in grants:
         request: Any = fresh_request(grant)
         request.wsdeny = context = RequestContext(request)
@@ -322,18 +323,47 @@ async def _ask_grants(grants: tuple[Grant, ...], users: dict[Any, Any]) -> Denia
         if sets_user:
             checks.append(IsSameUser(grant, {}))  # The credentials that a policy looks at may be gone.
         try:
-            async with asyncio.timeout(conf.POLICY_TIMEOUT):
-                denial = await run_checks(Checks(checks), context)
-        except Exception as error:  # As at the handshake, an error denies; `denial_of` tells which denial.
-            if _is_outage(error):
-                raise
-            denial = denial_of(error)
+            denial = await _run(checks, context)
+        except Exception as error:  # The other grants may deny.
+            failed = failed or error
+            continue
         finally:
             handshake.state.counted = context.state.counted
             _end_with(context, handshake)
         if denial is not None:
             return denial
         grant.obj = context.obj
+    if failed is not None:
+        raise failed
+    return None
+
+
+async def _run(checks: list[Check], context: RequestContext) -> Denial | None:
+    """Run `checks`; returns the first denial.
+
+    Where one cannot reach its service, those after it are asked all the same: its error is raised if none denies.
+    """
+    failed: Exception | None = None
+    while checks:
+        left = Checks(checks)
+        try:
+            async with asyncio.timeout(conf.POLICY_TIMEOUT):
+                denial = await run_checks(left, context)
+        except Exception as error:
+            # As at the handshake, an error denies; but it may come from what the policy that has failed has not set.
+            if not _is_outage(error) and (failed is None or means_denial(error)):
+                return denial_of(error)
+            failed = failed or error
+            over = max(len(checks) - len(left), 1)
+            check, checks = checks[over - 1], checks[over:]
+            if not isinstance(check, PolicyCheck) or check.policy.sets_user:
+                break  # Those after it would be asked about another user.
+        else:
+            if denial is not None:
+                return denial
+            break
+    if failed is not None:
+        raise failed
     return None
 
 

@@ -135,18 +135,23 @@ class Scheduler:
 
     async def _ask(self, socket: Socket, lane: int, *, is_confirmed: bool) -> None:
         """Ask its policies, then those of its streams and groups."""
-        opened = socket.opened
+        opened, failed = socket.opened, list[Exception]()
+        denial, is_missing = None, False
         try:
             denial = await opened.ask_again(self._users[lane])
+        except Exception as error:  # Its streams and groups may have been lost all the same.
+            failed.append(error)
+        try:
             is_missing = denial is None and await opened.ask_parts(self._users[lane], is_confirmed=is_confirmed)
-        except Exception as error:  # A database that cannot be reached closes no socket: it is asked again.
-            log_failure(opened.context, error, 503)
-            self._ask_later(conf.HEARTBEAT, socket)
-            return
+        except Exception as error:
+            failed.append(error)
         if denial is not None and (is_confirmed or _code(denial) != SESSION_ENDED):
             self.close([socket], *_close_of(denial))
         elif denial is not None or is_missing:
             self._ask_later(_CONFIRM, socket, is_confirmed=True)
+        elif failed:  # A database that cannot be reached closes no socket: it is asked again.
+            log_failure(opened.context, failed[0], 503)
+            self._ask_later(conf.HEARTBEAT, socket)
 
     def _ask_later(self, seconds: float, socket: Socket, *, is_confirmed: bool = False) -> None:
         again = functools.partial(self.ask, [socket], after=0, is_confirmed=is_confirmed)

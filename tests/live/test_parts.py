@@ -537,6 +537,26 @@ async def test_the_session_of_a_stream_is_confirmed_also_where_a_group_cannot_be
     await until(lambda: not get_channel_layer().groups.get("room"))
 
 
+async def test_a_policy_whose_service_is_away_keeps_neither_a_group_nor_a_socket_that_another_policy_denies(
+    users, headers_of, lose
+):
+    broken, other = Switch(), Switch()
+
+    @require(broken)
+    class Joining(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.accept()
+            await self.scope["wsdeny"].join("room", other)
+
+    member = await Opened(Joining.as_asgi(), headers=headers_of("alice")).accepted()
+    both = await Opened(require(broken & other)(consumer()).as_asgi(), headers=headers_of("alice")).accepted()
+    broken.answer = ConnectionRefusedError()
+    await lose(other)
+    assert await both.close() == (4403, "permission_denied")
+    await until(lambda: not get_channel_layer().groups.get("room"))
+    await member.stays()
+
+
 async def test_what_is_no_name_of_a_group_is_not_joined(users, headers_of):
     @login_required
     class Consumer(AsyncWebsocketConsumer):
