@@ -74,7 +74,8 @@ def watch_relations(user_model: Any) -> None:
     """Watch the groups and permissions of users, and the permissions of groups."""
     for name in ("groups", "user_permissions"):
         if (field := _relation(user_model, name)) is not None:
-            _connect(m2m_changed, _users_changed, _through(field), user_model, name, _is_reverse(field))
+            named_by = _named_by(user_model, _key_to_users(field))
+            _connect(m2m_changed, _users_changed, _through(field), user_model, name, _is_reverse(field), named_by)
             if not _through(field)._meta.auto_created:
                 _watch_memberships(_through(field), user_model)
     if (field := _relation(_group_model(user_model), "permissions")) is not None:
@@ -97,6 +98,18 @@ def _is_reverse(field: Any) -> bool:
 def _through(field: Any) -> Any:
     """The model of the rows of a many-to-many relation."""
     return (field if _is_reverse(field) else field.remote_field).through
+
+
+def _key_to_users(field: Any) -> Any:
+    """The foreign key to users in the rows of a many-to-many relation between them and others."""
+    name = field.field.m2m_reverse_field_name() if _is_reverse(field) else field.m2m_field_name()
+    return _through(field)._meta.get_field(name)
+
+
+def _named_by(user_model: Any, key: Any) -> str | None:
+    """The field of users whose values a foreign key has (``to_field``); None for the primary key."""
+    target = key.target_field
+    return None if target.primary_key and _has_key_of(user_model, target.model) else target.name
 
 
 def _group_model(user_model: Any) -> Any:
@@ -170,7 +183,12 @@ def tell(event: Event, using: str | None = None) -> None:
         publish(event)
 
 
-def _tell_users(keys: Any, using: str) -> None:
+def _tell_users(keys: Any, using: str, named_by: str | None = None) -> None:
+    """Have the sockets of users asked again; `keys` are values of the field `named_by`, or primary keys."""
+    if named_by is not None and 0 < len(keys) <= _MOST_USERS:
+        user_model: Any = auth.get_user_model()
+        users = user_model._base_manager.using(using).filter(**{f"{named_by}__in": keys})
+        keys = users.values_list("pk", flat=True)
     names = [key_name(key) for key in keys]
     if names:
         tell({"kind": "users", "users": names} if len(names) <= _MOST_USERS else {"kind": "all"}, using)
@@ -231,6 +249,7 @@ def _users_changed(
     user_model: Any,
     name: str,
     is_reverse: bool,
+    named_by: str | None,
     sender: Any,
     instance: Any,
     action: str,
@@ -250,7 +269,7 @@ def _users_changed(
         users = user_model._base_manager.using(using).filter(**{name: instance})
         _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)
     elif action in {"post_add", "post_remove"}:
-        _tell_users(pk_set, using)
+        _tell_users(pk_set, using, named_by)
 
 
 def _watch_memberships(through: Any, user_model: Any) -> None:
@@ -259,18 +278,26 @@ def _watch_memberships(through: Any, user_model: Any) -> None:
     `m2m_changed` does not tell of those that are saved and deleted by themselves, as inlines of the admin do.
     """
     fields = [field for field in through._meta.fields if field.many_to_one]  # no generic one
-    users = tuple(field.attname for field in fields if issubclass(user_model, field.related_model))
+    to_users = [field for field in fields if issubclass(user_model, field.related_model)]
+    users = tuple((field.attname, _named_by(user_model, field)) for field in to_users)
     for signal in (post_save, post_delete):
         _connect(signal, _membership_changed, through, users)
 
 
 def _membership_changed(
-    users: tuple[str, ...], sender: Any, instance: Any, using: str, created: bool | None = None, **kwargs: Any
+    users: tuple[tuple[str, str | None], ...],
+    sender: Any,
+    instance: Any,
+    using: str,
+    created: bool | None = None,
+    **kwargs: Any,
 ) -> None:
     if created is False:  # It may have been that of another user.
         tell({"kind": "all"}, using)
-    else:
-        _tell_users([key for key in (getattr(instance, name) for name in users) if key is not None], using)
+        return
+    for name, named_by in users:
+        key = getattr(instance, name)
+        _tell_users([] if key is None else [key], using, named_by)
 
 
 def _group_permissions_changed(

@@ -15,7 +15,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.db import OperationalError, connection, transaction
-from django.db.models import CASCADE, AutoField, ForeignKey, Manager, ManyToManyField, Model
+from django.db.models import CASCADE, AutoField, CharField, ForeignKey, Manager, ManyToManyField, Model
 from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.db.utils import ConnectionDoesNotExist
 from django.http import Http404, HttpResponse
@@ -126,9 +126,10 @@ async def test_what_a_user_loses_closes_the_sockets_that_needed_it(name, world, 
     await free.stays()
 
 
-def model(*bases, is_proxy=False, **fields):
+def model(*bases, is_proxy=False, table="", **fields):
     """A model of the app auth, with a name of its own."""
-    name, meta = f"Model{next(_numbers)}", type("Meta", (), {"proxy": is_proxy, "app_label": "auth"})
+    name, options = f"Model{next(_numbers)}", {"proxy": is_proxy, "app_label": "auth", "db_table": table}
+    meta = type("Meta", (), options)
     return type(name, bases, {"__module__": __name__, "Meta": meta, **fields})
 
 
@@ -190,6 +191,21 @@ def test_groups_of_a_model_of_the_sites_own_and_the_rows_between_them_and_users_
     m2m_changed.send(team.permissions.through, instance=team(pk=6), **changed)
     of_user, of_team = {"kind": "users", "users": ["5"]}, {"kind": "group", "group": "6"}
     assert told == [of_user, {"kind": "all"}, of_user, of_team, of_team]
+
+
+@isolate_apps("django.contrib.auth")
+def test_rows_that_name_their_user_by_another_field_than_the_primary_key_are_watched(users, monkeypatch):
+    person, team, told = model(Model, table="auth_user", username=CharField(unique=True)), model(Model), []
+    user_key = ForeignKey(person, CASCADE, to_field="username", related_name="+")
+    row = model(Model, user=user_key, team=ForeignKey(team, CASCADE))
+    ManyToManyField(person, through=row, related_name="groups").contribute_to_class(team, "members")
+    monkeypatch.setattr(receivers.auth, "get_user_model", lambda: person)
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event["users"]))
+    receivers.watch_relations(person)
+    changed = {"action": "post_remove", "reverse": False, "pk_set": {"alice"}, "using": "default"}
+    m2m_changed.send(row, instance=team(pk=6), **changed)
+    post_delete.send(row, instance=row(user_id="alice", team_id=6), using="default")
+    assert told == [[str(users["alice"].pk)]] * 2
 
 
 @isolate_apps("django.contrib.auth")
