@@ -74,8 +74,10 @@ class Grant:
         self.user_id = user_id(user)
         self.identity = self.user_id or _identity(user)
         named = (getattr(session, "_session_cache", None) or {}).get(auth.SESSION_KEY)
-        #: The user of the session, whose key a session may have written otherwise.
+        #: The user of the session, whose key a session may have written otherwise, or by that of a derived model.
         self.session_user_id = None if named is None else key_name(named)
+        if self.session_user_id is not None and self.session_user_id == _own_key_name(user):
+            self.session_user_id = self.user_id
         #: That of the user whom a middleware has replaced, as one for impersonation does.
         self.first_id: str | None = None
         if request.user_setters:
@@ -142,8 +144,18 @@ def user_id(user: Any) -> str | None:
         apps.is_installed("django.contrib.auth") and isinstance(user, get_user_model())
     ):
         return None
-    key = getattr(user, "pk", None)
+    key = key_in(get_user_model(), user) if isinstance(user, Model) else getattr(user, "pk", None)
     return None if key is None else key_name(key)
+
+
+def key_in(model: Any, row: Any) -> Any:
+    """The primary key that `row` has in the table of `model`: one of a derived model may have keys of its own."""
+    return getattr(row, model._meta.pk.attname, row.pk)
+
+
+def _own_key_name(user: Any) -> str | None:
+    """The primary key that `user`, a row of the site's user model, has itself: sessions name it by that."""
+    return key_name(user.pk) if isinstance(user, Model) and user_id(user) is not None else None
 
 
 def key_name(key: Any) -> str:

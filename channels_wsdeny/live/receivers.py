@@ -26,7 +26,7 @@ from django.db.models import ManyToManyRel
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..conf import conf
-from ..handlers.recheck import key_name
+from ..handlers.recheck import key_in, key_name
 from .channel_layer import publish
 from .registry import hash_key, mask, name_of_row, registry
 from .scheduler import running_loop
@@ -194,16 +194,11 @@ def _tell_users(keys: Any, using: str, named_by: str | None = None) -> None:
         tell({"kind": "users", "users": names} if len(names) <= _MOST_USERS else {"kind": "all"}, using)
 
 
-def _keys_of(user: Any) -> set[Any]:
-    """The primary key of a user, and that of a model which is derived from the one of users, with keys of its own."""
-    return {user.pk, getattr(user, auth.get_user_model()._meta.pk.attname, user.pk)}
-
-
 def _user_changed(
     sender: Any, instance: Any, using: str, created: bool = False, update_fields: Any = None, **kwargs: Any
 ) -> None:
     if not created and not (update_fields is not None and set(update_fields) <= {"last_login"}):
-        _tell_users(_keys_of(instance), using)
+        _tell_users([key_in(auth.get_user_model(), instance)], using)
 
 
 def watch_credentials(model: type[Model]) -> None:
@@ -264,7 +259,7 @@ def _users_changed(
     """
     if reverse == is_reverse:
         if action in {"post_add", "post_remove", "post_clear"}:
-            _tell_users(_keys_of(instance), using)
+            _tell_users([key_in(user_model, instance)], using)
     elif action == "pre_clear":  # Afterwards it is not known any more who it was.
         users = user_model._base_manager.using(using).filter(**{name: instance})
         _tell_users(users.values_list("pk", flat=True)[: _MOST_USERS + 1], using)
@@ -306,7 +301,7 @@ def _group_permissions_changed(
     if action not in {"post_add", "post_remove", "post_clear"}:
         return
     if reverse == is_reverse:
-        tell({"kind": "group", "group": str(instance.pk)}, using)
+        _tell_group(instance, using)
     elif action == "post_clear":
         tell({"kind": "all"}, using)
     else:
@@ -316,7 +311,11 @@ def _group_permissions_changed(
 
 def _group_saved(sender: Any, instance: Any, using: str, created: bool, **kwargs: Any) -> None:
     if not created:  # It may have another name.
-        tell({"kind": "group", "group": str(instance.pk)}, using)
+        _tell_group(instance, using)
+
+
+def _tell_group(group: Any, using: str) -> None:
+    tell({"kind": "group", "group": str(key_in(_group_model(auth.get_user_model()), group))}, using)
 
 
 def _group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:

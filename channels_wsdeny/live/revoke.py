@@ -16,7 +16,7 @@ from django.db import connections, transaction
 from django.db.models import Model
 
 from ..conf import conf
-from ..handlers.recheck import key_name
+from ..handlers.recheck import key_in, key_name
 from ..headers import cut_reason
 from . import channel_layer
 from .registry import hash_key, registry
@@ -120,7 +120,7 @@ def _name(user: Any) -> str:
             f"revoke(user=...) takes one user of the site's model, or a primary key, found a {given.__name__}: it "
             "would close no sockets, or those of another user."
         )
-    key = getattr(user, "pk", user)
+    key = key_in(get_user_model(), user) if issubclass(given, Model) else getattr(user, "pk", user)
     if key is None:
         raise ValueError("revoke(): this user has no primary key, so it has no sockets.")
     return key_name(key)

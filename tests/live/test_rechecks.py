@@ -161,14 +161,32 @@ def test_a_change_of_the_models_that_the_one_of_users_is_derived_from_counts(mon
 @isolate_apps("django.contrib.auth")
 def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(monkeypatch):
     employee_model, told = model(User, number=AutoField(primary_key=True)), []
-    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(set(event["users"])))
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event["users"]))
     receivers.watch_model(employee_model)
     employee = employee_model(number=7, id=5)
     post_save.send(employee_model, instance=employee, created=False, using="default")
     post_delete.send(employee_model, instance=employee, using="default")
     groups = User.groups.through
     m2m_changed.send(groups, instance=employee, action="post_add", reverse=False, pk_set={1}, using="default")
-    assert told == [{"5", "7"}] * 3
+    assert told == [["5"]] * 3
+
+
+@isolate_apps("django.contrib.auth")
+async def test_a_row_of_a_derived_model_with_keys_of_its_own_goes_by_the_key_of_its_user_or_group(monkeypatch):
+    employee_model, told = model(User, number=AutoField(primary_key=True)), []
+    team_model = model(Group, number=AutoField(primary_key=True))
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event["group"]))
+    receivers.watch_model(team_model)
+    team, given = team_model(number=7, id=5), {"using": "default"}
+    post_save.send(team_model, instance=team, created=False, **given)
+    removed = {"action": "post_remove", "reverse": False, "pk_set": {1}, **given}
+    m2m_changed.send(Group.permissions.through, instance=team, **removed)
+    assert told == ["5", "5"]
+    assert recheck.user_id(employee_model(number=7, id=5)) == "5"
+    opened = [await Opened(consumer(AllowAny()), user=User(pk=key)).accepted() for key in (5, 7)]
+    await arevoke(user=employee_model(number=7, id=5))
+    assert (await opened[0].close())[0] == 4403
+    await opened[1].stays()
 
 
 @isolate_apps("django.contrib.auth")
