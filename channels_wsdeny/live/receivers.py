@@ -194,10 +194,16 @@ def _tell_users(keys: Any, using: str, named_by: str | None = None) -> None:
         tell({"kind": "users", "users": names} if len(names) <= _MOST_USERS else {"kind": "all"}, using)
 
 
+def _is_new(model: Any, sender: Any, *, created: bool) -> bool:
+    """Whether a user or group was not there before: a row of a derived model may be made for one that was."""
+    return created and not (issubclass(sender, model) and sender._meta.concrete_model is not model._meta.concrete_model)
+
+
 def _user_changed(
     sender: Any, instance: Any, using: str, created: bool = False, update_fields: Any = None, **kwargs: Any
 ) -> None:
-    if not created and not (update_fields is not None and set(update_fields) <= {"last_login"}):
+    is_new = _is_new(auth.get_user_model(), sender, created=created)
+    if not is_new and not (update_fields is not None and set(update_fields) <= {"last_login"}):
         _tell_users([key_in(auth.get_user_model(), instance)], using)
 
 
@@ -310,7 +316,7 @@ def _group_permissions_changed(
 
 
 def _group_saved(sender: Any, instance: Any, using: str, created: bool, **kwargs: Any) -> None:
-    if not created:  # It may have another name.
+    if not _is_new(_group_model(auth.get_user_model()), sender, created=created):  # It may have another name.
         _tell_group(instance, using)
 
 

@@ -172,6 +172,17 @@ def test_a_user_who_is_changed_by_a_derived_model_with_keys_of_its_own_is_told(m
 
 
 @isolate_apps("django.contrib.auth")
+def test_a_row_of_a_derived_model_that_is_made_for_a_user_or_group_who_is_there_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event["kind"]))
+    for base in (User, Group):
+        for derived in (model(base), model(base, is_proxy=True)):
+            receivers.watch_model(derived)
+            post_save.send(derived, instance=derived(pk=5), created=True, using="default")
+    assert told == ["users", "group"]
+
+
+@isolate_apps("django.contrib.auth")
 async def test_a_row_of_a_derived_model_with_keys_of_its_own_goes_by_the_key_of_its_user_or_group(monkeypatch):
     employee_model, told = model(User, number=AutoField(primary_key=True)), []
     team_model = model(Group, number=AutoField(primary_key=True))
