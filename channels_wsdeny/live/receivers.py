@@ -80,6 +80,9 @@ def watch_relations(user_model: Any) -> None:
                 _watch_memberships(_through(field), user_model)
     if (field := _relation(_group_model(user_model), "permissions")) is not None:
         _connect(m2m_changed, _group_permissions_changed, _through(field), _is_reverse(field))
+        if not _through(field)._meta.auto_created:  # whose rows are saved and deleted by themselves, too
+            for signal in (post_save, post_delete):
+                _connect(signal, _grant_changed, _through(field))
 
 
 def _relation(model: Any, name: str) -> Any:
@@ -313,6 +316,11 @@ def _group_permissions_changed(
     else:
         for key in pk_set:
             tell({"kind": "group", "group": str(key)}, using)
+
+
+def _grant_changed(sender: Any, using: str, **kwargs: Any) -> None:
+    """A row between groups and permissions was saved or deleted; it may name its group in any way."""
+    tell({"kind": "all"}, using)
 
 
 def _group_saved(sender: Any, instance: Any, using: str, created: bool, **kwargs: Any) -> None:

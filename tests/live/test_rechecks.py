@@ -223,6 +223,18 @@ def test_groups_of_a_model_of_the_sites_own_and_the_rows_between_them_and_users_
 
 
 @isolate_apps("django.contrib.auth")
+def test_rows_of_the_sites_own_between_groups_and_permissions_are_watched(monkeypatch):
+    team, told = model(Model), []
+    row = model(Model, team=ForeignKey(team, CASCADE), permission=ForeignKey(Permission, CASCADE, related_name="+"))
+    ManyToManyField(Permission, through=row, related_name="+").contribute_to_class(team, "permissions")
+    monkeypatch.setattr(receivers, "_group_model", lambda user_model: team)
+    monkeypatch.setattr(receivers, "tell", lambda event, using: told.append(event))
+    receivers.watch_relations(User)
+    post_delete.send(row, instance=row(team_id=6, permission_id=1), using="default")
+    assert told == [{"kind": "all"}]
+
+
+@isolate_apps("django.contrib.auth")
 def test_rows_that_name_their_user_by_another_field_than_the_primary_key_are_watched(users, monkeypatch):
     person, team, told = model(Model, table="auth_user", username=CharField(unique=True)), model(Model), []
     user_key = ForeignKey(person, CASCADE, to_field="username", related_name="+")
