@@ -13,6 +13,7 @@ from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
 
 from ..concurrency import run_for_open_sockets
+from ..conf import conf
 from ..db import by_state, carrying, is_unreachable, state_of
 from ..http import session as sessions
 from ..log import log_failure
@@ -33,10 +34,11 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
 
     The second value is False if the storage of the sessions cannot be reached.
     """
-    is_complete = True
+    is_complete, are_looked_up = True, False
     try:
         has_sessions = any(_keys_of(socket) for socket in sockets)
         known = await run_for_open_sockets(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
+        are_looked_up = True
     except Exception as error:  # The sockets stay.
         log_failure(sockets[0].opened.context, error, 503)
         known, is_complete = {}, not is_unreachable(error)
@@ -45,6 +47,9 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
         times = [known[key] for key in _keys_of(socket) if key in known]
         credentials = _credentials_expiry_of(socket)
         times += [] if credentials is None else [credentials]
+        if are_looked_up and not known.keys() >= _keys_of_users(socket):
+            # It has expired, and was swept; or it gets a new key just now, and is looked for again a little later.
+            times.append(time.time() + conf.HEARTBEAT)
         if times:
             found[socket] = min(times)
     return found, is_complete
@@ -53,6 +58,12 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
 def _keys_of(socket: Socket) -> set[str]:
     """The keys of the sessions that a socket depends on."""
     return {key for grant in socket.opened.grants for key in grant.session_keys}
+
+
+def _keys_of_users(socket: Socket) -> set[str]:
+    """Those of them that had a user as the socket was opened, so that they were there."""
+    grants = [grant for grant in socket.opened.grants if grant.session_user_id is not None]
+    return {grant.session_key for grant in grants if grant.session_key is not None}
 
 
 def _by_key(sockets: Iterable[Socket], look: Callable[[set[str]], dict[str, T]]) -> dict[str, T]:

@@ -16,6 +16,7 @@ from django.contrib.auth import alogout, login, logout, update_session_auth_hash
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
+from django.core.management import call_command
 from django.db import OperationalError, transaction
 from django.test import RequestFactory
 from django.utils import timezone
@@ -314,6 +315,21 @@ async def test_a_session_that_expires_closes_its_sockets(engine, request_of, cha
         expire_in(seconds=0.1)
 
     opened = await looked_up(request, change, shorten)
+    assert await opened.close() == (4401, "session_expired")
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db"], indirect=True)
+async def test_a_session_that_is_swept_before_its_expiry_is_looked_up_closes_its_sockets(
+    engine, request_of, change, settings, monkeypatch
+):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    monkeypatch.setattr(scheduler, "_LOOKING", 60)
+
+    def sweep():
+        expire_in(seconds=-1)
+        call_command("clearsessions")
+
+    opened = await looked_up(await change(request_of), change, sweep)
     assert await opened.close() == (4401, "session_expired")
 
 
