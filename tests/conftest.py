@@ -217,6 +217,7 @@ def redis(tmp_path):
 def hasty(monkeypatch):
     """What is waited for before sockets are asked again takes no time."""
     monkeypatch.setattr(live_scheduler, "_GATHER", 0.0)
+    monkeypatch.setattr(live_scheduler, "_BEHIND", 0.0)
     monkeypatch.setattr(live_scheduler, "_CONFIRM", 0.05)
 
 

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     _Key: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
 #: Seconds in which events about one socket count as one.
-_GATHER = 0.1
+_GATHER = 0.05
+#: Seconds from the last of them until it is asked, for a replica that is behind.
+_BEHIND = 0.1
 #: Seconds after which a socket whose session is not there is asked again. A session that gets a new key or password
 #: hash is saved at the end of its request only.
 _CONFIRM = 0.7
@@ -65,9 +67,12 @@ class Scheduler:
         #: The sockets to ask again by their sessions and users, and whether a missing session was seen before; those of
         #: what is about many sockets apart, so that nothing which is about a few waits until thousands have been asked.
         self._due: tuple[dict[_Key, dict[Socket, bool]], dict[_Key, dict[Socket, bool]]] = ({}, {})
+        #: Those that events are about which have come just now.
+        self._gathered: list[dict[Socket, bool]] = [{}, {}]
         #: Those whose sockets are asked now.
         self._busy: tuple[set[_Key], set[_Key]] = (set(), set())
-        #: The users of the sockets that are asked now. Each event begins new dicts, for it may be about the user.
+        #: The users of the sockets that are asked now. Those of new events begin new dicts, for these may be about
+        #: the user.
         self._users: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
         self._closing: deque[tuple[Socket, int, str]] = deque()
         #: When sessions and credentials expire: (seconds since the epoch, a number, socket), a heap.
@@ -109,16 +114,26 @@ class Scheduler:
 
     def ask(self, sockets: Iterable[Socket], *, after: float | None = None, is_confirmed: bool = False) -> None:
         """Ask the policies of `sockets` again, so many seconds from now; by default in a moment."""
-        asked = dict.fromkeys(sockets)
+        asked = dict.fromkeys(sockets, is_confirmed)
         lane = 1 if len(asked) > _FEW else 0
-        self._users = ({}, {})
-        for socket in asked:
-            group = self._due[lane].setdefault(_key(socket), {})
-            # What was confirmed stays so: another event would put the close off, and one after it.
-            group[socket] = is_confirmed or group.get(socket, False)
-        self._loop.call_later(_GATHER if after is None else after, self._start_asking, lane)
+        if after is not None:
+            self._loop.call_later(after, self._start_asking, lane, asked)
+            return
+        gathered = self._gathered[lane]
+        if asked and not gathered:
+            self._loop.call_later(_GATHER, self._end_gathering, lane)
+        _add(gathered, asked)
 
-    def _start_asking(self, lane: int) -> None:
+    def _end_gathering(self, lane: int) -> None:
+        """Have what is gathered be asked a moment after its last event; the next event begins anew."""
+        gathered, self._gathered[lane] = self._gathered[lane], {}
+        self._loop.call_later(_BEHIND, self._start_asking, lane, gathered)
+
+    def _start_asking(self, lane: int, sockets: dict[Socket, bool]) -> None:
+        self._users = ({}, {})
+        for socket, is_confirmed in sockets.items():
+            if socket.opened in self._registry.by_socket:
+                _add(self._due[lane].setdefault(_key(socket), {}), {socket: is_confirmed})
         for number in range(_ASKED_AT_ONCE if self._due[lane] else 0):
             self._start(f"asking {lane} {number}", lambda: self._ask_due(lane))
 
@@ -308,6 +323,12 @@ class Scheduler:
                 self._running.discard(name)
 
         spawn(run)
+
+
+def _add(sockets: dict[Socket, bool], more: dict[Socket, bool]) -> None:
+    """Add to sockets that are to be asked. What was confirmed stays so: another event would put the close off."""
+    for socket, is_confirmed in more.items():
+        sockets[socket] = is_confirmed or sockets.get(socket, False)
 
 
 def _key(socket: Socket) -> _Key:

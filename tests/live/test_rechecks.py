@@ -319,6 +319,18 @@ async def test_only_the_sockets_of_the_user_who_has_changed_are_asked_again(worl
         await each.stays()
 
 
+async def test_a_change_that_follows_another_is_asked_about_by_itself(world, headers_of, monkeypatch):
+    """What is asked about the first one may come too early for a replica to have the second."""
+    monkeypatch.setattr(scheduler, "_BEHIND", 0.2)
+    policy = Switch()
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+    for _ in range(2):
+        registry.handle({"kind": "all"})
+        await asyncio.sleep(0.02)
+    await until(lambda: policy.asked == 3)
+    await alice.stays()
+
+
 async def test_without_a_channel_layer_a_change_closes_the_sockets_of_its_process(world, headers_of, change, settings):
     settings.CHANNEL_LAYERS = {}
     alice = await Opened(consumer(IsStaff()), headers=headers_of("alice")).accepted()
