@@ -167,8 +167,7 @@ class Registry:
     """The sockets of this process by user and by session, and the handshakes that are not answered yet."""
 
     def __init__(self) -> None:
-        #: Called for the first handshakes of an event loop, before their policies are asked, until it returns None.
-        #: What it returns is awaited.
+        #: Called for each handshake before its policies are asked. What it returns, if not None, is awaited.
         self.on_begin: Callable[[], Awaitable[None] | None] | None = None
         #: Called with each model that credentials are found to be rows of.
         self.on_credentials: Callable[[type[Model]], None] | None = None
@@ -191,7 +190,6 @@ class Registry:
         self._connecting: dict[OpenSocket, int] = {}
         self._events: deque[Event] = deque()
         self._handled = 0
-        self._begun: asyncio.AbstractEventLoop | None = None
         self.is_draining = False
 
     @property
@@ -212,13 +210,7 @@ class Registry:
             return None
         with self._lock:
             self._connecting[opened] = self._handled
-        loop = asyncio.get_running_loop()
-        if self.on_begin is None or self._begun is loop:
-            return None
-        waiting = self.on_begin()
-        if waiting is None:
-            self._begun = loop
-        return waiting
+        return None if self.on_begin is None else self.on_begin()
 
     def accepted(self, opened: OpenSocket) -> None:
         """Keep the socket, and apply to it what has happened since its handshake began."""

@@ -361,6 +361,26 @@ def test_revoke_and_sockets_are_for_synchronous_code_too(layer, monkeypatch):
     assert sockets() == []
 
 
+async def test_an_event_loop_subscribes_once_the_one_that_had_has_ended(layer):
+    ready, may_end = threading.Event(), threading.Event()
+
+    async def there():
+        socket = await opened_by(Switch())
+        ready.set()
+        await asyncio.to_thread(may_end.wait)
+        await socket.leave()
+
+    thread = threading.Thread(target=lambda: asyncio.run(there()))
+    thread.start()
+    await until(ready.is_set)
+    first = await opened_by(Switch())
+    may_end.set()
+    await until(lambda: not thread.is_alive())
+    second = await opened_by(Switch())
+    await say(layer, 1, {"kind": "revoke", "path": "/room/", "code": 4403, "reason": ""})
+    assert [(await each.close())[0] for each in (first, second)] == [4403, 4403]
+
+
 async def test_the_sockets_of_several_event_loops_are_closed(layer):
     mine, codes = await opened_by(Switch()), []
 
