@@ -41,6 +41,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "W012": caches.check_exactness,
     "W013": caches.check_processes,
     "W014": caches.check_addresses,
+    "W015": project.check_socket_timeouts,
 }
 #: Those of ``manage.py check --deploy`` alone.
 DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {

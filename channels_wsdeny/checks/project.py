@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+from channels.layers import channel_layers
 from django.apps import apps
 from django.conf import settings
 
@@ -165,6 +167,24 @@ def check_mirror_of_hooks() -> Iterator[tuple[str, str]]:
             f"Put {MIRROR!r} after AuthenticationMiddleware. Hooks that are not meant for views take "
             'protocols=("websocket",).',
         )
+
+
+def check_socket_timeouts() -> Iterator[tuple[str, str]]:
+    """The hosts of channels_redis have a ``socket_timeout``: by that of redis-py 8, a receiver that waits is ended."""
+    for alias in getattr(settings, "CHANNEL_LAYERS", None) or {}:
+        with suppress(Exception):  # A layer that cannot be made may raise anything.
+            layer: Any = channel_layers[alias]
+            kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(layer).__mro__]
+            if "channels_redis.core.RedisChannelLayer" not in kinds or int(version("redis").split(".")[0]) < 8:
+                continue
+            without = [host for host in layer.hosts if "socket_timeout" not in host]
+            if any("socket_timeout=" not in str(host.get("address")) for host in without):  # in the query of a URL
+                yield (
+                    f"CHANNEL_LAYERS[{alias!r}] has a host without a socket_timeout. By default that is 5 seconds "
+                    "since redis-py 8: consumers that wait longer for a message end, and their sockets are closed with "
+                    "1011.",
+                    'Write "hosts": [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}].',
+                )
 
 
 def check_channel_layer() -> Iterator[tuple[str, str]]:

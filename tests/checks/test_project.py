@@ -59,6 +59,7 @@ def test_what_is_no_authentication_class_is_named_under_its_setting_once(message
     assert message.msg.count("CHANNELS_WSDENY") == 1
 
 
+URL = "redis://127.0.0.1:6379/0"
 LIVELESS = {"CHANNELS_WSDENY": {"LIVE": False}}
 
 
@@ -83,6 +84,25 @@ def test_a_deployed_site_is_one_of_several_processes_and_of_https(given, found, 
     for name, value in given.items():
         setattr(settings, name, value)
     assert [message.id for message in check_deployed_site()] == [f"channels_wsdeny.{number}" for number in found]
+
+
+def hosts_of(*hosts):
+    return {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [*hosts]}}}
+
+
+@pytest.mark.parametrize(
+    ("redis", "layers", "found"),
+    [
+        ("8.0.1", hosts_of(("127.0.0.1", 6379)), ["W015"]),
+        ("10.0.0", hosts_of({"address": URL, "socket_timeout": None}, URL), ["W015"]),
+        ("8.0.1", hosts_of({"address": URL, "socket_timeout": None}, f"{URL}?socket_timeout=60"), []),
+        ("7.4.0", hosts_of(("127.0.0.1", 6379)), []),
+        ("8.0.1", {"default": {"BACKEND": "nowhere.Layer"}}, []),
+    ],
+)
+def test_a_receiver_that_waits_at_redis_must_not_be_ended(redis, layers, found, ids, monkeypatch):
+    monkeypatch.setattr("channels_wsdeny.checks.project.version", {"redis": redis}.get)
+    assert ids(ASGI_APPLICATION=None, CHANNEL_LAYERS=layers) == found
 
 
 def look(request): ...

@@ -113,6 +113,10 @@ def test_the_install_line_that_works_today_comes_before_that_from_the_first_rele
         assert re.search(rf"From the first release on,\s[^.]*`{re.escape(released)}`", text)
 
 
+def test_the_layer_of_the_page_is_that_of_the_page_on_open_sockets():
+    assert blocks("quickstart.md")[1] == blocks("live.md")[0]
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize("step", ["site", "whole"])
 def test_the_site_passes_the_checks_with_the_words_of_the_page(step, request):
