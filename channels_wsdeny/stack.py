@@ -17,7 +17,7 @@ from .exceptions import refuse_arguments
 from .handlers import http, websocket
 from .handlers.django_middleware import as_middleware
 from .hooks.registry import as_registries
-from .http.origins import usable_origins
+from .http.origins import is_pattern, usable_origins
 from .policies import Policy
 from .routing.guards import NO_GUARDS, NO_OPTIONS, ASGIMiddleware, StackOptions, transparent, uncalled
 
@@ -92,13 +92,19 @@ class DenyMiddlewareStack(ASGIMiddleware):
             )
         if deny_with is not None and deny_with not in DENY_WITH:
             raise ValueError(f"DenyMiddlewareStack(deny_with=...) is one of {DENY_WITH}, found {deny_with!r}.")
+        for origin in () if origins is None or isinstance(usable_origins(origins), str) else origins:
+            if not is_pattern(origin):
+                raise ValueError(
+                    f"DenyMiddlewareStack(origins=...): {origin!r} is no origin, and no page can have it. Write "
+                    "scheme, host and perhaps port, such as 'https://example.com' or 'https://*.example.com:8443'."
+                )
         self.inner = inner
         self.default_policy = default_policy
         self.hooks = as_registries(() if hooks is None else hooks, "DenyMiddlewareStack(hooks=...)")
         where = "DenyMiddlewareStack(authentication=...)"
         options = StackOptions(
             authentication=None if authentication is None else as_authenticators(authentication, where),
-            origins=None if origins is None else usable_origins(origins),
+            origins=origins,
             middleware=None if middleware is None else as_middleware(middleware),
             deny_with=deny_with,
         )

@@ -319,6 +319,7 @@ async def test_other_scopes_pass_through_untouched(kind):
         ({"default_policy": "IsStaff"}, TypeError, "default_policy"),
         ({"deny_with": "silence"}, ValueError, "silence"),
         ({"hooks": [print]}, TypeError, "takes Hooks"),
+        ({"origins": ["https://a.example", "a.example"]}, ValueError, "'a.example' is no origin.* Write scheme, host"),
         ({"inner": ["a"]}, TypeError, r"ASGI application, found \['a'\]"),
     ],
 )
