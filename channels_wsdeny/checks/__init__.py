@@ -27,6 +27,7 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "E011": asgi.check_parts_for_views,
     "E012": asgi.check_origin_validators,
     "E013": caches.check_counting,
+    "E014": asgi.check_routed_views,
     "E020": project.check_origins,
     "W001": project.check_order_of_apps,
     "W002": asgi.check_stack,
@@ -42,6 +43,8 @@ CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "W013": caches.check_processes,
     "W014": caches.check_addresses,
     "W015": project.check_socket_timeouts,
+    "W016": asgi.check_slashes,
+    "W017": asgi.check_types,
 }
 #: Those of ``manage.py check --deploy`` alone.
 DEPLOY_CHECKS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import sys
 from contextlib import suppress
 from functools import partial
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from channels.auth import AuthMiddleware
 from channels.consumer import AsyncConsumer
 from channels.middleware import BaseMiddleware
+from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
-from ..inspection.endpoints import site_application, site_endpoints, views
+from ..inspection.endpoints import SCOPE_TYPES, site_application, site_endpoints, unknown_types, views
 from ..inspection.protections import guards_on, module_of
 from ..log import dotted_name, own_location
 from ..policies import HasPermission
@@ -30,7 +32,7 @@ from ..routing.resolver import is_known
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..inspection.endpoints import AsgiEndpoint
+    from ..inspection.endpoints import AsgiEndpoint, View
     from ..types import Protocol
 
 
@@ -159,6 +161,49 @@ def check_routed_classes() -> Iterator[tuple[str, str, str]]:
                 "Name Consumer.as_asgi() or another ASGI application there. Views belong into the URLconf of Django.",
                 place_of(app),
             )
+
+
+def check_routed_views() -> Iterator[tuple[str, str, str]]:
+    """``ROOT_URLCONF`` names views, not consumers or other ASGI applications."""
+    found: list[View] = []
+    with suppress(Exception):  # Importing a URLconf of the site can raise anything; Django reports that.
+        found += [view for view in views() if view.asgi_app is not None]
+    for view in found:
+        name = dotted_name(view.asgi_app)
+        yield (
+            f"ROOT_URLCONF has {name} at {view.path!r}, which is no view: Django calls it with a request alone, so all "
+            "requests to it fail, and no handshake gets there.",
+            "Put it into the URLRouter of ASGI_APPLICATION, under 'websocket' of the ProtocolTypeRouter.",
+            place_of(view.asgi_app),
+        )
+
+
+def check_slashes() -> Iterator[tuple[str, str]]:
+    """No route of a `URLRouter` begins with a slash, as Django's ``urls.W002`` has it of views."""
+    routers = {id(app): app for way in ways("websocket", "http") for app in way.apps if isinstance(app, URLRouter)}
+    for route in (route for router in routers.values() for route in router.routes):
+        if re.match(r"\^?\\?/(?![?*])", str(route.pattern)):
+            yield (
+                f"The route {str(route.pattern)!r} of a URLRouter begins with a slash. Channels removes that of the "
+                "path before it compares them, so a request for it gets a 404.",
+                "Remove the slash.",
+            )
+
+
+def check_types() -> Iterator[tuple[str, str]]:
+    """The keys of the `ProtocolTypeRouter` are types of scopes."""
+    found: list[Any] = []
+    if can_import():
+        with suppress(Exception):  # which is W003
+            found = unknown_types()
+    for name in found:
+        close = difflib.get_close_matches(str(name).lower(), SCOPE_TYPES, n=1)
+        meant = f"Did you mean {close[0]!r}? " if close else ""
+        yield (
+            f"The ProtocolTypeRouter of ASGI_APPLICATION has the key {name!r}, and no scope of ASGI has that type.",
+            f"{meant}The types are {', '.join(map(repr, SCOPE_TYPES))}. If a server of yours has another one, silence "
+            "this check.",
+        )
 
 
 def _takes_a_scope(app: Any) -> bool:

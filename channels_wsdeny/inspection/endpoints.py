@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from channels.consumer import AsyncConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -17,13 +18,16 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from ..routing.guards import NO_GUARDS, ASGIMiddleware, guards_of
+from ..routing.guards import NO_GUARDS, ASGIMiddleware, guards_of, uncalled
 from ..routing.resolver import EndpointMatch, consumer_class_of, inner_name, is_known, kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..types import Protocol
+
+#: The types of scopes of ASGI, and that of Channels' workers.
+SCOPE_TYPES = ("http", "websocket", "lifespan", "channel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,21 @@ def site_endpoints(protocol: Protocol) -> list[AsgiEndpoint]:
     return [] if application is None else list(asgi_endpoints(application, AsgiEndpoint(protocol)))
 
 
+def unknown_types() -> list[Any]:
+    """The keys of the outermost `ProtocolTypeRouter` of ``ASGI_APPLICATION`` that are in no scope of ASGI or Channels.
+
+    Raises what `site_application` does.
+    """
+    app, seen = site_application(), list[Any]()
+    while not isinstance(app, ProtocolTypeRouter):
+        name = inner_name(app)
+        if name is None or any(app is each for each in seen):
+            return []
+        seen.append(app)
+        app = getattr(app, name)
+    return [name for name in app.application_mapping if name not in SCOPE_TYPES]
+
+
 def asgi_endpoints(app: Any, outer: AsgiEndpoint) -> Iterator[AsgiEndpoint]:
     """The endpoints of `app`, in the order that its routers try them.
 
@@ -170,6 +189,18 @@ class View(NamedTuple):
     callback: Callable[..., Any]
     #: The path of the Django admin whose URLs it is among, if any.
     admin_path: str | None = None
+
+    @property
+    def asgi_app(self) -> Any:
+        """The class of the consumer, or another ASGI application, that is in place of a view; None for a view."""
+        app: Any = self.callback
+        while isinstance(app, ASGIMiddleware):
+            app = app.inner
+        app = app.__self__ if uncalled(app) else app
+        cls = app if isinstance(app, type) else consumer_class_of(app)
+        if cls is not None and issubclass(cls, AsyncConsumer):
+            return cls
+        return app if is_known(self.callback) else None
 
 
 def views(

@@ -156,6 +156,9 @@ def _notes(protections: tuple[Protection, ...], guards: Guards) -> Iterator[str]
 
 
 def _row_of_view(view: View, django: AsgiEndpoint) -> ReportRow:
+    if view.asgi_app is not None:
+        note = "no view: Django cannot call it. Put it into a URLRouter of ASGI_APPLICATION"
+        return ReportRow("http", view.path, view.name, dotted_name(view.asgi_app), notes=(note,), is_opaque=True)
     protections = (*protections_of_endpoint(django), *protections_of_view(view.callback, django))
     # Without MirrorMiddleware, the hooks of the site and of stacks do not run on views.
     hooks = _ordered(_registries(django), "http") if is_mirrored() else ()

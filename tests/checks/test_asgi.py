@@ -13,7 +13,7 @@ from django.contrib.auth import decorators as for_views
 from django.contrib.auth.mixins import AccessMixin, LoginRequiredMixin, PermissionRequiredMixin
 from django.core.asgi import get_asgi_application
 from django.db.transaction import atomic
-from django.urls import path
+from django.urls import path, re_path
 from django.utils.decorators import method_decorator
 from django.utils.functional import SimpleLazyObject
 from django.views import View
@@ -195,6 +195,45 @@ def test_a_view_among_the_routes_of_an_asgi_application_is_an_error_that_names_i
     assert message.id == "channels_wsdeny.E006"
     assert "The route '/ws/' names " in message.msg
     assert "which cannot be called with (scope, receive, send)" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("routed", "name"),
+    [
+        (AsyncWebsocketConsumer, "AsyncWebsocketConsumer"),
+        (AsyncWebsocketConsumer.as_asgi, "AsyncWebsocketConsumer"),
+        (consumer, "AsyncWebsocketConsumer"),
+        (public(DenyMiddlewareStack(consumer)), "AsyncWebsocketConsumer"),
+        (bare, "ProtocolTypeRouter"),
+    ],
+)
+def test_a_consumer_among_the_views_is_an_error_that_names_it(routed, name, messages):
+    (message,) = messages(**of_view(routed))
+    assert message.id == "channels_wsdeny.E014"
+    assert f"{name} at '/', which is no view" in message.msg
+
+
+@pytest.mark.parametrize("routes", [[path("/ws/", consumer)], [re_path(r"^\/ws/$", consumer)]])
+def test_a_route_with_a_slash_at_its_beginning_is_reported_once(routes, messages):
+    (message,) = messages(DenyMiddlewareStack(URLRouter([path("a/", URLRouter(routes))])))
+    assert (message.id, message.hint) == ("channels_wsdeny.W016", "Remove the slash.")
+    assert messages(DenyMiddlewareStack(URLRouter([re_path("^/?ws/$", consumer)]))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("websockets", "Did you mean 'websocket'? The"), ("WebSocket", "Did you mean 'websocket'? The"), ("ws", "The")],
+)
+def test_a_key_that_is_no_type_of_a_scope_is_reported(name, hint, messages):
+    (message,) = messages(DenyMiddlewareStack(ProtocolTypeRouter({name: bare})))
+    assert (message.id, f"the key {name!r}" in message.msg) == ("channels_wsdeny.W017", True)
+    assert message.hint.startswith(f"{hint} types are 'http', 'websocket', ")
+
+
+def test_an_application_that_refers_to_itself_has_no_types(ids):
+    circle = Wrapper(None)
+    circle.inner = circle
+    assert ids(DenyMiddlewareStack(circle)) == ["W008"]
 
 
 class Mixin:

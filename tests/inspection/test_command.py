@@ -173,6 +173,25 @@ def test_a_site_whose_sockets_were_not_looked_at_fails_but_not_one_that_has_none
     assert run("routes", "--fail-on-open").splitlines()[-1].startswith("1 endpoints:")
 
 
+def test_a_list_without_sockets_says_why(site, capsys):
+    for application, words in ((None, "is not set"), (ProtocolTypeRouter({"websockets": Plain}), "but 'websockets'")):
+        site(application, path("public/", public(view)))
+        assert "1 endpoints" in run("routes")
+        assert words in capsys.readouterr().err
+        assert words in failure("routes", "--fail-on-open")
+        assert run("routes", "--protocol", "http", "--fail-on-open")
+        assert capsys.readouterr().err == ""
+
+
+def test_a_consumer_among_the_views_is_told_in_words(site):
+    site(ProtocolTypeRouter({}), path("ws/", Plain.as_asgi()))
+    assert run("routes").splitlines()[:3] == [
+        f"http       /ws/  {__name__}.Plain",
+        "    no policy",
+        "    no view: Django cannot call it. Put it into a URLRouter of ASGI_APPLICATION",
+    ]
+
+
 @pytest.mark.parametrize("subcommand", [["routes"], ["explain", "/"]])
 def test_an_application_that_is_none_is_an_error(subcommand, site):
     site(3)

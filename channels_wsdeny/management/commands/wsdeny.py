@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...inspection.endpoints import site_application
+from ...inspection.endpoints import site_application, site_endpoints, unknown_types
 from ...inspection.explain import explain, time_limit, user_named
 from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines, summary
 from ...live.channel_layer import get_layer
@@ -103,12 +103,14 @@ class Command(BaseCommand):
             self._print("\n".join([*lines, "", summary(rows)]))
         faults = _list("Open", [row for row in shown if row.is_open])
         faults += _list("Perhaps open, see the notes", [row for row in shown if row.is_open is None])
-        if protocol != "http" and site_application() is None:
-            faults += "ASGI_APPLICATION is not set, so no socket was looked at. Without any: --protocol http\n"
+        unseen = "" if protocol == "http" else _unseen()
+        faults += unseen
         if options["fail_on_default"]:
             faults += _list("Behind nothing but a default policy", [row for row in shown if row.is_on_default])
         if faults and (options["fail_on_open"] or options["fail_on_default"]):
             raise CommandError(f"{faults}Decorate these endpoints; with @public those that are for everybody.")
+        if unseen:
+            self.stderr.write(unseen, self.style.WARNING)
 
     def _explain(self, options: dict[str, Any]) -> None:
         if self._is_process:
@@ -151,6 +153,19 @@ class Command(BaseCommand):
         except BrokenPipeError:  # pragma: no cover - in a process of its own, whose output is a pipe
             # Python flushes once more as it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
+
+
+def _unseen() -> str:
+    """Why no socket of the site was looked at; empty if there is no reason."""
+    if site_application() is None:
+        return "ASGI_APPLICATION is not set, so no socket was looked at. Without any: --protocol http\n"
+    unknown = ", ".join(map(repr, unknown_types()))
+    if unknown and not site_endpoints("websocket"):
+        return (
+            f"The ProtocolTypeRouter of ASGI_APPLICATION has no 'websocket', but {unknown}, so no socket was seen: "
+            "none can be opened.\n"
+        )
+    return ""
 
 
 def _list(fault: str, rows: list[ReportRow]) -> str:
