@@ -6,7 +6,9 @@ import json
 import pytest
 from channels.generic.http import AsyncHttpConsumer
 from channels.layers import get_channel_layer
-from django.contrib.auth.models import Group
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import Group, User
 
 from channels_wsdeny.conf import conf
 from channels_wsdeny.decorators import login_required
@@ -17,6 +19,9 @@ from tests.support.opened import Opened
 from tests.support.threads import until
 
 page = run("live.md")
+REGISTERED = type(admin.site.get_model_admin(User))
+admin.site.unregister(User)
+admin.site.register(User, UserAdmin)  # as before, for the tests of other pages
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hasty")]
 USE = [{"type": "websocket.receive", "text": json.dumps({"type": kind})} for kind in ("pay", "moderate", "spam")]
 
@@ -35,7 +40,8 @@ def test_the_settings_of_the_page_are_valid_and_its_action_is_one_of_the_admin(s
     settings.CHANNEL_LAYERS = page.CHANNEL_LAYERS
     assert get_layer() is get_channel_layer()
     assert page.close_sockets.short_description
-    assert page.UserAdmin.actions == [page.close_sockets]
+    assert REGISTERED is page.ClosingUserAdmin
+    assert REGISTERED.actions == [page.close_sockets]
 
 
 async def test_the_functions_of_the_page_close_and_count_sockets(users, headers_of, change):
@@ -87,8 +93,21 @@ async def test_a_member_who_leaves_the_group_leaves_the_group_of_the_layer_and_s
     await alice.leave()
 
 
-async def test_one_who_is_no_member_does_not_join_and_is_closed(users, headers_of):
+async def test_one_who_is_no_member_does_not_join_and_is_told_so(users, headers_of):
     alice = await chat(headers_of("alice"))
+    alice.server.events.put_nowait(USE[1])
+    await until(lambda: len(texts(alice)) == 2)
+    assert texts(alice)[1] == {"denied": "permission_denied"}
+    assert not get_channel_layer().groups.get("moderators")
+    await alice.leave()
+
+
+async def test_one_who_is_no_member_is_closed_where_the_consumer_does_not_catch_that(users, headers_of):
+    async def receive_json(self, content):
+        await self.scope["wsdeny"].join("moderators", page.InGroup("moderators"))
+
+    careless = type("Careless", (page.ChatConsumer,), {"receive_json": receive_json}).as_asgi()
+    alice = await Opened(careless, "/ws/rooms/lobby/", headers=headers_of("alice")).accepted()
     alice.server.events.put_nowait(USE[1])
     await alice.end()
     assert alice.server.sent[-1]["code"] == 4403
