@@ -250,5 +250,13 @@ def test_without_a_channel_layer_no_server_is_reached(subcommand):
         call_command("wsdeny", subcommand)
 
 
+def test_options_of_django_are_taken_on_both_sides_of_the_subcommand():
+    parser = Command().create_parser("manage.py", "wsdeny")
+    given = ["--settings=a.b", "-v2", "--no-color"]
+    for options in ([*given, "routes"], ["routes", *given]):
+        taken = parser.parse_args(options)
+        assert (taken.settings, taken.verbosity, taken.no_color, taken.traceback) == ("a.b", 2, True, False)
+
+
 def test_a_subcommand_is_needed():
     assert "subcommand" in failure()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+from argparse import SUPPRESS, ArgumentParser
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -15,9 +17,6 @@ from ...inspection.explain import explain, time_limit, user_named
 from ...inspection.routes_table import ReportRow, aligned, folded, report_rows, row_lines, summary
 from ...live.channel_layer import get_layer
 from ...live.revoke import drain, revoke, sockets
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
 
 
 class Command(BaseCommand):
@@ -35,8 +34,17 @@ class Command(BaseCommand):
         super().run_from_argv(argv)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
-        routes = subcommands.add_parser("routes", help="List every socket and view, and what protects it.")
+        # Django's own options may come after the subcommand, too; one that does not come keeps what is before it.
+        common = ArgumentParser(add_help=False, argument_default=SUPPRESS)
+        for name in ("--settings", "--pythonpath"):
+            common.add_argument(name, help=SUPPRESS)
+        for name in ("--traceback", "--no-color", "--force-color"):
+            common.add_argument(name, action="store_true", default=SUPPRESS, help=SUPPRESS)
+        common.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], help=SUPPRESS)
+
+        subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="subcommand")
+        add_parser = partial(subparsers.add_parser, parents=[common])
+        routes = add_parser("routes", help="List every socket and view, and what protects it.")
         add = routes.add_argument
         add("--json", action="store_true", dest="as_json", help="Print JSON, for programs.")
         all_help = "List each view of Django's admin; by default those that are protected alike are one row."
@@ -54,7 +62,7 @@ class Command(BaseCommand):
             "Hooks, middleware and policies run as for a real request, from 127.0.0.1; consumers and views "
             "do not. No session is saved, nothing is logged, no signal is sent."
         )
-        add = subcommands.add_parser("explain", help=explain_help, description=description).add_argument
+        add = add_parser("explain", help=explain_help, description=description).add_argument
         add("path", help="Such as /ws/rooms/lobby/, perhaps with a query string.")
         add("--user", metavar="NAME", help="Who is logged in; by default the request is anonymous.")
         header_help = "A header of the request; without a value it is left out. May be given several times."
@@ -63,11 +71,11 @@ class Command(BaseCommand):
         protocol_help = "By default websocket; http for a view."
         add("--protocol", choices=["websocket", "http"], default="websocket", help=protocol_help)
 
-        add = subcommands.add_parser("sockets", help="List the open sockets of all processes.").add_argument
+        add = add_parser("sockets", help="List the open sockets of all processes.").add_argument
         add("--json", action="store_true", dest="as_json", help="Print JSON, for programs.")
 
         revoke_help = "Close sockets, in all processes: those that match everything given."
-        add = subcommands.add_parser("revoke", help=revoke_help).add_argument
+        add = add_parser("revoke", help=revoke_help).add_argument
         add("--user", metavar="NAME", help="Those of this user.")
         add("--session-key", metavar="KEY", help="Those of this session.")
         add("--path", help="Those of this path, such as /ws/rooms/lobby/.")
@@ -77,7 +85,7 @@ class Command(BaseCommand):
         drain_help = (
             "Close all sockets of this machine with 1012, and deny new ones with a 503: its servers are to end."
         )
-        add = subcommands.add_parser("drain", help=drain_help).add_argument
+        add = add_parser("drain", help=drain_help).add_argument
         add("--seconds", type=float, help="Over how many seconds; by default DRAIN_SECONDS.")
         add("--all", action="store_true", dest="everywhere", help="Those of all machines.")
 
