@@ -75,7 +75,8 @@ def _remedy(found: object) -> str:
     if hasattr(found, "has_permission"):
         named = found if isinstance(found, type) else type(found)
         return f"@require(RestFramework(permissions=[{named.__name__}])) for a class of REST framework"
-    return "@require(IsAuthenticated()), for example"
+    of_function = ", or for a function of yours a Policy with check(), or UserPassesTest(function)"
+    return f"@require(IsAuthenticated()), for example{of_function if isinstance(found, types.FunctionType) else ''}"
 
 
 #: What a decorator is called with that takes no arguments, and is written with parentheses.

@@ -29,7 +29,7 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
     (template, redirect, file); `status`, `detail` and `code` then only serve the log.
 
     Raises `ValueError` for a status that cannot deny or a reserved member, `TypeError` for a code or detail that
-    is no text.
+    is no text, and for headers that are no dict.
     """
 
     # What an instance of a subclass has whose `__init__` does not call this one: it is a plain 403.
@@ -64,6 +64,8 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
             )
         if code is not None and not isinstance(code, str):
             raise TypeError(f"Deny: the code is a string such as 'too_young', found a {type(code).__name__}.")
+        if headers and not hasattr(headers, "items"):
+            raise TypeError(f"Deny(headers=...) takes a dict, found {headers!r}.")
         if not _RESERVED.isdisjoint(members):
             raise ValueError(f"Deny: {sorted(_RESERVED & members.keys())} are members of every problem body.")
         super().__init__(status, detail)

@@ -81,7 +81,9 @@ class DenyMiddlewareStack(ASGIMiddleware):
         deny_with: str | None = None,
     ) -> None:
         if not callable(inner):
-            raise TypeError(f"DenyMiddlewareStack() wraps an ASGI application, found {inner!r}.")
+            remedies = {list: " Write URLRouter([...]).", dict: " Write ProtocolTypeRouter({...})."}
+            remedy = remedies.get(type(inner), "")
+            raise TypeError(f"DenyMiddlewareStack() wraps an ASGI application, found {inner!r}.{remedy}")
         is_class = isinstance(inner, type) and issubclass(inner, AsyncConsumer)
         if name := f"{inner.__name__}.as_asgi" if is_class else uncalled(inner):
             raise TypeError(f"Write DenyMiddlewareStack({name}()), found {inner!r}.")

@@ -396,7 +396,8 @@ APIRouter = type("APIRouter", (), {"__module__": "fastapi.routing", "__call__": 
         (lambda: login_required(login_url="/"), r"login_required\(\) takes no login_url: .* log-in page of LOGIN_URL"),
         (lambda: permission_required("a.b", raise_exception=True), "takes no raise_exception: it denies with a 401"),
         (lambda: user_passes_test(bool, login_url="/"), "takes no login_url"),
-        (lambda: require(lambda request: True), r"Write @require\(IsAuthenticated\(\)\), for example"),
+        (lambda: require(lambda request: True), r"a function of yours a Policy with check\(\), or UserPassesTest\(fun"),
+        (lambda: require(3), r"Write @require\(IsAuthenticated\(\)\), for example: "),
         *(
             (lambda found=found: require(found), r"RestFramework\(permissions=\[IsAdminUser\]\)")
             for found in (IsAdminUser, IsAdminUser())

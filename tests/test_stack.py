@@ -319,8 +319,10 @@ async def test_other_scopes_pass_through_untouched(kind):
         ({"default_policy": "IsStaff"}, TypeError, "default_policy"),
         ({"deny_with": "silence"}, ValueError, "silence"),
         ({"hooks": [print]}, TypeError, "takes Hooks"),
+        ({"hooks": "chat.hooks.hooks"}, TypeError, "takes Hooks, found 'chat.hooks.hooks'. Import it, or name it in"),
+        ({"inner": {"http": print}}, TypeError, r"Write ProtocolTypeRouter\(\{\.\.\.\}\)\."),
         ({"origins": ["https://a.example", "a.example"]}, ValueError, "'a.example' is no origin.* Write scheme, host"),
-        ({"inner": ["a"]}, TypeError, r"ASGI application, found \['a'\]"),
+        ({"inner": ["a"]}, TypeError, r"ASGI application, found \['a'\]\. Write URLRouter\(\[\.\.\.\]\)\."),
     ],
 )
 def test_arguments_that_cannot_be_used_raise(arguments, error, message):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from ..hooks.registry import Hooks
 
-
+#: The extras of this package, by what they install.
+_EXTRAS = {"opentelemetry": "otel"}
 _DOTTED_PATHS: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("DEFAULT_POLICY", as_policy, "a Policy, or of a Policy class that takes no arguments"),
     (
@@ -42,9 +43,11 @@ def check_dict() -> Iterator[tuple[str, str]]:
     """``CHANNELS_WSDENY`` is a dict."""
     value = getattr(settings, "CHANNELS_WSDENY", {})
     if not isinstance(value, dict):
+        is_with_comma = isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], dict)
+        remedy = "Remove the comma after the closing brace. " if is_with_comma else ""
         yield (
             f"CHANNELS_WSDENY must be a dict, found {value!r}.",
-            'Write CHANNELS_WSDENY = {"POLICY_TIMEOUT": 4}, or leave it out: every key has a default.',
+            f'{remedy}Write CHANNELS_WSDENY = {{"POLICY_TIMEOUT": 4}}, or leave it out: every key has a default.',
         )
 
 
@@ -73,9 +76,11 @@ def check_values() -> Iterator[tuple[str, str]]:
         if name in KEYS and not KEYS[name].is_valid(value):
             is_unlisted = isinstance(value, str) and "a list of" in KEYS[name].expected
             remedy = f"Write [{value!r}]. " if is_unlisted else ""
+            default = KEYS[name].default
+            default = [*default] if isinstance(default, tuple) else default
             yield (
                 f"CHANNELS_WSDENY[{name!r}] must be {KEYS[name].expected}, found {value!r}.",
-                f"{remedy}The default is {KEYS[name].default!r}.",
+                f"{remedy}The default is {default!r}.",
             )
 
 
@@ -91,8 +96,18 @@ def check_dotted_paths() -> Iterator[tuple[str, str]]:
                 where = f"CHANNELS_WSDENY[{name!r}]: "
                 yield (
                     f"{where}{path!r} cannot be used: {str(error).removeprefix(where)}",
-                    f"Give the dotted path of {right}.",
+                    _missing_module(error, str(path)) or f"Give the dotted path of {right}.",
                 )
+
+
+def _missing_module(error: Exception, path: str) -> str:
+    """What to do about a module that is missing, if it is another one than those of `path`."""
+    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    if not missing or f"{path}.".startswith(f"{missing}."):
+        return ""
+    extra = _EXTRAS.get(missing.partition(".")[0])
+    remedy = f"Install channels-wsdeny[{extra}]." if extra else "Install its package, or correct that import."
+    return f"The path is right, but what is imported for it needs the module {missing!r}, which is missing. {remedy}"
 
 
 def check_mirror_of_default_policy() -> Iterator[tuple[str, str]]:

@@ -343,10 +343,11 @@ def ordered_hooks(registries: tuple[Hooks, ...], protocol: Protocol) -> OrderedH
 def as_registries(value: object, where: str) -> tuple[Hooks, ...]:
     """`value`, one `Hooks` or several, as a tuple; raises `TypeError` for anything else."""
     found: tuple[Any, ...]
-    found = tuple(value) if isinstance(value, Iterable) and not isinstance(value, Hooks) else (value,)
+    found = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (Hooks, str)) else (value,)
     for registry in found:
         if not isinstance(registry, Hooks):
-            raise TypeError(f"{where} takes Hooks, found {registry!r}.")
+            remedy = " Import it, or name it in CHANNELS_WSDENY['HOOKS']." if isinstance(registry, str) else ""
+            raise TypeError(f"{where} takes Hooks, found {registry!r}.{remedy}")
     return found
 
 

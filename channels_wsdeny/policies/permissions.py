@@ -148,7 +148,9 @@ class InGroup(UserPolicy):
 
     def __init__(self, *names: str) -> None:
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise TypeError(f"InGroup() takes the names of one or more groups, found {names!r}.")
+            given: Any = names[0] if len(names) == 1 else None
+            remedy = f" Write InGroup({', '.join(map(repr, given))})." if isinstance(given, (list, tuple, set)) else ""
+            raise TypeError(f"InGroup() takes the names of one or more groups, found {names!r}.{remedy}")
         self.names = names
 
     def allows(self, user: Any) -> bool:

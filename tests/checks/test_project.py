@@ -1,4 +1,5 @@
 import re
+import sys
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -196,6 +197,28 @@ def test_a_wrong_value_is_shown_with_what_is_expected_and_the_default(messages):
     assert message.msg == "CHANNELS_WSDENY['POOL_SIZE'] must be a whole number of threads above 0, found 'lots'."
     (message,) = messages(CHANNELS_WSDENY={"ORIGINS": "https://example.com"})
     assert message.hint == "Write ['https://example.com']. The default is 'same'."
+
+
+def test_a_default_that_is_a_list_is_shown_as_one(messages):
+    (message,) = messages(CHANNELS_WSDENY={"AUTHENTICATION": None})
+    assert message.hint == "The default is ['channels_wsdeny.authentication.SessionAuthentication']."
+
+
+def test_a_comma_that_makes_a_tuple_of_the_dict_is_told(messages):
+    (message,) = messages(CHANNELS_WSDENY=({"POOL_SIZE": 3},))
+    assert message.hint.startswith('Remove the comma after the closing brace. Write CHANNELS_WSDENY = {"')
+
+
+def test_a_module_that_is_missing_is_told_from_one_of_the_path(messages, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "channels_wsdeny.contrib.otel", raising=False)
+    (tmp_path / "needing_more.py").write_text("import nowhere.at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = ["channels_wsdeny.contrib.otel.hooks", "needing_more.hooks", "nowhere.hooks"]
+    hints = [message.hint for message in messages(ASGI_APPLICATION=None, CHANNELS_WSDENY={"HOOKS": paths})]
+    assert "needs the module 'opentelemetry', which is missing. Install channels-wsdeny[otel]." in hints[0]
+    assert "needs the module 'nowhere', which is missing. Install its package" in hints[1]
+    assert hints[2].startswith("Give the dotted path of Hooks")
 
 
 def test_what_importing_a_dotted_path_raises_is_reported(messages, tmp_path, monkeypatch):
