@@ -314,7 +314,9 @@ class HeldThread(Executor, Generic[T]):
         return result, contextvars.copy_context()
 
     async def resume(self, answer: T | Exception) -> None:
-        """Have the function go on with the response, or the error."""
+        """Have the function go on with the response, or the error. Raises `CancelledError` if it was given up."""
+        if self.asked is None:
+            raise asyncio.CancelledError
 
         def resume() -> None:
             self._answer = answer, contextvars.copy_context()
@@ -368,14 +370,15 @@ class HeldThread(Executor, Generic[T]):
                 settle()
 
 
-async def run_around(function: Callable[[Callable[..., T]], T], get_response: Callable[..., Awaitable[T]]) -> T:
+async def run_around(
+    thread: HeldThread[T], function: Callable[[Callable[..., T]], T], get_response: Callable[..., Awaitable[T]]
+) -> T:
     """What `function` returns, a synchronous function around a request, called with a synchronous `get_response`.
 
-    It holds one thread of the pool from its beginning to its end. `get_response` is awaited here, in the caller's
-    task and context, with the contextvars and asgiref Locals that `function` has set so far; and while it is, that
-    thread runs what the request runs by `run_in_threadpool`. Raises what `function` does.
+    It holds one thread of the pool from its beginning to its end, as `thread`. `get_response` is awaited here, in the
+    caller's task and context, with the contextvars and asgiref Locals that `function` has set so far; and while it is,
+    that thread runs what the request runs by `run_in_threadpool`. Raises what `function` does.
     """
-    thread: HeldThread[T] = HeldThread()
     thread.asked = asked = asyncio.get_running_loop().create_future()
     running = asyncio.ensure_future(thread.run(function, _free_thread()))
     around = _held.get()

@@ -24,7 +24,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
 from .. import status as statuses
-from ..concurrency import run_around, run_in_threadpool
+from ..concurrency import HeldThread, run_around, run_in_threadpool
 from ..conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE, conf, index_in
 from ..db import noting_changes
 from ..exceptions import Deny, HookError
@@ -347,7 +347,12 @@ class _Chain:
                 with self._around(request, call_next):
                     response = await self._handler(request)
             else:
-                response = await run_around(partial(self._call, request), call_next)
+                state, thread = get_context(request).state, HeldThread[HttpResponseBase]()
+                state.held_threads += (thread,)
+                try:
+                    response = await run_around(thread, partial(self._call, request), call_next)
+                finally:
+                    state.held_threads = tuple(each for each in state.held_threads if each is not thread)
             return response
 
         return hook

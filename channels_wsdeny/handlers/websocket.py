@@ -538,6 +538,8 @@ class WebSocketHandler(AppHandler):
             first._beside += (asyncio.get_running_loop().create_task(first._abandon(error)),)
 
     async def _abandon(self, error: Exception) -> None:
+        for thread in self.context.state.held_threads:
+            thread.end()  # What goes on may never end, and a thread of the pool must not wait for that.
         denial = finalize_error(self.context, error)
         if not self._connection.has_left:
             await self._emit(denial)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from ..authentication.base import Authenticators
+    from ..concurrency import HeldThread
     from ..hooks import Hooks
     from ..hooks.registry import Hook
     from ..policies import Policy
@@ -85,6 +86,8 @@ class RequestState:
     is_interrupted = False
     #: How far the Django middleware around a handshake have come; None without any.
     middleware: Any = None
+    #: The threads in which synchronous ones of these wait for the response.
+    held_threads: tuple[HeldThread[Any], ...] = ()
     #: The request hook that stands for one which answered: response hooks inside it do not see that.
     answered_by: Any = None
     #: The hooks whose run has begun, and is not over: perhaps it was interrupted.

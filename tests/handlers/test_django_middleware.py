@@ -33,13 +33,14 @@ from channels_wsdeny.authentication import BearerAuthentication, SessionAuthenti
 from channels_wsdeny.conf import AUTHENTICATION_MIDDLEWARE, MIRROR, SESSION_MIDDLEWARE
 from channels_wsdeny.decorators import public, require
 from channels_wsdeny.exceptions import HookError
+from channels_wsdeny.handlers import base
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
 from tests.support.clients import GUARD, Handshake, fetch, knock, opened, websocket_scope
 from tests.support.mirror import made, plain
 from tests.support.policies import AsyncCheck, Check, accept, raising, raising_app
 from tests.support.site import page
 from tests.support.sockets import Server, consumer, disconnect, errors, no_task_left
-from tests.support.threads import until
+from tests.support.threads import outlast, until
 from tests.support.transports import AsyncOnly, Middleware, SyncOnly
 from tests.support.wrappers import Function, Wrapper
 
@@ -476,6 +477,36 @@ async def test_a_policy_that_hangs_is_a_503_and_its_thread_is_told_once_it_comes
         assert len(ended) < len(begun)
         gate.open()
         await until(lambda: len(ended) == len(begun))
+
+
+@pytest.mark.parametrize("where", ["policy", "around hook"])
+@pytest.mark.parametrize("kinds", [["sync"], ["sync", "async", "sync"]])
+async def test_a_request_that_is_given_up_leaves_its_thread_to_the_next(kinds, where, use, hurry, monkeypatch):
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    closing, came, ended = asyncio.Event(), [], []
+    use(*map(middleware, kinds), noting([], ended), POOL_SIZE=1, POLICY_TIMEOUT=0.05)
+
+    async def hang(*arguments):
+        came.append(True)
+        return await outlast(closing)
+
+    hooks = made("around", hang) if where == "around hook" else None
+    hanging = require(AsyncCheck(hang) if hooks is None else AllowAny())(accept)
+    async with no_task_left():
+        while not came:  # With little time, one may be given up before that.
+            server = Server()
+            running = server.begin(DenyMiddlewareStack(hanging, hooks=hooks))
+            await until(partial(is_denied, server))
+        use(middleware("sync"), POOL_SIZE=1)
+        answer, goes_on = await knock(DenyMiddlewareStack(public(accept)), "/"), not running.done()
+        closing.set()
+        await running
+    assert (answer.status, goes_on) == (101, True)
+    assert (server.sent[0]["status"], {*ended}) == (503, {asyncio.CancelledError})
+
+
+def is_denied(server):
+    return len(server.sent) == 2
 
 
 @async_only_middleware
