@@ -358,6 +358,8 @@ class HttpHandler(AppHandler):
         if not self._has_left:
             await self._deny(make_denial(self.context, late_error(self.context.expression or "A hook")))
         await self._end_app()
+        if self._outer is None:
+            await end_request(self.context)
 
     async def _respond(self, match: EndpointMatch) -> HttpResponseBase:
         get_response = partial(self._get_response, match)

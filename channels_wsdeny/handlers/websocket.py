@@ -544,6 +544,7 @@ class WebSocketHandler(AppHandler):
         if not self._connection.has_left:
             await self._emit(denial)
         self.release()
+        await end_request(self.context)
 
     async def _close_with(self, error: Exception) -> None:
         """Close an accepted socket with a denial that its application raised."""
@@ -683,6 +684,8 @@ class WebSocketHandler(AppHandler):
             self._wake()
             self.accepting = self._first = None
             self._accept = {}
+        if self.around is None:  # What was denied holds nothing, though its application or a policy may never end.
+            await end_request(self.context)
 
     async def _send_accept(self, response: HttpResponseBase, headers: RawHeaders) -> None:
         self.state = State.ACCEPTED

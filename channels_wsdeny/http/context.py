@@ -306,7 +306,7 @@ class RequestContext:
             vars(self.request).pop(name, None)
 
     def on_end(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in a thread, where it may block, once the connection or request has ended, however it does.
+        """Call `callback` in a thread, where it may block, once the connection or request has ended, or was denied.
 
         After the end it is called at once, as for a policy that ran past its time. Its exceptions are logged.
 

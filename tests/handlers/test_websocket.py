@@ -297,6 +297,36 @@ async def test_what_swallows_its_cancellation_for_ever_does_not_keep_its_client_
     assert (record.status, "policy" not in kind or record.policy == "AsyncCheck()") == (503, True)
 
 
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("where", ["policy", "policy whose client leaves", "policy over HTTP", "consumer"])
+async def test_what_waits_for_the_end_of_a_request_is_called_though_what_was_denied_goes_on(
+    where, settings, monkeypatch
+):
+    monkeypatch.setattr(base, "_GRACE", 0.01)
+    settings.CHANNELS_WSDENY |= {"ACCEPT_TIMEOUT": 0.05}
+    closing, begun, released = asyncio.Event(), asyncio.Event(), []
+
+    async def hang(request):
+        request.wsdeny.on_end(lambda: released.append(True))
+        begun.set()
+        return await outlast(closing)
+
+    async def app(scope, receive, send):
+        await hang(scope["wsdeny"].request)
+
+    site = open_to_all(app) if where == "consumer" else guarded(AsyncCheck(hang), app)
+    async with no_task_left():
+        server = HttpServer(site) if where.endswith("HTTP") else Server()
+        running = server.task if where.endswith("HTTP") else server.begin(site)
+        await begun.wait()
+        if where.endswith("leaves"):
+            server.events.put_nowait(disconnect())
+        await until(lambda: released)
+        assert not running.done()
+        closing.set()
+        await running
+
+
 async def test_without_accept_timeout_an_application_may_wait_for_ever(settings):
     settings.CHANNELS_WSDENY, server = {"ACCEPT_TIMEOUT": None}, Server()
     task = server.begin(open_to_all(Script()))
