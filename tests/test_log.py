@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import django
 import pytest
 from asgiref.sync import async_to_sync
+from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core import signing
 from django.http import HttpResponse, HttpResponseRedirect
@@ -292,6 +293,26 @@ async def test_a_500_is_mailed_to_the_admins_once(mail):
         answer = await fetch(broken, "/", method="POST", headers=[host, (b"content-type", content_type)])
         assert answer.status == 500
         assert ["ZeroDivisionError" in message.body for message in mail] == [True], content_type
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+async def test_a_mail_with_the_variables_of_frames_has_no_cookies_and_no_tokens(over_http, mail, handler_of):
+    handler_of("django.request", AdminEmailHandler(include_html=True))
+
+    async def app(scope, receive, send):
+        room = "the hall"
+        arguments = [scope, receive, send]
+        raise ZeroDivisionError(room, len(arguments))
+
+    secret = b"secret" * 3  # which the lines of this file in the mail do not have
+    names = [b"cookie", b"authorization", b"x-api-key"]
+    headers = [(b"host", b"testserver"), *((name, b"sessionid=" + secret) for name in names)]
+    site = DenyMiddlewareStack(AuthMiddlewareStack(URLRouter([path("", public(app))])))
+    ask = fetch if over_http else knock
+    answer = await ask(site, "/", headers=headers, query_string=b"" if over_http else secret)
+    texts = [mail[-1].body, *(part for part, _ in mail[-1].alternatives)]
+    assert (answer.status, len(texts), "the hall" in texts[1]) == (500, 2, True)
+    assert [text.count(secret.decode()) for text in texts] == [0, 0]
 
 
 UNCONFIGURED = """

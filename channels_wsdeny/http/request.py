@@ -23,6 +23,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject, cached_propert
 from ..concurrency import run_in_django_thread, run_in_threadpool
 from ..headers import values_of
 from . import session as sessions
+from .error_reports import reporter_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -290,6 +291,16 @@ class ScopeRequest(ASGIRequest):
         return f"<{type(self).__name__}: {self.scope.get('method', 'GET')} {self.scope.get('path', '')!r}>"
 
     @cached_property
+    def exception_reporter_filter(self) -> Any:  # type: ignore[override]
+        """What Django's error reports are filtered by, unless the site sets another one; Django's own name."""
+        return reporter_filter(settings.DEFAULT_EXCEPTION_REPORTER_FILTER)
+
+    def reportable(self) -> HttpRequest:
+        """The request that error reports may print: a copy without what must not be read, or printed."""
+        self.META  # noqa: B018 - has Django's own __init__ run, which would set that anew
+        return copy.copy(self)
+
+    @cached_property
     def ctx(self) -> SimpleNamespace:
         """A namespace for the site, which lives as long as the connection."""
         return SimpleNamespace()
@@ -330,6 +341,12 @@ class HandshakeRequest(ScopeRequest):
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]  # The body is empty.
         return {**scope, "method": "GET", "headers": headers}
 
+    def reportable(self) -> HttpRequest:
+        """As of any, without the query string: a browser has no other place for a ticket."""
+        report = super().reportable()
+        vars(report).update(GET=QueryDict(), META={**self.META, "QUERY_STRING": ""})
+        return report
+
     def _get_scheme(self) -> str:
         return "https" if self.scope.get("scheme") in {"wss", "https"} else "http"
 
@@ -341,9 +358,8 @@ class AppRequest(ScopeRequest):
         super().__init__(scope, _UnreadableBody())
 
     def reportable(self) -> HttpRequest:
-        """The request that error reports may print: a copy with an empty form, for its own cannot be read."""
-        self.META  # noqa: B018 - has Django's own __init__ run, which would clear the form
-        report = copy.copy(self)
+        """As of any, with an empty form: its own cannot be read."""
+        report = super().reportable()
         vars(report).update(_post=QueryDict(), _files=MultiValueDict())
         return report
 
