@@ -478,11 +478,14 @@ def detail_of(denial: Denial | Exception) -> str:
 async def save_session(context: RequestContext, response: HttpResponseBase) -> None:
     """Save the session of a request made from a scope, and set its cookie on `response`; as Django, not on a 5xx.
 
-    Raises `SessionInterrupted` (a 400) if the session was deleted meanwhile.
+    Raises `SessionInterrupted` (a 400) if the session was deleted meanwhile, `TimeoutError` (a 503) if its storage
+    takes longer than ``POLICY_TIMEOUT``.
     """
     check = SaveSession()
-    if check.blocks(context.request) and not hasattr(response, "wsdeny_session"):
-        await run_in_threadpool(lambda: check.run(context.request, response))
+    is_due = response.status_code < 500 and not hasattr(response, "wsdeny_session")
+    if is_due and check.blocks(context.request):
+        async with asyncio.timeout(conf.POLICY_TIMEOUT):
+            await run_in_threadpool(lambda: check.run(context.request, response))
 
 
 class SaveSession(Check):

@@ -520,7 +520,7 @@ class HttpHandler(AppHandler):
                 add_denial_headers(response)
             await self._save_session(response, self._outer)
             headers = encode_headers(response)
-        except Exception as error:  # pragma: no cover - No error is known that comes here; nothing may be let through.
+        except Exception as error:  # of the session; nothing may be let through
             response = make_denial(self.context, translate(error))
             headers = encode_headers(response)
         denial = EncodedDenial(response, headers, code_of(response))

@@ -22,11 +22,12 @@ from django.utils.module_loading import import_string
 from channels_wsdeny import Deny, DenyMiddlewareStack
 from channels_wsdeny.decorators import require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated
-from tests.support.clients import cookie_header, knock
-from tests.support.mirror import made
+from tests.support.clients import cookie_header, fetch, knock, opened
+from tests.support.mirror import made, plain
 from tests.support.policies import AsyncCheck, Check, raising
 from tests.support.policies import accept as accept_all
 from tests.support.sockets import consumer, guarded
+from tests.support.threads import until
 from tests.support.wrappers import With
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -531,3 +532,31 @@ def test_a_lazy_user_in_the_scope_is_loaded_where_it_may_block_if_it_is_needed(t
     assert (ask("bob", DenyAll()), loaded) == (403, [])
     assert (ask("bob", IsAuthenticated()), loaded, found[0][0]) == (101, ["bob"], "bob")
     assert ask("missing", IsAuthenticated()) == 500
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("where", ["a response over HTTP", "a denial over HTTP", "a close"])
+async def test_a_session_whose_storage_hangs_keeps_no_client_waiting(where, settings, monkeypatch, gate):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    monkeypatch.setattr(f"{settings.SESSION_ENGINE}.SessionStore.save", gate)
+
+    def change(request, answer=True):
+        request.session["color"] = "red"
+        return answer
+
+    async def http(scope, receive, send):
+        change(scope["wsdeny"].request)
+        await plain(scope, receive, send)
+
+    async def receive(self, **data):
+        raise change(self.scope["wsdeny"].request, Deny(409))
+
+    if where == "a close":
+        async with opened(require(AllowAny())(consumer(receive=receive)).as_asgi()) as socket:
+            await socket.send("go")
+            assert (await socket.next())["code"] == 4503
+    else:
+        denies = AsyncCheck(lambda request: change(request, Deny(409)))
+        policy = denies if where.startswith("a denial") else AllowAny()
+        assert (await fetch(require(policy)(http), "/")).status == 503
+    await until(lambda: gate.came)
