@@ -473,6 +473,10 @@ class WebSocketHandler(AppHandler):
                 await self._close_with(error)
                 return
             answer = error
+        except BaseException as error:  # of the site's own: it is the server's, also where around hooks wait
+            if self._first is not None and not self._first.done():
+                self._first.set_exception(error)
+            raise
         finally:
             if self._has_overstayed():
                 name = dotted_name(self._endpoint)
@@ -572,7 +576,15 @@ class WebSocketHandler(AppHandler):
         first._expect_nothing()
         try:
             if self._first is None:
-                await self._emit(await self._pass_hooks(answer))
+                try:
+                    decision = await self._pass_hooks(answer)
+                except BaseException:  # cancelled by the application, which may try again, or ended by a hook's own
+                    self.context.state.is_interrupted = True
+                    if self.state is State.ANSWERING:
+                        self.state = State.CONNECTING
+                    self._wake()
+                    raise
+                await self._emit(decision)
             elif self._first.done():  # The around hooks have given up, and end the application.
                 raise asyncio.CancelledError
             else:
@@ -595,14 +607,7 @@ class WebSocketHandler(AppHandler):
         if answer is self.accepting and self._runner is None and not request.has_unsaved_session:
             return _Accept(answer, [])
         seconds = self._seconds_left if self._may_wait(answer) else None
-        try:
-            return await self._decide(self._finish(answer), seconds)
-        except BaseException:  # cancelled by the application, which may try again, or ended by a hook's own
-            self.context.state.is_interrupted = True
-            if self.state is State.ANSWERING:
-                self.state = State.CONNECTING
-            self._wake()
-            raise
+        return await self._decide(self._finish(answer), seconds)
 
     def _may_wait(self, answer: HttpResponse | Denial | _Raised) -> bool:
         """Whether response hooks, a session or a body may have to be waited for; most responses need no timer."""

@@ -154,6 +154,19 @@ async def test_an_exception_before_the_accept_is_a_denial(make, status, code, ba
     assert [error for error in logged if error.__traceback__] == []  # It would keep the request alive.
 
 
+class Ending(BaseException):
+    """An exception of the site's own that `except Exception` lets pass."""
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("around", [False, True], ids=["", "around hook"])
+async def test_what_is_no_exception_is_the_servers(around, base):
+    hooks = made("around", go_on) if around else None
+    async with no_task_left():
+        with pytest.raises(Ending):
+            await Server().run(DenyMiddlewareStack(connecting(raising(Ending), base), hooks=hooks))
+
+
 async def test_channels_own_exceptions_of_raw_consumers_are_known():
     raw = consumer(None, AsyncConsumer, websocket_connect=raising(DenyConnection))
     assert (await knock(open_to_all(raw.as_asgi()), "/")).status == 403
