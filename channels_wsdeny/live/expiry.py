@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from importlib import import_module
@@ -37,7 +38,7 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
     is_complete, are_looked_up = True, False
     try:
         has_sessions = any(_keys_of(socket) for socket in sockets)
-        known = await run_for_open_sockets(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
+        known = await _in_time(lambda: _by_key(sockets, _session_expiries)) if has_sessions else {}
         are_looked_up = True
     except Exception as error:  # The sockets stay.
         log_failure(sockets[0].opened.context, error, 503)
@@ -53,6 +54,12 @@ async def find(sockets: list[Socket]) -> tuple[dict[Socket, float], bool]:
         if times:
             found[socket] = min(times)
     return found, is_complete
+
+
+async def _in_time(look: Callable[[], T]) -> T:
+    """What `look` finds, in a thread. A storage that hangs cannot be reached: other sockets wait for this look."""
+    async with asyncio.timeout(conf.POLICY_TIMEOUT):
+        return await run_for_open_sockets(look)
 
 
 def _keys_of(socket: Socket) -> set[str]:
@@ -93,7 +100,7 @@ def _session_expiries(keys: set[str]) -> dict[str, float]:
 
 async def gone(sockets: Iterable[Socket]) -> list[Socket]:
     """Those of `sockets` whose session is not there any more. Raises what says that its storage cannot be reached."""
-    known = await run_for_open_sockets(lambda: _by_key(sockets, _are_gone))
+    known = await _in_time(lambda: _by_key(sockets, _are_gone))
     return [socket for socket in sockets if any(known.get(key) for key in _keys_of(socket))]
 
 

@@ -369,6 +369,23 @@ async def test_a_store_that_cannot_be_reached_as_a_session_expires_closes_its_so
     assert outages == []
 
 
+@pytest.mark.parametrize("name", ["_session_expiries", "_are_gone"])
+async def test_a_store_that_hangs_as_a_session_expires_closes_its_socket_later(
+    name, request_of, change, settings, monkeypatch, gate
+):
+    monkeypatch.setattr(scheduler, "_LOOKING", 60)
+    ask = getattr(expiry, name)
+    monkeypatch.setattr(expiry, name, lambda keys: ask(keys) if gate.came else {key: gate() for key in keys})
+
+    def shorten():
+        settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05, "POLICY_TIMEOUT": 0.05}
+        expire_in(seconds=0.1)
+
+    opened = await looked_up(await change(request_of), change, shorten)
+    assert await opened.close() == (4401, "session_expired")
+    assert (gate.came, gate.left) == (1, 0)
+
+
 class Token:
     def __init__(self, **values):
         vars(self).update(values)
