@@ -309,6 +309,7 @@ class RequestContext:
         """Call `callback` in a thread, where it may block, once the connection or request has ended, or was denied.
 
         After the end it is called at once, as for a policy that ran past its time. Its exceptions are logged.
+        It needs a time limit of its own: callbacks share a few threads, and those that hang keep others waiting.
 
         Raises `TypeError` for the request of a view, of whose end the package knows nothing.
         """
