@@ -37,6 +37,7 @@ class Server(DaphneServer):
     connections: dict[Any, dict[str, Any]]
     websocket_connect_timeout: float
     websocket_handshake_timeout: float
+    root_path: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,6 +63,7 @@ class Server(DaphneServer):
 
     def create_application(self, protocol: Any, scope: Scope) -> asyncio.Queue[Message] | None:
         """Start the application; the protocol of a WebSocket is called when it ends, not at the next poll."""
+        scope["root_path"] = self.root_path  # Daphne would let any client name its own, by ``Daphne-Root-Path``.
         if isinstance(protocol, WebSocketProtocol):
             scope.update(scheme=protocol.scheme, extensions={"websocket.http.response": {}})
         queue: asyncio.Queue[Message] | None = super().create_application(protocol, scope)

@@ -6,7 +6,7 @@ import ssl
 import time
 from http.client import HTTPConnection
 from urllib.parse import quote
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -291,6 +291,13 @@ def test_scheme_and_client_are_those_of_a_trusted_proxy_alone(server, proxied, f
     assert ask(server, SCHEME, headers).body == b"['ws']"
     reply = ask(proxied, [("show", "scheme", "client")], headers)
     assert reply.body == f"[{scheme!r}, ['10.0.0.1', 0]]".encode()
+
+
+def test_no_client_names_the_root_path_of_the_site(server):
+    named = {"Daphne-Root-Path": "/named"}
+    assert ask(server, [("show", "root_path")], named).body == b"['']"
+    with urlopen(Request(f"http://127.0.0.1:{server.port}/", headers=named)) as reply:
+        assert json.load(reply)["root_path"] == ""
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,7 @@ async def answer_http(scope, receive, send):
         "alive": [o.request.path for o in gc.get_objects() if type(o) is WebSocketProtocol],
         "method": scope["method"],
         "version": scope["http_version"],
+        "root_path": scope["root_path"],
         "received": body.decode(),
     }
     headers = [(b"content-type", b"application/json"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
