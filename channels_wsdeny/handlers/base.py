@@ -29,6 +29,7 @@ from ..policies.runner import (
     Checks,
     LoadUser,
     ReportCheck,
+    RouteHooksRun,
     policy_checks,
     run_checks,
     run_ready_checks,
@@ -262,19 +263,33 @@ def checks_before(
     route_hooks: tuple[Check, ...],
     policies: tuple[Policy, ...],
 ) -> list[Check]:
-    """What runs before the endpoint. Route hooks wait in the context until it is known."""
-    waiting = (*context.route_hooks, *route_hooks)
+    """What runs before the endpoint. Route hooks wait in the context until it is known, and for each one inside it."""
     checks = [*setters_due(context.request), *request_hooks]
-    if waiting and not match.is_late and context.request.resolver_match is not None:
-        checks += waiting
-        waiting = ()
-    context.route_hooks = waiting
-    if waiting:  # They have not begun: they are left to what is inside, where each application has another route.
-        context.state.hooks_begun = context.state.hooks_begun.difference(waiting)
+    if context.route_hooks or route_hooks:
+        checks += _route_hooks_before(context, match, route_hooks)
     checks += policy_checks(policies)
     if match.error is None and not match.is_django:
         checks.append(LoadUser())
     return checks
+
+
+def _route_hooks_before(
+    context: RequestContext, match: EndpointMatch, route_hooks: tuple[Check, ...]
+) -> tuple[Check, ...]:
+    """The route hooks that run before the endpoint: those that wait, and `route_hooks`."""
+    request: Any = context.request
+    is_routed, was_waiting = request.resolver_match is not None, bool(context.route_hooks)
+    waiting = context.route_hooks = (*context.route_hooks, *route_hooks)
+    if match.is_late or not is_routed:
+        # They have not begun: they are left to what is inside, where each application has another route.
+        context.owes_route_hooks = is_routed
+        context.state.hooks_begun = context.state.hooks_begun.difference(waiting)
+        return ()
+    due: tuple[Check, ...] = context.due_route_hooks()
+    if match.consumer is None and request.scope["type"] == "websocket":
+        return (*due, RouteHooksRun())  # It may route further.
+    context.route_hooks, context.has_routed = (), was_waiting
+    return due
 
 
 def setters_due(request: Any) -> tuple[Check, ...]:

@@ -45,7 +45,7 @@ from ..http.request import HandshakeRequest, authentication_of, with_plain_path
 from ..http.responses import is_rendered
 from ..http.servers import is_granian
 from ..log import dotted_name, log_denial, log_failure, logger
-from ..policies.runner import ClientLeft, policy_checks
+from ..policies.runner import ClientLeft, RouteHooksRun, policy_checks
 from ..routing.resolver import EndpointMatch, resolve_within
 from .base import (
     LEAST_SECONDS,
@@ -90,7 +90,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a denied application has to end by itself, and then once it is cancelled.
 _GRACE = 1.0
-#: The handler of the layer whose policies have allowed the code that runs now: they count for it and those around it.
+#: The handler of the innermost layer that has decided about the code that runs now, by policies or by route hooks that
+#: wait in the layers around: what it has decided counts for it and those around it.
 _decided: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_decided", default=None)
 #: The outermost handler of the handshake that the code which runs now belongs to.
 _handshake: contextvars.ContextVar[WebSocketHandler | None] = contextvars.ContextVar("wsdeny_handshake", default=None)
@@ -448,7 +449,7 @@ class WebSocketHandler(AppHandler):
 
     async def run_app(self, app: ASGIApp, scope: Scope) -> None:
         """Run the application to its end, which is its answer if it has given none."""
-        token = _decided.set(self) if self._opens else None
+        token = self._note_decided()
         answer: Exception | None = None
         self._expect_answer()
         try:
@@ -694,7 +695,7 @@ class WebSocketHandler(AppHandler):
 
     async def _send_accept(self, response: HttpResponseBase, headers: RawHeaders) -> None:
         self.state = State.ACCEPTED
-        token = _decided.set(self) if self.around is not None and self._opens else None
+        token = None if self.around is None else self._note_decided()
         try:
             await self._connection.accept(self._accept, headers)
         except BaseException:
@@ -815,7 +816,7 @@ class WebSocketHandler(AppHandler):
     async def _receive(self) -> Message:
         if self._is_late():
             await self._ask_late()
-        token = _decided.set(self) if self.around is not None and self._opens else None
+        token = None if self.around is None else self._note_decided()
         try:
             return await self._next_event()
         finally:
@@ -902,25 +903,42 @@ class WebSocketHandler(AppHandler):
             "'websocket.close' first."
         )
 
+    def _note_decided(self) -> contextvars.Token[WebSocketHandler | None] | None:
+        """Note that the code which runs now is in this layer, if that has decided, unless one inside it is noted."""
+        has_decided = self._opens or self.context.has_routed
+        return _decided.set(self) if has_decided and not self._deciding_inside() else None
+
     def _is_late(self) -> bool:
-        """Whether policies are still to be asked about the code that runs now."""
-        return bool(self._late) and not self._is_open()
+        """Whether policies are still to be asked, or route hooks to run, about the code that runs now."""
+        return bool(self._late and not self._is_open()) or (self.context.owes_route_hooks and not self._is_routed())
 
     def _is_open(self) -> bool:
-        """Whether policies of this layer, or of one inside it, have allowed the code that runs now."""
+        """Whether policies of a layer inside this one have allowed the code that runs now."""
+        return any(handler._opens for handler in self._deciding_inside())
+
+    def _is_routed(self) -> bool:
+        """Whether route hooks have run in a layer inside this one, for the route of the code that runs now."""
+        return any(handler.context.has_routed for handler in self._deciding_inside())
+
+    def _deciding_inside(self) -> list[WebSocketHandler]:
+        """The handlers of the layers inside this one that the code which runs now is in, from one that has decided."""
+        inside: list[WebSocketHandler] = []
         handler = _decided.get()
         while handler is not None and handler is not self:
+            inside.append(handler)
             handler = handler.around
-        return handler is self
+        return [] if handler is None else inside
 
     async def _ask_late(self) -> None:
         """Ask the default policy for an application that is not known; a denial ends that with a cancellation.
 
-        Route hooks that still wait run before, if there is a route.
+        Route hooks that still wait run before, if there is a route. They go on to wait for those inside.
         """
         late, context, request = self._late, self.context, cast("HandshakeRequest", self.context.request)
         request.follow_route()
-        hooks = [*context.route_hooks] if request.resolver_match is not None else []
+        hooks: tuple[Check, ...] = ()
+        if context.route_hooks and request.resolver_match is not None and not self._is_routed():
+            hooks = (*context.due_route_hooks(), RouteHooksRun())
         # A part of the application may have accepted by policies of its own, or may do so meanwhile. Those of the rest
         # are asked again beside them, and noted before they are asked, so that what happens meanwhile is not missed.
         self.socket.add_part(self, Part(request, late, partial(lose_stream, self.outermost._connection, context)))
@@ -935,8 +953,8 @@ class WebSocketHandler(AppHandler):
             if self.outermost.is_unanswered:
                 self.socket.drop_part(self)  # If they allow it, they are among what lets the socket in.
         if denial is None:
-            self._late, self._opens = (), True
-            context.route_hooks = context.route_hooks[len(hooks) :]
+            self._late, self._opens = (), self._opens or bool(late)
+            context.owes_route_hooks = context.owes_route_hooks and not hooks
             context.mark_passed(late, are_guards=False)
             return
         await self._until_answered()  # What is known may have accepted meanwhile.

@@ -144,6 +144,10 @@ class RequestContext:
     policy: Policy | None = None
     #: Route hooks that wait for the route to be known. Each application that a wrapper enters has its own route.
     route_hooks: tuple[Any, ...] = ()
+    #: Those that have run, here or in a layer around, and the route that they have run for last.
+    routed: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+    #: Whether they have run here, or else are to run as soon as the application first receives or accepts.
+    has_routed = owes_route_hooks = False
     #: What a stack around Django's handler leaves to its views; None without one.
     config: StackConfig | None = None
     #: The authentication classes of a stack around something that it cannot resolve, in which a view is; else None.
@@ -157,13 +161,14 @@ class RequestContext:
             self.state = RequestState() if state is None else state
         else:
             self.state = outer.state if state is None else state
-            self.route_hooks = outer.route_hooks
+            self.route_hooks, self.routed = outer.route_hooks, outer.routed
             self.pending_default, self.origins, self.guarded = outer.pending_default, outer.origins, outer.guarded
 
     def for_copy(self, request: HttpRequest) -> RequestContext:
         """The context of `request`, a copy of the request: what hooks have run counts for it, no decision does."""
         context = RequestContext(request, self.state)
-        context.handler, context.mirror, context.route_hooks = self.handler, self.mirror, self.route_hooks
+        context.handler, context.mirror = self.handler, self.mirror
+        context.route_hooks, context.routed = self.route_hooks, self.routed
         context.is_ready = self.is_ready
         context.pending_default, context.origins = self.pending_default, self.origins
         context.config, context.authentication = self.config, self.authentication
@@ -242,6 +247,16 @@ class RequestContext:
             if match is not None:
                 asked_for += (match.func, match.args, dict(match.kwargs))
         return Subject(request, given, user, session, key, asked_for, query, self.state.calls)
+
+    def due_route_hooks(self) -> tuple[Any, ...]:
+        """The waiting route hooks that have not run for the route of the request, which is known."""
+        hooks, route = self.routed
+        over = hooks if hooks and route == self.subject().asked_for else ()
+        return tuple(hook for hook in self.route_hooks if hook not in over)
+
+    def note_routed(self) -> None:
+        """Note that the waiting route hooks have run for this route: inside, they run for another one."""
+        self.routed, self.has_routed = (self.route_hooks, self.subject().asked_for), True
 
     @property
     def is_guarded(self) -> bool:

@@ -203,6 +203,20 @@ class LoadUser(Check):
         load_user(request)
 
 
+class RouteHooksRun(Check):
+    """Comes after route hooks that go on to wait, for other routes that an application may lead to."""
+
+    @property
+    def may_wait(self) -> bool:
+        return False
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return False
+
+    def run(self, request: HttpRequest) -> None:
+        get_context(request).note_routed()
+
+
 class Watcher(Protocol):
     """Notes whether the client leaves, from `watch` to `unwatch`."""
 

@@ -388,6 +388,55 @@ async def test_route_hooks_run_before_an_application_that_is_not_known_behind_a_
         assert (await knock(stack, "/secret/", user=alice)).status == 404
 
 
+class Peek(BaseMiddleware):
+    """Receives the first event, and has what is inside receive it again."""
+
+    async def __call__(self, scope, receive, send):
+        events = [await receive()]
+
+        async def again():
+            return events.pop() if events else await receive()
+
+        await self.inner(scope, again, send)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "rooms"),
+    [
+        (lambda routed, plain: login_required(URLRouter([path("<room>/", Function(plain))])), ["lobby"]),
+        (lambda routed, plain: URLRouter([path("<room>/", login_required(BaseMiddleware(plain)))]), ["lobby"]),
+        (lambda routed, plain: login_required(Function(routed)), [None, "lobby"]),
+        (lambda routed, plain: URLRouter([re_path("", login_required(Function(routed)))]), [None, "lobby"]),
+        (lambda routed, plain: URLRouter([re_path("", login_required(BaseMiddleware(routed)))]), ["lobby"]),
+        (lambda routed, plain: URLRouter([re_path("", Peek(routed))]), [None, "lobby"]),
+        (lambda routed, plain: URLRouter([path("<room>/", Peek(login_required(Function(plain))))]), ["lobby"]),
+    ],
+)
+async def test_route_hooks_run_once_for_each_route_that_guarded_and_unknown_applications_lead_to(
+    wrap, rooms, hooks, ran
+):
+    @hooks.on_route
+    def lock(request):
+        room = request.resolver_match.kwargs.get("room")
+        ran.append(room)
+        return Deny(404) if room == "secret" else None
+
+    routed = URLRouter([path("<room>/", consumer(login_required).as_asgi())])
+    stack = DenyMiddlewareStack(wrap(routed, consumer().as_asgi()), hooks=hooks)
+    assert ((await knock(stack, "/lobby/", user=alice)).status, ran) == (101, rooms)
+    assert (await knock(stack, "/secret/", user=alice)).status == 404
+
+
+async def test_route_hooks_that_have_run_for_a_consumer_without_policies_do_not_run_for_what_leads_to_it(hooks, ran):
+    hooks.on_route(lambda request: ran.append(request.resolver_match.kwargs["room"]))
+    room = consumer(with_hooks(Hooks())).as_asgi()
+    for guard in (login_required, lambda app: app):
+        app = guard(BaseMiddleware(Function(URLRouter([path("<room>/", room)]))))
+        stack = DenyMiddlewareStack(URLRouter([re_path("", app)]), hooks=hooks)
+        assert ((await knock(stack, "/lobby/", user=alice)).status, ran) == (101, ["lobby"])
+        ran.clear()
+
+
 # What a wrapper changes
 
 
