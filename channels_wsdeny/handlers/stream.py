@@ -12,7 +12,7 @@ from ..authentication.bearer import take_tokens
 from ..hooks.registry import ordered_hooks
 from ..http.context import RequestContext
 from ..http.exception_handler import means_denial
-from ..policies.runner import LoadUser, policy_checks
+from ..policies.runner import LoadUser, RouteHooksRun, policy_checks
 from .base import (
     authorize,
     check_origin_again,
@@ -28,8 +28,6 @@ from .connection import Connection
 from .recheck import IsSameUser, Part, fresh_request, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..http.context import RequestState
     from ..http.request import HandshakeRequest
     from ..policies.base import Denial
@@ -61,7 +59,7 @@ async def enter_stream(
         check_origin_again(context, match.options)
         policies, late = due_policies(context, match)
         is_of_handshake = vars(request).get("user") is vars(around).get("user") and outer.handler.outermost.is_accepted
-        hooks = _stream_hooks(match, outer)
+        hooks = _stream_hooks(match, outer, context)
         # Noted before the policies are asked, so that what happens meanwhile is not missed.
         socket.add_part(stream, Part(request, (*policies, *late), partial(lose_stream, stream, context)))
         if is_of_handshake:
@@ -72,6 +70,8 @@ async def enter_stream(
         if denial is None:
             await report(context, match.guards.reported, partial(authorize, context))
             context.consumer = match.consumer or True
+            if match.consumer is not None:
+                context.route_hooks = ()  # Nothing is routed in it.
             context.mark_passed(policies, are_guards=match.are_guards)
             app_scope = scope_for_application(context, {**scope, **match.url})
             socket.stream_changed(request)
@@ -115,10 +115,18 @@ async def lose_stream(stream: Connection, context: RequestContext, denial: Denia
     await stream.close(closing["code"], closing["reason"])
 
 
-def _stream_hooks(match: EndpointMatch, outer: RequestContext) -> Iterator[Check]:
-    """The request hooks and route hooks of a stream; it has no response of its own for the others."""
+def _stream_hooks(match: EndpointMatch, outer: RequestContext, context: RequestContext) -> list[Check]:
+    """The request hooks and route hooks of a stream; it has no response of its own for the others.
+
+    Those that have run for the handshake are over, but for route hooks: the stream has another route. Nothing is asked
+    late in a stream, so they run at once, and behind what is no consumer once more for each route that it leads to.
+    """
     over = outer.state.hooks_begun | outer.state.hooks_run
     registries = filter(None, (match.hooks, match.guards.hooks))
-    layers = [ordered_hooks(each, "websocket").without(over) for each in registries]
-    yield from (hook for layer in layers for hook in layer.request)
-    yield from (hook for layer in layers for hook in layer.route)
+    layers = [ordered_hooks(each, "websocket") for each in registries]
+    hooks: list[Check] = [hook for layer in layers for hook in layer.without(over).request]
+    waiting = dict.fromkeys((*context.route_hooks, *(hook for layer in layers for hook in layer.route)))
+    context.route_hooks = tuple(waiting)
+    if waiting:
+        hooks += (*context.due_route_hooks(), RouteHooksRun())
+    return hooks

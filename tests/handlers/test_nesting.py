@@ -338,6 +338,24 @@ async def test_a_hook_that_denies_closes_the_stream(place, kind, before_accept, 
     assert await streams(app, {"path": "/a"}, before_accept=before_accept) == ["websocket.close 4418 teapot"]
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda app: app, lambda app: public(Middleware(app)), lambda app: public(Function(app))]
+)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+async def test_route_hooks_that_have_run_for_the_handshake_run_for_the_routes_of_streams(place, wrap, hooks, settings):
+    @hooks.on_route
+    def lock(request):
+        return Deny(404) if request.resolver_match.kwargs.get("room") == "secret" else None
+
+    settings.CHANNELS_WSDENY = {"HOOKS": [hooks]}  # for the handshake
+    room = public(consumer(lambda self: self.accept()))
+    inside = wrap(URLRouter([path("<room>/", place(room, hooks))]))
+    around = DenyMiddlewareStack(wrap(URLRouter([path("<room>/", room.as_asgi())])), hooks=hooks)
+    for app in (inside, around):
+        happened = await streams(app, {"path": "/lobby/"}, {"path": "/secret/"})
+        assert happened == ["websocket.accept None", "websocket.close 4404 not_found"]
+
+
 @pytest.mark.parametrize("wrap", [lambda app: app, Wrapper, Middleware])
 async def test_a_stack_entered_for_a_stream_asks_its_default_policy_or_that_of_the_site(wrap):
     for app in (Script(accept()), Function(lambda scope, receive, send: send(accept()))):
