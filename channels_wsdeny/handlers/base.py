@@ -208,26 +208,29 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
 def due_default(context: RequestContext, match: EndpointMatch) -> Policy | None:
     """The default policy that is asked before the endpoint: the one of the nearest stack, else that of the site.
 
-    None if guards have been asked, or will be, about the same user and session.
+    None if guards have been asked, or will be, about the same user and session. Those around the outermost stack do not
+    count.
     """
+    if match.owes_site_default and context.pending_default is None:
+        match.default_policy = default_policy()
     if match.default_policy is not None:
         context.pending_default, context.guarded = match.default_policy, None
         return match.default_policy
     if match.stack_default is not None:
         context.pending_default = match.stack_default
+    elif match.is_in_stack and context.pending_default is None:
+        context.pending_default = default_policy()
     if match.guards.policies or context.is_guarded:
         return None
-    if context.pending_default is None:
-        context.pending_default = default_policy()
-    return context.pending_default
+    return default_policy() if context.pending_default is None else context.pending_default
 
 
 def all_policies(match: EndpointMatch) -> tuple[Policy, ...]:
     """The policies of an endpoint, and its default policy, as far as they follow from its route."""
-    policies = match.guards.policies
-    if match.default_policy is not None:
-        return (*policies, match.default_policy)
-    return policies if policies or not match.owes_default else (default_policy(),)
+    policies, default = match.guards.policies, match.default_policy
+    if default is None and match.owes_default and (match.owes_site_default or not policies):
+        default = default_policy()
+    return policies if default is None else (*policies, default)
 
 
 def due_policies(context: RequestContext, match: EndpointMatch) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:

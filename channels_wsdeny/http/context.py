@@ -128,7 +128,7 @@ class RequestContext:
     mirror: Any = None
     #: Whether that has nothing to ask before the view.
     is_ready = False
-    #: The nearest default policy, for endpoints that carry no policy of their own.
+    #: The nearest default policy, for endpoints that carry no policy of their own; None outside of all stacks.
     pending_default: Policy | None = None
     #: The origins of the nearest stack that names some; None: the site's.
     origins: Origins | None = None

@@ -94,7 +94,7 @@ def _found_on_way(endpoint: AsgiEndpoint) -> tuple[Protection, ...]:
     has_default = match.owes_default
     if endpoint.protocol == "http":
         has_default = has_default and conf.MIRROR_DEFAULT_POLICY and not leads_to_django(endpoint.app)
-    if has_default and (match.default_policy is not None or not found):
+    if has_default and (match.default_policy is not None or match.owes_site_default or not found):
         found.append(_of_default(match.default_policy))
     return tuple(found)
 

@@ -68,6 +68,9 @@ class EndpointMatch:
     default_policy: Policy | None = None
     #: The same whatever guards there are: it is asked about a user or route that they were not asked about.
     stack_default: Policy | None = None
+    #: Whether a stack is around it; and whether the outermost one has no guards inside, and none has a default policy:
+    #: that of the site is asked then, as if it were that of the outermost stack.
+    is_in_stack = owes_site_default = False
     #: The options of the stacks around: each is that of the nearest one that has it.
     options: StackOptions = NO_OPTIONS
 
@@ -117,6 +120,9 @@ class EndpointMatch:
                 self.stack_default = default
         if middleware.owes_default:
             self.owes_default = True
+        if middleware.is_stack:
+            self.is_in_stack = True
+            self.owes_site_default = self.stack_default is None and not self.guards.policies
         if middleware.options is not NO_OPTIONS:
             self.options = self.options.within(middleware.options)
         if middleware.guards is not NO_GUARDS:

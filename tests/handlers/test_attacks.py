@@ -575,6 +575,24 @@ async def test_a_guard_outside_counts_for_no_other_user_that_a_hook_inside_sets(
     assert (await ask(app, "/", user=alice)).status == 401
 
 
+@pytest.mark.parametrize("wrap", [lambda app: app, Middleware, Function])
+@each_protocol
+async def test_a_guard_around_the_outermost_stack_does_not_stand_in_for_the_default_policy_of_the_site(
+    ask, make, allowed, wrap, settings
+):
+    settings.CHANNELS_WSDENY = {"MIRROR_DEFAULT_POLICY": True}
+    around, inside = require(AllowAny()), make().as_asgi()
+    for app in (
+        around(wrap(DenyMiddlewareStack(inside))),
+        around(DenyMiddlewareStack(wrap(inside))),
+        around(DenyMiddlewareStack(wrap(DenyMiddlewareStack(inside)))),
+    ):
+        assert (await ask(app, "/")).status == 401
+        assert (await ask(app, "/", user=alice)).status == allowed
+    for app in (around(inside), around(wrap(inside)), DenyMiddlewareStack(around(wrap(DenyMiddlewareStack(inside))))):
+        assert (await ask(app, "/")).status == allowed
+
+
 @pytest.mark.parametrize("decorated", [lambda app: app, lambda app: DenyMiddlewareStack(app)])
 @each_protocol
 async def test_a_user_that_middleware_inside_a_guard_sets_is_one_for_the_default_policy_of_the_stack(

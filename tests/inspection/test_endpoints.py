@@ -105,6 +105,13 @@ ROWS = {
         require(IsSuperuser())(stack(sockets(a=plain), IsStaff())),
         [row("IsSuperuser() & IsStaff()", "decorator, stack")],
     ),
+    "policy around a stack without a default policy": (
+        require(IsSuperuser())(stack(sockets(a=plain, b=staff))),
+        [
+            row("IsSuperuser() & IsAuthenticated()", "decorator, default"),
+            row("IsSuperuser() & IsStaff()", path="/b/"),
+        ],
+    ),
     "policy around a router": (
         stack(require(admin)(sockets(a=plain, b=staff)), DenyAll()),
         [row(EITHER), row(f"({EITHER}) & IsStaff()", path="/b/")],

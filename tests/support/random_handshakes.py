@@ -134,7 +134,8 @@ class Model:
         nearest = max((index for index, rule in rules.items() if rule), default=None)
         if not rules:
             return True
-        if guards and (nearest is None or max(guards) > nearest):
+        # That of the site is the outermost stack's: guards around it do not stand in for it.
+        if guards and max(guards) > (min(rules) if nearest is None else nearest):
             return self.default_allows_within(max(guards), SITE_DEFAULT if nearest is None else rules[nearest])
         last = max(index for index, node in enumerate(nodes) if node.kind in {"stack", "guards"})
         user, room = self.subject(last, UNKNOWN)
