@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Never
 
 from asgiref.sync import iscoroutinefunction
@@ -299,8 +300,9 @@ def keep_object(request: HttpRequest, resolver: Any, obj: object) -> None:
     Raises `PolicyError` for what no permission can be asked about: to ask about None is to ask about everything, and a
     denial is to be raised.
     """
-    if obj is None or isinstance(obj, (Deny, HttpResponseBase)) or inspect.isawaitable(obj):
-        found = "None" if obj is None else f"a {type(obj).__name__}"
+    # By its class, which a lazy object has of what it stands for.
+    if isinstance(obj, (NoneType, Deny, HttpResponseBase)) or inspect.isawaitable(obj):
+        found = "None" if isinstance(obj, NoneType) else f"a {type(obj).__name__}"
         raise PolicyError(f"obj={_name(resolver)} returned {found}. Return the object, or raise Http404.")
     context = get_context(request)
     if context.recall(resolver) is None:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import threading
 from http import HTTPStatus
+from types import NoneType
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -14,6 +15,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 from rest_framework.permissions import IsAuthenticated as OfRest
 from rest_framework.views import APIView
 
@@ -358,13 +360,13 @@ async def test_the_object_of_any_resolver_is_asked_about_and_reaches_the_consume
 
 
 @pytest.mark.parametrize("policy", [functools.partial(HasPermission, "a.b"), RestFramework])
-@pytest.mark.parametrize("returned", [None, Deny(404), HttpResponse(status=404)])
+@pytest.mark.parametrize("returned", [None, SimpleLazyObject(lambda: None), Deny(404), HttpResponse(status=404)])
 async def test_a_resolver_that_returns_none_or_a_denial_denies_even_a_superuser(policy, returned, caplog):
     def forgetful(request):
         return returned
 
     assert await status(policy(obj=forgetful), root) == 500
-    assert f"obj=forgetful returned {'None' if returned is None else 'a '}" in caplog.text
+    assert f"obj=forgetful returned {'None' if isinstance(returned, NoneType) else 'a '}" in caplog.text
 
 
 async def test_a_false_object_is_an_object(backends):
