@@ -20,7 +20,7 @@ from ..http.context import RequestContext
 from ..http.exception_handler import denial_of, forget_frames, translate
 from ..http.messages import Closed, EncodedDenial, close_message, encode_headers
 from ..http.origins import check_origin
-from ..http.request import authentication_of, copy_scope
+from ..http.request import SessionUser, authentication_of, copy_scope
 from ..http.responses import add_denial_headers, is_rendered, read_content, render, to_response
 from ..log import log_denial, log_failure, log_report
 from ..policies.permissions import default_policy
@@ -188,7 +188,7 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
     is_set = "_wsdeny_user_is_set" in vars(request)  # by a policy; else perhaps found by an authentication class
     is_found = is_set or (authentication is not None and not authentication.is_session_only)
     known = user._wrapped if isinstance(user, LazyObject) else user
-    is_kept = is_found or (request.user_setters and request.may_have_session_user)
+    is_kept = is_found or type(user) is not SessionUser or (request.user_setters and request.may_have_session_user)
     is_free = not ("user" in scope or is_set or request.may_have_session_user)
     # Channels' AuthMiddleware, and subclasses, set the ``_wrapped`` of the user: to that of the session, or of a token.
     if is_free and known is not empty and not known.is_authenticated:
@@ -196,7 +196,7 @@ def scope_for_application(context: RequestContext, scope: Scope) -> dict[str, An
             lazy = SimpleLazyObject(lambda: None)
             lazy._wrapped, request.user = user, lazy
     elif is_kept and known is not user and known is not empty and user is not scope.get("user"):
-        request.user = known  # It stays, by whichever credentials.
+        request.user = known  # It stays, by whichever credentials, hook or policy.
     offered = request.scope_for_application()
     given = {"session": offered["session"], "user": offered["user"], "wsdeny": context}
     if request.url_route is not None:

@@ -28,7 +28,7 @@ from ..authentication.bearer import take_tokens
 from ..concurrency import adopt_context, is_being_cancelled
 from ..conf import conf
 from ..db import drop_caches, forget_state
-from ..exceptions import Deny, HandshakeDenied, HookError
+from ..exceptions import Deny, HandshakeDenied, HookError, PolicyError
 from ..headers import by_name, check_headers
 from ..hooks.registry import site_hooks
 from ..hooks.runner import make_runner
@@ -73,7 +73,7 @@ from .connection import CLOSED_GRACE, Connection
 from .django_middleware import middleware_hooks
 from .fast_denial import deny_anonymous, encoded_denial
 from .open_socket import OpenSocket, is_draining
-from .recheck import Part
+from .recheck import Part, unwrapped
 from .stream import enter_stream, lose_stream
 
 if TYPE_CHECKING:
@@ -935,6 +935,7 @@ class WebSocketHandler(AppHandler):
         Route hooks that still wait run before, if there is a route. They go on to wait for those inside.
         """
         late, context, request = self._late, self.context, cast("HandshakeRequest", self.context.request)
+        given = request.user
         request.follow_route()
         hooks: tuple[Check, ...] = ()
         if context.route_hooks and request.resolver_match is not None and not self._is_routed():
@@ -947,6 +948,12 @@ class WebSocketHandler(AppHandler):
         denial: Denial | _Raised | None
         try:
             denial = await self.authorize([*hooks, *policy_checks(late)])
+            user, now = unwrapped(given), unwrapped(request.user)
+            if denial is None and now is not user and (now.is_authenticated or user.is_authenticated):
+                raise PolicyError(
+                    f"A route hook or policy has set another user once {dotted_name(self._endpoint)} ran, which has "
+                    "that of before in its scope. Decorate the consumer, or set the user in a request hook."
+                )
         except Exception as error:  # fail closed
             denial = _Raised(error)
         finally:

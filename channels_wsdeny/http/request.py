@@ -47,6 +47,10 @@ _PLACED = frozenset({"cookies", "path_remaining", "session", "url_route", "user"
 _COMPARABLE = frozenset({"client", "headers", "path", "query_string", "root_path", "server", "subprotocols"})
 
 
+class SessionUser(SimpleLazyObject):  # type: ignore[type-arg] # It has none at runtime.
+    """The user of a session. Channels' `AuthMiddleware` inside may replace it, but no user that a hook has set."""
+
+
 class ScopeRequest(ASGIRequest):
     """A Django request made from an ASGI scope, with the session and user that its cookies name.
 
@@ -141,7 +145,7 @@ class ScopeRequest(ASGIRequest):
         """The user of the session, loaded when it is first looked at."""
         if not self.may_have_session_user:
             return anonymous_user()
-        return SimpleLazyObject(lambda: sessions.load_user(self.session))
+        return SessionUser(lambda: sessions.load_user(self.session))
 
     @property
     def may_have_session_user(self) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.auth import AuthMiddlewareStack
 from channels.consumer import AsyncConsumer
 from channels.middleware import BaseMiddleware
 from channels.routing import URLRouter
@@ -14,13 +15,14 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.urls import path, re_path
+from django.utils.functional import SimpleLazyObject
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
 from channels_wsdeny.authentication import BearerAuthentication
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.policies import AllowAny, DenyAll, IsAuthenticated, IsStaff, IsSuperuser
 from tests.support.case_site import Hello
-from tests.support.clients import Handshake, fetch, knock, websocket_scope
+from tests.support.clients import Handshake, cookie_header, fetch, knock, websocket_scope
 from tests.support.mirror import made as made_hooks
 from tests.support.mirror import plain
 from tests.support.policies import AsyncCheck, Check, alice, boss, raising, request_of
@@ -514,6 +516,34 @@ async def test_a_policy_is_asked_again_about_what_an_inner_hook_changed(kind, ho
     inner = BaseMiddleware(consumer(require(policy), with_hooks(hooks)).as_asgi())
     app = URLRouter([path("<room>/", require(policy)(inner))])
     assert (await knock(app, "/a/", user=alice)).status == 403
+
+
+def setting(user, kind):
+    """Options of a stack that sets `user` by a hook of this kind, or by its default policy, and lets staff in."""
+    if kind == "policy":
+        policy = Check(lambda request: setattr(request, "user", user) or True)
+        policy.sets_user = True
+        return {"default_policy": policy & IsStaff()}
+    return {"default_policy": IsStaff(), "hooks": made_hooks(kind, lambda request: setattr(request, "user", user))}
+
+
+@pytest.mark.parametrize("kind", ["request", "route", "policy"])
+async def test_channels_does_not_replace_a_lazy_user_whom_policies_have_allowed(kind, ran):
+    def connect(self):
+        ran.append(self.scope["user"].username)
+        return self.accept()
+
+    options = setting(SimpleLazyObject(lambda: boss), kind)
+    site = DenyMiddlewareStack(AuthMiddlewareStack(made(connect).as_asgi()), **options)
+    assert (await knock(site, "/", headers=cookie_header(sessionid="a" * 32))).status == 101
+    assert ran == ["boss"]
+
+
+@pytest.mark.parametrize("kind", ["route", "policy"])
+async def test_a_user_who_is_set_once_the_application_runs_with_another_one_opens_nothing(kind, caplog):
+    router = URLRouter([path("<room>/", Function(consumer().as_asgi()))])
+    assert (await knock(DenyMiddlewareStack(router, **setting(boss, kind)), "/a/", user=alice)).status == 500
+    assert "has set another user once" in caplog.text
 
 
 # Classes
