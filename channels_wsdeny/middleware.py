@@ -16,6 +16,7 @@ from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
 from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
+from .hooks import registry
 from .hooks.registry import ordered_hooks, site_hooks
 from .hooks.runner import is_within_route_hooks
 from .http.context import get_context
@@ -46,6 +47,8 @@ class MirrorMiddleware:
 
     sync_capable = True
     async_capable = True
+    #: The URLconf that is known to be imported; None is that of the site.
+    _urlconf: Any = False
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
@@ -73,6 +76,10 @@ class MirrorMiddleware:
         if not (has_hooks or has_default or may_deny):
             context.is_ready = True
             return self.get_response(request)
+        if has_hooks and (urlconf := getattr(request, "urlconf", None)) is not self._urlconf:
+            # Its modules may register hooks, and Django imports it only once all middleware have let a request pass.
+            get_resolver(urlconf).url_patterns  # noqa: B018 - imported here
+            self._urlconf = urlconf
         handler = MirrorHandler(context, self, has_default=has_default)
         return handler.run() if self.is_async else run_coroutine(handler.run())
 
@@ -101,6 +108,8 @@ class MirrorMiddleware:
         """
         context = get_context(request)
         handler: MirrorHandler | None = context.mirror
+        if handler is not None and handler.generation is not registry.generation:
+            handler.refuse_late_hooks()
         if context.is_ready and (handler is None or handler.context is context):
             return None  # as for most requests
         if handler is None:
@@ -146,6 +155,8 @@ class MirrorHandler(DjangoHandler):
     _is_asked = False
 
     def __init__(self, context: RequestContext, middleware: MirrorMiddleware, *, has_default: bool) -> None:
+        #: That of the hooks that the request began with.
+        self.generation = registry.generation
         super().__init__(context, _hooks(context), is_async=middleware.is_async)
         self.middleware, self._has_default = middleware, has_default
         #: The route hooks of this layer, and those of a layer around Django's handler, which did not know the route.
@@ -163,6 +174,16 @@ class MirrorHandler(DjangoHandler):
     def end(self) -> None:
         """The request is not here any more."""
         self.is_active = False
+
+    def refuse_late_hooks(self) -> None:
+        """Raise `HookError` if a hook that was registered meanwhile would have been due for this request."""
+        state, hooks = self.context.state, ordered_hooks(_hooks(self.context), "http").unordered
+        late = hooks - state.hooks_begun - state.hooks_run
+        if late:
+            raise HookError(
+                f"{', '.join(sorted(map(repr, late)))}: registered while a request was under way that it was due for. "
+                "Register hooks in modules that are imported before, such as those of ROOT_URLCONF."
+            )
 
     async def get_response(self, request_hooks: tuple[Check, ...], route_hooks: tuple[Check, ...]) -> HttpResponseBase:
         """The response of inner middleware and the view, or a denial."""

@@ -28,7 +28,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from channels_wsdeny import Deny, DenyMiddlewareStack, Hooks
-from channels_wsdeny.conf import MIRROR
+from channels_wsdeny.conf import MIRROR, conf
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.middleware import MirrorMiddleware
 from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
@@ -415,6 +415,35 @@ def test_a_policy_is_asked_once_for_each_request(locked, ran):
     for view, default in ((hello, in_turn), (guarded, DenyAll()), (require(AllowAny())(guarded), DenyAll())):
         site = locked(view, DEFAULT_POLICY=default)
         assert [site.ask().status for _ in range(3)] == [200, 403, 200]
+
+
+class Registers:
+    """A URLconf whose views register a hook as Django imports it, which it does once the first request has come."""
+
+    def __init__(self, kind, hooks):
+        self._kind, self._hooks = kind, hooks
+
+    @functools.cached_property
+    def urlpatterns(self):
+        self._hooks.register(lambda request, *arguments: Deny(409), self._kind)
+        return [path("", hello)]
+
+
+def switches_urlconf(get_response):
+    def middleware(request):
+        request.urlconf = Registers("request", conf.HOOKS[0])
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.mark.parametrize("kind", ["request", "route", "response"])
+def test_hooks_that_the_urlconf_registers_run_for_the_first_request(kind, site, settings, hooks):
+    site.serve(HOOKS=[hooks])
+    settings.ROOT_URLCONF = Registers(kind, hooks)
+    assert [site.ask().status, site.ask().status] == [409, 409]
+    site.serve(HOOKS=[Hooks()], inside=[f"{__name__}.switches_urlconf"])  # It could run for the next one only.
+    assert site.ask().status == 500
 
 
 Falsy = type("Falsy", (HttpResponse,), {"__len__": lambda self: len(self.content)})

@@ -40,6 +40,9 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 _PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
+#: Another object once a hook is added to whatever registry.
+generation = object()
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Hook:
@@ -296,8 +299,10 @@ class Hooks:
                 yield from entry._included()
 
     def _add(self, entry: Hook | Hooks) -> None:
+        global generation  # noqa: PLW0603 - one for all registries, which include one another
         self._entries.append(entry)
         ordered_hooks.cache_clear()
+        generation = object()
 
 
 class OrderedHooks(NamedTuple):
