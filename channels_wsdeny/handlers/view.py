@@ -295,8 +295,8 @@ class ViewHandler(DjangoHandler):
         self._user_before: dict[str, Any] | None = user_of(context.request)
         self.view, self._policies, self._reported = view, guards.policies, guards.reported
         self._args, self._kwargs = args, kwargs
-        #: The arguments of the route before any hook runs, which may change them.
-        self._given = self._arguments_of_route()
+        #: The arguments of the route that the caller has: those before any hook has run, which may change them.
+        self._given = self._arguments_before()
         self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
@@ -354,6 +354,16 @@ class ViewHandler(DjangoHandler):
         if self._policies and is_authentication_due(self.context.request):
             checks.append(LoadUser())  # Wrong credentials deny before a public view, too.
         return checks
+
+    def _arguments_before(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the route, for a caller that passes those from before a first call as they were then."""
+        state, match, now = self.context.state, self.context.request.resolver_match, self._arguments_of_route()
+        if state.given is None or state.given[0] is not match:
+            state.given = (match, *now)
+            return now
+        _, args, kwargs = state.given
+        # Arguments of its own, as of a view that calls another one, are left to it.
+        return (args, kwargs) if self._args == args and self._kwargs.items() >= kwargs.items() else now
 
     def _arguments_of_route(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         match = self.context.request.resolver_match

@@ -103,6 +103,8 @@ class RequestState:
     calls = 0
     #: The `ResolverMatch` of a view that route hooks have run for.
     route: Any = None
+    #: That of the first guarded view, and its arguments before hooks of guarded views have changed them.
+    given: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
     #: What the ``obj`` resolvers of policies, or policies themselves, returned for which subject.
     objects: tuple[Asked, ...] = ()
 

@@ -247,6 +247,25 @@ def test_a_hook_or_policy_of_a_view_may_change_its_arguments(kind, site):
     assert {site.ask(f"/{index}/you/").body for index in range(len(VIEWS))} == {b"hello other"}
 
 
+def test_a_view_that_is_called_again_gets_the_arguments_that_its_policy_was_asked_about(site):
+    """A decorator that tries again passes the arguments that it has."""
+
+    def twice(view):
+        def calling_again(request, **kwargs):
+            view(request, **kwargs)
+            return view(request, **kwargs)
+
+        return calling_again
+
+    change = made("route", lambda request: request.resolver_match.kwargs.update(name="lobby"))
+    in_lobby = require(Check(lambda request: request.resolver_match.kwargs["name"] == "lobby"))
+    site.serve(
+        path("", twice(with_hooks(change)(in_lobby(hello)))),
+        path("<name>/", twice(with_hooks(change)(in_lobby(hello)))),
+    )
+    assert [site.ask(url).body for url in ("/", "/vault/")] == [b"hello lobby"] * 2
+
+
 def test_a_policy_of_a_view_may_change_its_positional_arguments(site):
     def change(request):
         request.resolver_match.args = ("other",)
