@@ -399,16 +399,26 @@ class ViewHandler(DjangoHandler):
         def render() -> Any:
             del template.render  # Caches pickle the response.
             try:
-                return template.render()
+                rendered = template.render()
             except Exception as error:  # a hook may answer it; else it is raised by fail()
                 self.raised = error
                 try:
-                    return finish(error)
+                    rendered = finish(error)
                 finally:
                     self.raised = None
+            if rendered is not template:
+                _become(template, rendered)
+            return rendered
 
         template.render = render
         return response
+
+
+def _become(template: Any, rendered: HttpResponseBase) -> None:
+    """Have `template` be what hooks have put in its place: a caller may send it, and not what ``render()`` returned."""
+    template.__class__ = type(rendered)
+    vars(template).clear()
+    vars(template).update(vars(rendered))
 
 
 def _replaced(kwargs: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

@@ -295,9 +295,13 @@ class HookRunner:
         hooks, self._response, self._is_held = self._response, Checks(), True
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
-            self._response, self._is_sync = hooks, True
+            is_sync, self._is_sync = self._is_sync, True
+            self._response, self._is_held = hooks, False
             self._responder.context.state.hooks_run |= self._hooks.once
-            return run_coroutine(self._leave(answer))
+            try:
+                return run_coroutine(self._leave(answer))
+            finally:
+                self._is_sync = is_sync  # An around hook may have rendered it, and goes on.
 
         return finish
 

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 import pytest
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required as djangos_login_required
 from django.core.exceptions import BadRequest, PermissionDenied
@@ -26,7 +26,7 @@ from channels_wsdeny.policies import AllowAny, DenyAll
 from channels_wsdeny.routes import GzipRoute
 from tests.support.mirror import calling, made
 from tests.support.policies import AsyncCheck, Check, raising, request_of
-from tests.support.site import BROWSER, OUTSIDE, VIEWS, Hello, Site, hello, hello_async, page_of, tell
+from tests.support.site import BROWSER, OUTSIDE, VIEWS, Hello, Site, hello, hello_async, page, page_of, tell
 from tests.support.threads import outlast, until
 from tests.support.transports import DJANGO
 
@@ -293,6 +293,30 @@ async def chunks_async(response):
 
 def deny(request, response):
     return Deny(403)
+
+
+def test_response_hooks_of_a_view_hold_where_its_template_is_rendered_in_place(site):
+    def rendering(view):
+        def in_place(request):
+            response = view(request)
+            response.render()
+            return response
+
+        return in_place
+
+    async def render_around(request, call_next):
+        response = await call_next(request)
+        await sync_to_async(response.render)()
+        return response
+
+    def stream(request, response):
+        return StreamingHttpResponse((chunks_async if site.is_async else chunks)(response), status=403)
+
+    for hook in (deny, stream):
+        guarded = with_hooks(made("response", hook))(lambda request: page("secret"))
+        for view in (rendering(guarded), with_hooks(made("around", render_around))(guarded)):
+            found = site.serve(view).ask()
+            assert (found.status, b"secret" in found.body) == (403, False)
 
 
 def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):
