@@ -393,7 +393,7 @@ class ViewHandler(DjangoHandler):
         if self.runner is None or is_rendered(response):
             return response
         template: Any = response
-        finish = self.runner.hold_response_hooks()
+        finish = self.runner.hold_response_hooks(response)
         template.add_post_render_callback(finish)  # A cache around the view keeps what the hooks make of it.
 
         def render() -> Any:

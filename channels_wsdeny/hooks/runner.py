@@ -144,8 +144,8 @@ class HookRunner:
     #: Whether what is inside the around hooks has begun, and whether those have answered.
     _has_entered = False
     _is_over = False
-    #: Whether response hooks are kept back: until they have run, no hook of the layer has.
-    _is_held = False
+    #: The template that response hooks wait for, and those: until they have run, no hook of the layer has.
+    _held: tuple[HttpResponseBase, Checks] | None = None
 
     def __init__(self, responder: Responder, hooks: OrderedHooks = NO_HOOKS, outer: HookRunner | None = None) -> None:
         self._responder, self._hooks, self.outer = responder, hooks, outer
@@ -251,7 +251,7 @@ class HookRunner:
         else:
             run = state.hooks_begun & hooks.once
             state.hooks_begun -= hooks.unordered
-        if not self._is_held:
+        if self._held is None:
             state.hooks_run |= run
 
     async def finish(self, answer: HttpResponseBase | Exception) -> HttpResponseBase:
@@ -290,13 +290,19 @@ class HookRunner:
         around = [runner for runner in self.layers_around if runner is not self]
         return any(hook.function is function for runner in around for hook in runner._hooks.request)
 
-    def hold_response_hooks(self) -> Callable[[HttpResponseBase | Exception], HttpResponseBase]:
-        """Keep the response hooks of this layer back; returns what runs them, as `finish`, in a synchronous caller."""
-        hooks, self._response, self._is_held = self._response, Checks(), True
+    def hold_response_hooks(
+        self, response: HttpResponseBase
+    ) -> Callable[[HttpResponseBase | Exception], HttpResponseBase]:
+        """Keep the response hooks of this layer back until `response` is rendered.
+
+        Returns what runs them, as `finish`, in a synchronous caller.
+        """
+        hooks, self._response = self._response, Checks()
+        self._held = (response, hooks)
 
         def finish(answer: HttpResponseBase | Exception) -> HttpResponseBase:
             is_sync, self._is_sync = self._is_sync, True
-            self._response, self._is_held = hooks, False
+            self._response, self._held = hooks, None
             self._responder.context.state.hooks_run |= self._hooks.once
             try:
                 return run_coroutine(self._leave(answer))
@@ -374,6 +380,8 @@ class HookRunner:
             response = await self.answer(error)
         finally:
             self._is_over = True
+        if self._held is not None and response is not self._held[0]:  # Another answer is in its place.
+            (_, self._response), self._held = self._held, None
         # Where an around hook gave up waiting, response hooks that have not run see its answer.
         return await self._leave(response) if self._has_entered else response
 

@@ -319,6 +319,15 @@ def test_response_hooks_of_a_view_hold_where_its_template_is_rendered_in_place(s
             assert (found.status, b"secret" in found.body) == (403, False)
 
 
+def test_response_hooks_of_a_view_see_what_an_around_hook_puts_in_the_place_of_its_template(site, hooks):
+    @hooks.around
+    async def as_text(request, call_next):
+        return HttpResponse((await call_next(request)).rendered_content)
+
+    hooks.on_response(deny)
+    assert site.serve(with_hooks(hooks)(lambda request: page("secret"))).ask().status == 403
+
+
 def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):
     (tmp_path / "file").write_bytes(b"secret")
     opened = []
