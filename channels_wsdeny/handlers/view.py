@@ -390,16 +390,20 @@ class ViewHandler(DjangoHandler):
 
     def _with_hooks(self, response: HttpResponseBase) -> HttpResponseBase:
         """`response`; the hooks of the view enclose the rendering of its template, which Django does then."""
-        if self.runner is None or is_rendered(response):
+        runner = self.runner
+        if runner is None or is_rendered(response):
             return response
         template: Any = response
-        finish = self.runner.hold_response_hooks(response)
+        inner = vars(template).get("render")
+        finish = runner.hold_response_hooks(response)
         template.add_post_render_callback(finish)  # A cache around the view keeps what the hooks make of it.
 
         def render() -> Any:
-            del template.render  # Caches pickle the response.
+            vars(template).pop("render", None)  # Caches pickle the response.
             try:
-                rendered = template.render()
+                rendered = template.render() if inner is None else inner()
+                if runner.holds_response_hooks:  # A hook of the view inside has answered an error of the template.
+                    rendered = finish(rendered)
             except Exception as error:  # a hook may answer it; else it is raised by fail()
                 self.raised = error
                 try:

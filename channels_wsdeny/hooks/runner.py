@@ -290,6 +290,11 @@ class HookRunner:
         around = [runner for runner in self.layers_around if runner is not self]
         return any(hook.function is function for runner in around for hook in runner._hooks.request)
 
+    @property
+    def holds_response_hooks(self) -> bool:
+        """Whether response hooks are kept back until a template is rendered."""
+        return self._held is not None
+
     def hold_response_hooks(
         self, response: HttpResponseBase
     ) -> Callable[[HttpResponseBase | Exception], HttpResponseBase]:

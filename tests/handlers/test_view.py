@@ -328,6 +328,14 @@ def test_response_hooks_of_a_view_see_what_an_around_hook_puts_in_the_place_of_i
     assert site.serve(with_hooks(hooks)(lambda request: page("secret"))).ask().status == 403
 
 
+def test_exception_hooks_of_a_view_inside_another_answer_what_its_template_raises(site, hooks, ran):
+    hooks.on_exception(lambda request, error: HttpResponse("any", status=418))
+    hooks.on_response(lambda request, response: ran.append("inner"))
+    around = made("response", lambda request, response: ran.append("outer"))
+    view = with_hooks(hooks)(lambda request: TemplateResponse(request, "no-such-template.html"))
+    assert (site.serve(with_hooks(around)(csrf_exempt(view))).ask().status, ran) == (418, ["inner", "outer"])
+
+
 def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_path):
     (tmp_path / "file").write_bytes(b"secret")
     opened = []
