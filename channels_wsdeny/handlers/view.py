@@ -25,7 +25,7 @@ from django.views import View
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site, found_user
 from ..concurrency import run_coroutine, run_in_django_thread
-from ..hooks.runner import HookRunner, enclosing_runner, layer_runner
+from ..hooks.runner import GoOn, HookRunner, enclosing_runner, layer_runner
 from ..http.context import get_context
 from ..http.request import is_authentication_due
 from ..http.responses import HTML, is_rendered, preferred_type
@@ -200,6 +200,9 @@ class DjangoHandler:
 
     def authorize(self, checks: Iterable[Check]) -> Coroutine[Any, Any, Denial | None]:
         """As `base.authorize`. A check that swallows its cancellation keeps the client waiting; that is logged."""
+        runner = self.runner or self.outer
+        if not self.is_async and runner is not None and runner.is_enclosed:  # Nothing cancels a thread.
+            checks = [each for check in checks for each in (GoOn(runner), check)]
         return authorize(self.context, checks, give_up=self._report_late, may_block=not self.is_async)
 
     def _report_late(self) -> None:

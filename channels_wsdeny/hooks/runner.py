@@ -21,7 +21,7 @@ from ..http.context import noting
 from ..http.exception_handler import normalize
 from ..http.request import run_in_thread
 from ..http.responses import add_denial_headers, discard
-from ..policies.runner import Checks, ClientLeft, run_checks, run_ready_checks
+from ..policies.runner import Check, Checks, ClientLeft, run_checks, run_ready_checks
 from .registry import NO_HOOKS, OrderedHooks, ordered_hooks
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..http.context import RequestContext
     from ..policies.base import Denial
-    from ..policies.runner import Check
+    from ..types import HttpRequest
     from ..types import Protocol as RequestProtocol
     from .registry import Hook, Hooks
 
@@ -167,6 +167,13 @@ class HookRunner:
         return any(runner._hooks.around for runner in self.layers)
 
     @property
+    def is_enclosed(self) -> bool:
+        """Whether around hooks of this layer, or of one around it, may give up what is inside."""
+        if self.outer is None:  # as for most requests
+            return bool(self._hooks.around)
+        return any(runner._hooks.around for runner in self.layers_around)
+
+    @property
     def has_response_hooks(self) -> bool:
         """Whether response hooks of this layer, or of one inside it, see the response."""
         return any(runner._hooks.response for runner in self.layers)
@@ -214,10 +221,7 @@ class HookRunner:
     def go_on(self) -> None:
         """Raise `HookError` if around hooks that enclose the endpoint have answered: nothing begins after that."""
         if any(runner._is_over for runner in self.innermost.layers_around):
-            # A thread comes here by chance just after they have answered.
-            raise HookError(  # pragma: no cover - see above
-                "The around hooks have answered already; the endpoint does not begin any more."
-            )
+            raise HookError("The around hooks have answered already; the endpoint does not begin any more.")
 
     def run(
         self, get_response: GetResponse, request_hooks: tuple[Check, ...] = (), route_hooks: tuple[Check, ...] = ()
@@ -383,8 +387,6 @@ class HookRunner:
             response = await self.answer(RuntimeError("Something that an around hook awaited was cancelled."))
         except Exception as error:  # fail closed
             response = await self.answer(error)
-        finally:
-            self._is_over = True
         if self._held is not None and response is not self._held[0]:  # Another answer is in its place.
             (_, self._response), self._held = self._held, None
         # Where an around hook gave up waiting, response hooks that have not run see its answer.
@@ -405,6 +407,7 @@ class HookRunner:
             raise
         finally:
             call_next.end()
+            self._is_over = True  # The hooks around it may take their time; what it encloses begins no more.
         response = call_next.response
         if response is not None and answer is response:
             return response  # perhaps changed in place
@@ -463,6 +466,21 @@ class HookRunner:
         if self._is_sync:
             return run_ready_checks(checks, context, argument, may_block=True)
         return await run_checks(checks, context, argument)
+
+
+class GoOn(Check):
+    """Comes before each check of a synchronous caller within around hooks, which go on while it runs."""
+
+    __slots__ = ("_runner",)
+
+    def __init__(self, runner: HookRunner) -> None:
+        self._runner = runner
+
+    def blocks(self, request: HttpRequest) -> bool:
+        return False  # pragma: no cover - A synchronous caller does not ask.
+
+    def run(self, request: HttpRequest) -> None:
+        self._runner.go_on()
 
 
 class CallNext:

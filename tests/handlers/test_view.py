@@ -1,6 +1,7 @@
 """Guarded views, without the mirror: decorators alone hold on every kind of view."""
 
 import asyncio
+import time
 from functools import partial
 
 import pytest
@@ -362,15 +363,32 @@ def test_a_file_in_whose_place_a_hook_puts_something_is_closed(site, hooks, tmp_
     assert all(file.closed for file in opened)
 
 
+async def limit(request, call_next):
+    try:
+        async with asyncio.timeout(0.05):
+            return await call_next(request)
+    except TimeoutError:
+        return HttpResponse("late", status=503)
+
+
+def test_nothing_begins_once_an_around_hook_has_given_up(site, hooks, ran):
+    """A thread goes on, and around hooks outside of that one may take their time."""
+
+    @hooks.around
+    async def audit(request, call_next):
+        response = await call_next(request)
+        await asyncio.sleep(0.4)
+        return response
+
+    hooks.around(limit)
+    hooks.on_request(lambda request: time.sleep(0.2))
+    hooks.on_request(lambda request: ran.append("hook"))
+    view = require(Check(lambda request: ran.append("policy") or True))(lambda request: ran.append("view"))
+    assert (site.serve(with_hooks(hooks)(view)).ask().body, ran) == (b"late", [])
+
+
 @pytest.mark.parametrize("way", ["wsgi", "asgi"])
 def test_an_around_hook_that_gives_up_answers_and_no_view_begins_later(way, settings, ran):
-    async def limit(request, call_next):
-        try:
-            async with asyncio.timeout(0.05):
-                return await call_next(request)
-        except TimeoutError:
-            return HttpResponse("late", status=503)
-
     async def wait(request):
         await asyncio.sleep(0.2)
 
