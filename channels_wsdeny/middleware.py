@@ -15,7 +15,7 @@ from . import status as statuses
 from .concurrency import run_coroutine
 from .conf import conf
 from .exceptions import Deny, HookError
-from .handlers.view import DjangoHandler, authenticate_view, guards_of_view, guards_within
+from .handlers.view import DjangoHandler, all_guards, authenticate_view, guards_of_view, guards_within
 from .hooks import registry
 from .hooks.registry import ordered_hooks, site_hooks
 from .hooks.runner import is_within_route_hooks
@@ -261,7 +261,7 @@ class MirrorHandler(DjangoHandler):
         self._is_asked = bool(self._policies) or not guards_within(self.view)
 
     def _checks_after(self, response: HttpResponseBase) -> list[Check]:
-        """The policies that were not asked, since inner middleware or a decorator answered for the view."""
+        """The route hooks and policies that were skipped, as inner middleware or a decorator answered for the view."""
         request: Any = self.context.request
         if self._is_asked or not self._has_default or not statuses.is_content(response.status_code):
             return []
@@ -271,9 +271,20 @@ class MirrorHandler(DjangoHandler):
             except Resolver404:  # It has no route, and is content of inner middleware all the same.
                 return policy_checks(self._default_policies(None))
         self.view = request.resolver_match.func
-        own = guards_of_view(self.view)
-        policies = (*(own.policies if own else ()), *guards_within(self.view)) or self._default_policies(self.view)
-        return policy_checks(tuple(each for each in policies if not self.context.has_passed_since(each, self._call)))
+        checks: list[Check] = [] if request.resolver_match is self._route else [*self._route_hooks]
+        policies: list[Policy] = self._not_passed(self._default_policies(self.view))
+        own_hooks: list[Check] = []
+        for guards in all_guards(self.view):
+            due = self._not_passed(guards.policies)
+            if guards.policies and not due:  # It was called, after those around it.
+                own_hooks.clear()
+                continue
+            policies += due
+            own_hooks += ordered_hooks(guards.hooks, "http").route
+        return [*checks, *own_hooks, *policy_checks(tuple(policies))] if policies else checks
+
+    def _not_passed(self, policies: tuple[Policy, ...]) -> list[Policy]:
+        return [policy for policy in policies if not self.context.has_passed_since(policy, self._call)]
 
     def _refusal_behind(self, response: HttpResponseBase) -> Denial | None:
         """The refusal of wrong credentials that inner middleware has met; Django has made its page for a 403 of it."""

@@ -739,6 +739,26 @@ def test_a_cached_page_is_not_served_past_a_policy(locked):
 
 
 @pytest.mark.usefixtures("cached")
+def test_policies_are_asked_about_what_route_hooks_make_of_the_route_of_a_cached_page(locked):
+    routed = made("route", lambda request: request.resolver_match.kwargs.update(name="vault"))
+    by_name = Check(lambda request: FROM_OFFICE.check(request) or request.resolver_match.kwargs["name"] != "vault")
+    guarded = require(by_name)(hello)
+    for view, options in (
+        (guarded, {"hooks": routed, **SITE_CACHE}),
+        (hello, {"hooks": routed, "DEFAULT_POLICY": by_name, **SITE_CACHE}),
+        (with_hooks(routed)(guarded), SITE_CACHE),
+        (cache_page(60)(with_hooks(routed)(guarded)), {}),
+        (cache_page(60)(require(AllowAny())(with_hooks(routed)(csrf_exempt(guarded)))), {}),
+    ):
+        cache.clear()
+        site = locked(path("<name>/", view), **options)
+        assert [site.ask("/x/", X_Office="1").status, site.ask("/x/").status] == [200, 403]
+    of_office = made("route", lambda request: None if FROM_OFFICE.check(request) else Deny(403))
+    site = locked(public(hello), hooks=of_office, **SITE_CACHE)
+    assert [site.ask(X_Office="1").status, site.ask().status] == [200, 403]
+
+
+@pytest.mark.usefixtures("cached")
 def test_a_cached_view_keeps_what_its_own_hooks_made_of_it_and_no_denial_is_cached(one, hooks):
     hooks.on_response(tell("X-Own", lambda request, response: "1"))
     one.serve(path("own/", cache_page(60)(with_hooks(hooks)(lambda request: page("hello")))))

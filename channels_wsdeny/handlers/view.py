@@ -43,7 +43,7 @@ from .base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from ..authentication.base import Authenticators
     from ..exceptions import Deny
@@ -111,14 +111,18 @@ def guards_of_view(view: Any) -> Guards | None:
 
 def guards_within(view: Any) -> tuple[Policy, ...]:
     """The policies of the views that decorators name as what they wrap (``__wrapped__``), the outermost first."""
-    policies: list[Policy] = []
+    return tuple(policy for guards in all_guards(getattr(view, "__wrapped__", None)) for policy in guards.policies)
+
+
+def all_guards(view: Any) -> Iterator[Guards]:
+    """The guards of a view and of those that decorators name as what they wrap, the outermost first."""
     for _ in range(_MOST_DECORATORS):
-        view = getattr(view, "__wrapped__", None)
         if view is None:
             break
         found = guards_of_view(view)
-        policies += () if found is None else found.policies
-    return tuple(policies)
+        if found is not None:
+            yield found
+        view = getattr(view, "__wrapped__", None)
 
 
 def authenticate_view(context: RequestContext) -> Authenticators:
