@@ -7,6 +7,7 @@ for a `Deny` and what a hook answers.
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -25,6 +26,7 @@ from django.views import View
 from .. import status as statuses
 from ..authentication.base import authenticate_by, authentication_of_site, found_user
 from ..concurrency import run_coroutine, run_in_django_thread
+from ..exceptions import HookError
 from ..hooks.runner import GoOn, HookRunner, enclosing_runner, layer_runner
 from ..http.context import get_context
 from ..http.request import is_authentication_due
@@ -270,6 +272,10 @@ class DjangoHandler:
             return None
 
 
+#: The innermost guarded view that the code which runs now is in.
+_current: ContextVar[ViewHandler | None] = ContextVar("wsdeny_view", default=None)
+
+
 class ViewHandler(DjangoHandler):
     """One call of a guarded view."""
 
@@ -295,6 +301,12 @@ class ViewHandler(DjangoHandler):
                 "a method needs django.utils.decorators.method_decorator."
             )
         context, match = get_context(request), request.resolver_match
+        self._around = context.view_handler
+        if self._around is not None and self._around is not _current.get():
+            raise HookError(
+                f"{view!r} was called while another guarded view has the same request. Two at the same time would "
+                "share its user and its object: give each a copy of the request, copy.copy(request)."
+            )
         self._route_before, context.state.route = context.state.route, match
         super().__init__(context, guards.hooks, is_async=is_async)
         authenticate_view(context)
@@ -307,6 +319,7 @@ class ViewHandler(DjangoHandler):
         self._outer_obj = self.context.obj
         #: What the view has raised, until its response is made: an error keeps its frames, and so this handler.
         self.raised: Exception | None = None
+        context.view_handler = self
 
     async def run(self) -> HttpResponseBase:
         """As of any layer. An exception of the view that is answered does not commit the view's transaction."""
@@ -325,6 +338,7 @@ class ViewHandler(DjangoHandler):
 
     def end(self) -> None:
         """A guarded view that has called this one has its own object again; after a denial the user is who it was."""
+        self.context.view_handler = self._around
         self.context.state.calls += 1
         if self._user_before is not None:
             give_back(self.context.request, self._user_before)
@@ -338,6 +352,8 @@ class ViewHandler(DjangoHandler):
             return await self.deny(denial)
         await report(self.context, self._reported, self.authorize)
         self._enter()
+        around = _current.get()
+        _current.set(self)
         try:
             response = self.view(self.context.request, *self._args, **self._kwargs)
             if self.is_async:
@@ -348,6 +364,8 @@ class ViewHandler(DjangoHandler):
         except Exception as error:
             self.raised = error
             raise
+        finally:
+            _current.set(around)
         return self._with_hooks(response)
 
     def fail(self, error: Exception) -> HttpResponseBase:

@@ -130,6 +130,8 @@ class RequestContext:
     mirror: Any = None
     #: Whether that has nothing to ask before the view.
     is_ready = False
+    #: The handler of the guarded view that has the request now, the innermost one.
+    view_handler: Any = None
     #: The nearest default policy, for endpoints that carry no policy of their own; None outside of all stacks.
     pending_default: Policy | None = None
     #: The origins of the nearest stack that names some; None: the site's.

@@ -1,6 +1,7 @@
 """Guarded views, without the mirror: decorators alone hold on every kind of view."""
 
 import asyncio
+import copy
 import time
 from functools import partial
 
@@ -23,7 +24,7 @@ from rest_framework.views import APIView
 from channels_wsdeny import Deny, Hooks
 from channels_wsdeny.decorators import login_required, public, require, with_hooks
 from channels_wsdeny.handlers import base
-from channels_wsdeny.policies import AllowAny, DenyAll
+from channels_wsdeny.policies import AllowAny, DenyAll, IsStaff
 from channels_wsdeny.routes import GzipRoute
 from tests.support.mirror import calling, made
 from tests.support.policies import AsyncCheck, Check, raising, request_of
@@ -395,6 +396,36 @@ def test_an_around_hook_that_gives_up_answers_and_no_view_begins_later(way, sett
     view = with_hooks(made("request", wait))(lambda request: ran.append("view"))
     site = Site(settings, DJANGO[way]()).serve(with_hooks(made("around", limit))(csrf_exempt(view)), mirror=())
     assert (site.ask().body, ran) == (b"late", [])
+
+
+# A view that calls guarded views
+
+
+@pytest.mark.parametrize("way", ["wsgi", "asgi"])
+def test_two_guarded_views_at_the_same_time_have_a_copy_of_the_request_each(way, settings, users):
+    """A policy may set the user of its request for a moment, until the next one denies."""
+
+    async def set_staff(request):
+        request.user = users["staff"]
+        return True
+
+    async def deny_later(request):
+        await asyncio.sleep(0.1)
+        return False
+
+    async def later(request):
+        await asyncio.sleep(0.05)
+        return await require(IsStaff())(hello_async)(request)
+
+    by_key = require(AsyncCheck(set_staff) & AsyncCheck(deny_later))(hello_async)
+
+    async def board(request):
+        given = copy.copy if "copies" in request.GET else lambda request: request
+        answers = await asyncio.gather(by_key(given(request)), later(given(request)))
+        return HttpResponse(" ".join(str(answer.status_code) for answer in answers))
+
+    site = Site(settings, DJANGO[way]()).serve(board)
+    assert (site.ask().status, site.ask("/?copies").body) == (500, b"403 401")
 
 
 # All else stays as it is
