@@ -301,7 +301,6 @@ class Hooks:
     def _add(self, entry: Hook | Hooks) -> None:
         global generation  # noqa: PLW0603 - one for all registries, which include one another
         self._entries.append(entry)
-        ordered_hooks.cache_clear()
         generation = object()
 
 
@@ -334,9 +333,14 @@ class OrderedHooks(NamedTuple):
 NO_HOOKS = OrderedHooks()
 
 
-@lru_cache(maxsize=256)
 def ordered_hooks(registries: tuple[Hooks, ...], protocol: Protocol) -> OrderedHooks:
     """The hooks of `registries`, the outermost first, for `protocol`; kept until a hook is added."""
+    return _ordered(registries, protocol, generation)
+
+
+@lru_cache(maxsize=256)
+def _ordered(registries: tuple[Hooks, ...], protocol: Protocol, generation: object) -> OrderedHooks:
+    """As `ordered_hooks`. What a thread has ordered while another one added a hook is of a former generation."""
     declared = dict.fromkeys(hook for registry in registries for hook in registry if protocol in hook.protocols)
     ordered = sorted(declared, key=lambda hook: -hook.priority)  # stable: equal ones as declared
     kinds = {kind: tuple(hook for hook in ordered if hook.kind == kind) for kind in _ARGUMENTS}

@@ -135,6 +135,20 @@ def test_an_included_registry_is_declared_in_its_place_with_what_it_gets_later(h
     assert [hook.function for hook in ordered_hooks((hooks,), "http").request] == functions
 
 
+def test_a_hook_that_is_added_while_hooks_are_ordered_runs_from_then_on(hooks, monkeypatch):
+    """By another thread, once the hooks are listed."""
+
+    class Adding(Hooks):
+        def __iter__(self):
+            yield from [*super().__iter__()]
+            monkeypatch.undo()
+            hooks.on_request(nothing)
+
+    monkeypatch.setattr(hooks, "__class__", Adding)
+    ordered_hooks((hooks,), "http")
+    assert [hook.function for hook in ordered_hooks((hooks,), "http").request] == [nothing]
+
+
 def test_a_registry_does_not_include_itself(hooks):
     inner, innermost = Hooks(), Hooks()
     hooks.include(inner.include(innermost))
