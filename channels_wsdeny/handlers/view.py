@@ -397,7 +397,6 @@ class ViewHandler(DjangoHandler):
     def _enter(self) -> None:
         """The request is allowed: take over what a hook or policy has changed."""
         self.context.mark_passed(self._policies)
-        self.context.state.calls += 1  # The view may change what a policy looks at, and call a guarded view then.
         self.go_on()
         self._user_before = None
         (args_before, before), (args, after) = self._given, self._arguments_of_route()

@@ -98,8 +98,8 @@ class RequestState:
     passed: tuple[Asked, ...] = ()
     #: Which policy that is not enforced was asked about which subject.
     reported: tuple[Asked, ...] = ()
-    #: How many guarded views have begun and ended, and calls of `MirrorMiddleware` have begun: what is called then, or
-    #: calls them again, may have changed the request.
+    #: How many guarded views have ended, and calls of `MirrorMiddleware` have begun: what calls them again may have
+    #: changed the request.
     calls = 0
     #: The `ResolverMatch` of a view that route hooks have run for.
     route: Any = None

@@ -401,19 +401,6 @@ def test_an_around_hook_that_gives_up_answers_and_no_view_begins_later(way, sett
 # A view that calls guarded views
 
 
-def test_a_guarded_view_that_another_one_calls_is_asked_about_anew(site):
-    members = set()
-    of_members = require(Check(lambda request: request.GET["user"] in members))
-
-    @of_members
-    def leave(request):
-        members.discard(request.GET["user"])
-        return of_members(hello)(request)
-
-    members.add("eve")
-    assert site.serve(leave).ask("/?user=eve").status == 403
-
-
 @pytest.mark.parametrize("way", ["wsgi", "asgi"])
 def test_two_guarded_views_at_the_same_time_have_a_copy_of_the_request_each(way, settings, users):
     """A policy may set the user of its request for a moment, until the next one denies."""

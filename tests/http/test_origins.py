@@ -73,7 +73,6 @@ LISTED = [
     (["https://*.evil.example"], "https://a.b.evil.example", 101),
     (["https://*.evil.example"], "https://notevil.example", 403),
     (["https://m\u00fcnchen.example"], "https://xn--mnchen-3ya.example", 101),
-    (["https://stra\u00dfe.example"], "https://strasse.example", 403),  # which a browser has for another host
     (["https://xn--strae-oqa.example"], "https://xn--strae-oqa.example", 101),
     (["capacitor://localhost"], "capacitor://localhost", 101),
     (["null"], "null", 101),
@@ -101,9 +100,16 @@ async def test_the_origins_of_the_stack_or_the_site_count_in_place_of_the_truste
         assert await status(headers_of("alice"), origin, origins=["https://other.example"]) in {403, without}
 
 
-async def test_a_wildcard_that_is_no_whole_label_matches_nothing(headers_of, settings):
-    settings.CHANNELS_WSDENY = {"ORIGINS": ["https://*evil.example"]}  # A stack does not take it.
-    assert await status(headers_of("alice"), "https://notevil.example") == 403
+@pytest.mark.parametrize(
+    ("pattern", "origin"),
+    [
+        ("https://*evil.example", "https://notevil.example"),
+        ("https://stra\u00dfe.example", "https://strasse.example"),  # which a browser has for another host
+    ],
+)
+async def test_a_pattern_that_is_no_origin_matches_nothing(pattern, origin, headers_of, settings):
+    settings.CHANNELS_WSDENY = {"ORIGINS": [pattern]}  # A stack does not take it.
+    assert await status(headers_of("alice"), origin) == 403
 
 
 BASIC = [(b"authorization", b"bAsIc YTpi")]
