@@ -296,7 +296,7 @@ async def test_a_500_is_mailed_to_the_admins_once(mail):
 
 
 @pytest.mark.parametrize("over_http", [False, True])
-async def test_a_mail_with_the_variables_of_frames_has_no_cookies_and_no_tokens(over_http, mail, handler_of):
+async def test_a_mail_with_the_variables_of_frames_has_no_cookies_and_no_tokens(over_http, mail, handler_of, settings):
     handler_of("django.request", AdminEmailHandler(include_html=True))
 
     async def app(scope, receive, send):
@@ -313,6 +313,9 @@ async def test_a_mail_with_the_variables_of_frames_has_no_cookies_and_no_tokens(
     texts = [mail[-1].body, *(part for part, _ in mail[-1].alternatives)]
     assert (answer.status, len(texts), "the hall" in texts[1]) == (500, 2, True)
     assert [text.count(secret.decode()) for text in texts] == [0, 0]
+    settings.DEBUG = True  # Django hides nothing then.
+    await ask(site, "/", headers=headers)
+    assert mail[-1].alternatives[0][0].count(secret.decode()) > 0
 
 
 UNCONFIGURED = """

@@ -375,6 +375,21 @@ KEYS = [
 ]
 
 
+def of_room(request):
+    return request.resolver_match.kwargs["room"]
+
+
+async def test_a_function_is_one_key_wherever_it_is_named_and_a_room_with_the_name_of_a_language_has_its_own_count():
+    policies = [Throttle("1/day", key=of_room), Throttle("1/day", key=of_room)]
+    routes = [
+        path("en/<room>/", guarded(policies[0] & policies[1], accept)),
+        path("<room>/", guarded(policies[0], accept)),
+    ]
+    app = DenyMiddlewareStack(URLRouter(routes))
+    found = [(await knock(app, where, user=anonymous)).status for where in ("/en/a/", "/a/", "/en/a/")]
+    assert found == [101, 101, 429]
+
+
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("keys", KEYS, ids=["lambdas", "closures", "words"])
 async def test_limits_with_different_keys_count_apart(keys, first):
