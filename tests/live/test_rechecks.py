@@ -464,6 +464,24 @@ async def test_a_service_that_cannot_be_reached_closes_nothing_and_is_asked_agai
     assert (await alice.close())[0] == code
 
 
+async def test_no_policy_is_asked_about_a_user_who_cannot_be_loaded(world, headers_of, change, settings, monkeypatch):
+    settings.CHANNELS_WSDENY = {"HEARTBEAT": 0.05}
+    policy, tries = Switch(), []
+    alice = await Opened(consumer(policy), headers=headers_of("alice")).accepted()
+
+    def load_user(session):
+        tries.append(session)
+        raise OperationalError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("channels_wsdeny.http.session.load_user", load_user)
+        policy.answer, before = False, policy.asked
+        await change(update(first_name="Alice"))
+        await until(lambda: len(tries) > 1)
+        assert (policy.asked, alice.server.kinds) == (before, ["websocket.accept"])
+    assert (await alice.close())[0] == 4403
+
+
 async def test_policies_that_count_once_are_not_asked_again(world, headers_of, change):
     once, often = [Once() for _ in range(4)], [Switch() for _ in range(2)]
     policy = once[0] & often[0] & (once[1] | often[1]) & ~(once[2] & ~once[3])
