@@ -384,6 +384,12 @@ def subscribe() -> Awaitable[None] | None:
     return _wait(subscription)
 
 
+def is_subscribed_elsewhere() -> bool:
+    """Whether another event loop has the subscription of this process: once that ends, this one needs its own."""
+    subscription = current_subscription()
+    return subscription is not None and subscription.loop is not asyncio.get_running_loop()
+
+
 async def _wait(subscription: Subscription) -> None:
     try:
         async with asyncio.timeout(_SUBSCRIBING):

@@ -167,8 +167,10 @@ class Registry:
     """The sockets of this process by user and by session, and the handshakes that are not answered yet."""
 
     def __init__(self) -> None:
-        #: Called for each handshake before its policies are asked. What it returns, if not None, is awaited.
+        #: Called for the handshakes of an event loop, before their policies are asked, until it has set `begun_in` to
+        #: that. What it returns, if not None, is awaited.
         self.on_begin: Callable[[], Awaitable[None] | None] | None = None
+        self.begun_in: asyncio.AbstractEventLoop | None = None
         #: Called with each model that credentials are found to be rows of.
         self.on_credentials: Callable[[type[Model]], None] | None = None
         self._credentials: set[type[Model]] = set()
@@ -210,7 +212,9 @@ class Registry:
             return None
         with self._lock:
             self._connecting[opened] = self._handled
-        return None if self.on_begin is None else self.on_begin()
+        if self.on_begin is None or self.begun_in is asyncio.get_running_loop():
+            return None
+        return self.on_begin()
 
     def accepted(self, opened: OpenSocket) -> None:
         """Keep the socket, and apply to it what has happened since its handshake began."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ..handlers import open_socket
 from . import receivers
-from .channel_layer import subscribe
+from .channel_layer import is_subscribed_elsewhere, subscribe
 from .registry import registry
 from .sigterm import Sigterm
 
@@ -18,7 +19,10 @@ _sigterm = Sigterm()
 
 def _begin() -> Awaitable[None] | None:
     _sigterm.install()
-    return subscribe()
+    waiting = subscribe()
+    if waiting is None and not is_subscribed_elsewhere():
+        registry.begun_in = asyncio.get_running_loop()
+    return waiting
 
 
 def start() -> None:
