@@ -65,7 +65,7 @@ class Deny(Exception):  # noqa: N818 - named for how it reads: raise Deny(404)
         if code is not None and not isinstance(code, str):
             raise TypeError(f"Deny: the code is a string such as 'too_young', found a {type(code).__name__}.")
         if headers and not hasattr(headers, "items"):
-            raise TypeError(f"Deny(headers=...) takes a dict, found {headers!r}.")
+            raise TypeError(f"Deny(headers=...) takes a dict, found a {type(headers).__name__}.")
         if not _RESERVED.isdisjoint(members):
             raise ValueError(f"Deny: {sorted(_RESERVED & members.keys())} are members of every problem body.")
         super().__init__(status, detail)

@@ -44,7 +44,7 @@ WRONG = {
     },
     **{repr(code): ({"code": code}, TypeError, "the code is a string") for code in (5, b"no_room", ["no_room"])},
     "detail": ({"detail": {"errors": []}}, TypeError, r"found a dict\. Give data as members"),
-    "headers": ({"headers": [("a", "b")]}, TypeError, r"Deny\(headers=...\) takes a dict, found \[\('a', 'b'\)\]"),
+    "headers": ({"headers": [("a", "b")]}, TypeError, r"Deny\(headers=...\) takes a dict, found a list"),
     "response": ({"response": HttpResponse()}, ValueError, "found 200"),
     "reserved": ({"retry": 5, "instance": "/"}, ValueError, r"\['instance', 'retry'\]"),
 }
